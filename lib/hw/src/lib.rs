@@ -1,0 +1,92 @@
+//! The machine, as traits: the only way by which the hypervisor reaches hardware.
+//!
+//! Decisions take `&impl Trait`, so they run in a host test over [`sim`]; the images pass the types of
+//! `bare`, where all inline assembly lives, one instruction family a file.
+#![cfg_attr(not(any(test, feature = "sim")), no_std)]
+
+use x86::address::HostPhysAddr;
+use x86::cpuid::CpuidResult;
+use x86::msr::Msr;
+use x86::vmx::vmcs::{Field, FieldValue};
+
+#[cfg(target_os = "none")]
+pub mod bare;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+
+/// The instruction raised #GP(0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneralProtection;
+
+/// CPUID.
+pub trait Cpuid {
+    /// Executes CPUID with EAX = `leaf` and ECX = `subleaf`.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult;
+}
+
+/// Model-specific registers.
+pub trait Msrs {
+    /// Reads `msr`.
+    ///
+    /// # Errors
+    ///
+    /// [`GeneralProtection`] where the processor has no such register.
+    fn read(&self, msr: Msr) -> Result<u64, GeneralProtection>;
+
+    /// Writes `msr`.
+    ///
+    /// # Errors
+    ///
+    /// [`GeneralProtection`] where the processor has no such register or refuses the value.
+    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection>;
+}
+
+/// Extended control registers.
+pub trait Xcrs {
+    /// Executes XSETBV.
+    ///
+    /// # Errors
+    ///
+    /// [`GeneralProtection`] where the processor refuses index or value.
+    fn xsetbv(&self, index: u32, value: u64) -> Result<(), GeneralProtection>;
+}
+
+/// Size of a port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortWidth {
+    /// 1 byte.
+    Byte = 1,
+    /// 2 bytes.
+    Word = 2,
+    /// 4 bytes.
+    Dword = 4,
+}
+
+/// I/O ports.
+pub trait Ports {
+    /// IN; the value is zero-extended.
+    fn read(&self, port: u16, width: PortWidth) -> u32;
+    /// OUT; bits above the width are ignored.
+    fn write(&self, port: u16, width: PortWidth, value: u32);
+}
+
+/// Physical memory, by copies: no reference into a guest's memory is ever made.
+pub trait PhysMemory {
+    /// Copies `bytes.len()` bytes at `address` out.
+    fn read(&self, address: HostPhysAddr, bytes: &mut [u8]);
+    /// Copies `bytes` to `address`.
+    fn write(&self, address: HostPhysAddr, bytes: &[u8]);
+
+    /// Reads a little-endian 64-bit word; `address` is 8-byte aligned and the read is atomic.
+    fn read_u64(&self, address: HostPhysAddr) -> u64;
+    /// Writes a little-endian 64-bit word; `address` is 8-byte aligned and the write is atomic.
+    fn write_u64(&self, address: HostPhysAddr, value: u64);
+}
+
+/// A VMCS: the current one of this CPU, one kept in memory for a nested hypervisor, or a fake.
+pub trait Vmcs {
+    /// Reads a field that this processor has.
+    fn read<T: FieldValue>(&self, field: Field<T>) -> T;
+    /// Writes a field that this processor has.
+    fn write<T: FieldValue>(&mut self, field: Field<T>, value: T);
+}

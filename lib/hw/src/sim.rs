@@ -1,0 +1,1 @@
+//! A fake machine with write history, for host tests.

@@ -1,0 +1,310 @@
+//! The only structures that two images share: bootloader, secure loader and runtime meet here.
+//!
+//! # The hypervisor region
+//!
+//! The bootloader picks one 2 MiB-aligned range of physical memory, hides it from the guest, and fills it:
+//!
+//! ```text
+//! base + 0        secure loader, LOADER_SIZE bytes, the measured image
+//! base + HANDOFF  the Handoff, written by the untrusted bootloader
+//! base + SCRATCH  the secure loader's stack and page tables
+//! base + RUNTIME  the runtime image, then its bss, then free frames up to base + region size
+//! ```
+//!
+//! All of it is mapped linearly at [`VIRTUAL_BASE`], in the secure loader and in the runtime alike, so
+//! both are linked at fixed virtual addresses and run wherever in memory they were put.
+//!
+//! The file `xmhf-HYPAPP.bin` is the secure loader padded to [`LOADER_SIZE`], then the runtime image.
+
+/// Virtual address at which the hypervisor region is mapped.
+pub const VIRTUAL_BASE: u64 = 0xffff_ffff_8000_0000;
+/// Size in bytes of the secure loader's measured image.
+pub const LOADER_SIZE: u64 = 0x1_0000;
+/// Offset of the [`Handoff`] in the region, in bytes.
+pub const HANDOFF_OFFSET: u64 = 0x1_0000;
+/// Offset in the region of the secure loader's stack and page tables, in bytes.
+pub const SCRATCH_OFFSET: u64 = 0x2_0000;
+/// Offset of the runtime image in the region, in bytes.
+pub const RUNTIME_OFFSET: u64 = 0x4_0000;
+/// The region's base and size are multiples of this many bytes.
+pub const REGION_ALIGNMENT: u64 = 0x20_0000;
+
+/// Value of [`LoaderHeader::magic`]: "XMHFSLDR".
+pub const LOADER_MAGIC: u64 = u64::from_le_bytes(*b"XMHFSLDR");
+/// Value of [`ImageHeader::magic`]: "XMHFRUNT".
+pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"XMHFRUNT");
+/// Value of [`Handoff::magic`]: "XMHFHAND".
+pub const HANDOFF_MAGIC: u64 = u64::from_le_bytes(*b"XMHFHAND");
+/// Version of the [`Handoff`] layout.
+pub const HANDOFF_VERSION: u32 = 1;
+
+/// First bytes of the secure loader's image; filled in when the hypervisor image is packed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LoaderHeader {
+    /// [`LOADER_MAGIC`].
+    pub magic: u64,
+    /// Offset of the 32-bit entry point in the image, in bytes.
+    pub entry: u32,
+    /// Reserved, zero.
+    pub reserved: u32,
+    /// Size in bytes of the runtime image that follows in the file.
+    pub runtime_size: u64,
+    /// SHA-256 of those bytes.
+    pub runtime_sha256: [u8; 32],
+}
+
+/// First bytes of the runtime image; all offsets are in bytes from the region's base.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ImageHeader {
+    /// [`IMAGE_MAGIC`].
+    pub magic: u64,
+    /// Virtual address of the 64-bit entry point.
+    pub entry: u64,
+    /// Executable part: header and code, `[RUNTIME_OFFSET, text_end)`.
+    pub text_end: u64,
+    /// Read-only data, `[text_end, rodata_end)`.
+    pub rodata_end: u64,
+    /// Initialised data, `[rodata_end, data_end)`; the image file ends here.
+    pub data_end: u64,
+    /// Zeroed data, `[data_end, bss_end)`; free frames follow.
+    pub bss_end: u64,
+    /// Bytes of free frames wanted whatever the machine.
+    pub pool_bytes: u64,
+    /// Bytes of free frames wanted for each CPU.
+    pub pool_bytes_per_cpu: u64,
+}
+
+/// Number of entries in [`Handoff::memory_map`].
+pub const MEMORY_MAP_CAPACITY: usize = 256;
+/// Number of entries in [`Handoff::apic_ids`].
+pub const CPU_CAPACITY: usize = 1024;
+/// Bytes of command line kept, with the terminating zero.
+pub const COMMAND_LINE_CAPACITY: usize = 1024;
+/// Bytes of guest boot sector kept.
+pub const BOOT_SECTOR_CAPACITY: usize = 16 * 1024;
+
+/// One record of the BIOS memory map (ACPI, "INT 15H, E820H - Query System Address Map").
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// First byte's physical address.
+    pub base: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// 1 usable, 2 reserved, 3 ACPI reclaimable, 4 ACPI NVS, 5 unusable, others as the firmware says.
+    pub kind: u32,
+    /// Extended attributes of a 24-byte record; 1 where the firmware gave 20 bytes.
+    pub attributes: u32,
+}
+
+/// [`MemoryRange::kind`] of usable memory.
+pub const USABLE: u32 = 1;
+/// [`MemoryRange::kind`] of reserved memory.
+pub const RESERVED: u32 = 2;
+
+/// A range of physical memory; length zero means that there is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhysRange {
+    /// First byte's physical address.
+    pub base: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+/// Where and how loud to log.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Console {
+    /// I/O base of the serial port; 0 where there is none.
+    pub serial_port: u16,
+    /// Line control register: word length, stop bits, parity (16550 data sheet, "Line Control Register").
+    pub line_control: u8,
+    /// 1 where VGA text is written too.
+    pub vga: u8,
+    /// Divisor latch: clock / 16 / baud rate.
+    pub divisor: u16,
+    /// 0 off, 1 error, 2 warn, 3 info, 4 debug, 5 trace: `log::LevelFilter` as a number.
+    pub level: u8,
+    /// Reserved, zero.
+    pub reserved: u8,
+}
+
+/// Port writes that reset the machine or cut its power (ACPI, "Fixed ACPI Description Table").
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PowerPorts {
+    /// I/O port of RESET_REG; 0 where the table names none in I/O space.
+    pub reset_port: u16,
+    /// PM1a_CNT_BLK; 0 where there is none.
+    pub pm1a_control: u16,
+    /// PM1b_CNT_BLK; 0 where there is none.
+    pub pm1b_control: u16,
+    /// RESET_VALUE.
+    pub reset_value: u8,
+    /// Reserved, zero.
+    pub reserved: u8,
+}
+
+/// Time stamps of the boot, in TSC ticks since reset.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BootTimes {
+    /// First instruction of the bootloader.
+    pub bootloader: u64,
+    /// Bootloader left for the secure loader.
+    pub launch: u64,
+    /// First instruction of the secure loader's Rust part.
+    pub secure_loader: u64,
+    /// Secure loader left for the runtime.
+    pub verified: u64,
+}
+
+/// What the bootloader tells the secure loader, and that, once checked, the runtime.
+///
+/// Written by untrusted code: [`Handoff::check`] comes before any use.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Handoff {
+    /// [`HANDOFF_MAGIC`].
+    pub magic: u64,
+    /// [`HANDOFF_VERSION`].
+    pub version: u32,
+    /// Size of this structure in bytes.
+    pub size: u32,
+    /// The hypervisor region.
+    pub region: PhysRange,
+    /// Optional hypapp module, inside the region after the runtime's own memory.
+    pub hypapp_module: PhysRange,
+    /// SINIT module where GRUB put it, outside the region.
+    pub sinit_module: PhysRange,
+    /// Physical address of the RSDP; 0 where there is no ACPI.
+    pub rsdp: u64,
+    /// Boot time stamps.
+    pub times: BootTimes,
+    /// Consoles.
+    pub console: Console,
+    /// Reset and power ports.
+    pub power: PowerPorts,
+    /// Value of DL at the guest's boot sector.
+    pub boot_drive: u8,
+    /// 1 to set CPUID's hypervisor-present bit for the guest.
+    pub hypervisor_bit: u8,
+    /// Reserved, zero.
+    pub reserved: [u8; 2],
+    /// Used entries of `memory_map`.
+    pub memory_map_count: u32,
+    /// Used entries of `apic_ids`, at least 1.
+    pub cpu_count: u32,
+    /// Used bytes of `boot_sector`.
+    pub boot_sector_size: u32,
+    /// The machine's memory map with the hypervisor region already reserved, sorted by base.
+    pub memory_map: [MemoryRange; MEMORY_MAP_CAPACITY],
+    /// Local APIC IDs; the first is the bootstrap processor's.
+    pub apic_ids: [u32; CPU_CAPACITY],
+    /// The command line, zero-terminated.
+    pub command_line: [u8; COMMAND_LINE_CAPACITY],
+    /// The guest's boot sector.
+    pub boot_sector: [u8; BOOT_SECTOR_CAPACITY],
+}
+
+const _: () = assert!(size_of::<Handoff>() as u64 <= SCRATCH_OFFSET - HANDOFF_OFFSET);
+const _: () = assert!(size_of::<LoaderHeader>() == 56);
+const _: () = assert!(size_of::<ImageHeader>() == 64);
+
+/// Why a [`Handoff`] was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoffError {
+    /// Magic, version or size differ: bootloader and hypervisor image are of different builds.
+    Version,
+    /// The region is empty, unaligned, above 4 GiB or wraps.
+    Region,
+    /// The number of CPUs, memory ranges or boot sector bytes exceeds what the structure holds, or is zero.
+    Count,
+    /// The memory map calls part of the hypervisor region usable.
+    RegionNotHidden,
+    /// The hypapp module does not lie inside the region, or the SINIT module overlaps it.
+    Module,
+}
+
+impl Handoff {
+    /// Checks everything that the secure loader and the runtime rely on.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken; nothing of the structure may be used then.
+    pub fn check(&self) -> Result<(), HandoffError> {
+        if self.magic != HANDOFF_MAGIC || self.version != HANDOFF_VERSION || self.size as usize != size_of::<Self>()
+        {
+            return Err(HandoffError::Version);
+        }
+        let end = self.region.end().ok_or(HandoffError::Region)?;
+        if self.region.length <= RUNTIME_OFFSET
+            || self.region.base % REGION_ALIGNMENT != 0
+            || self.region.length % REGION_ALIGNMENT != 0
+            || end > 1 << 32
+        {
+            return Err(HandoffError::Region);
+        }
+        if self.memory_map_count as usize > MEMORY_MAP_CAPACITY
+            || self.cpu_count as usize > CPU_CAPACITY
+            || self.boot_sector_size as usize > BOOT_SECTOR_CAPACITY
+            || self.cpu_count == 0
+            || self.memory_map_count == 0
+        {
+            return Err(HandoffError::Count);
+        }
+        for range in self.memory_map() {
+            let range_end = range.base.saturating_add(range.length);
+            if range.kind == USABLE && range.base < end && range_end > self.region.base {
+                return Err(HandoffError::RegionNotHidden);
+            }
+        }
+        let inside = |m: PhysRange| m.base >= self.region.base && m.end().is_some_and(|e| e <= end);
+        let outside = |m: PhysRange| m.base >= end || m.end().is_some_and(|e| e <= self.region.base);
+        if (self.hypapp_module.length != 0 && !inside(self.hypapp_module))
+            || (self.sinit_module.length != 0 && !outside(self.sinit_module))
+        {
+            return Err(HandoffError::Module);
+        }
+        Ok(())
+    }
+
+    /// The used part of the memory map.
+    #[must_use]
+    pub fn memory_map(&self) -> &[MemoryRange] {
+        let count = (self.memory_map_count as usize).min(MEMORY_MAP_CAPACITY);
+        &self.memory_map[..count]
+    }
+
+    /// Local APIC IDs of all CPUs, the bootstrap processor's first.
+    #[must_use]
+    pub fn apic_ids(&self) -> &[u32] {
+        let count = (self.cpu_count as usize).min(CPU_CAPACITY);
+        &self.apic_ids[..count]
+    }
+
+    /// The guest's boot sector.
+    #[must_use]
+    pub fn boot_sector(&self) -> &[u8] {
+        let count = (self.boot_sector_size as usize).min(BOOT_SECTOR_CAPACITY);
+        &self.boot_sector[..count]
+    }
+
+    /// The command line; what follows invalid UTF-8 is dropped.
+    #[must_use]
+    pub fn command_line(&self) -> &str {
+        let end = self.command_line.iter().position(|&b| b == 0).unwrap_or(0);
+        self.command_line[..end].utf8_chunks().next().map_or("", |chunk| chunk.valid())
+    }
+}
+
+impl PhysRange {
+    /// First address behind the range; `None` where it wraps.
+    #[must_use]
+    pub fn end(self) -> Option<u64> {
+        self.base.checked_add(self.length)
+    }
+}

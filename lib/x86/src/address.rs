@@ -1,0 +1,74 @@
+//! The four kinds of address, kept apart by type.
+
+macro_rules! address {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Wraps an address.
+            #[must_use]
+            pub const fn new(address: u64) -> Self {
+                Self(address)
+            }
+
+            /// The address as a number.
+            #[must_use]
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// The first byte of the 4 KiB page that holds the address.
+            #[must_use]
+            pub const fn page(self) -> Self {
+                Self(self.0 & !0xfff)
+            }
+
+            /// Offset in the 4 KiB page, in bytes.
+            #[must_use]
+            pub const fn page_offset(self) -> usize {
+                (self.0 & 0xfff) as usize
+            }
+
+            /// The address `bytes` further on; `None` where it wraps.
+            #[must_use]
+            pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+                match self.0.checked_add(bytes) {
+                    Some(sum) => Some(Self(sum)),
+                    None => None,
+                }
+            }
+        }
+
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, concat!(stringify!($name), "({:#x})"), self.0)
+            }
+        }
+
+        impl core::fmt::LowerHex for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                core::fmt::LowerHex::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+address! {
+    /// A physical address as the processor puts it on the bus.
+    HostPhysAddr
+}
+address! {
+    /// A linear address of the hypervisor.
+    HostVirtAddr
+}
+address! {
+    /// A physical address as the guest sees it, to be translated by EPT.
+    GuestPhysAddr
+}
+address! {
+    /// A linear address of the guest, to be translated by the guest's own paging.
+    GuestLinearAddr
+}

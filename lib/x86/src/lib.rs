@@ -1,0 +1,14 @@
+//! Architectural layouts of x86-64 and Intel VMX: constants, bit fields, pure decoding.
+//!
+//! No hardware is touched here and nothing is unsafe. References name sections of the Intel 64 and IA-32
+//! Architectures Software Developer's Manual ("SDM") by title, revision 084.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod cpuid;
+pub mod cr;
+pub mod event;
+pub mod msr;
+pub mod segment;
+pub mod vmx;

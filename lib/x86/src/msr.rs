@@ -1,0 +1,124 @@
+//! Model-specific register numbers (SDM, "Model-Specific Registers (MSRs)").
+
+/// The number of a model-specific register.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Msr(pub u32);
+
+impl core::fmt::Debug for Msr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Msr({:#x})", self.0)
+    }
+}
+
+macro_rules! msrs {
+    ($($(#[$doc:meta])* $name:ident = $number:expr;)*) => {
+        impl Msr {
+            $($(#[$doc])* pub const $name: Self = Self($number);)*
+        }
+    };
+}
+
+msrs! {
+    /// Time-stamp counter.
+    IA32_TIME_STAMP_COUNTER = 0x10;
+    /// Local APIC base and mode.
+    IA32_APIC_BASE = 0x1b;
+    /// VMX and SMX lock.
+    IA32_FEATURE_CONTROL = 0x3a;
+    /// Speculation control.
+    IA32_SPEC_CTRL = 0x48;
+    /// Microcode update trigger.
+    IA32_BIOS_UPDT_TRIG = 0x79;
+    /// Microcode revision.
+    IA32_BIOS_SIGN_ID = 0x8b;
+    /// MTRR capabilities.
+    IA32_MTRRCAP = 0xfe;
+    /// SYSENTER code segment.
+    IA32_SYSENTER_CS = 0x174;
+    /// SYSENTER stack pointer.
+    IA32_SYSENTER_ESP = 0x175;
+    /// SYSENTER instruction pointer.
+    IA32_SYSENTER_EIP = 0x176;
+    /// Debug control.
+    IA32_DEBUGCTL = 0x1d9;
+    /// First variable-range MTRR base.
+    IA32_MTRR_PHYSBASE0 = 0x200;
+    /// Fixed-range MTRR of 0-512 KiB.
+    IA32_MTRR_FIX64K_00000 = 0x250;
+    /// Fixed-range MTRR of 512-640 KiB.
+    IA32_MTRR_FIX16K_80000 = 0x258;
+    /// Fixed-range MTRR of 640-768 KiB.
+    IA32_MTRR_FIX16K_A0000 = 0x259;
+    /// First fixed-range MTRR of 4 KiB ranges, 768-800 KiB.
+    IA32_MTRR_FIX4K_C0000 = 0x268;
+    /// Last fixed-range MTRR of 4 KiB ranges.
+    IA32_MTRR_FIX4K_F8000 = 0x26f;
+    /// Page attribute table.
+    IA32_PAT = 0x277;
+    /// MTRR default type and enables.
+    IA32_MTRR_DEF_TYPE = 0x2ff;
+    /// First VMX capability MSR.
+    IA32_VMX_BASIC = 0x480;
+    /// Pin-based controls.
+    IA32_VMX_PINBASED_CTLS = 0x481;
+    /// Primary processor-based controls.
+    IA32_VMX_PROCBASED_CTLS = 0x482;
+    /// VM-exit controls.
+    IA32_VMX_EXIT_CTLS = 0x483;
+    /// VM-entry controls.
+    IA32_VMX_ENTRY_CTLS = 0x484;
+    /// Miscellaneous VMX data.
+    IA32_VMX_MISC = 0x485;
+    /// CR0 bits that must be 1.
+    IA32_VMX_CR0_FIXED0 = 0x486;
+    /// CR0 bits that may be 1.
+    IA32_VMX_CR0_FIXED1 = 0x487;
+    /// CR4 bits that must be 1.
+    IA32_VMX_CR4_FIXED0 = 0x488;
+    /// CR4 bits that may be 1.
+    IA32_VMX_CR4_FIXED1 = 0x489;
+    /// Secondary processor-based controls.
+    IA32_VMX_PROCBASED_CTLS2 = 0x48b;
+    /// EPT and VPID capabilities.
+    IA32_VMX_EPT_VPID_CAP = 0x48c;
+    /// True pin-based controls.
+    IA32_VMX_TRUE_PINBASED_CTLS = 0x48d;
+    /// True primary processor-based controls.
+    IA32_VMX_TRUE_PROCBASED_CTLS = 0x48e;
+    /// True VM-exit controls.
+    IA32_VMX_TRUE_EXIT_CTLS = 0x48f;
+    /// True VM-entry controls.
+    IA32_VMX_TRUE_ENTRY_CTLS = 0x490;
+    /// Last VMX capability MSR, VM functions and tertiary exits included.
+    IA32_VMX_LAST = 0x493;
+    /// Processor trace, first MSR.
+    IA32_RTIT_FIRST = 0x560;
+    /// Processor trace, last MSR.
+    IA32_RTIT_LAST = 0x58f;
+    /// First x2APIC MSR.
+    X2APIC_FIRST = 0x800;
+    /// x2APIC identification.
+    X2APIC_ID = 0x802;
+    /// x2APIC end of interrupt.
+    X2APIC_EOI = 0x80b;
+    /// x2APIC interrupt command.
+    X2APIC_ICR = 0x830;
+    /// Extended supervisor states.
+    IA32_XSS = 0xda0;
+    /// Extended features.
+    IA32_EFER = 0xc000_0080;
+    /// SYSCALL selectors.
+    IA32_STAR = 0xc000_0081;
+    /// SYSCALL target.
+    IA32_LSTAR = 0xc000_0082;
+    /// SYSCALL flag mask.
+    IA32_FMASK = 0xc000_0084;
+    /// FS base.
+    IA32_FS_BASE = 0xc000_0100;
+    /// GS base.
+    IA32_GS_BASE = 0xc000_0101;
+    /// GS base after SWAPGS.
+    IA32_KERNEL_GS_BASE = 0xc000_0102;
+    /// TSC auxiliary value.
+    IA32_TSC_AUX = 0xc000_0103;
+}

@@ -1,0 +1,3 @@
+//! Intel virtual-machine extensions: the SDM's volume 3C as types.
+
+pub mod vmcs;

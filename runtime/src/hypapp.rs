@@ -1,0 +1,83 @@
+//! What a hypervisor application may do: a trait with a default for every event.
+//!
+//! The runtime calls the one hypapp that is linked into its image; an answer of [`Answer::Chain`] has the
+//! core do what it does without a hypapp. Unless a method says otherwise, other CPUs go on meanwhile.
+
+use crate::exit::{PortAccess, SecondLevelViolation};
+use crate::vcpu::Vcpu;
+use x86::cpuid::CpuidResult;
+use x86::msr::Msr;
+
+/// Who handles an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Not the hypapp: the core does its own.
+    Chain,
+    /// The hypapp did; for an instruction, the guest goes on behind it.
+    Handled,
+}
+
+/// Why a hypapp refuses to start; printed, and the machine stops before the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigurationError(pub &'static str);
+
+/// A hypervisor application.
+pub trait Hypapp: Sync {
+    /// Called once on the bootstrap processor, before any guest code runs.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that the hypapp cannot work with.
+    fn init(&self, _boot: &Boot<'_>) -> Result<(), ConfigurationError> {
+        Ok(())
+    }
+
+    /// VMCALL, at any privilege level; by custom the command is in EAX. Chained, it is #UD.
+    fn hypercall(&self, _vcpu: &mut dyn Vcpu) -> Answer {
+        Answer::Chain
+    }
+
+    /// CPUID `leaf`, `subleaf`; `None` has the core answer.
+    fn cpuid(&self, _vcpu: &mut dyn Vcpu, _leaf: u32, _subleaf: u32) -> Option<CpuidResult> {
+        None
+    }
+
+    /// An access to a port that the hypapp intercepts. Chained, the core performs it.
+    fn port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess) -> Answer {
+        Answer::Chain
+    }
+
+    /// An access that the hypapp's own protections stopped. Chained, the guest takes #GP(0).
+    fn second_level_violation(&self, _vcpu: &mut dyn Vcpu, _violation: SecondLevelViolation) -> Answer {
+        Answer::Chain
+    }
+
+    /// The guest writes an MTRR; `false` refuses with #GP(0).
+    fn allow_mtrr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> bool {
+        true
+    }
+
+    /// An external interrupt, where the hypapp asked for them.
+    fn external_interrupt(&self, _vcpu: &mut dyn Vcpu) -> Answer {
+        Answer::Chain
+    }
+
+    /// The guest can take an interrupt, where the hypapp asked to be told.
+    fn interrupt_window(&self, _vcpu: &mut dyn Vcpu) -> Answer {
+        Answer::Chain
+    }
+
+    /// The guest ends and the machine will be reset: called once on every CPU, all of them stopped.
+    fn shutdown(&self, _cpu: usize) {}
+}
+
+/// What a hypapp is told at [`Hypapp::init`].
+#[derive(Clone, Copy, Debug)]
+pub struct Boot<'a> {
+    /// The boot command line.
+    pub command_line: &'a str,
+    /// Number of CPUs.
+    pub cpus: usize,
+    /// BIOS number of the drive that the guest boots from.
+    pub boot_drive: u8,
+}

@@ -1,0 +1,125 @@
+//! A guest's processor as the rest of the hypervisor sees it, free of any vendor's words.
+
+use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::event::Event;
+use x86::segment::{DescriptorTable, Segment, SegmentRegister};
+
+/// The general-purpose registers, in the order of their instruction encoding.
+///
+/// The stack pointer lives elsewhere ([`Vcpu::rsp`]); its slot here is unused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers(pub [u64; 16]);
+
+macro_rules! registers {
+    ($($get:ident $set:ident $index:expr;)*) => {
+        impl Registers {
+            $(
+                #[doc = concat!("Register ", stringify!($get), ".")]
+                #[must_use]
+                pub const fn $get(&self) -> u64 { self.0[$index] }
+                #[doc = concat!("Sets register ", stringify!($get), ".")]
+                pub const fn $set(&mut self, value: u64) { self.0[$index] = value; }
+            )*
+        }
+    };
+}
+
+registers! {
+    rax set_rax 0;
+    rcx set_rcx 1;
+    rdx set_rdx 2;
+    rbx set_rbx 3;
+    rbp set_rbp 5;
+    rsi set_rsi 6;
+    rdi set_rdi 7;
+    r8 set_r8 8;
+}
+
+impl Registers {
+    /// EDX:EAX as one number, as RDMSR, WRMSR and XSETBV use it.
+    #[must_use]
+    pub const fn edx_eax(&self) -> u64 {
+        self.0[2] << 32 | self.0[0] & 0xffff_ffff
+    }
+
+    /// Sets EDX:EAX, clearing the upper halves, as RDMSR does.
+    pub const fn set_edx_eax(&mut self, value: u64) {
+        self.0[0] = value & 0xffff_ffff;
+        self.0[2] = value >> 32;
+    }
+}
+
+/// Operand and address size of the running code segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeSize {
+    /// Real mode, virtual-8086 mode, or a 16-bit code segment.
+    Bits16,
+    /// A 32-bit code segment, compatibility mode included.
+    Bits32,
+    /// 64-bit mode.
+    Bits64,
+}
+
+/// A guest's processor between a VM exit and the next VM entry.
+///
+/// CR0 and CR4 are as the guest sees them, host-owned bits included. Object-safe, for hypapps.
+pub trait Vcpu {
+    /// Index of this CPU, 0 for the bootstrap processor.
+    fn index(&self) -> usize;
+    /// General-purpose registers but RSP.
+    fn registers(&self) -> &Registers;
+    /// General-purpose registers but RSP, to change.
+    fn registers_mut(&mut self) -> &mut Registers;
+    /// Instruction pointer, of the instruction that exited.
+    fn rip(&self) -> u64;
+    /// Sets the instruction pointer.
+    fn set_rip(&mut self, rip: u64);
+    /// Stack pointer.
+    fn rsp(&self) -> u64;
+    /// Sets the stack pointer.
+    fn set_rsp(&mut self, rsp: u64);
+    /// Flags.
+    fn rflags(&self) -> Rflags;
+    /// Sets the flags.
+    fn set_rflags(&mut self, rflags: Rflags);
+    /// CR0 as the guest reads it.
+    fn cr0(&self) -> Cr0;
+    /// Sets CR0 as the guest reads it; paging-mode changes take effect as MOV to CR0 would make them.
+    fn set_cr0(&mut self, cr0: Cr0);
+    /// CR3.
+    fn cr3(&self) -> u64;
+    /// CR4 as the guest reads it.
+    fn cr4(&self) -> Cr4;
+    /// Sets CR4 as the guest reads it.
+    fn set_cr4(&mut self, cr4: Cr4);
+    /// IA32_EFER.
+    fn efer(&self) -> Efer;
+    /// Current privilege level.
+    fn cpl(&self) -> u8;
+    /// A segment register.
+    fn segment(&self, register: SegmentRegister) -> Segment;
+    /// Loads a segment register, hidden part included.
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
+    /// IDTR.
+    fn idtr(&self) -> DescriptorTable;
+    /// Length in bytes of the instruction that exited.
+    fn instruction_length(&self) -> u64;
+    /// Steps past the instruction that exited: RIP, blocking by STI and MOV SS, and single-step trap.
+    fn advance(&mut self);
+    /// Has the guest take `event` at the next VM entry.
+    fn inject(&mut self, event: Event);
+
+    /// Operand and address size of the running code.
+    fn code_size(&self) -> CodeSize {
+        let cs = self.segment(SegmentRegister::Cs).rights;
+        let long = self.efer().contains(Efer::LMA);
+        if long && cs.contains(x86::segment::AccessRights::L) {
+            CodeSize::Bits64
+        } else if self.cr0().contains(Cr0::PE) && cs.contains(x86::segment::AccessRights::DB) {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        }
+    }
+}
