@@ -1,0 +1,109 @@
+//! VMX capability MSRs (SDM, appendix "VMX Capability Reporting Facility").
+
+use bitflags::bitflags;
+
+/// IA32_VMX_BASIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmxBasic(pub u64);
+
+impl VmxBasic {
+    /// VMCS revision identifier.
+    #[must_use]
+    pub const fn revision(self) -> u32 {
+        (self.0 & 0x7fff_ffff) as u32
+    }
+
+    /// The TRUE capability MSRs exist.
+    #[must_use]
+    pub const fn has_true_controls(self) -> bool {
+        self.0 >> 55 & 1 == 1
+    }
+}
+
+/// One capability MSR of a control word: low half the allowed 0-settings, high half the allowed
+/// 1-settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed(pub u64);
+
+/// Controls that are wanted but that the processor does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingControls(pub u32);
+
+impl Allowed {
+    /// Bits that must be 1.
+    #[must_use]
+    pub const fn must_be_one(self) -> u32 {
+        (self.0 & 0xffff_ffff) as u32
+    }
+
+    /// Bits that may be 1.
+    #[must_use]
+    pub const fn may_be_one(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The control word for `required` bits, and those of the `optional` bits that the processor has.
+    ///
+    /// # Errors
+    ///
+    /// The required bits that the processor does not have.
+    pub const fn adjust(self, required: u32, optional: u32) -> Result<u32, MissingControls> {
+        let missing = required & !self.may_be_one();
+        if missing != 0 {
+            return Err(MissingControls(missing));
+        }
+        Ok((required | optional & self.may_be_one()) | self.must_be_one())
+    }
+}
+
+bitflags! {
+    /// IA32_VMX_EPT_VPID_CAP.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct EptVpidCapability: u64 {
+        /// Execute-only translations.
+        const EXECUTE_ONLY = 1 << 0;
+        /// Page-walk length of 4.
+        const WALK_LENGTH_4 = 1 << 6;
+        /// Uncacheable paging structures.
+        const UNCACHEABLE = 1 << 8;
+        /// Write-back paging structures.
+        const WRITE_BACK = 1 << 14;
+        /// 2 MiB pages.
+        const PAGES_2M = 1 << 16;
+        /// 1 GiB pages.
+        const PAGES_1G = 1 << 17;
+        /// INVEPT.
+        const INVEPT = 1 << 20;
+        /// Accessed and dirty flags.
+        const ACCESSED_DIRTY = 1 << 21;
+        /// Single-context INVEPT.
+        const INVEPT_SINGLE = 1 << 25;
+        /// All-context INVEPT.
+        const INVEPT_ALL = 1 << 26;
+        /// INVVPID.
+        const INVVPID = 1 << 32;
+        /// Individual-address INVVPID.
+        const INVVPID_ADDRESS = 1 << 40;
+        /// Single-context INVVPID.
+        const INVVPID_SINGLE = 1 << 41;
+        /// All-context INVVPID.
+        const INVVPID_ALL = 1 << 42;
+        /// Single-context-retaining-globals INVVPID.
+        const INVVPID_RETAINING_GLOBALS = 1 << 43;
+        /// Bits that newer processors define.
+        const _ = !0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Allowed, MissingControls};
+
+    #[test]
+    fn adjust_takes_what_is_there_and_names_what_is_not() {
+        let allowed = Allowed(0x0000_00f3_0000_0011);
+        assert_eq!(allowed.adjust(0x20, 0x0c), Ok(0x31));
+        assert_eq!(allowed.adjust(0x20, 0x40), Ok(0x71));
+        assert_eq!(allowed.adjust(0x24, 0), Err(MissingControls(0x04)));
+    }
+}

@@ -1,0 +1,134 @@
+//! VM-exit reasons (SDM, appendix "VMX Basic Exit Reasons").
+
+/// The exit-reason field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitReason(pub u32);
+
+macro_rules! reasons {
+    ($($number:literal $name:ident $text:literal;)*) => {
+        impl ExitReason {
+            $(#[doc = concat!($text, ".")] pub const $name: Self = Self($number);)*
+        }
+
+        /// The SDM's names by basic exit reason; empty where none is defined.
+        const NAMES: [&str; ExitReason::COUNT] = {
+            let mut names = [""; ExitReason::COUNT];
+            $(names[$number] = $text;)*
+            names
+        };
+    };
+}
+
+impl ExitReason {
+    /// One more than the largest basic reason that is named here.
+    pub const COUNT: usize = 76;
+
+    /// The basic exit reason.
+    #[must_use]
+    pub const fn basic(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
+
+    /// The VM entry failed: the guest did not run.
+    #[must_use]
+    pub const fn is_entry_failure(self) -> bool {
+        self.0 >> 31 == 1
+    }
+
+    /// The SDM's name of the basic reason.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match NAMES.get(usize::from(self.basic())) {
+            Some(name) if !name.is_empty() => name,
+            _ => "unknown",
+        }
+    }
+}
+
+reasons! {
+    0 EXCEPTION_OR_NMI "Exception or NMI";
+    1 EXTERNAL_INTERRUPT "External interrupt";
+    2 TRIPLE_FAULT "Triple fault";
+    3 INIT "INIT signal";
+    4 STARTUP_IPI "Start-up IPI";
+    5 IO_SMI "I/O SMI";
+    6 OTHER_SMI "Other SMI";
+    7 INTERRUPT_WINDOW "Interrupt window";
+    8 NMI_WINDOW "NMI window";
+    9 TASK_SWITCH "Task switch";
+    10 CPUID "CPUID";
+    11 GETSEC "GETSEC";
+    12 HLT "HLT";
+    13 INVD "INVD";
+    14 INVLPG "INVLPG";
+    15 RDPMC "RDPMC";
+    16 RDTSC "RDTSC";
+    17 RSM "RSM";
+    18 VMCALL "VMCALL";
+    19 VMCLEAR "VMCLEAR";
+    20 VMLAUNCH "VMLAUNCH";
+    21 VMPTRLD "VMPTRLD";
+    22 VMPTRST "VMPTRST";
+    23 VMREAD "VMREAD";
+    24 VMRESUME "VMRESUME";
+    25 VMWRITE "VMWRITE";
+    26 VMXOFF "VMXOFF";
+    27 VMXON "VMXON";
+    28 CONTROL_REGISTER "Control-register accesses";
+    29 MOV_DR "MOV DR";
+    30 IO_INSTRUCTION "I/O instruction";
+    31 RDMSR "RDMSR";
+    32 WRMSR "WRMSR";
+    33 INVALID_GUEST_STATE "VM-entry failure due to invalid guest state";
+    34 MSR_LOADING "VM-entry failure due to MSR loading";
+    36 MWAIT "MWAIT";
+    37 MONITOR_TRAP_FLAG "Monitor trap flag";
+    39 MONITOR "MONITOR";
+    40 PAUSE "PAUSE";
+    41 MACHINE_CHECK "VM-entry failure due to machine-check event";
+    43 TPR_BELOW_THRESHOLD "TPR below threshold";
+    44 APIC_ACCESS "APIC access";
+    45 VIRTUALIZED_EOI "Virtualized EOI";
+    46 GDTR_IDTR "Access to GDTR or IDTR";
+    47 LDTR_TR "Access to LDTR or TR";
+    48 EPT_VIOLATION "EPT violation";
+    49 EPT_MISCONFIGURATION "EPT misconfiguration";
+    50 INVEPT "INVEPT";
+    51 RDTSCP "RDTSCP";
+    52 PREEMPTION_TIMER "VMX-preemption timer expired";
+    53 INVVPID "INVVPID";
+    54 WBINVD "WBINVD or WBNOINVD";
+    55 XSETBV "XSETBV";
+    56 APIC_WRITE "APIC write";
+    57 RDRAND "RDRAND";
+    58 INVPCID "INVPCID";
+    59 VMFUNC "VMFUNC";
+    60 ENCLS "ENCLS";
+    61 RDSEED "RDSEED";
+    62 PAGE_MODIFICATION_LOG_FULL "Page-modification log full";
+    63 XSAVES "XSAVES";
+    64 XRSTORS "XRSTORS";
+    65 PCONFIG "PCONFIG";
+    66 SPP_EVENT "SPP-related event";
+    67 UMWAIT "UMWAIT";
+    68 TPAUSE "TPAUSE";
+    69 LOADIWKEY "LOADIWKEY";
+    70 ENCLV "ENCLV";
+    72 ENQCMD_PASID "ENQCMD PASID translation failure";
+    73 ENQCMDS_PASID "ENQCMDS PASID translation failure";
+    74 BUS_LOCK "Bus lock";
+    75 INSTRUCTION_TIMEOUT "Instruction timeout";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ExitReason;
+
+    #[test]
+    fn names_follow_the_basic_reason() {
+        assert_eq!(ExitReason(0x8000_0021).name(), "VM-entry failure due to invalid guest state");
+        assert!(ExitReason(0x8000_0021).is_entry_failure());
+        assert_eq!(ExitReason(35).name(), "unknown");
+        assert_eq!(ExitReason(900).name(), "unknown");
+    }
+}
