@@ -1,0 +1,188 @@
+//! The measured boot story, in call order.
+#![expect(unsafe_code, reason = "an image entry: raw memory of the region and the jump to the runtime")]
+// UNSAFETY: this code alone runs, on one processor, in a region that its own page tables map.
+
+use core::arch::{asm, global_asm};
+use core::fmt::Write;
+use core::{ptr, slice};
+use hw::Cpuid;
+use hw::bare::processor::{halt, time_stamp};
+use hw::bare::{Processor, Region};
+use platform::handoff::{
+    Console, HANDOFF_OFFSET, Handoff, ImageHeader, LOADER_MAGIC, LoaderHeader, PhysRange, RUNTIME_OFFSET,
+    VIRTUAL_BASE,
+};
+use secureloader::console::{Output, Screen};
+use secureloader::launch::Launch;
+use secureloader::paging::{self, AddressSpace};
+use secureloader::scratch::{BOOT, COPY, LOW_MEMORY, REGION_LIMIT, STACK, STACK_SIZE};
+use secureloader::{sanitize, verify};
+use spin::Once;
+use x86::address::{HostPhysAddr, HostVirtAddr};
+
+global_asm!(
+    include_str!("entry.S"),
+    magic = const LOADER_MAGIC,
+    gdt_limit = const 3 * 8 - 1,
+    handoff_region_length = const HANDOFF_OFFSET as usize + core::mem::offset_of!(Handoff, region.length),
+    boot_tables = const BOOT,
+    stack_top = const STACK + STACK_SIZE,
+    region_entries_limit = const REGION_LIMIT >> 21,
+    low_memory_entry = const LOW_MEMORY >> 21,
+    stack_top_virtual = const VIRTUAL_BASE + STACK + STACK_SIZE,
+    main = sym secure_loader_main,
+);
+
+static CONSOLE: Once<Console> = Once::new();
+
+/// Called by `entry.S` in 64-bit mode with the region's physical address, on the stack in scratch.
+extern "C" fn secure_loader_main(base: u64) -> ! {
+    let started = time_stamp();
+    let handoff = private_copy();
+    CONSOLE.call_once(|| sanitize::console(handoff));
+    if let Err(error) = sanitize::sanitize(handoff, base) {
+        stop(error);
+    }
+    say(format_args!("stage=secure-loader launch={} base={base:#x}", Launch::of_this_boot().name()));
+
+    let runtime = verified_runtime(handoff);
+    clear_bss(&runtime);
+    let space = runtime_address_space(&runtime, handoff.region);
+    if !has_execute_disable() {
+        stop("NoExecuteDisable: switch on Execute Disable (XD, NX) in the firmware setup");
+    }
+    handoff.times.secure_loader = started;
+    handoff.times.verified = time_stamp();
+    hand_over(handoff);
+    enter(&runtime, &space)
+}
+
+/// Copies the handoff out of the untrusted bootloader's reach before anything of it is believed.
+fn private_copy() -> &'static mut Handoff {
+    let copy = at::<Handoff>(COPY);
+    // SAFETY: both ranges are mapped, apart and large enough; any bytes are a valid `Handoff`.
+    unsafe { ptr::copy_nonoverlapping(at::<Handoff>(HANDOFF_OFFSET), copy, 1) };
+    // SAFETY: just filled, aligned to a page, and nothing else names it.
+    unsafe { &mut *copy }
+}
+
+/// Puts the checked handoff back where the runtime looks for it.
+fn hand_over(handoff: &Handoff) {
+    // SAFETY: as in `private_copy`, the other way.
+    unsafe { ptr::copy_nonoverlapping(handoff, at::<Handoff>(HANDOFF_OFFSET), 1) };
+}
+
+fn verified_runtime(handoff: &Handoff) -> ImageHeader {
+    // SAFETY: the header is part of this very image, filled in when the image was packed; a volatile read,
+    // for the compiler sees only its initial value.
+    let header = unsafe { ptr::read_volatile(at::<LoaderHeader>(0)) };
+    let size = match verify::runtime_size(&header, handoff.region.length) {
+        Ok(size) => size,
+        Err(error) => stop(error),
+    };
+    // SAFETY: `runtime_size` keeps the range inside the region, which is mapped and not written meanwhile.
+    let image = unsafe { slice::from_raw_parts(at::<u8>(RUNTIME_OFFSET), size) };
+    match verify::verify(&header, image, handoff) {
+        Ok(runtime) => runtime,
+        Err(error) => stop(error),
+    }
+}
+
+fn clear_bss(runtime: &ImageHeader) {
+    // The size fits: `verify` keeps both borders inside the region.
+    let size = (runtime.bss_end - runtime.data_end) as usize;
+    // SAFETY: the range lies in the region behind the runtime's data and holds nothing yet.
+    unsafe { ptr::write_bytes(at::<u8>(runtime.data_end), 0, size) };
+}
+
+fn runtime_address_space(runtime: &ImageHeader, region: PhysRange) -> AddressSpace {
+    let (base, virtual_base) = (HostPhysAddr::new(region.base), HostVirtAddr::new(VIRTUAL_BASE));
+    // SAFETY: 1. the boot tables map the region; 2. no reference into its table pages exists.
+    let memory = unsafe { Region::new(base, region.length, virtual_base) };
+    match paging::build(&memory, region, &paging::layout(runtime, region.length)) {
+        Ok(space) => space,
+        Err(error) => stop(error),
+    }
+}
+
+fn enter(runtime: &ImageHeader, space: &AddressSpace) -> ! {
+    // SAFETY: the new tables map this code as the old ones do, executable, and the stack writable; the
+    // runtime's entry is inside code that was verified. Execute-disable is on before a table uses it.
+    unsafe {
+        asm!(
+            "wrmsr",
+            "mov cr3, rsi",
+            "mov rsp, {stack}",
+            "xor ebp, ebp",
+            "push rbp",
+            "mov rdx, {free_base}",
+            "mov rcx, {free_size}",
+            "jmp {entry}",
+            in("ecx") x86::msr::Msr::IA32_EFER.0,
+            in("eax") EFER_LOW,
+            in("edx") 0,
+            in("rdi") VIRTUAL_BASE + HANDOFF_OFFSET,
+            in("rsi") space.root.get(),
+            stack = in(reg) VIRTUAL_BASE + STACK + STACK_SIZE,
+            free_base = in(reg) space.free.base,
+            free_size = in(reg) space.free.length,
+            entry = in(reg) runtime.entry,
+            options(noreturn),
+        )
+    }
+}
+
+/// EFER in the runtime: 64-bit mode with execute-disable.
+const EFER_LOW: u32 = {
+    use x86::cr::Efer;
+    Efer::LME.union(Efer::LMA).union(Efer::NXE).bits() as u32
+};
+
+/// The pointer to `offset` bytes into the region.
+fn at<T>(offset: u64) -> *mut T {
+    ptr::with_exposed_provenance_mut((VIRTUAL_BASE + offset) as usize)
+}
+
+fn has_execute_disable() -> bool {
+    Processor.cpuid(0x8000_0001, 0).edx & 1 << 20 != 0
+}
+
+/// Prints a boot line where the log level has it.
+fn say(line: core::fmt::Arguments<'_>) {
+    const INFO: u8 = 3;
+    if CONSOLE.get().is_some_and(|console| console.level >= INFO) {
+        print(line);
+    }
+}
+
+/// Refuses to go on: says why on every console, then halts.
+fn stop(error: impl core::fmt::Display) -> ! {
+    print(format_args!("stop: secure loader: {error}"));
+    halt()
+}
+
+fn print(line: core::fmt::Arguments<'_>) {
+    let console = CONSOLE.get().copied().unwrap_or_default();
+    // Neither console reports failure.
+    let _ = writeln!(Output::new(console, Processor, VgaText), "{line}");
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(place) => stop(format_args!("Defect: {}:{}", place.file(), place.line())),
+        None => stop("Defect: unknown place"),
+    }
+}
+
+struct VgaText;
+
+impl Screen for VgaText {
+    fn put(&mut self, cell: usize, value: u16) {
+        const TEXT: u64 = 0xb_8000;
+        const CELLS: usize = 80 * 25;
+        let cells = at::<u16>(LOW_MEMORY + TEXT);
+        // SAFETY: the secure loader's own tables map the first 2 MiB of memory there; the index is bounded.
+        unsafe { ptr::write_volatile(cells.wrapping_add(cell % CELLS), value) }
+    }
+}
