@@ -10,5 +10,8 @@ pub mod cpuid;
 pub mod cr;
 pub mod event;
 pub mod msr;
+pub mod mtrr;
+pub mod paging;
+pub mod pat;
 pub mod segment;
 pub mod vmx;

@@ -4,6 +4,7 @@ pub mod vmcs;
 pub mod bitmap;
 pub mod capability;
 pub mod controls;
+pub mod ept;
 pub mod exit_qualification;
 pub mod exit_reason;
 pub mod instruction_error;

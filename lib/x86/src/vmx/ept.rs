@@ -1,0 +1,123 @@
+//! Extended page tables (SDM, "The Extended Page Table Mechanism (EPT)").
+
+use crate::address::HostPhysAddr;
+use crate::mtrr::MemoryType;
+use crate::paging::{ADDRESS_MASK, Attributes, Entry, PageSize, Rights, TableFormat};
+
+/// The EPT pointer of a VMCS (SDM, "Extended-Page-Table Pointer (EPTP)").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EptPointer(pub u64);
+
+impl EptPointer {
+    /// Four levels of write-back tables under `root`, accessed and dirty flags off.
+    #[must_use]
+    pub const fn new(root: HostPhysAddr) -> Self {
+        Self(root.get() & ADDRESS_MASK | 3 << 3 | MemoryType::WriteBack as u64)
+    }
+
+    /// The root table.
+    #[must_use]
+    pub const fn root(self) -> HostPhysAddr {
+        HostPhysAddr::new(self.0 & ADDRESS_MASK)
+    }
+}
+
+/// Type of INVEPT (SDM, "INVEPT-Invalidate Translations Derived from EPT").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum InveptType {
+    /// What derives from one EPT pointer.
+    SingleContext = 1,
+    /// What derives from any.
+    AllContexts = 2,
+}
+
+const PAGE: u64 = 1 << 7;
+const TYPE_SHIFT: u32 = 3;
+const RIGHTS: u64 = 7;
+
+/// EPT paging-structure entries (SDM, "EPT Translation Mechanism").
+///
+/// A leaf leaves "ignore PAT" clear: the guest's PAT and the type here make the effective type as PAT and
+/// MTRRs do without virtualization (SDM, "Memory Type Used for Translated Guest-Physical Addresses").
+#[derive(Clone, Copy, Debug)]
+pub struct EptFormat;
+
+impl TableFormat for EptFormat {
+    fn table(table: HostPhysAddr) -> u64 {
+        table.get() & ADDRESS_MASK | RIGHTS
+    }
+
+    fn leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {
+        let large = if size == PageSize::Size4K { 0 } else { PAGE };
+        let memory_type = (attributes.memory_type as u64) << TYPE_SHIFT;
+        page.get() & ADDRESS_MASK | large | memory_type | u64::from(attributes.rights.bits())
+    }
+
+    fn decode(entry: u64, level: u8) -> Entry {
+        let rights = Rights::from_bits_truncate((entry & RIGHTS) as u8);
+        let address = HostPhysAddr::new(entry & ADDRESS_MASK);
+        if rights.is_empty() {
+            return Entry::Empty;
+        }
+        if level > 1 && entry & PAGE == 0 {
+            return Entry::Table(address);
+        }
+        // A reserved type is a misconfiguration, which this hypervisor never writes; its nearest
+        // harmless reading is the strictest type.
+        let memory_type = MemoryType::from_encoding((entry >> TYPE_SHIFT & 7) as u8).unwrap_or_default();
+        Entry::Leaf { page: address, attributes: Attributes { memory_type, rights } }
+    }
+}
+
+// The rights of an EPT entry lie in the same bits as ours (SDM, "Format of an EPT Page-Table Entry that
+// Maps a 4-KByte Page").
+const _: () =
+    assert!(Rights::READ.bits() == 1 && Rights::WRITE.bits() == 1 << 1 && Rights::EXECUTE.bits() == 1 << 2);
+
+#[cfg(test)]
+mod tests {
+    use super::{EptFormat, EptPointer};
+    use crate::address::HostPhysAddr;
+    use crate::mtrr::MemoryType;
+    use crate::paging::{Attributes, Entry, PageSize, Rights, TableFormat};
+
+    const RAM: Attributes = Attributes { memory_type: MemoryType::WriteBack, rights: Rights::all() };
+
+    #[test]
+    fn entries_are_bit_for_bit_the_manual_s() {
+        let leaf = |address, size, attributes| EptFormat::leaf(HostPhysAddr::new(address), size, attributes);
+        assert_eq!(leaf(0x1000, PageSize::Size4K, RAM), 0x1037);
+        assert_eq!(leaf(0x20_0000, PageSize::Size2M, RAM), 0x20_00b7);
+        let fetch = Attributes { memory_type: MemoryType::WriteCombining, rights: Rights::EXECUTE };
+        assert_eq!(leaf(3 << 30, PageSize::Size1G, fetch), 0xc000_008c);
+        assert_eq!(EptFormat::table(HostPhysAddr::new(0x5000)), 0x5007);
+    }
+
+    #[test]
+    fn what_is_encoded_decodes() {
+        for size in PageSize::DESCENDING {
+            for encoding in [0, 1, 4, 5, 6] {
+                for bits in 1..8 {
+                    let attributes = Attributes {
+                        memory_type: MemoryType::from_encoding(encoding).unwrap_or_default(),
+                        rights: Rights::from_bits_truncate(bits),
+                    };
+                    let page = HostPhysAddr::new(size.bytes() * 5);
+                    let entry = EptFormat::leaf(page, size, attributes);
+                    assert_eq!(EptFormat::decode(entry, size.level()), Entry::Leaf { page, attributes });
+                }
+            }
+        }
+        let table = HostPhysAddr::new(0xf_ffff_ffff_f000);
+        assert_eq!(EptFormat::decode(EptFormat::table(table), 2), Entry::Table(table));
+        assert_eq!(EptFormat::decode(0, 4), Entry::Empty);
+    }
+
+    #[test]
+    fn the_pointer_says_write_back_and_four_levels() {
+        let pointer = EptPointer::new(HostPhysAddr::new(0x7000));
+        assert_eq!(pointer.0, 0x701e);
+        assert_eq!(pointer.root(), HostPhysAddr::new(0x7000));
+    }
+}
