@@ -1,0 +1,13 @@
+//! Links every guest as a flat image of low memory.
+
+fn main() {
+    println!("cargo:rerun-if-changed=guest.ld");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
+        return;
+    }
+    let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    println!("cargo:rustc-link-arg-bins=-T{folder}/guest.ld");
+    for argument in ["-no-pie", "-nostdlib", "--gc-sections", "-zmax-page-size=0x1000", "--build-id=none"] {
+        println!("cargo:rustc-link-arg-bins={argument}");
+    }
+}

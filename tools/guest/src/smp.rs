@@ -1,0 +1,209 @@
+//! Processors: per-CPU data, start by INIT-SIPI-SIPI, jobs.
+
+#![expect(unsafe_code, reason = "per-CPU blocks found from the stack pointer, descriptor and task registers")]
+// UNSAFETY: each CPU touches the cells of its own block only; what others touch is atomic.
+
+use core::arch::asm;
+use core::cell::Cell;
+use core::mem::transmute;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::trap::{self, Frame};
+use crate::{apic, cpu};
+
+/// Most processors that a guest can use.
+pub const CAPACITY: usize = 8;
+/// A good while: ticks after which another CPU counts as lost.
+pub const PATIENCE: u64 = 200_000_000;
+
+const BLOCK_SIZE: usize = 0x4000;
+const USER_STACK: usize = 0x1000;
+
+/// What a processor has of its own.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Cpu {
+    tss: Cell<[u32; 26]>,
+    /// Stack pointer at the innermost snippet's start; 0 outside.
+    pub(crate) resume_rsp: Cell<u64>,
+    /// How that snippet ended.
+    pub(crate) outcome: Cell<Frame>,
+    /// Times that this CPU arrived here.
+    arrivals: AtomicUsize,
+    apic_id: AtomicU32,
+    job: AtomicUsize,
+    jobs_done: AtomicUsize,
+}
+
+#[repr(C, align(0x4000))]
+struct Block {
+    cpu: Cpu,
+    stacks: Cell<[u8; BLOCK_SIZE - size_of::<Cpu>()]>,
+}
+
+const _: () = assert!(size_of::<Block>() == BLOCK_SIZE);
+
+struct Blocks([Block; CAPACITY]);
+
+// SAFETY: see the module's note.
+unsafe impl Sync for Blocks {}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.cpu_blocks")]
+static cpu_blocks: Blocks = Blocks(
+    [const {
+        Block {
+            cpu: Cpu {
+                tss: Cell::new([0; 26]),
+                resume_rsp: Cell::new(0),
+                outcome: Cell::new(Frame::ZERO),
+                arrivals: AtomicUsize::new(0),
+                apic_id: AtomicU32::new(0),
+                job: AtomicUsize::new(0),
+                jobs_done: AtomicUsize::new(0),
+            },
+            stacks: Cell::new([0; BLOCK_SIZE - size_of::<Cpu>()]),
+        }
+    }; CAPACITY],
+);
+
+unsafe extern "C" {
+    static gdt: [Cell<u64>; 32];
+    static ap_arrivals: AtomicU32;
+    static ap_trampoline: u8;
+}
+
+/// Page number for a start-up IPI that leads to a CPU waiting for jobs.
+pub fn startup_vector() -> u8 {
+    (&raw const ap_trampoline as usize >> 12) as u8
+}
+
+/// Number of CPUs that have arrived since the last [`forget_arrivals`], this one included.
+pub fn arrived() -> u32 {
+    // SAFETY: defined in boot.S as an aligned word.
+    unsafe { ap_arrivals.load(Ordering::SeqCst) }
+}
+
+/// Lets the next CPU to arrive be number 1 again. Those that had arrived are to have been sent INIT.
+pub fn forget_arrivals() {
+    // SAFETY: as above.
+    unsafe { ap_arrivals.store(1, Ordering::SeqCst) };
+    for block in &cpu_blocks.0[1..] {
+        block.cpu.job.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Sends INIT and two start-up IPIs to every other CPU and waits until `others` have arrived.
+pub fn start_others(others: u32) -> bool {
+    forget_arrivals();
+    apic::init_others();
+    cpu::wait(1_000_000);
+    apic::startup_others(startup_vector());
+    cpu::wait(20_000);
+    apic::startup_others(startup_vector());
+    cpu::wait_until(PATIENCE, || arrived() > others && (1..=others as usize).all(is_ready))
+}
+
+/// Whether CPU `number` waits for a job.
+pub fn is_ready(number: usize) -> bool {
+    cpu_blocks.0[number].cpu.job.load(Ordering::SeqCst) == READY
+}
+
+/// APIC ID of CPU `number` that has arrived.
+pub fn apic_id(number: usize) -> u32 {
+    cpu_blocks.0[number].cpu.apic_id.load(Ordering::SeqCst)
+}
+
+/// How often CPU `number` arrived at all.
+pub fn arrivals(number: usize) -> usize {
+    cpu_blocks.0[number].cpu.arrivals.load(Ordering::SeqCst)
+}
+
+/// Gives CPU `number` a job without waiting for its end.
+pub fn begin_on(number: usize, job: fn()) {
+    cpu_blocks.0[number].cpu.job.store(job as usize, Ordering::SeqCst);
+}
+
+/// Has CPU `number` do `job`; `false` where it did not end in time.
+pub fn run_on(number: usize, job: fn()) -> bool {
+    let before = cpu_blocks.0[number].cpu.jobs_done.load(Ordering::SeqCst);
+    begin_on(number, job);
+    cpu::wait_until(PATIENCE, || {
+        cpu_blocks.0[number].cpu.jobs_done.load(Ordering::SeqCst) != before && is_ready(number)
+    })
+}
+
+/// Number of the CPU that executes this.
+pub fn number() -> usize {
+    (core::ptr::from_ref(Cpu::current()) as usize - &raw const cpu_blocks as usize) / BLOCK_SIZE
+}
+
+/// A quadword of the global descriptor table, by selector; 0x50, 0x58 and 0x60 are free for tests.
+pub fn descriptor(selector: u16) -> &'static Cell<u64> {
+    // SAFETY: the table of boot.S has 32 quadwords.
+    unsafe { &gdt[usize::from(selector >> 3)] }
+}
+
+const READY: usize = 1;
+
+impl Cpu {
+    /// The block of the CPU that executes this: every stack lies in its block.
+    pub(crate) fn current() -> &'static Self {
+        let rsp: usize;
+        // SAFETY: reads a register.
+        unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack)) };
+        let block = (rsp & !(BLOCK_SIZE - 1)) as *const Block;
+        // SAFETY: all stacks of 64-bit mode lie in `cpu_blocks`.
+        unsafe { &(*block).cpu }
+    }
+
+    /// Top of the small stack that ring 3 gets.
+    pub(crate) fn user_stack_top(&self) -> u64 {
+        core::ptr::from_ref(self) as u64 + USER_STACK as u64
+    }
+
+    /// Where the task-state segment keeps RSP0 (SDM, "64-Bit Task State Segment").
+    pub(crate) fn rsp0(&self) -> *mut u64 {
+        self.tss.as_ptr().cast::<u32>().wrapping_add(1).cast()
+    }
+}
+
+/// Loads the task register of CPU `number`, which is this one.
+pub(crate) fn initialise_cpu(number: usize) {
+    let cpu = Cpu::current();
+    let base = cpu.tss.as_ptr() as u64;
+    let mut tss = [0; 26];
+    tss[25] = 104 << 16;
+    cpu.tss.set(tss);
+    let selector = (0x70 + 16 * number) as u16;
+    descriptor(selector).set(0x0000_8900_0000_0067 | (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56);
+    descriptor(selector + 8).set(base >> 32);
+    // SAFETY: that descriptor was just made.
+    unsafe { asm!("ltr {:x}", in(reg) selector, options(nostack)) };
+    trap::load_idt(0xfff);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn guest_ap_start(number: usize) -> ! {
+    initialise_cpu(number);
+    let cpu = Cpu::current();
+    cpu.resume_rsp.set(0);
+    apic::initialise();
+    cpu.apic_id.store(apic::id(), Ordering::SeqCst);
+    cpu.arrivals.fetch_add(1, Ordering::SeqCst);
+    loop {
+        cpu.job.store(READY, Ordering::SeqCst);
+        let job = loop {
+            match cpu.job.load(Ordering::SeqCst) {
+                READY => cpu::pause(),
+                job => break job,
+            }
+        };
+        if job != 0 {
+            // SAFETY: only `begin_on` stores anything else than READY and 0, namely a `fn()`.
+            let job = unsafe { transmute::<usize, fn()>(job) };
+            job();
+        }
+        cpu.jobs_done.fetch_add(1, Ordering::SeqCst);
+    }
+}
