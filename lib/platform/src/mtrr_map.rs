@@ -1,0 +1,203 @@
+//! The memory type of every physical address, from one processor's MTRRs.
+//!
+//! Nothing is precomputed: with at most forty variable ranges, going over them costs less than keeping a map,
+//! and masks with holes, which a guest may set, describe more ranges than any map could hold.
+
+use arrayvec::ArrayVec;
+use x86::mtrr::{FIXED, FIXED_END, MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr, fixed_slot};
+
+/// Most variable-range pairs that can exist: more would run into the numbers of the fixed-range registers.
+pub const VARIABLE_CAPACITY: usize = 40;
+/// Most ranges that [`Mtrrs::changes`] tells apart.
+pub const CHANGES_CAPACITY: usize = 16;
+
+/// Runs compared before [`Mtrrs::changes`] gives up. Registers without holes in their masks make fewer.
+const CHANGES_STEPS: usize = 512;
+/// Neighbours joined on either side of a run.
+const JOINED_RUNS: usize = 8;
+
+/// One processor's memory type range registers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mtrrs {
+    /// IA32_MTRRCAP.
+    pub capabilities: MtrrCapabilities,
+    /// IA32_MTRR_DEF_TYPE.
+    pub default_type: MtrrDefaultType,
+    /// The fixed-range registers, in the order of [`FIXED`].
+    pub fixed: [u64; FIXED.len()],
+    /// The variable-range registers; those past the processor's number are zero.
+    pub variable: [VariableMtrr; VARIABLE_CAPACITY],
+    /// MAXPHYADDR, at most 52.
+    pub physical_address_bits: u8,
+}
+
+/// Adjoining addresses of one memory type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeRun {
+    /// First address.
+    pub start: u64,
+    /// First address behind.
+    pub end: u64,
+    /// The type.
+    pub memory_type: MemoryType,
+}
+
+/// What differs between two states of the registers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// The type differs in these ranges and nowhere else; sorted, apart, first address and the one behind.
+    Ranges(ArrayVec<(u64, u64), CHANGES_CAPACITY>),
+    /// Too much to tell apart.
+    Everything,
+}
+
+impl Mtrrs {
+    /// Registers as after power-up: all disabled, all memory uncacheable.
+    #[must_use]
+    pub const fn disabled(physical_address_bits: u8) -> Self {
+        Self {
+            capabilities: MtrrCapabilities(0),
+            default_type: MtrrDefaultType(0),
+            fixed: [0; FIXED.len()],
+            variable: [VariableMtrr { base: 0, mask: 0 }; VARIABLE_CAPACITY],
+            physical_address_bits,
+        }
+    }
+
+    /// The memory type of `address`.
+    #[must_use]
+    pub fn type_at(&self, address: u64) -> MemoryType {
+        self.single_run(address).memory_type
+    }
+
+    /// A run of one type around `address`, as long as a few steps find it.
+    ///
+    /// It never reaches past the end of physical address space; what lies behind that is uncacheable.
+    #[must_use]
+    pub fn run_at(&self, address: u64) -> TypeRun {
+        let limit = 1 << self.physical_address_bits;
+        let mut run = self.single_run(address);
+        for _ in 0..JOINED_RUNS {
+            if run.start == 0 || run.start >= limit {
+                break;
+            }
+            let below = self.single_run(run.start - 1);
+            if below.memory_type != run.memory_type {
+                break;
+            }
+            run.start = below.start;
+        }
+        for _ in 0..JOINED_RUNS {
+            if run.end >= limit {
+                break;
+            }
+            let above = self.single_run(run.end);
+            if above.memory_type != run.memory_type {
+                break;
+            }
+            run.end = above.end;
+        }
+        run
+    }
+
+    /// Where the memory type differs between `self` and `new`, both of one processor model.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Changes {
+        let limit = 1 << self.physical_address_bits;
+        let mut ranges: ArrayVec<(u64, u64), CHANGES_CAPACITY> = ArrayVec::new();
+        let mut at = 0;
+        for _ in 0..CHANGES_STEPS {
+            let (before, after) = (self.single_run(at), new.single_run(at));
+            let end = before.end.min(after.end);
+            if before.memory_type != after.memory_type {
+                let adjoining = if ranges.last().is_some_and(|r| r.1 == at) { ranges.pop() } else { None };
+                let start = adjoining.map_or(at, |r| r.0);
+                if ranges.try_push((start, end)).is_err() {
+                    return Changes::Everything;
+                }
+            }
+            if end >= limit {
+                return Changes::Ranges(ranges);
+            }
+            at = end;
+        }
+        Changes::Everything
+    }
+
+    /// The run of `address` that one register, or the absence of any, decides.
+    fn single_run(&self, address: u64) -> TypeRun {
+        let limit = 1 << self.physical_address_bits;
+        if address >= limit {
+            return TypeRun { start: limit, end: u64::MAX, memory_type: MemoryType::Uncacheable };
+        }
+        if !self.default_type.is_enabled() {
+            return TypeRun { start: 0, end: limit, memory_type: MemoryType::Uncacheable };
+        }
+        if !self.default_type.is_fixed_enabled() {
+            return self.variable_run(address, 0, limit);
+        }
+        match fixed_slot(address) {
+            Some((index, byte)) => self.fixed_run(index, byte),
+            None => self.variable_run(address, FIXED_END, limit),
+        }
+    }
+
+    fn fixed_run(&self, index: usize, byte: usize) -> TypeRun {
+        let granule = FIXED[index].granule;
+        let start = FIXED[index].start + byte as u64 * granule;
+        let memory_type = decode(self.fixed[index].to_le_bytes()[byte]);
+        TypeRun { start, end: start + granule, memory_type }
+    }
+
+    fn variable_run(&self, address: u64, start: u64, end: u64) -> TypeRun {
+        let limit = 1 << self.physical_address_bits;
+        let count = self.capabilities.variable_count().min(VARIABLE_CAPACITY);
+        let (mut start, mut end) = (start, end);
+        let mut memory_type = None;
+        for register in self.variable[..count].iter().filter(|r| r.is_valid()) {
+            let mask = register.address_mask(self.physical_address_bits);
+            // A mask of no bits matches every address.
+            let granule = if mask == 0 { limit } else { mask & mask.wrapping_neg() };
+            let base = register.base & mask;
+            let is_match = address & mask == base;
+            if is_match {
+                memory_type = Some(overlap(memory_type, decode(register.type_encoding())));
+            }
+            // Without holes the mask describes one range; with holes, what is known is the piece around the
+            // address in which all addresses agree in the bits that count.
+            let has_holes = mask != limit - granule;
+            if has_holes || is_match {
+                let piece = address & !(granule - 1);
+                start = start.max(piece);
+                end = end.min(piece + granule);
+            } else if address < base {
+                end = end.min(base);
+            } else {
+                start = start.max(base + granule);
+            }
+        }
+        let memory_type = memory_type.unwrap_or_else(|| decode(self.default_type.type_encoding()));
+        TypeRun { start, end, memory_type }
+    }
+}
+
+/// The type where ranges overlap (SDM, "MTRR Precedences"): what the manual leaves undefined is uncacheable,
+/// which is always correct.
+fn overlap(first: Option<MemoryType>, second: MemoryType) -> MemoryType {
+    match (first, second) {
+        (None, _) => second,
+        (Some(first), _) if first == second => second,
+        (Some(MemoryType::WriteBack), MemoryType::WriteThrough)
+        | (Some(MemoryType::WriteThrough), MemoryType::WriteBack) => MemoryType::WriteThrough,
+        _ => MemoryType::Uncacheable,
+    }
+}
+
+/// The registers refuse reserved encodings, so none is found in them.
+fn decode(encoding: u8) -> MemoryType {
+    MemoryType::from_encoding(encoding).unwrap_or(MemoryType::Uncacheable)
+}
+
+#[cfg(test)]
+#[path = "mtrr_map_tests.rs"]
+mod tests;
