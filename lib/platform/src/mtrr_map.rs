@@ -42,14 +42,8 @@ pub struct TypeRun {
     pub memory_type: MemoryType,
 }
 
-/// What differs between two states of the registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changes {
-    /// The type differs in these ranges and nowhere else; sorted, apart, first address and the one behind.
-    Ranges(ArrayVec<(u64, u64), CHANGES_CAPACITY>),
-    /// Too much to tell apart.
-    Everything,
-}
+/// Ranges in which the type differs: sorted, apart, each by its first address and the one behind it.
+pub type Changes = ArrayVec<(u64, u64), CHANGES_CAPACITY>;
 
 impl Mtrrs {
     /// Registers as after power-up: all disabled, all memory uncacheable.
@@ -100,11 +94,12 @@ impl Mtrrs {
         run
     }
 
-    /// Where the memory type differs between `self` and `new`, both of one processor model.
+    /// Where the memory type differs between `self` and `new`, both of one processor model, and nowhere else;
+    /// `None` where that is too much to tell apart.
     #[must_use]
-    pub fn changes(&self, new: &Self) -> Changes {
+    pub fn changes(&self, new: &Self) -> Option<Changes> {
         let limit = 1 << self.physical_address_bits;
-        let mut ranges: ArrayVec<(u64, u64), CHANGES_CAPACITY> = ArrayVec::new();
+        let mut ranges = Changes::new();
         let mut at = 0;
         for _ in 0..CHANGES_STEPS {
             let (before, after) = (self.single_run(at), new.single_run(at));
@@ -112,16 +107,14 @@ impl Mtrrs {
             if before.memory_type != after.memory_type {
                 let adjoining = if ranges.last().is_some_and(|r| r.1 == at) { ranges.pop() } else { None };
                 let start = adjoining.map_or(at, |r| r.0);
-                if ranges.try_push((start, end)).is_err() {
-                    return Changes::Everything;
-                }
+                ranges.try_push((start, end)).ok()?;
             }
             if end >= limit {
-                return Changes::Ranges(ranges);
+                return Some(ranges);
             }
             at = end;
         }
-        Changes::Everything
+        None
     }
 
     /// The run of `address` that one register, or the absence of any, decides.
