@@ -1,0 +1,134 @@
+//! `tools/xmhf build`: the bootloader and one hypervisor image for each hypapp.
+
+use crate::toolchain::{bare_cargo, bare_release, binaries};
+use crate::{pack, paths, process};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const BOOTLOADER: &str = "xmhf-bootloader";
+const SECURE_LOADER: &str = "xmhf-secureloader";
+const HYPAPPS: &str = "xmhf-hypapps";
+
+/// What a build leaves behind.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// The bootloader, without symbols, as GRUB loads it.
+    pub bootloader: PathBuf,
+    /// Each hypapp's name and hypervisor image.
+    pub hypervisors: Vec<(String, PathBuf)>,
+}
+
+impl Build {
+    /// The hypervisor image of `hypapp`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such hypapp; the error lists those that are.
+    pub fn hypervisor(&self, hypapp: &str) -> Result<&Path> {
+        let found = self.hypervisors.iter().find(|(name, _)| name == hypapp);
+        let names = || self.hypervisors.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        found
+            .map(|(_, path)| path.as_path())
+            .with_context(|| format!("no hypapp {hypapp}; there are: {}", names()))
+    }
+}
+
+/// Builds everything that boots; does nothing where nothing changed.
+///
+/// # Errors
+///
+/// A compiler or linker error, already shown, or an image that breaks a rule of [`pack`].
+pub fn build() -> Result<Build> {
+    let hypapps = binaries(&paths::root().join("hypapps/src/bin"))?;
+    ensure!(!hypapps.is_empty(), "hypapps/src/bin holds no hypapp");
+    let packages = [BOOTLOADER, SECURE_LOADER, HYPAPPS].map(|package| format!("--package={package}"));
+    process::run(bare_cargo("build")?.arg("--quiet").args(packages))?;
+
+    fs::create_dir_all(paths::boot())?;
+    fs::create_dir_all(paths::elf())?;
+    let loader = keep_elf(SECURE_LOADER)?;
+    let bootloader = paths::boot().join(BOOTLOADER);
+    strip(&keep_elf(BOOTLOADER)?, &bootloader)?;
+    let mut hypervisors = Vec::new();
+    for name in hypapps {
+        let runtime = keep_elf(&name)?;
+        let image = pack::pack(&fs::read(&loader)?, &fs::read(&runtime)?)
+            .with_context(|| format!("hypapp {name}"))?;
+        let path = paths::boot().join(format!("xmhf-{name}.bin"));
+        write_if_changed(&path, &image)?;
+        hypervisors.push((name, path));
+    }
+    Ok(Build { bootloader, hypervisors })
+}
+
+/// Prints what a build made and how large it is.
+///
+/// # Errors
+///
+/// A file has vanished meanwhile.
+pub fn report(build: &Build) -> Result<()> {
+    let loader =
+        pack::flatten(&fs::read(paths::elf().join(SECURE_LOADER))?, platform::handoff::VIRTUAL_BASE)?;
+    println!("{:>9} bytes  secure loader, of {} measured", loader.len(), platform::handoff::LOADER_SIZE);
+    for path in [&build.bootloader].into_iter().chain(build.hypervisors.iter().map(|(_, path)| path)) {
+        println!("{:>9} bytes  {}", fs::metadata(path)?.len(), path.display());
+    }
+    Ok(())
+}
+
+/// Copies the executable `name` with its symbols to where runs find them for their backtraces.
+fn keep_elf(name: &str) -> Result<PathBuf> {
+    let built = bare_release().join(name);
+    let kept = paths::elf().join(name);
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    write_if_changed(&kept, &bytes)?;
+    Ok(kept)
+}
+
+fn strip(elf: &Path, stripped: &Path) -> Result<()> {
+    let temporary = stripped.with_extension("new");
+    process::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&temporary).arg(elf))?;
+    let bytes = fs::read(&temporary)?;
+    fs::remove_file(&temporary)?;
+    write_if_changed(stripped, &bytes)
+}
+
+/// Leaves a file alone that already holds `bytes`, so that what is made from it stays fresh.
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_hypapp_is_answered_with_those_there_are() {
+        let build = Build {
+            bootloader: PathBuf::new(),
+            hypervisors: vec![("helloworld".into(), "a".into()), ("quiesce".into(), "b".into())],
+        };
+        assert_eq!(build.hypervisor("quiesce").unwrap(), Path::new("b"));
+        let error = build.hypervisor("lockdown").unwrap_err().to_string();
+        assert_eq!(error, "no hypapp lockdown; there are: helloworld, quiesce");
+    }
+
+    #[test]
+    fn an_unchanged_file_keeps_its_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        write_if_changed(&path, b"one").unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        write_if_changed(&path, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
+        write_if_changed(&path, b"two").unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().modified().unwrap(), old);
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+}

@@ -1,0 +1,21 @@
+//! The runner behind `tools/xmhf`: builds the images, makes disks, runs guests, tests and measures.
+//!
+//! [`cli`] names the subcommands; [`build`] leaves the images in [`paths::boot`]; [`lint`] holds the house
+//! rules that no compiler knows.
+
+pub mod build;
+pub mod cli;
+pub mod console;
+pub mod disk;
+pub mod guest;
+pub mod image;
+pub mod lint;
+pub mod machine;
+pub mod pack;
+pub mod paths;
+pub mod process;
+pub mod run;
+pub mod stage;
+pub mod summary;
+pub mod toolchain;
+pub mod verdict;

@@ -1,0 +1,72 @@
+//! `tools/xmhf lint`: what the compiler checks, then the house rules, one a file.
+
+mod behaviours;
+mod citations;
+mod file_names;
+mod file_sizes;
+mod sources;
+mod unsafe_opt_in;
+mod vendor_words;
+
+use crate::toolchain::{bare_cargo, cargo};
+use crate::{paths, process};
+use anyhow::{Result, ensure};
+use sources::Source;
+use std::fmt;
+
+/// A place that breaks a house rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Path from the workspace's root.
+    path: String,
+    /// Line, counted from 1; 0 for the file as a whole.
+    line: usize,
+    /// What is wrong and what would be right.
+    text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.text)
+    }
+}
+
+/// Checks format, compiler lints on host and bare target, documentation, house rules.
+///
+/// # Errors
+///
+/// The first group that has findings; they are printed.
+pub fn run() -> Result<()> {
+    house_rules()?;
+    process::run(cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(cargo().args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))?;
+    for packages in [IMAGES, GUESTS] {
+        let images = packages.iter().map(|package| format!("--package={package}"));
+        process::run(bare_cargo("clippy")?.arg("--quiet").args(images).args(["--", "-D", "warnings"]))?;
+    }
+    let mut documentation = cargo();
+    documentation.args(["doc", "--quiet", "--no-deps", "--document-private-items"]);
+    process::run(documentation.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Packages that boot.
+const IMAGES: &[&str] = &["xmhf-bootloader", "xmhf-secureloader", "xmhf-runtime", "xmhf-hypapps"];
+/// Bare test guests; apart, for their features must not reach the images.
+const GUESTS: &[&str] = &["xmhf-guest"];
+
+fn house_rules() -> Result<()> {
+    let sources = sources::read_all(paths::root())?;
+    let mut findings = check(&sources);
+    findings.extend(behaviours::check(paths::root(), &sources)?);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    ensure!(findings.is_empty(), "{} places break a house rule", findings.len());
+    Ok(())
+}
+
+fn check(sources: &[Source]) -> Vec<Finding> {
+    const RULES: [fn(&Source) -> Vec<Finding>; 5] =
+        [citations::check, file_names::check, file_sizes::check, unsafe_opt_in::check, vendor_words::check];
+    sources.iter().flat_map(|source| RULES.iter().flat_map(|rule| rule(source))).collect()
+}

@@ -1,0 +1,99 @@
+//! Cargo for the bare target: core built from source, for a target that rustc has no copy of.
+
+use crate::{paths, process};
+use anyhow::{Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Stem of the target description at the workspace's root.
+pub const BARE_TARGET: &str = "x86_64-xmhf";
+/// Linkers in the order of preference where the toolchain has no rust-lld.
+const LINKERS: [&str; 6] = ["ld.lld-22", "ld.lld", "ld.lld-21", "ld.lld-20", "ld.lld-19", "ld.lld-14"];
+
+/// The cargo that runs this runner, or the one in PATH.
+#[must_use]
+pub fn cargo() -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(paths::root());
+    command
+}
+
+/// `cargo VERB` for the bare target, in release mode; the caller adds packages.
+///
+/// # Errors
+///
+/// The toolchain lacks the standard library's source, or there is no linker.
+pub fn bare_cargo(verb: &str) -> Result<Command> {
+    let sysroot = PathBuf::from(process::output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+    ensure!(
+        sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists(),
+        "the toolchain has no source of the standard library: `rustup component add rust-src`, or let tools/xmhf \
+         install Debian's rust-web-src"
+    );
+    let mut command = cargo();
+    command
+        .args([verb, "--release", "--target"])
+        .arg(format!("{BARE_TARGET}.json"))
+        .args(["-Zjson-target-spec", "-Zbuild-std=core,alloc,compiler_builtins"])
+        .arg("-Zbuild-std-features=compiler-builtins-mem")
+        // The options above are unstable; this lets the pinned stable compiler take them.
+        .env("RUSTC_BOOTSTRAP", "1");
+    if !sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld").exists() {
+        let linker = LINKERS.into_iter().find(|linker| exists(linker));
+        ensure!(linker.is_some(), "no LLVM linker found, tried {LINKERS:?}");
+        command.env("CARGO_TARGET_X86_64_XMHF_LINKER", linker.unwrap_or_default());
+    }
+    Ok(command)
+}
+
+/// Folder of Cargo's release builds for the bare target.
+#[must_use]
+pub fn bare_release() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| paths::root().join("target"), PathBuf::from);
+    target.join(BARE_TARGET).join("release")
+}
+
+/// Names of the binaries that Cargo finds in `folder`: files `NAME.rs` and folders `NAME/main.rs`, sorted.
+///
+/// # Errors
+///
+/// The folder exists and cannot be read.
+pub fn binaries(folder: &Path) -> std::io::Result<Vec<String>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        let is_binary = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists();
+        if let Some(name) = path.file_stem().filter(|_| is_binary) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn exists(program: &str) -> bool {
+    process::output(Command::new(program).arg("--version")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn binaries_are_files_and_folders_as_cargo_finds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("quiesce.rs"), "").unwrap();
+        fs::create_dir_all(folder.path().join("trustvisor")).unwrap();
+        fs::write(folder.path().join("trustvisor/main.rs"), "").unwrap();
+        fs::create_dir_all(folder.path().join("notes")).unwrap();
+        fs::write(folder.path().join("README.md"), "").unwrap();
+        assert_eq!(binaries(folder.path()).unwrap(), ["quiesce", "trustvisor"]);
+        assert!(binaries(&folder.path().join("absent")).unwrap().is_empty());
+    }
+}
