@@ -1,0 +1,217 @@
+//! The command line that GRUB passes, and the options in it.
+//!
+//! Words that are none of our keys are left to hypapps. That covers a loader that passes the file's name
+//! as the first word, which GRUB 2 does not do and GRUB 0.9x and QEMU do.
+
+use core::fmt;
+
+use log::LevelFilter;
+
+use crate::handoff::Console;
+use crate::serial::{SerialError, SerialLine};
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `serial=`: the serial port; `None` where it is not named.
+    pub serial: Option<SerialLine>,
+    /// `boot_drive=`: the value of DL at the guest's boot sector.
+    pub boot_drive: u8,
+    /// `log=`: the level.
+    pub level: LevelFilter,
+    /// Log on the serial port.
+    pub log_serial: bool,
+    /// Log on the VGA text screen.
+    pub log_vga: bool,
+    /// `hypervisor_bit=on`: show the guest CPUID's hypervisor-present bit.
+    pub hypervisor_bit: bool,
+}
+
+/// Which option has a value that means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandLineError {
+    /// The value of `serial=`.
+    Serial(SerialError),
+    /// The value of `boot_drive=`.
+    BootDrive,
+    /// The level in `log=`.
+    LogLevel,
+    /// A target in `log=`, or the target `serial` without `serial=`.
+    LogTarget,
+    /// The value of `hypervisor_bit=`.
+    HypervisorBit,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            serial: None,
+            boot_drive: 0x80,
+            level: LevelFilter::Info,
+            log_serial: true,
+            log_vga: true,
+            hypervisor_bit: false,
+        }
+    }
+}
+
+impl Options {
+    /// Parses a whole command line; a later option replaces an earlier one of the same key.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value is broken.
+    pub fn parse(line: &str) -> Result<Self, CommandLineError> {
+        let mut options = Self::default();
+        let mut serial_wanted = false;
+        for (key, value) in line.split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+            match key {
+                "serial" => {
+                    options.serial = Some(SerialLine::parse(value).map_err(CommandLineError::Serial)?)
+                }
+                "boot_drive" => options.boot_drive = boot_drive(value)?,
+                "log" => serial_wanted = options.set_log(value)?,
+                "hypervisor_bit" => options.hypervisor_bit = switch(value)?,
+                _ => {}
+            }
+        }
+        if serial_wanted && options.serial.is_none() {
+            return Err(CommandLineError::LogTarget);
+        }
+        Ok(options)
+    }
+
+    /// Gives the consoles as the later images take them.
+    #[must_use]
+    pub fn console(&self) -> Console {
+        let line = self.serial.filter(|_| self.log_serial);
+        Console {
+            serial_port: line.map_or(0, |line| line.port),
+            line_control: line.map_or(0, |line| line.line_control),
+            vga: u8::from(self.log_vga),
+            divisor: line.map_or(0, |line| line.divisor),
+            level: self.level as u8,
+            reserved: 0,
+        }
+    }
+
+    /// Takes `LEVEL[,serial][,vga]` and says whether the serial port was named.
+    fn set_log(&mut self, value: &str) -> Result<bool, CommandLineError> {
+        let (level, targets) = value.split_once(',').map_or((value, None), |(l, t)| (l, Some(t)));
+        self.level = level.parse().map_err(|_| CommandLineError::LogLevel)?;
+        (self.log_serial, self.log_vga) = (targets.is_none(), targets.is_none());
+        for target in targets.into_iter().flat_map(|targets| targets.split(',')) {
+            match target {
+                "serial" => self.log_serial = true,
+                "vga" => self.log_vga = true,
+                _ => return Err(CommandLineError::LogTarget),
+            }
+        }
+        Ok(targets.is_some() && self.log_serial)
+    }
+}
+
+/// Reads a decimal number, or a hexadecimal one behind `0x`.
+pub(crate) fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn boot_drive(value: &str) -> Result<u8, CommandLineError> {
+    number(value).and_then(|drive| u8::try_from(drive).ok()).ok_or(CommandLineError::BootDrive)
+}
+
+fn switch(value: &str) -> Result<bool, CommandLineError> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(CommandLineError::HypervisorBit),
+    }
+}
+
+impl fmt::Display for CommandLineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serial(error) => {
+                write!(f, "serial=: {error}; write it like serial=115200,8n1,0x3f8")
+            }
+            Self::BootDrive => f.write_str("boot_drive= is no BIOS drive; write it like boot_drive=0x80"),
+            Self::LogLevel => {
+                f.write_str("log= has no such level; use off, error, warn, info, debug or trace")
+            }
+            Self::LogTarget => f.write_str("log= has no such target; use serial (with serial=) or vga"),
+            Self::HypervisorBit => f.write_str("hypervisor_bit= is neither on nor off; use one of them"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_line_is_understood() {
+        let options =
+            Options::parse("serial=115200,8n1,0x2f8 boot_drive=0x81 log=debug,serial hypervisor_bit=on");
+        let expected = Options {
+            serial: Some(SerialLine { port: 0x2f8, divisor: 1, line_control: 3 }),
+            boot_drive: 0x81,
+            level: LevelFilter::Debug,
+            log_serial: true,
+            log_vga: false,
+            hypervisor_bit: true,
+        };
+        assert_eq!(options, Ok(expected));
+        let console = expected.console();
+        assert_eq!((console.serial_port, console.divisor, console.vga, console.level), (0x2f8, 1, 0, 4));
+    }
+
+    #[test]
+    fn an_empty_line_logs_to_the_screen_only() {
+        let console = Options::parse("").map(|options| options.console());
+        assert_eq!(console, Ok(Console { vga: 1, level: 3, ..Console::default() }));
+    }
+
+    #[test]
+    fn a_file_name_and_foreign_words_are_passed_over() {
+        let options = Options::parse("/boot/xmhf-bootloader  quiet nvenforce=true\tboot_drive=129 ");
+        assert_eq!(options, Ok(Options { boot_drive: 129, ..Options::default() }));
+    }
+
+    #[test]
+    fn the_last_of_two_wins() {
+        let options = Options::parse("log=off,vga log=warn boot_drive=0 boot_drive=0x80");
+        assert_eq!(options, Ok(Options { level: LevelFilter::Warn, ..Options::default() }));
+    }
+
+    #[test]
+    fn each_broken_value_is_named() {
+        for (line, error) in [
+            ("serial=x", CommandLineError::Serial(SerialError::Baud)),
+            ("boot_drive=", CommandLineError::BootDrive),
+            ("boot_drive=0x180", CommandLineError::BootDrive),
+            ("boot_drive=c", CommandLineError::BootDrive),
+            ("log=loud", CommandLineError::LogLevel),
+            ("log=", CommandLineError::LogLevel),
+            ("log=info,printer", CommandLineError::LogTarget),
+            ("log=info,", CommandLineError::LogTarget),
+            ("log=info,serial", CommandLineError::LogTarget),
+            ("hypervisor_bit=1", CommandLineError::HypervisorBit),
+        ] {
+            assert_eq!(Options::parse(line), Err(error), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit)?=?[ -~]{0,40}") {
+            if let Ok(options) = Options::parse(&line) {
+                prop_assert!(options.console().serial_port == 0 || options.console().divisor != 0);
+            }
+        }
+    }
+}
