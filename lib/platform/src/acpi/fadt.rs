@@ -1,0 +1,124 @@
+//! Ports that reset the machine or cut its power (ACPI, "Fixed ACPI Description Table (FADT)").
+
+use super::{AcpiError, Table};
+use crate::handoff::PowerPorts;
+use crate::physical::ReadPhysical;
+
+/// Offsets of the fields used, in bytes.
+const PM1A_CONTROL: u64 = 64;
+const PM1B_CONTROL: u64 = 68;
+const FLAGS: u64 = 112;
+const RESET_REGISTER: u64 = 116;
+const RESET_VALUE: u64 = 128;
+const X_PM1A_CONTROL: u64 = 172;
+const X_PM1B_CONTROL: u64 = 184;
+
+/// Flags: RESET_REG is there.
+const RESET_SUPPORTED: u32 = 1 << 10;
+/// Bytes of a generic address structure.
+const GENERIC_ADDRESS_SIZE: u64 = 12;
+/// Address space of a generic address structure: I/O ports.
+const SYSTEM_IO: u8 = 1;
+
+/// Reads RESET_REG and the PM1 control blocks; a register outside I/O space counts as absent.
+///
+/// # Errors
+///
+/// [`AcpiError::Unreadable`]; an old, short table only lacks registers.
+pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPorts, AcpiError> {
+    let mut ports = PowerPorts {
+        pm1a_control: control(memory, fadt, PM1A_CONTROL, X_PM1A_CONTROL)?,
+        pm1b_control: control(memory, fadt, PM1B_CONTROL, X_PM1B_CONTROL)?,
+        ..PowerPorts::default()
+    };
+    let has_reset =
+        has(fadt, RESET_VALUE, 1) && memory.read_u32(fadt.address + FLAGS)? & RESET_SUPPORTED != 0;
+    if has_reset {
+        ports.reset_port = generic_port(memory, fadt, RESET_REGISTER)?;
+        [ports.reset_value] = memory.read_array(fadt.address + RESET_VALUE)?;
+    }
+    Ok(ports)
+}
+
+/// A PM1 control block: the extended field where it is set, else the old one.
+fn control(memory: &impl ReadPhysical, fadt: &Table, old: u64, extended: u64) -> Result<u16, AcpiError> {
+    let port = generic_port(memory, fadt, extended)?;
+    if port != 0 || !has(fadt, old, 4) {
+        return Ok(port);
+    }
+    Ok(u16::try_from(memory.read_u32(fadt.address + old)?).unwrap_or(0))
+}
+
+fn generic_port(memory: &impl ReadPhysical, fadt: &Table, offset: u64) -> Result<u16, AcpiError> {
+    if !has(fadt, offset, GENERIC_ADDRESS_SIZE) {
+        return Ok(0);
+    }
+    let [space] = memory.read_array(fadt.address + offset)?;
+    let address = memory.read_u64(fadt.address + offset + 4)?;
+    Ok(if space == SYSTEM_IO { u16::try_from(address).unwrap_or(0) } else { 0 })
+}
+
+fn has(fadt: &Table, offset: u64, size: u64) -> bool {
+    fadt.length >= offset + size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sdt::tests::put_table;
+    use super::*;
+    use crate::physical::TestMemory;
+
+    fn ports(length: usize, edits: &[(u64, &[u8])]) -> PowerPorts {
+        let mut table = vec![0; 244];
+        for (offset, bytes) in edits {
+            let start = *offset as usize;
+            table[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+        let mut memory = TestMemory::new();
+        put_table(&mut memory, 0x4000, b"FACP", &table[36..length]);
+        power_ports(&memory, &Table::read(&memory, 0x4000).unwrap()).unwrap()
+    }
+
+    const RESET: [u8; 13] = [1, 8, 0, 1, 0xf9, 0x0c, 0, 0, 0, 0, 0, 0, 6];
+
+    #[test]
+    fn a_modern_table_gives_all_ports() {
+        let read = ports(
+            244,
+            &[
+                (FLAGS, &RESET_SUPPORTED.to_le_bytes()),
+                (RESET_REGISTER, &RESET),
+                (PM1A_CONTROL, &[0xff, 0xff]),
+                (X_PM1A_CONTROL, &[1, 16, 0, 2, 0x04, 0x06]),
+                (PM1B_CONTROL, &[0x04, 0x07]),
+            ],
+        );
+        let expected = PowerPorts {
+            reset_port: 0xcf9,
+            reset_value: 6,
+            pm1a_control: 0x604,
+            pm1b_control: 0x704,
+            ..PowerPorts::default()
+        };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn an_old_table_lacks_registers_only() {
+        let read = ports(116, &[(PM1A_CONTROL, &[0x04, 0xb0])]);
+        assert_eq!(read, PowerPorts { pm1a_control: 0xb004, ..PowerPorts::default() });
+        assert_eq!(ports(36, &[]), PowerPorts::default());
+    }
+
+    #[test]
+    fn registers_in_memory_or_without_the_flag_count_as_absent() {
+        assert_eq!(ports(244, &[(RESET_REGISTER, &RESET)]), PowerPorts::default());
+        let mut in_memory = RESET;
+        in_memory[0] = 0;
+        let flag = RESET_SUPPORTED.to_le_bytes();
+        let read = ports(244, &[(FLAGS, &flag), (RESET_REGISTER, &in_memory)]);
+        assert_eq!(read.reset_port, 0);
+        let wide = ports(244, &[(X_PM1A_CONTROL, &[1, 16, 0, 2, 4, 6, 1]), (PM1A_CONTROL, &[0, 0, 1])]);
+        assert_eq!(wide.pm1a_control, 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! System description tables and the lists of them (ACPI, "System Description Table Header").
+
+use super::AcpiError;
+use crate::physical::ReadPhysical;
+
+/// Bytes of the header that every table starts with.
+pub(super) const HEADER_SIZE: u64 = 36;
+/// No table that is read here is longer; a larger length is damage.
+const LENGTH_LIMIT: u64 = 1 << 20;
+
+/// A table whose checksum was right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Physical address of the header.
+    pub address: u64,
+    /// Bytes, the header included.
+    pub length: u64,
+    /// The first four bytes.
+    pub signature: [u8; 4],
+}
+
+/// Width of an entry of a root table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EntrySize {
+    /// RSDT.
+    Bytes4 = 4,
+    /// XSDT.
+    Bytes8 = 8,
+}
+
+/// RSDT or XSDT.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RootTable {
+    pub(super) table: Table,
+    pub(super) entry_size: EntrySize,
+}
+
+impl Table {
+    /// Reads the header at `address` and checks the sum of the whole table.
+    ///
+    /// # Errors
+    ///
+    /// [`AcpiError`] where length or sum is wrong or the table cannot be read.
+    pub fn read(memory: &impl ReadPhysical, address: u64) -> Result<Self, AcpiError> {
+        let signature = memory.read_array(address)?;
+        let length = u64::from(memory.read_u32(address.saturating_add(4))?);
+        if !(HEADER_SIZE..=LENGTH_LIMIT).contains(&length) || memory.byte_sum(address, length)? != 0 {
+            return Err(AcpiError::Malformed);
+        }
+        Ok(Self { address, length, signature })
+    }
+}
+
+impl RootTable {
+    /// Finds the first whole table of this signature; entries that point nowhere are passed over.
+    pub(super) fn find(&self, memory: &impl ReadPhysical, signature: &[u8; 4]) -> Result<Table, AcpiError> {
+        let step = self.entry_size as u64;
+        let mut worst = AcpiError::Absent;
+        for index in 0..(self.table.length - HEADER_SIZE) / step {
+            let entry = self.table.address + HEADER_SIZE + index * step;
+            let address = match self.entry_size {
+                EntrySize::Bytes4 => memory.read_u32(entry)?.into(),
+                EntrySize::Bytes8 => memory.read_u64(entry)?,
+            };
+            if memory.read_array(address) != Ok(*signature) {
+                continue;
+            }
+            match Table::read(memory, address) {
+                Ok(table) => return Ok(table),
+                Err(error) => worst = error,
+            }
+        }
+        Err(worst)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::Rsdp;
+    use super::super::rsdp::tests::put_rsdp;
+    use super::*;
+    use crate::physical::TestMemory;
+
+    /// Puts a table at `address`, with `body` behind the header and a right sum.
+    pub(in crate::acpi) fn put_table(
+        memory: &mut TestMemory,
+        address: usize,
+        signature: &[u8; 4],
+        body: &[u8],
+    ) {
+        let length = 36 + body.len();
+        memory.put(address, signature);
+        memory.put(address + 4, &(length as u32).to_le_bytes());
+        memory.put(address + 36, body);
+        memory.seal(address, length, 9);
+    }
+
+    /// A machine whose RSDT names the table at 0x3000 and whose XSDT those at 0x4000 and 0x5000.
+    fn machine() -> TestMemory {
+        let mut memory = TestMemory::new();
+        put_rsdp(&mut memory, 0xe_0000, 0x1000, 0x2000);
+        put_table(&mut memory, 0x1000, b"RSDT", &0x3000_u32.to_le_bytes());
+        let entries = [u64::MAX - 1, 0x4000, 0x5000];
+        put_table(&mut memory, 0x2000, b"XSDT", &entries.map(u64::to_le_bytes).concat());
+        put_table(&mut memory, 0x3000, b"APIC", &[1]);
+        put_table(&mut memory, 0x4000, b"FACP", &[2]);
+        put_table(&mut memory, 0x5000, b"APIC", &[3, 3]);
+        memory
+    }
+
+    fn find(memory: &TestMemory, signature: &[u8; 4]) -> Result<u64, AcpiError> {
+        let rsdp = Rsdp::search(memory).unwrap();
+        super::super::find(memory, &rsdp, signature).map(|table| table.address)
+    }
+
+    #[test]
+    fn the_xsdt_is_preferred() {
+        assert_eq!(find(&machine(), b"APIC"), Ok(0x5000));
+        assert_eq!(find(&machine(), b"FACP"), Ok(0x4000));
+        assert_eq!(find(&machine(), b"DMAR"), Err(AcpiError::Absent));
+    }
+
+    #[test]
+    fn the_rsdt_serves_where_the_xsdt_is_damaged_or_absent() {
+        let mut memory = machine();
+        memory.0[0x2009] ^= 1;
+        assert_eq!(find(&memory, b"APIC"), Ok(0x3000));
+        let mut memory = machine();
+        put_rsdp(&mut memory, 0xe_0000, 0x1000, 0);
+        assert_eq!(find(&memory, b"APIC"), Ok(0x3000));
+        assert_eq!(find(&memory, b"FACP"), Err(AcpiError::Absent));
+    }
+
+    #[test]
+    fn damage_is_told_from_absence() {
+        let mut memory = machine();
+        memory.0[0x5024] ^= 1;
+        assert_eq!(find(&memory, b"APIC"), Err(AcpiError::Malformed));
+        for length in [0_u32, 35, 0x10_0001, u32::MAX] {
+            let mut memory = machine();
+            memory.put(0x4004, &length.to_le_bytes());
+            assert_eq!(find(&memory, b"FACP"), Err(AcpiError::Malformed), "{length}");
+        }
+        let mut memory = machine();
+        put_rsdp(&mut memory, 0xe_0000, 0xffff_0000, 1 << 40);
+        assert_eq!(find(&memory, b"APIC"), Err(AcpiError::Unreadable));
+        put_rsdp(&mut memory, 0xe_0000, 0x3000, 0);
+        assert_eq!(find(&memory, b"APIC"), Err(AcpiError::Malformed));
+    }
+}

@@ -1,0 +1,139 @@
+//! The CPUs of a machine without ACPI (Intel MultiProcessor Specification 1.4, "MP Configuration Table").
+
+use crate::physical::{ReadPhysical, Unreadable};
+
+/// Segment of the extended BIOS data area, in the BIOS data area.
+const EBDA_SEGMENT: u64 = 0x40e;
+/// Last KiB of conventional memory, and the BIOS's read-only memory.
+const FIXED_PLACES: [(u64, u64); 2] = [(0x9_fc00, 0x400), (0xf_0000, 0x1_0000)];
+/// The floating pointer structure is one such unit long and starts at a multiple of it.
+const UNIT: u64 = 16;
+/// Bytes of the configuration table's header.
+const HEADER_SIZE: u64 = 44;
+/// Entry type and length of a processor; the other entries have 8 bytes.
+const PROCESSOR: (u8, u64) = (0, 20);
+/// Entry types are in the order of the specification up to this one.
+const LAST_BASE_ENTRY: u8 = 4;
+/// CPU flags: the processor can be used.
+const ENABLED: u8 = 1 << 0;
+
+/// Calls `found` with the local APIC ID of each usable processor; says whether there is a sound table.
+///
+/// # Errors
+///
+/// [`Unreadable`] where the table lies outside what can be read.
+pub fn enabled_processors(
+    memory: &impl ReadPhysical,
+    mut found: impl FnMut(u32),
+) -> Result<bool, Unreadable> {
+    let Some(pointer) = search(memory)? else { return Ok(false) };
+    let table = u64::from(memory.read_u32(pointer + 4)?);
+    let [default_configuration] = memory.read_array(pointer + 11)?;
+    if default_configuration != 0 {
+        // The specification's default configurations are two processors, with IDs 0 and 1.
+        found(0);
+        found(1);
+        return Ok(true);
+    }
+    let length = u64::from(memory.read_u16(table + 4)?);
+    let sound = table != 0
+        && memory.read_array(table)? == *b"PCMP"
+        && length >= HEADER_SIZE
+        && memory.byte_sum(table, length)? == 0;
+    if !sound {
+        return Ok(false);
+    }
+    let mut at = table + HEADER_SIZE;
+    for _ in 0..memory.read_u16(table + 34)? {
+        let [kind, id, _, flags] = memory.read_array(at)?;
+        let size = if kind == PROCESSOR.0 { PROCESSOR.1 } else { 8 };
+        if kind > LAST_BASE_ENTRY || at + size > table + length {
+            break;
+        }
+        if kind == PROCESSOR.0 && flags & ENABLED != 0 {
+            found(id.into());
+        }
+        at += size;
+    }
+    Ok(true)
+}
+
+/// Searches the floating pointer structure.
+fn search(memory: &impl ReadPhysical) -> Result<Option<u64>, Unreadable> {
+    let ebda = u64::from(memory.read_u16(EBDA_SEGMENT)?) << 4;
+    for (base, length) in [(ebda, 0x400)].into_iter().chain(FIXED_PLACES).filter(|&(base, _)| base != 0) {
+        for address in (base..base + length).step_by(16) {
+            if memory.read_array(address)? == *b"_MP_" && memory.byte_sum(address, UNIT)? == 0 {
+                return Ok(Some(address));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::physical::TestMemory;
+
+    /// Puts a floating pointer at `address`; `default` is its first feature byte.
+    pub(crate) fn put_pointer(memory: &mut TestMemory, address: usize, table: u32, default: u8) {
+        memory.put(address, b"_MP_");
+        memory.put(address + 4, &table.to_le_bytes());
+        memory.put(address + 8, &[1, 4, 0, default]);
+        memory.seal(address, 16, 10);
+    }
+
+    fn put_table(memory: &mut TestMemory, address: usize, count: u16, entries: &[&[u8]]) {
+        let entries = entries.concat();
+        let length = 44 + entries.len();
+        memory.put(address, b"PCMP");
+        memory.put(address + 4, &(length as u16).to_le_bytes());
+        memory.put(address + 34, &count.to_le_bytes());
+        memory.put(address + 44, &entries);
+        memory.seal(address, length, 7);
+    }
+
+    fn processor(id: u8, flags: u8) -> Vec<u8> {
+        let mut entry = vec![0; 20];
+        (entry[1], entry[3]) = (id, flags);
+        entry
+    }
+
+    fn processors(memory: &TestMemory) -> (bool, Vec<u32>) {
+        let mut ids = Vec::new();
+        let sound = enabled_processors(memory, |id| ids.push(id)).unwrap();
+        (sound, ids)
+    }
+
+    #[test]
+    fn usable_processors_are_found_from_every_place() {
+        for place in [0x9_fc00, 0xf_0000, 0xf_fff0, 0x8_0000] {
+            let mut memory = TestMemory::new();
+            memory.put(0x40e, &0x8000_u16.to_le_bytes());
+            put_pointer(&mut memory, place, 0x5000, 0);
+            let bus = [1, 0, b'I', b'S', b'A', b' ', b' ', b' '];
+            put_table(&mut memory, 0x5000, 4, &[&processor(0, 3), &processor(1, 0), &bus, &processor(6, 1)]);
+            assert_eq!(processors(&memory), (true, vec![0, 6]), "{place:#x}");
+        }
+    }
+
+    #[test]
+    fn a_default_configuration_has_two_processors() {
+        let mut memory = TestMemory::new();
+        put_pointer(&mut memory, 0xf_0000, 0, 5);
+        assert_eq!(processors(&memory), (true, vec![0, 1]));
+    }
+
+    #[test]
+    fn damage_means_no_table_and_a_long_count_ends_with_the_table() {
+        let mut memory = TestMemory::new();
+        assert_eq!(processors(&memory), (false, vec![]));
+        put_pointer(&mut memory, 0xf_0000, 0x5000, 0);
+        assert_eq!(processors(&memory), (false, vec![]));
+        put_table(&mut memory, 0x5000, 9, &[&processor(2, 1)]);
+        assert_eq!(processors(&memory), (true, vec![2]));
+        memory.0[0x5030] ^= 1;
+        assert_eq!(processors(&memory), (false, vec![]));
+    }
+}
