@@ -1,0 +1,192 @@
+//! Where in memory the hypervisor goes: the highest hole below 4 GiB that nothing else needs.
+
+use core::fmt;
+
+use crate::e820::MemoryMap;
+use crate::handoff::{PhysRange, REGION_ALIGNMENT, RUNTIME_OFFSET};
+use crate::modules::HypervisorImage;
+
+/// The region ends at or below this address: 32-bit code enters it, and so do 32-bit device addresses.
+const REGION_LIMIT: u64 = 1 << 32;
+/// The first MiB belongs to the firmware and to the guest's boot sector.
+const REGION_FLOOR: u64 = 1 << 20;
+/// A hypapp module starts on a page of its own.
+const PAGE_SIZE: u64 = 0x1000;
+
+/// Why no place was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlacementError {
+    /// The sizes in the hypervisor image's header add up to more than 4 GiB.
+    TooLarge,
+    /// No usable range below 4 GiB holds this many bytes at a 2 MiB boundary.
+    NoHole(u64),
+}
+
+/// Gives the size in bytes of the region that `image` needs on a machine with `cpus` CPUs, with a hypapp
+/// module of `hypapp_bytes`.
+///
+/// # Errors
+///
+/// [`PlacementError::TooLarge`].
+pub fn region_size(image: &HypervisorImage, cpus: usize, hypapp_bytes: u64) -> Result<u64, PlacementError> {
+    let runtime_end = RUNTIME_OFFSET.checked_add(image.runtime_size);
+    let per_cpu = image.header.pool_bytes_per_cpu.checked_mul(cpus as u64);
+    let hypapp = hypapp_bytes.checked_next_multiple_of(PAGE_SIZE);
+    let size = runtime_end
+        .map(|end| end.max(image.header.bss_end))
+        .and_then(|size| size.checked_add(image.header.pool_bytes))
+        .and_then(|size| size.checked_add(per_cpu?))
+        .and_then(|size| size.checked_add(hypapp?))
+        .and_then(|size| size.checked_next_multiple_of(REGION_ALIGNMENT));
+    size.filter(|&size| size <= REGION_LIMIT).ok_or(PlacementError::TooLarge)
+}
+
+/// Finds the highest aligned range of `size` bytes in usable memory below 4 GiB that keeps clear of `taken`.
+///
+/// # Errors
+///
+/// [`PlacementError::NoHole`].
+pub fn choose(map: &MemoryMap, size: u64, taken: &[PhysRange]) -> Result<PhysRange, PlacementError> {
+    let mut holes = map.usable().rev();
+    let base = holes.find_map(|hole| highest_in(hole, size, taken));
+    base.map(|base| PhysRange { base, length: size }).ok_or(PlacementError::NoHole(size))
+}
+
+/// Where a hypapp module of `length` bytes goes: the last pages of the region.
+#[must_use]
+pub fn hypapp_place(region: PhysRange, length: u64) -> PhysRange {
+    let top = region.base + region.length;
+    PhysRange { base: top - length.next_multiple_of(PAGE_SIZE), length }
+}
+
+fn highest_in(hole: PhysRange, size: u64, taken: &[PhysRange]) -> Option<u64> {
+    let floor = hole.base.max(REGION_FLOOR);
+    let mut top = hole.base.saturating_add(hole.length).min(REGION_LIMIT);
+    loop {
+        let base = top.checked_sub(size)? / REGION_ALIGNMENT * REGION_ALIGNMENT;
+        if base < floor {
+            return None;
+        }
+        match taken.iter().filter(|range| overlaps(range, base, size)).map(|range| range.base).min() {
+            None => return Some(base),
+            Some(obstacle) => top = obstacle,
+        }
+    }
+}
+
+fn overlaps(range: &PhysRange, base: u64, size: u64) -> bool {
+    range.length != 0 && range.base < base + size && base < range.base.saturating_add(range.length)
+}
+
+impl fmt::Display for PlacementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => {
+                f.write_str("the hypervisor image asks for more than 4 GiB; copy the image to /boot again")
+            }
+            Self::NoHole(size) => {
+                let mib = size >> 20;
+                write!(f, "no free {mib} MiB below 4 GiB; add memory, or load fewer and smaller modules")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handoff::{IMAGE_MAGIC, ImageHeader, MemoryRange, USABLE};
+
+    const MIB: u64 = 1 << 20;
+
+    fn map(ranges: &[(u64, u64)]) -> MemoryMap {
+        let record =
+            |&(base, end): &(u64, u64)| MemoryRange { base, length: end - base, kind: USABLE, attributes: 1 };
+        MemoryMap::sanitise(&ranges.iter().map(record).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn taken(base: u64, length: u64) -> PhysRange {
+        PhysRange { base, length }
+    }
+
+    fn image(bss_end: u64, pool_bytes: u64, pool_bytes_per_cpu: u64) -> HypervisorImage {
+        let header = ImageHeader {
+            magic: IMAGE_MAGIC,
+            entry: 0,
+            text_end: 0,
+            rodata_end: 0,
+            data_end: 0,
+            bss_end,
+            pool_bytes,
+            pool_bytes_per_cpu,
+        };
+        HypervisorImage { file: PhysRange::default(), entry: 0, runtime_size: 0x10_0000, header }
+    }
+
+    #[test]
+    fn the_size_adds_up_and_rounds_to_2_mib() {
+        assert_eq!(region_size(&image(0x18_0000, 0x8_0000, 0), 4, 0), Ok(2 * MIB));
+        assert_eq!(region_size(&image(0x18_0000, 0x8_0000, 0), 4, 1), Ok(4 * MIB));
+        assert_eq!(region_size(&image(0x18_0000, 0, 0x4_0000), 10, 5 * MIB), Ok(10 * MIB));
+        // The file counts where it is longer than the header says.
+        assert_eq!(region_size(&image(0, 0xc_0000, 0), 1, 0), Ok(2 * MIB));
+        assert_eq!(region_size(&image(0, 0xc_1000, 0), 1, 0), Ok(4 * MIB));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        for absurd in [image(u64::MAX, 1, 0), image(0, 1 << 33, 0), image(0, 0, u64::MAX / 2)] {
+            assert_eq!(region_size(&absurd, 3, 0), Err(PlacementError::TooLarge));
+        }
+        assert_eq!(region_size(&image(0, 0, 0), 1, u64::MAX), Err(PlacementError::TooLarge));
+    }
+
+    #[test]
+    fn the_highest_hole_below_4_gib_is_taken() {
+        let pc = map(&[(0, 0x9_fc00), (MIB, 0x3fff_0000), (1 << 32, 1 << 34)]);
+        assert_eq!(choose(&pc, 8 * MIB, &[]), Ok(taken(0x3f60_0000, 8 * MIB)));
+        let through = map(&[(MIB, 1 << 34)]);
+        assert_eq!(choose(&through, 8 * MIB, &[]), Ok(taken((1 << 32) - 8 * MIB, 8 * MIB)));
+    }
+
+    #[test]
+    fn modules_are_kept_clear_of() {
+        let pc = map(&[(MIB, 64 * MIB)]);
+        assert_eq!(choose(&pc, 4 * MIB, &[taken(62 * MIB, 1)]), Ok(taken(58 * MIB, 4 * MIB)));
+        assert_eq!(choose(&pc, 4 * MIB, &[taken(64 * MIB - 1, 1)]), Ok(taken(58 * MIB, 4 * MIB)));
+        assert_eq!(choose(&pc, 4 * MIB, &[taken(64 * MIB - 1, 0)]), Ok(taken(60 * MIB, 4 * MIB)));
+        let fragments: Vec<_> = (1..16).map(|i| taken(4 * i * MIB, MIB)).collect();
+        assert_eq!(choose(&pc, 4 * MIB, &fragments), Err(PlacementError::NoHole(4 * MIB)));
+    }
+
+    #[test]
+    fn the_first_mib_and_high_memory_do_not_count() {
+        assert_eq!(choose(&map(&[(0, 2 * MIB)]), 2 * MIB, &[]), Err(PlacementError::NoHole(2 * MIB)));
+        assert_eq!(choose(&map(&[(1 << 32, 1 << 36)]), 2 * MIB, &[]), Err(PlacementError::NoHole(2 * MIB)));
+        assert_eq!(choose(&map(&[(MIB, 4 * MIB)]), 2 * MIB, &[]), Ok(taken(2 * MIB, 2 * MIB)));
+    }
+
+    #[test]
+    fn the_hypapp_module_ends_with_the_region() {
+        let region = taken(32 * MIB, 8 * MIB);
+        assert_eq!(hypapp_place(region, 0x1001), taken(40 * MIB - 0x2000, 0x1001));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_chosen_is_aligned_usable_and_free(
+            start in 0..64_u64, pages in 0..0x4_0000_u64, size in 1..16_u64,
+            blocks in proptest::collection::vec((0..0x400_u64, 0..0x400_u64), 0..6),
+        ) {
+            let (base, end) = (start * MIB, start * MIB + (pages + 1) * PAGE_SIZE);
+            let taken: Vec<_> = blocks.iter().map(|&(at, len)| taken(at * MIB, len * PAGE_SIZE)).collect();
+            if let Ok(place) = choose(&map(&[(base, end)]), size * REGION_ALIGNMENT, &taken) {
+                prop_assert_eq!(place.base % REGION_ALIGNMENT, 0);
+                prop_assert!(place.base >= base && place.base + place.length <= end);
+                prop_assert!(!taken.iter().any(|range| overlaps(range, place.base, place.length)));
+            }
+        }
+    }
+}
