@@ -230,6 +230,32 @@ pub enum HandoffError {
 }
 
 impl Handoff {
+    /// A handoff of this build's magic, version and size, with nothing else in it; it does not pass
+    /// [`Handoff::check`].
+    #[expect(clippy::cast_possible_truncation, reason = "the assertion above bounds the size")]
+    pub const EMPTY: Self = Self {
+        magic: HANDOFF_MAGIC,
+        version: HANDOFF_VERSION,
+        size: size_of::<Self>() as u32,
+        region: PhysRange { base: 0, length: 0 },
+        hypapp_module: PhysRange { base: 0, length: 0 },
+        sinit_module: PhysRange { base: 0, length: 0 },
+        rsdp: 0,
+        times: BootTimes { bootloader: 0, launch: 0, secure_loader: 0, verified: 0 },
+        console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
+        power: PowerPorts { reset_port: 0, pm1a_control: 0, pm1b_control: 0, reset_value: 0, reserved: 0 },
+        boot_drive: 0,
+        hypervisor_bit: 0,
+        reserved: [0; 2],
+        memory_map_count: 0,
+        cpu_count: 0,
+        boot_sector_size: 0,
+        memory_map: [MemoryRange { base: 0, length: 0, kind: 0, attributes: 0 }; MEMORY_MAP_CAPACITY],
+        apic_ids: [0; CPU_CAPACITY],
+        command_line: [0; COMMAND_LINE_CAPACITY],
+        boot_sector: [0; BOOT_SECTOR_CAPACITY],
+    };
+
     /// Checks everything that the secure loader and the runtime rely on.
     ///
     /// # Errors
@@ -242,8 +268,8 @@ impl Handoff {
         }
         let end = self.region.end().ok_or(HandoffError::Region)?;
         if self.region.length <= RUNTIME_OFFSET
-            || self.region.base % REGION_ALIGNMENT != 0
-            || self.region.length % REGION_ALIGNMENT != 0
+            || !self.region.base.is_multiple_of(REGION_ALIGNMENT)
+            || !self.region.length.is_multiple_of(REGION_ALIGNMENT)
             || end > 1 << 32
         {
             return Err(HandoffError::Region);

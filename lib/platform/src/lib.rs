@@ -5,5 +5,24 @@
 //! [`handoff::ImageHeader`] (what the runtime image says of itself).
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::unwrap_used,
+        clippy::cast_possible_truncation,
+        reason = "tests may stop, and know their sizes"
+    )
+)]
 
+pub mod acpi;
+pub mod command_line;
+pub mod e820;
 pub mod handoff;
+pub mod modules;
+pub mod mp_table;
+pub mod mtrr_map;
+pub mod multiboot;
+pub mod physical;
+pub mod placement;
+pub mod processors;
+pub mod serial;
