@@ -32,6 +32,7 @@ extern "C" fn guest_start() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     console::break_lock();
-    println!("FAIL {}: {}", check::name(), info);
+    let (file, line) = info.location().map_or(("", 0), |at| (at.file(), at.line()));
+    println!("FAIL {}: panic at {file}:{line}: {}", check::name(), info.message());
     power::off()
 }
