@@ -84,15 +84,8 @@ impl Options {
     /// Gives the consoles as the later images take them.
     #[must_use]
     pub fn console(&self) -> Console {
-        let line = self.serial.filter(|_| self.log_serial);
-        Console {
-            serial_port: line.map_or(0, |line| line.port),
-            line_control: line.map_or(0, |line| line.line_control),
-            vga: u8::from(self.log_vga),
-            divisor: line.map_or(0, |line| line.divisor),
-            level: self.level as u8,
-            reserved: 0,
-        }
+        let serial = self.serial.filter(|_| self.log_serial).map(SerialLine::console).unwrap_or_default();
+        Console { vga: u8::from(self.log_vga), level: self.level as u8, ..serial }
     }
 
     /// Takes `LEVEL[,serial][,vga]` and says whether the serial port was named.
@@ -109,6 +102,14 @@ impl Options {
         }
         Ok(targets.is_some() && self.log_serial)
     }
+}
+
+/// Guesses the serial port of a command line that [`Options::parse`] refuses: the port that it names, where
+/// that part can be read, else a PC's first port.
+#[must_use]
+pub fn serial_of_broken(line: &str) -> SerialLine {
+    let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("serial="));
+    values.filter_map(|value| SerialLine::parse(value).ok()).last().unwrap_or_default()
 }
 
 /// Reads a decimal number, or a hexadecimal one behind `0x`.
@@ -204,6 +205,13 @@ mod tests {
         ] {
             assert_eq!(Options::parse(line), Err(error), "{line}");
         }
+    }
+
+    #[test]
+    fn a_broken_line_still_leads_to_a_serial_port() {
+        let named = SerialLine { port: 0x2f8, ..SerialLine::default() };
+        assert_eq!(serial_of_broken("log=loud serial=115200,8n1,0x2f8 serial=x"), named);
+        assert_eq!(serial_of_broken("serial=x"), SerialLine::default());
     }
 
     proptest! {

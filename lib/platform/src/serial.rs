@@ -67,6 +67,13 @@ impl SerialLine {
             Some(_) => Err(SerialError::Excess),
         }
     }
+
+    /// A console on this port and nowhere else, with the log off.
+    #[must_use]
+    pub fn console(self) -> Console {
+        let Self { port, divisor, line_control } = self;
+        Console { serial_port: port, divisor, line_control, ..Console::default() }
+    }
 }
 
 /// Gives the settings of `console`'s serial port as the UART driver takes them.
