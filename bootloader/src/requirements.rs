@@ -1,0 +1,253 @@
+//! What the processor must have, and VMX switched on where the firmware left the choice open.
+
+use core::fmt;
+
+use hw::{Cpuid, GeneralProtection, Msrs};
+use x86::msr::Msr;
+use x86::vmx::capability::{Allowed, EptVpidCapability};
+use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
+
+/// CPUID.01H:ECX: virtual-machine extensions.
+const VMX: u32 = 1 << 5;
+/// CPUID.01H:ECX: safer-mode extensions.
+const SMX: u32 = 1 << 6;
+/// CPUID.80000001H:EDX: Intel 64.
+const LONG_MODE: u32 = 1 << 29;
+
+/// IA32_FEATURE_CONTROL: no bit can change until the next reset.
+const LOCK: u64 = 1 << 0;
+/// IA32_FEATURE_CONTROL: VMXON works inside SMX operation.
+const VMX_INSIDE_SMX: u64 = 1 << 1;
+/// IA32_FEATURE_CONTROL: VMXON works outside SMX operation.
+const VMX_OUTSIDE_SMX: u64 = 1 << 2;
+
+/// What the processor lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// 64-bit mode.
+    LongMode,
+    /// VMX, or it is not shown.
+    Vmx,
+    /// The firmware switched VMX off and locked that.
+    VmxLockedOff,
+    /// IA32_FEATURE_CONTROL cannot be written though it is not locked.
+    VmxRefused,
+    /// A VM-execution control or an EPT capability, by the SDM's name.
+    Capability(&'static str),
+}
+
+/// Checks all that the hypervisor needs of this processor; switches VMX on and locks it where the
+/// firmware did neither.
+///
+/// # Errors
+///
+/// The first thing that is missing.
+pub fn check(processor: &(impl Cpuid + Msrs)) -> Result<(), Missing> {
+    if processor.cpuid(0x8000_0000, 0).eax < 0x8000_0001
+        || processor.cpuid(0x8000_0001, 0).edx & LONG_MODE == 0
+    {
+        return Err(Missing::LongMode);
+    }
+    let features = processor.cpuid(1, 0).ecx;
+    if features & VMX == 0 {
+        return Err(Missing::Vmx);
+    }
+    switch_on(processor, features & SMX != 0)?;
+    check_capabilities(processor)
+}
+
+/// The local APIC ID of the processor that runs this.
+#[must_use]
+pub fn local_apic_id(processor: &impl Cpuid) -> u32 {
+    const EXTENDED_TOPOLOGY: u32 = 0xb;
+    if processor.cpuid(0, 0).eax >= EXTENDED_TOPOLOGY {
+        let topology = processor.cpuid(EXTENDED_TOPOLOGY, 0);
+        if topology.ebx != 0 {
+            return topology.edx;
+        }
+    }
+    processor.cpuid(1, 0).ebx >> 24
+}
+
+/// SDM, "Enabling and Entering VMX Operation".
+fn switch_on(processor: &impl Msrs, smx: bool) -> Result<(), Missing> {
+    let refused = |_: GeneralProtection| Missing::VmxRefused;
+    let control = processor.read(Msr::IA32_FEATURE_CONTROL).map_err(refused)?;
+    if control & LOCK != 0 {
+        return if control & VMX_OUTSIDE_SMX != 0 { Ok(()) } else { Err(Missing::VmxLockedOff) };
+    }
+    let inside = if smx { VMX_INSIDE_SMX } else { 0 };
+    let wanted = control | inside | VMX_OUTSIDE_SMX | LOCK;
+    processor.write(Msr::IA32_FEATURE_CONTROL, wanted).map_err(refused)
+}
+
+/// SDM, appendix "VMX Capability Reporting Facility". Each MSR is read only once another says that it is there.
+fn check_capabilities(processor: &impl Msrs) -> Result<(), Missing> {
+    let allowed = |msr| processor.read(msr).map(|value| Allowed(value).may_be_one()).unwrap_or(0);
+    let pin_based = PinBasedControls::from_bits_retain(allowed(Msr::IA32_VMX_PINBASED_CTLS));
+    let primary = PrimaryControls::from_bits_retain(allowed(Msr::IA32_VMX_PROCBASED_CTLS));
+    need(pin_based.contains(PinBasedControls::NMI_EXITING), "NMI exiting")?;
+    need(pin_based.contains(PinBasedControls::VIRTUAL_NMIS), "virtual NMIs")?;
+    need(primary.contains(PrimaryControls::USE_MSR_BITMAPS), "use MSR bitmaps")?;
+    need(primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS), "activate secondary controls")?;
+
+    let secondary = SecondaryControls::from_bits_retain(allowed(Msr::IA32_VMX_PROCBASED_CTLS2));
+    need(secondary.contains(SecondaryControls::ENABLE_EPT), "enable EPT")?;
+    need(secondary.contains(SecondaryControls::ENABLE_VPID), "enable VPID")?;
+    need(secondary.contains(SecondaryControls::UNRESTRICTED_GUEST), "unrestricted guest")?;
+
+    let ept = processor.read(Msr::IA32_VMX_EPT_VPID_CAP).unwrap_or(0);
+    let ept = EptVpidCapability::from_bits_retain(ept);
+    need(ept.contains(EptVpidCapability::WALK_LENGTH_4), "EPT page-walk length of 4")?;
+    need(ept.contains(EptVpidCapability::WRITE_BACK), "EPT write-back paging structures")
+}
+
+fn need(present: bool, name: &'static str) -> Result<(), Missing> {
+    if present { Ok(()) } else { Err(Missing::Capability(name)) }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LongMode => f.write_str("this processor has no 64-bit mode; use a 64-bit Intel processor"),
+            Self::Vmx => f.write_str(
+                "this processor shows no VMX; enable Intel Virtualization Technology (VT-x) in the firmware set-up, \
+                 or VMX in the virtual machine's CPU model",
+            ),
+            Self::VmxLockedOff => f.write_str(
+                "the firmware switched VMX off and locked it; enable Intel Virtualization Technology (VT-x) in the \
+                 firmware set-up and switch the power off and on",
+            ),
+            Self::VmxRefused => f.write_str(
+                "IA32_FEATURE_CONTROL cannot be read or written; enable Intel Virtualization Technology (VT-x) in \
+                 the firmware set-up",
+            ),
+            Self::Capability(name) => write!(
+                f,
+                "this processor's VMX lacks \"{name}\"; use an Intel Core processor of 2010 (Westmere) or later, \
+                 or show all of VMX in the virtual machine's CPU model",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hw::sim::{SimCpuid, SimMsrs};
+    use x86::cpuid::CpuidResult;
+
+    use super::*;
+
+    /// A processor with everything, IA32_FEATURE_CONTROL as the firmware may leave it.
+    struct Fake {
+        cpuid: SimCpuid,
+        msrs: SimMsrs,
+    }
+
+    const CONTROLS: [(Msr, u64); 5] = [
+        (Msr::IA32_VMX_PINBASED_CTLS, 0x28 << 32),
+        (Msr::IA32_VMX_PROCBASED_CTLS, 0x9000_0000 << 32),
+        (Msr::IA32_VMX_PROCBASED_CTLS2, 0xa2 << 32),
+        (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 14 | 1 << 6),
+        (Msr::IA32_FEATURE_CONTROL, 5),
+    ];
+
+    impl Fake {
+        fn new(features: u32) -> Self {
+            let leaf = |eax, ecx, edx| CpuidResult { eax, ebx: 0x0500_0000, ecx, edx };
+            let cpuid = SimCpuid::default()
+                .with(0, 0, leaf(4, 0, 0))
+                .with(1, 0, leaf(0, features, 0))
+                .with(0x8000_0000, 0, leaf(0x8000_0008, 0, 0))
+                .with(0x8000_0001, 0, leaf(0, 0, LONG_MODE));
+            Self { cpuid, msrs: SimMsrs::new(CONTROLS) }
+        }
+    }
+
+    impl Cpuid for Fake {
+        fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+            self.cpuid.cpuid(leaf, subleaf)
+        }
+    }
+
+    impl Msrs for Fake {
+        fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
+            self.msrs.read(msr)
+        }
+
+        fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+            self.msrs.write(msr, value)
+        }
+    }
+
+    #[test]
+    fn a_full_processor_passes_untouched() {
+        let fake = Fake::new(VMX);
+        assert_eq!(check(&fake), Ok(()));
+        assert_eq!(fake.msrs.writes(), []);
+    }
+
+    #[test]
+    fn an_open_choice_is_made_and_locked() {
+        for (features, before, after) in [(VMX, 0, 5), (VMX | SMX, 0, 7), (VMX, 0xff00, 0xff05)] {
+            let fake = Fake::new(features);
+            fake.msrs.set(Msr::IA32_FEATURE_CONTROL, before);
+            assert_eq!(check(&fake), Ok(()));
+            assert_eq!(fake.msrs.writes(), [(Msr::IA32_FEATURE_CONTROL, after)]);
+        }
+    }
+
+    #[test]
+    fn a_locked_choice_is_kept() {
+        for locked_off in [1, 3] {
+            let fake = Fake::new(VMX);
+            fake.msrs.set(Msr::IA32_FEATURE_CONTROL, locked_off);
+            assert_eq!(check(&fake), Err(Missing::VmxLockedOff));
+            assert_eq!(fake.msrs.writes(), []);
+        }
+        let mut fake = Fake::new(VMX);
+        fake.msrs = SimMsrs::new([(Msr::IA32_FEATURE_CONTROL, 0)]).with_read_only(Msr::IA32_FEATURE_CONTROL);
+        assert_eq!(check(&fake), Err(Missing::VmxRefused));
+    }
+
+    #[test]
+    fn no_vmx_and_no_long_mode_are_told_apart() {
+        assert_eq!(check(&Fake::new(0)), Err(Missing::Vmx));
+        let mut fake = Fake::new(VMX);
+        fake.cpuid = SimCpuid::default();
+        assert_eq!(check(&fake), Err(Missing::LongMode));
+    }
+
+    #[test]
+    fn each_missing_capability_is_named() {
+        let rows = [
+            (Msr::IA32_VMX_PINBASED_CTLS, 1 << 35, "NMI exiting"),
+            (Msr::IA32_VMX_PINBASED_CTLS, 1 << 37, "virtual NMIs"),
+            (Msr::IA32_VMX_PROCBASED_CTLS, 1 << 60, "use MSR bitmaps"),
+            (Msr::IA32_VMX_PROCBASED_CTLS, 1 << 63, "activate secondary controls"),
+            (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 33, "enable EPT"),
+            (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 37, "enable VPID"),
+            (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 39, "unrestricted guest"),
+            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 6, "EPT page-walk length of 4"),
+            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 14, "EPT write-back paging structures"),
+        ];
+        for (msr, bit, name) in rows {
+            let fake = Fake::new(VMX);
+            fake.msrs.set(msr, fake.msrs.read(msr).unwrap() & !bit);
+            assert_eq!(check(&fake), Err(Missing::Capability(name)));
+            assert!(Missing::Capability(name).to_string().contains(name));
+        }
+    }
+
+    #[test]
+    fn the_apic_id_comes_from_the_widest_leaf() {
+        assert_eq!(local_apic_id(&Fake::new(VMX)), 5);
+        let wide = |ebx| {
+            SimCpuid::default()
+                .with(0, 0, CpuidResult { eax: 0xb, ..CpuidResult::default() })
+                .with(1, 0, CpuidResult { ebx: 0x0700_0000, ..CpuidResult::default() })
+                .with(0xb, 0, CpuidResult { ebx, edx: 0x1_0007, ..CpuidResult::default() })
+        };
+        assert_eq!((local_apic_id(&wide(1)), local_apic_id(&wide(0))), (0x1_0007, 7));
+    }
+}
