@@ -1,0 +1,171 @@
+//! What a boot will do, decided before anything in memory is changed.
+
+use arrayvec::ArrayVec;
+use hw::Cpuid;
+use log::{debug, info, warn};
+use platform::acpi::{self, Rsdp};
+use platform::command_line::Options;
+use platform::e820::MemoryMap;
+use platform::handoff::{COMMAND_LINE_CAPACITY, Handoff, PhysRange};
+use platform::modules::{HypervisorImage, ModuleError, Modules};
+use platform::multiboot::{BootInformation, MODULE_CAPACITY};
+use platform::physical::ReadPhysical;
+use platform::placement::{self, PlacementError};
+use platform::processors::{Processors, Source};
+
+use crate::requirements::local_apic_id;
+use crate::stop::Stop;
+
+/// Where everything goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The hypervisor region.
+    pub region: PhysRange,
+    /// The hypervisor image, where the boot loader put it.
+    pub image: HypervisorImage,
+    /// The hypapp's module, if there is one.
+    pub hypapp: Option<Hypapp>,
+}
+
+/// A hypapp's module on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Hypapp {
+    /// Where the boot loader put it.
+    pub file: PhysRange,
+    /// Where it goes.
+    pub place: PhysRange,
+}
+
+/// The machine and what it was booted with.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot<'a, Memory, Processor> {
+    /// What the boot loader said.
+    pub information: &'a BootInformation,
+    /// What its command line asks for.
+    pub options: &'a Options,
+    /// The memory that this bootloader runs in.
+    pub own: PhysRange,
+    /// Physical memory.
+    pub memory: &'a Memory,
+    /// The bootstrap processor.
+    pub processor: &'a Processor,
+}
+
+impl Plan {
+    /// Physical address of the secure loader's entry point.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the region ends below 4 GiB")]
+    pub const fn entry(&self) -> u32 {
+        self.region.base as u32 + self.image.entry
+    }
+
+    /// Decides everything and fills `handoff`, except for its time stamps.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]: the boot is refused.
+    pub fn make<M: ReadPhysical, P: Cpuid>(
+        boot: &Boot<'_, M, P>,
+        handoff: &mut Handoff,
+    ) -> Result<Self, Stop> {
+        let modules = Modules::assign(boot.memory, boot.information.modules())?;
+        debug!("modules {modules:x?}");
+        let mut map = MemoryMap::sanitise(boot.information.memory_map())?;
+
+        let rsdp = Rsdp::search(boot.memory).ok();
+        let processors = Processors::list(boot.memory, rsdp.as_ref(), local_apic_id(boot.processor))?;
+        warn_of_fallbacks(rsdp.as_ref(), processors.source);
+        debug!("apic_ids {:?}", processors.ids());
+
+        let hypapp_bytes = modules.hypapp.map_or(0, |file| file.length);
+        let size = placement::region_size(&modules.image, processors.ids().len(), hypapp_bytes)?;
+        let region = place(&map, size, boot, &modules)?;
+        map.hide(region)?;
+        for range in map.ranges() {
+            debug!("memory base={:#x} length={:#x} kind={}", range.base, range.length, range.kind);
+        }
+        let (cpus, source) = (processors.ids().len(), processors.source);
+        info!("cpus={cpus} source={source} region={:#x} size={size:#x}", region.base);
+
+        let hypapp =
+            modules.hypapp.map(|file| Hypapp { file, place: placement::hypapp_place(region, file.length) });
+        let plan = Self { region, image: modules.image, hypapp };
+        plan.fill(boot, handoff, &modules, rsdp.as_ref())?;
+        set_lists(handoff, &map, processors.ids());
+        Ok(plan)
+    }
+
+    fn fill<M: ReadPhysical, P>(
+        &self,
+        boot: &Boot<'_, M, P>,
+        handoff: &mut Handoff,
+        modules: &Modules,
+        rsdp: Option<&Rsdp>,
+    ) -> Result<(), Stop> {
+        *handoff = Handoff::EMPTY;
+        handoff.region = self.region;
+        handoff.hypapp_module = self.hypapp.map(|hypapp| hypapp.place).unwrap_or_default();
+        handoff.sinit_module = modules.sinit.unwrap_or_default();
+        handoff.rsdp = rsdp.map_or(0, |rsdp| rsdp.address);
+        let fadt = rsdp.and_then(|rsdp| acpi::find(boot.memory, rsdp, b"FACP").ok());
+        handoff.power = fadt.and_then(|fadt| acpi::power_ports(boot.memory, &fadt).ok()).unwrap_or_default();
+
+        handoff.console = boot.options.console();
+        handoff.boot_drive = boot.options.boot_drive;
+        handoff.hypervisor_bit = u8::from(boot.options.hypervisor_bit);
+        let line = boot.information.command_line().as_bytes();
+        let kept = line.len().min(COMMAND_LINE_CAPACITY - 1);
+        handoff.command_line[..kept].copy_from_slice(&line[..kept]);
+
+        let sector = modules.boot_sector;
+        let too_large = ModuleError::BootSectorTooLarge(sector.length);
+        let length = usize::try_from(sector.length).map_err(|_| too_large)?;
+        let kept = handoff.boot_sector.get_mut(..length).ok_or(too_large)?;
+        boot.memory.read(sector.base, kept).map_err(ModuleError::from)?;
+        handoff.boot_sector_size = u32::try_from(length).map_err(|_| too_large)?;
+        Ok(())
+    }
+}
+
+/// Finds a place clear of this code and of every module; as a last resort one across the image itself, which
+/// the launch can move.
+fn place<M, P>(
+    map: &MemoryMap,
+    size: u64,
+    boot: &Boot<'_, M, P>,
+    modules: &Modules,
+) -> Result<PhysRange, PlacementError> {
+    // Other than in `Modules` every module counts here, also one that has no role.
+    let mut taken = ArrayVec::<PhysRange, { MODULE_CAPACITY + 1 }>::new();
+    taken.push(boot.own);
+    taken.extend(boot.information.modules().iter().copied());
+    placement::choose(map, size, &taken).or_else(|_| {
+        taken.retain(|range| *range != modules.image.file);
+        placement::choose(map, size, &taken)
+    })
+}
+
+fn set_lists(handoff: &mut Handoff, map: &MemoryMap, apic_ids: &[u32]) {
+    for (entry, range) in handoff.memory_map.iter_mut().zip(map.ranges()) {
+        *entry = *range;
+        handoff.memory_map_count += 1;
+    }
+    for (entry, id) in handoff.apic_ids.iter_mut().zip(apic_ids) {
+        *entry = *id;
+        handoff.cpu_count += 1;
+    }
+}
+
+fn warn_of_fallbacks(rsdp: Option<&Rsdp>, source: Source) {
+    match (rsdp, source) {
+        (_, Source::Madt) => {}
+        (None, Source::MpTable) => warn!("no ACPI tables; CPUs are taken from the MP table"),
+        (None, Source::BootstrapOnly) => warn!("no ACPI and no MP table; one CPU is used"),
+        (Some(_), Source::MpTable) => warn!("no sound MADT; CPUs are taken from the MP table"),
+        (Some(_), Source::BootstrapOnly) => warn!("no sound MADT and no MP table; one CPU is used"),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! A whole boot over made-up memory.
+
+use hw::sim::SimCpuid;
+use platform::handoff::{IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, PowerPorts, RUNTIME_OFFSET};
+use platform::physical::Unreadable;
+use x86::cpuid::CpuidResult;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const OWN: PhysRange = PhysRange { base: MIB, length: 0x5_0000 };
+const INFORMATION: u32 = 0x9000;
+
+/// The first MiBs of a machine, as a Multiboot 1 loader leaves them.
+struct Machine(Vec<u8>);
+
+impl ReadPhysical for Machine {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
+        let start = usize::try_from(address).map_err(|_| Unreadable)?;
+        bytes.copy_from_slice(self.0.get(start..start + bytes.len()).ok_or(Unreadable)?);
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// A machine with `memory_mib` MiB, the image at 0x20_0000, the boot sector at 0x28_0000.
+    fn new(memory_mib: u64) -> Self {
+        let mut machine = Self(vec![0; 0x40_0000]);
+        machine.put(0x20_0000, &[LOADER_MAGIC, 0x80, 0x1000]);
+        let end = RUNTIME_OFFSET + 0x1000;
+        machine
+            .put(0x20_0000 + LOADER_SIZE, &[IMAGE_MAGIC, 0, end, end, end, end + 0x2000, 2 * MIB, 0x3_0000]);
+        machine.bytes(0x28_01fe, &[0x55, 0xaa]);
+        machine.bytes(u64::from(INFORMATION), &0x4c_u32.to_le_bytes());
+        machine.bytes(0x9010, &0x9200_u32.to_le_bytes());
+        machine.bytes(0x9200, b"serial=115200,8n1,0x2f8 boot_drive=0x81 hypervisor_bit=on\0");
+        machine.modules(&[(0x20_0000, 0x20_0000 + 0x1_1000), (0x28_0000, 0x28_0200)]);
+        machine.memory(&[(0, 0x9_fc00), (MIB, (memory_mib - 1) * MIB)]);
+        machine
+    }
+
+    fn put(&mut self, address: u64, words: &[u64]) {
+        for (address, word) in (address..).step_by(8).zip(words) {
+            self.bytes(address, &word.to_le_bytes());
+        }
+    }
+
+    fn bytes(&mut self, address: u64, bytes: &[u8]) {
+        let start = usize::try_from(address).unwrap();
+        self.0[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn modules(&mut self, list: &[(u32, u32)]) {
+        self.bytes(0x9014, &[u32::try_from(list.len()).unwrap(), 0x9300].map(u32::to_le_bytes).concat());
+        for (address, (start, end)) in (0x9300..).step_by(16).zip(list) {
+            self.bytes(address, &[*start, *end].map(u32::to_le_bytes).concat());
+        }
+    }
+
+    fn memory(&mut self, usable: &[(u64, u64)]) {
+        self.bytes(
+            0x902c,
+            &[24 * u32::try_from(usable.len()).unwrap(), 0x9500].map(u32::to_le_bytes).concat(),
+        );
+        for (address, (base, length)) in (0x9500..).step_by(24).zip(usable) {
+            self.bytes(address, &20_u32.to_le_bytes());
+            self.put(address + 4, &[*base, *length]);
+            self.bytes(address + 20, &1_u32.to_le_bytes());
+        }
+    }
+
+    fn plan(&self) -> (Result<Plan, Stop>, Box<Handoff>) {
+        let mut handoff = Box::new(Handoff::EMPTY);
+        let information = BootInformation::from_multiboot1(self, INFORMATION).unwrap();
+        let options = Options::parse(information.command_line()).unwrap();
+        let processor =
+            SimCpuid::default().with(1, 0, CpuidResult { ebx: 3 << 24, ..CpuidResult::default() });
+        let boot = Boot {
+            information: &information,
+            options: &options,
+            own: OWN,
+            memory: self,
+            processor: &processor,
+        };
+        (Plan::make(&boot, &mut handoff), handoff)
+    }
+}
+
+#[test]
+fn an_ordinary_boot_goes_to_the_top_and_passes_the_secure_loader_s_check() {
+    let (plan, handoff) = Machine::new(1024).plan();
+    let plan = plan.unwrap();
+    assert_eq!(plan.region, PhysRange { base: 1020 * MIB, length: 4 * MIB });
+    assert_eq!(u64::from(plan.entry()), 1020 * MIB + 0x80);
+    assert_eq!(handoff.check(), Ok(()));
+    assert_eq!(handoff.region, plan.region);
+    assert_eq!(handoff.memory_map().len(), 3);
+    assert_eq!(handoff.apic_ids(), [3]);
+    assert_eq!((handoff.boot_drive, handoff.hypervisor_bit, handoff.console.serial_port), (0x81, 1, 0x2f8));
+    assert_eq!((handoff.rsdp, handoff.power), (0, PowerPorts::default()));
+    assert!(handoff.command_line().ends_with("hypervisor_bit=on"));
+    assert_eq!((handoff.boot_sector().len(), &handoff.boot_sector()[510..]), (512, &[0x55, 0xaa][..]));
+}
+
+#[test]
+fn the_hypapp_module_moves_to_the_region_s_end() {
+    let mut machine = Machine::new(1024);
+    machine.modules(&[(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200), (0x30_0000, 0x30_2001)]);
+    let (plan, handoff) = machine.plan();
+    let hypapp = plan.unwrap().hypapp.unwrap();
+    assert_eq!(hypapp.file, PhysRange { base: 0x30_0000, length: 0x2001 });
+    assert_eq!(hypapp.place, PhysRange { base: 1024 * MIB - 0x3000, length: 0x2001 });
+    assert_eq!((handoff.hypapp_module, handoff.check()), (hypapp.place, Ok(())));
+}
+
+#[test]
+fn every_module_is_kept_clear_of_even_one_without_a_role() {
+    let mut machine = Machine::new(1024);
+    let image_and_sector = [(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)];
+    machine.modules(&[&image_and_sector[..], &[(0x30_0000, 0x30_0010), (0x3fff_0000, 0x3fff_0001)]].concat());
+    assert_eq!(machine.plan().0.unwrap().region.base, 1018 * MIB);
+}
+
+#[test]
+fn a_tight_machine_may_use_the_image_s_own_memory_but_no_other_module_s() {
+    let mut machine = Machine::new(8);
+    machine.memory(&[(0, 0x9_fc00), (MIB, 5 * MIB)]);
+    machine.modules(&[(0x20_0000, 0x21_1000), (0x18_0000, 0x18_0200)]);
+    machine.bytes(0x18_01fe, &[0x55, 0xaa]);
+    assert_eq!(machine.plan().0.unwrap().region, PhysRange { base: 2 * MIB, length: 4 * MIB });
+    machine.modules(&[(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)]);
+    assert_eq!(machine.plan().0.unwrap_err(), Stop::Placement(PlacementError::NoHole(4 * MIB)));
+}
+
+#[test]
+fn what_is_wrong_stops_the_boot() {
+    let mut machine = Machine::new(1024);
+    machine.modules(&[]);
+    assert_eq!(machine.plan().0.unwrap_err(), Stop::Module(ModuleError::NoImage));
+    let mut machine = Machine::new(1024);
+    machine.memory(&[]);
+    assert_eq!(machine.plan().0.unwrap_err().name(), "memory-map-absurd");
+    let mut machine = Machine::new(1024);
+    machine.memory(&[(MIB, 2 * MIB)]);
+    assert_eq!(machine.plan().0.unwrap_err().name(), "too-little-memory");
+}
