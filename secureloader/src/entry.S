@@ -23,10 +23,10 @@ gdt:
 .global secure_loader_entry
 .type secure_loader_entry, @function
 secure_loader_entry:
-.set entry_offset, secure_loader_entry - secure_loader_image
+.set image_from_entry, secure_loader_image - secure_loader_entry
     cli
     cld
-    lea ebp, [ebx - entry_offset]    # EBP = base of the region
+    lea ebp, [ebx + image_from_entry]     # EBP = base of the region
 
     # Flat segments of our own; the GDTR image is built on the stack page by absolute addressing.
     lea esp, [ebp + {stack_top}]
