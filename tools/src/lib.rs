@@ -3,10 +3,12 @@
 //! [`cli`] names the subcommands; [`build`] leaves the images in [`paths::boot`]; [`lint`] holds the house
 //! rules that no compiler knows.
 
+pub mod bare_guest;
 pub mod build;
 pub mod cli;
 pub mod console;
 pub mod disk;
+pub mod grub;
 pub mod guest;
 pub mod image;
 pub mod lint;
