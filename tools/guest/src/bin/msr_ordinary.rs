@@ -39,7 +39,10 @@ fn main() {
     check!(seen.is_ok_and(|v| v & 0x900 == 0x900), "APIC base {seen:x?}: enabled, bootstrap processor");
     let before = rdmsr(Msr::IA32_TIME_STAMP_COUNTER);
     let after = rdmsr(Msr::IA32_TIME_STAMP_COUNTER);
-    check!(before.unwrap_or(0) < after.unwrap_or(0), "time-stamp counter counts, {before:x?} then {after:x?}");
+    check!(
+        before.unwrap_or(0) < after.unwrap_or(0),
+        "time-stamp counter counts, {before:x?} then {after:x?}"
+    );
 }
 
 fn extended_features() {
