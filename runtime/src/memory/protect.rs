@@ -1,0 +1,127 @@
+//! Protections: which rights the guest has on a page, where they are not all.
+//!
+//! One sorted array of boundaries serves all views. A boundary is a 64-bit number: the view, the page where
+//! it lies, and what holds from there to the view's next boundary. So a look-up is one binary search, and an
+//! exception costs sixteen bytes whatever its size.
+
+use arrayvec::ArrayVec;
+use x86::paging::Rights;
+
+use super::range::GuestRange;
+use super::views::View;
+
+/// Most boundaries; each range with rights of its own has two, and ranges that touch share one.
+pub const BOUNDARIES: usize = 8192;
+
+const VIEW_SHIFT: u32 = 52;
+const PAGE_MASK: u64 = !0xfff;
+/// Set in a boundary from which on rights are given, rather than left to the default.
+const GIVEN: u64 = 1 << 3;
+
+/// There is no room for another range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Adjoining pages for which one view says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RightsRun {
+    /// First address.
+    pub start: u64,
+    /// First address behind.
+    pub end: u64,
+    /// The rights; `None` where nothing was set.
+    pub rights: Option<Rights>,
+}
+
+/// What hypapps set, for all views.
+#[derive(Debug)]
+pub struct Protections {
+    boundaries: ArrayVec<u64, BOUNDARIES>,
+}
+
+impl Default for Protections {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Protections {
+    /// Nothing set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { boundaries: ArrayVec::new_const() }
+    }
+
+    /// What `view` says around `address`, which lies below 2^52.
+    #[must_use]
+    pub fn run_at(&self, view: View, address: u64) -> RightsRun {
+        let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, address) & PAGE_MASK);
+        let of_view =
+            |index: usize| self.boundaries.get(index).filter(|&&b| b >> VIEW_SHIFT == view.number());
+        let last = behind.checked_sub(1).and_then(of_view);
+        RightsRun {
+            start: last.map_or(0, |&b| address_of(b)),
+            end: of_view(behind).map_or(1 << VIEW_SHIFT, |&b| address_of(b)),
+            rights: last.and_then(|&b| rights_of(b)),
+        }
+    }
+
+    /// Has `view` say `rights` for `range`, which ends below 2^52; `None` takes back what was set.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`]; nothing changed then.
+    pub fn set(&mut self, view: View, range: GuestRange, rights: Option<Rights>) -> Result<(), Full> {
+        let before = match range.start() {
+            0 => None,
+            start => self.run_at(view, start - 1).rights,
+        };
+        let after = self.run_at(view, range.end()).rights;
+        let first = self.boundaries.partition_point(|&b| b & PAGE_MASK < key(view, range.start()));
+        let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, range.end()));
+
+        let mut new: ArrayVec<u64, 2> = ArrayVec::new();
+        if rights != before {
+            new.push(boundary(view, range.start(), rights));
+        }
+        if after != rights {
+            new.push(boundary(view, range.end(), after));
+        }
+        if self.boundaries.len() - (behind - first) + new.len() > BOUNDARIES {
+            return Err(Full);
+        }
+        self.boundaries.drain(first..behind);
+        for boundary in new.into_iter().rev() {
+            self.boundaries.try_insert(first, boundary).map_err(|_| Full)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back all that was set for `view`.
+    pub fn clear(&mut self, view: View) {
+        let first = self.boundaries.partition_point(|&b| b >> VIEW_SHIFT < view.number());
+        let behind = self.boundaries.partition_point(|&b| b >> VIEW_SHIFT <= view.number());
+        self.boundaries.drain(first..behind);
+    }
+}
+
+fn key(view: View, address: u64) -> u64 {
+    view.number() << VIEW_SHIFT | address
+}
+
+fn boundary(view: View, address: u64, rights: Option<Rights>) -> u64 {
+    key(view, address) | rights.map_or(0, |rights| GIVEN | u64::from(rights.bits()))
+}
+
+fn address_of(boundary: u64) -> u64 {
+    boundary & PAGE_MASK & ((1 << VIEW_SHIFT) - 1)
+}
+
+fn rights_of(boundary: u64) -> Option<Rights> {
+    let rights = Rights::from_bits_truncate(boundary.to_le_bytes()[0]);
+    (boundary & GIVEN != 0).then_some(rights)
+}
+
+#[cfg(test)]
+#[path = "protect_tests.rs"]
+mod tests;
