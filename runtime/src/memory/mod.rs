@@ -1,0 +1,26 @@
+//! Memory: the hypervisor's own, and the guest's.
+//!
+//! [`policy`] says what every guest-physical page is; [`second_level`] keeps the tables that processors walk
+//! as a cache of it, through `radix`, in frames of the pool ([`frame`]). [`protect`] and [`views`] are what
+//! hypapps change. `host` is the hypervisor's own address space, [`guest`] copies to and from the guest.
+
+pub mod flush;
+pub mod frame;
+pub mod guest;
+#[cfg(target_os = "none")]
+pub(crate) mod guest_physical;
+#[cfg(target_os = "none")]
+pub mod host;
+#[cfg(test)]
+mod plain_format;
+pub mod policy;
+pub mod protect;
+mod radix;
+pub mod range;
+pub mod second_level;
+pub mod views;
+
+pub use flush::Flush;
+pub use range::GuestRange;
+pub use second_level::{ProtectError, Resolution, SecondLevel};
+pub use views::View;

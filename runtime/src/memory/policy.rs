@@ -1,0 +1,161 @@
+//! What the guest's physical memory is: the truth, of which page tables are only a cache.
+//!
+//! A guest-physical page is the host-physical page of the same address; the hypervisor region is never one.
+//! Its memory type comes from the guest-visible MTRRs, its rights from [`Protections`]. Every answer is given
+//! as a run of pages that share it, so that whoever fills tables does not ask page by page.
+
+use platform::handoff::PhysRange;
+use platform::mtrr_map::Mtrrs;
+use x86::paging::{Attributes, PageSize, Rights};
+
+use super::protect::Protections;
+use super::range::GuestRange;
+use super::views::View;
+
+/// Address bits that four levels of tables translate.
+const TABLE_BITS: u8 = 48;
+
+/// What does not change, and the MTRRs as they are at the start.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The hypervisor region, which the guest must not reach; pages aligned.
+    pub region: PhysRange,
+    /// MAXPHYADDR.
+    pub physical_address_bits: u8,
+    /// Largest page that second-level tables of this processor can map.
+    pub largest_page: PageSize,
+    /// Second-level tables can allow fetches without reads.
+    pub has_execute_only: bool,
+    /// The MTRRs that the guest sees.
+    pub mtrrs: Mtrrs,
+}
+
+/// Adjoining guest-physical pages that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The pages.
+    pub range: GuestRange,
+    /// Type and rights; `None` for what is never mapped. Rights may be empty.
+    pub attributes: Option<Attributes>,
+}
+
+/// The policy.
+#[derive(Debug)]
+pub struct Policy {
+    machine: Machine,
+    /// What hypapps set.
+    pub(super) protections: Protections,
+}
+
+impl Policy {
+    /// A policy that maps nothing, for [`Self::start`] to fill.
+    pub(super) const fn new() -> Self {
+        let machine = Machine {
+            region: PhysRange { base: 0, length: 0 },
+            physical_address_bits: 0,
+            largest_page: PageSize::Size4K,
+            has_execute_only: false,
+            mtrrs: Mtrrs::disabled(0),
+        };
+        Self { machine, protections: Protections::new() }
+    }
+
+    pub(super) fn start(&mut self, machine: &Machine) {
+        self.machine.clone_from(machine);
+    }
+
+    /// The run around `address` in `view`, as long as a few steps find it.
+    #[must_use]
+    pub fn run_at(&self, view: View, address: u64) -> Run {
+        if address >= self.reach() {
+            return Run { range: GuestRange::between(self.reach(), u64::MAX), attributes: None };
+        }
+        let region = self.machine.region;
+        let region_end = region.base + region.length;
+        if (region.base..region_end).contains(&address) {
+            return Run { range: GuestRange::between(region.base, region_end), attributes: None };
+        }
+
+        let types = self.machine.mtrrs.run_at(address);
+        let (mut start, mut end) = (types.start, types.end.min(self.reach()));
+        if address < region.base {
+            end = end.min(region.base);
+        } else {
+            start = start.max(region_end);
+        }
+        let shared = self.protections.run_at(View::SHARED, address);
+        (start, end) = (start.max(shared.start), end.min(shared.end));
+        let mut rights = shared.rights;
+        if view != View::SHARED {
+            let own = self.protections.run_at(view, address);
+            (start, end) = (start.max(own.start), end.min(own.end));
+            rights = own.rights.or(rights);
+        }
+        let rights = rights.unwrap_or(Rights::all());
+        Run {
+            range: GuestRange::between(start, end),
+            attributes: Some(Attributes { memory_type: types.memory_type, rights }),
+        }
+    }
+
+    /// The largest page around `address` that is all alike in `view`.
+    #[must_use]
+    pub fn page_at(&self, view: View, address: u64) -> Run {
+        let run = self.run_at(view, address);
+        Run { range: run.largest_page(address, self.machine.largest_page), ..run }
+    }
+
+    /// First address that tables cannot map.
+    #[must_use]
+    pub const fn reach(&self) -> u64 {
+        let bits = self.machine.physical_address_bits;
+        1 << if bits < TABLE_BITS { bits } else { TABLE_BITS }
+    }
+
+    /// Some page of `range` is the hypervisor's.
+    #[must_use]
+    pub fn is_hidden(&self, range: GuestRange) -> bool {
+        let region = self.machine.region;
+        range.start() < region.base + region.length && region.base < range.end()
+    }
+
+    /// Tables of this processor can say `rights`.
+    ///
+    /// Writes without reads are a misconfiguration on every processor (SDM, "EPT Misconfigurations").
+    #[must_use]
+    pub const fn can_express(&self, rights: Rights) -> bool {
+        rights.contains(Rights::READ)
+            || rights.is_empty()
+            || self.machine.has_execute_only && !rights.contains(Rights::WRITE)
+    }
+
+    pub(super) const fn largest_page_size(&self) -> PageSize {
+        self.machine.largest_page
+    }
+
+    pub(super) const fn mtrrs(&self) -> &Mtrrs {
+        &self.machine.mtrrs
+    }
+
+    pub(super) fn set_mtrrs(&mut self, mtrrs: &Mtrrs) {
+        self.machine.mtrrs.clone_from(mtrrs);
+    }
+}
+
+impl Run {
+    /// What tables hold for these pages: nothing where there is no right.
+    #[must_use]
+    pub fn mapping(&self) -> Option<Attributes> {
+        self.attributes.filter(|attributes| !attributes.rights.is_empty())
+    }
+
+    /// The largest page around `address` inside the run, and not larger than `limit`.
+    pub(super) fn largest_page(&self, address: u64, limit: PageSize) -> GuestRange {
+        PageSize::DESCENDING
+            .into_iter()
+            .filter(|&size| size <= limit)
+            .map(|size| GuestRange::block(address, size.bytes()))
+            .find(|&block| self.range.contains(block))
+            .unwrap_or(GuestRange::block(address, PageSize::Size4K.bytes()))
+    }
+}

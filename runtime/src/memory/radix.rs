@@ -1,0 +1,259 @@
+//! The walker over second-level tables: four levels of 512 entries, in any format.
+//!
+//! Other processors walk the same tables meanwhile. So every change of an entry is one 64-bit write, a new
+//! table is complete before it is linked, a page is split into a table that says the same, and a dropped
+//! table keeps its content until they have flushed. A dropped mapping is only a miss: whoever needs it faults
+//! and has it filled again.
+
+use core::marker::PhantomData;
+
+use hw::PhysMemory;
+use x86::address::HostPhysAddr;
+use x86::paging::{Attributes, ENTRIES, Entry, PageSize, TableFormat, entry_bytes, index};
+
+use super::frame::{Exhausted, Frames};
+use super::range::GuestRange;
+
+const TOP_LEVEL: u8 = 4;
+
+/// A table walk at work.
+pub(super) struct Radix<'a, M, F> {
+    pub(super) memory: &'a M,
+    pub(super) frames: &'a mut Frames,
+    /// Largest page that may be mapped.
+    pub(super) largest: PageSize,
+    /// Table frames in use.
+    pub(super) tables: &'a mut usize,
+    /// Set where processors may hold a translation that the tables no longer give.
+    pub(super) is_stale: bool,
+    pub(super) format: PhantomData<F>,
+}
+
+/// What a range is to become.
+#[derive(Clone, Copy)]
+struct Job {
+    target: Option<Attributes>,
+    /// `None` leaves empty entries empty. Else they are filled, and a table of pages that is made anew is
+    /// filled over this range at once: one miss then serves its neighbours too.
+    around: Option<GuestRange>,
+}
+
+/// An entry on the way: where it is, and the part of its block that the job is about.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: HostPhysAddr,
+    level: u8,
+    part: GuestRange,
+}
+
+impl Place {
+    fn block(self) -> GuestRange {
+        GuestRange::block(self.part.start(), entry_bytes(self.level))
+    }
+}
+
+impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
+    /// Makes an empty root table.
+    pub(super) fn make_root(&mut self) -> Result<HostPhysAddr, Exhausted> {
+        self.make_table()
+    }
+
+    /// Maps every page of `range` with `attributes`, as large as they fit; `around` contains `range` and is
+    /// to be mapped alike.
+    ///
+    /// On [`Exhausted`] part of the range may be mapped.
+    pub(super) fn fill(
+        &mut self,
+        root: HostPhysAddr,
+        range: GuestRange,
+        attributes: Attributes,
+        around: GuestRange,
+    ) -> Result<(), Exhausted> {
+        self.visit(root, TOP_LEVEL, range, Job { target: Some(attributes), around: Some(around) })
+    }
+
+    /// Makes what tables hold for `range` agree with `target`, or hold nothing.
+    pub(super) fn update(&mut self, root: HostPhysAddr, range: GuestRange, target: Option<Attributes>) {
+        let done = self.visit(root, TOP_LEVEL, range, Job { target, around: None });
+        debug_assert!(done.is_ok(), "an update needs no frames");
+    }
+
+    /// Drops all tables under `root`.
+    pub(super) fn clear(&mut self, root: HostPhysAddr) {
+        self.update(root, GuestRange::between(0, ENTRIES as u64 * entry_bytes(TOP_LEVEL)), None);
+    }
+
+    /// Drops all tables under `root`, and `root`.
+    pub(super) fn remove(&mut self, root: HostPhysAddr) {
+        self.is_stale = true;
+        self.retire(root, TOP_LEVEL);
+    }
+
+    fn visit(
+        &mut self,
+        table: HostPhysAddr,
+        level: u8,
+        range: GuestRange,
+        job: Job,
+    ) -> Result<(), Exhausted> {
+        let bytes = entry_bytes(level);
+        let mut at = range.start();
+        while at < range.end() {
+            let next = ((at | (bytes - 1)) + 1).min(range.end());
+            let place = Place { slot: slot(table, at, level), level, part: GuestRange::between(at, next) };
+            self.visit_entry(place, job)?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn visit_entry(&mut self, place: Place, job: Job) -> Result<(), Exhausted> {
+        let old = self.memory.read_u64(place.slot);
+        let is_whole = place.part.end() - place.part.start() == entry_bytes(place.level);
+        match job.target {
+            None if is_whole => self.replace(place, old, 0),
+            Some(attributes) if is_whole && place.level <= self.largest.level() => {
+                if old != 0 || job.around.is_some() {
+                    let page = HostPhysAddr::new(place.part.start());
+                    self.replace(place, old, F::leaf(page, size(place.level), attributes));
+                }
+            }
+            _ => return self.descend(place, old, job),
+        }
+        Ok(())
+    }
+
+    /// Writes an entry that stands for its whole block, and drops what was there.
+    fn replace(&mut self, place: Place, old: u64, new: u64) {
+        if old == new {
+            return;
+        }
+        self.memory.write_u64(place.slot, new);
+        match F::decode(old, place.level) {
+            Entry::Empty => {}
+            Entry::Leaf { attributes, .. } => self.is_stale |= !is_widened::<F>(attributes, new, place.level),
+            Entry::Table(table) => {
+                self.is_stale = true;
+                self.retire(table, place.level - 1);
+            }
+        }
+    }
+
+    /// Goes on in the table of the next level, made where it is missing and wanted.
+    fn descend(&mut self, place: Place, old: u64, job: Job) -> Result<(), Exhausted> {
+        let level = place.level - 1;
+        match F::decode(old, place.level) {
+            Entry::Table(table) => self.visit(table, level, place.part, job),
+            Entry::Leaf { attributes, .. } if job.target == Some(attributes) => Ok(()),
+            Entry::Leaf { attributes, .. } => match self.split(place, attributes) {
+                Ok(table) => self.visit(table, level, place.part, job),
+                // No frame to split with: a miss for the whole page is correct, if slower.
+                Err(Exhausted) => {
+                    self.replace(place, old, 0);
+                    self.descend(place, 0, job)
+                }
+            },
+            Entry::Empty => match job.around {
+                Some(around) => self.extend(place, job, around),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Replaces a page by a table of smaller ones that says the same.
+    fn split(&mut self, place: Place, attributes: Attributes) -> Result<HostPhysAddr, Exhausted> {
+        let table = self.make_table()?;
+        let job = Job { target: Some(attributes), around: Some(place.block()) };
+        self.visit(table, place.level - 1, place.block(), job)?;
+        self.memory.write_u64(place.slot, F::table(table));
+        Ok(table)
+    }
+
+    /// Fills an empty entry with a table for the part that is wanted.
+    fn extend(&mut self, place: Place, job: Job, around: GuestRange) -> Result<(), Exhausted> {
+        let table = self.make_table()?;
+        let level = place.level - 1;
+        let part = if self.is_page_level(place.part, level) {
+            let neighbours = around.intersection(place.block()).unwrap_or(place.part);
+            neighbours.blocks_inside(entry_bytes(level)).unwrap_or(place.part)
+        } else {
+            place.part
+        };
+        let result = self.visit(table, level, part, job);
+        // However far the filling came, what it wrote is true.
+        self.memory.write_u64(place.slot, F::table(table));
+        result
+    }
+
+    /// `part` is made of whole pages of tables of `level`.
+    fn is_page_level(&self, part: GuestRange, level: u8) -> bool {
+        let bytes = entry_bytes(level);
+        level <= self.largest.level()
+            && part.start().is_multiple_of(bytes)
+            && part.end().is_multiple_of(bytes)
+    }
+
+    fn make_table(&mut self) -> Result<HostPhysAddr, Exhausted> {
+        let table = self.frames.allocate(self.memory)?;
+        *self.tables += 1;
+        Ok(table)
+    }
+
+    /// Puts an unlinked table of `level`, and all under it, aside until processors have flushed.
+    fn retire(&mut self, table: HostPhysAddr, level: u8) {
+        if level > 1 {
+            for at in (0..ENTRIES as u64).map(|entry| entry * entry_bytes(level)) {
+                let entry = self.memory.read_u64(slot(table, at, level));
+                if let Entry::Table(child) = F::decode(entry, level) {
+                    self.retire(child, level - 1);
+                }
+            }
+        }
+        self.frames.retire(table);
+        *self.tables -= 1;
+    }
+}
+
+/// Where tables under `root` map `address`: the page, its size and attributes.
+pub(super) fn translate<F: TableFormat>(
+    memory: &impl PhysMemory,
+    root: HostPhysAddr,
+    address: u64,
+) -> Option<(HostPhysAddr, PageSize, Attributes)> {
+    let mut table = root;
+    for level in (1..=TOP_LEVEL).rev() {
+        match F::decode(memory.read_u64(slot(table, address, level)), level) {
+            Entry::Empty => return None,
+            Entry::Table(next) => table = next,
+            Entry::Leaf { page, attributes } => return Some((page, size(level), attributes)),
+        }
+    }
+    None
+}
+
+/// What the entry `new` allows, `old` did too or less: a processor that still holds `old` faults at worst, and
+/// that fault drops the stale translation.
+fn is_widened<F: TableFormat>(old: Attributes, new: u64, level: u8) -> bool {
+    match F::decode(new, level) {
+        Entry::Leaf { attributes, .. } => {
+            attributes.memory_type == old.memory_type && attributes.rights.contains(old.rights)
+        }
+        _ => false,
+    }
+}
+
+fn size(level: u8) -> PageSize {
+    match level {
+        1 => PageSize::Size4K,
+        2 => PageSize::Size2M,
+        _ => PageSize::Size1G,
+    }
+}
+
+fn slot(table: HostPhysAddr, address: u64, level: u8) -> HostPhysAddr {
+    HostPhysAddr::new(table.get() + 8 * index(address, level) as u64)
+}
+
+#[cfg(test)]
+#[path = "radix_tests.rs"]
+mod tests;

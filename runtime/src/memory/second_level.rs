@@ -1,0 +1,355 @@
+//! The guest's physical memory as its processors see it: policy, tables and frames together.
+//!
+//! [`SecondLevel`] lives in one static behind a lock; before [`SecondLevel::start`] it is all zero. What must
+//! happen outside the lock, it returns as a [`Flush`].
+
+use core::marker::PhantomData;
+
+use hw::PhysMemory;
+use platform::mtrr_map::Mtrrs;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::{Attributes, PageSize, Rights, TableFormat};
+
+use super::flush::Flush;
+use super::frame::{Exhausted, Frames};
+use super::policy::{Machine, Policy};
+use super::protect::Full;
+use super::radix::{Radix, translate};
+use super::range::{GuestRange, Unaligned};
+use super::views::{Roots, View};
+
+/// Frames that must be free at the start, so that a miss can always be served once tables were dropped.
+pub const RESERVE: usize = 64;
+
+/// Runs that one operation goes through before it takes the rest in one piece.
+const STEPS: usize = 256;
+
+/// What became of an access that the tables did not allow.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// The tables allow it now.
+    Filled,
+    /// Frames ran out and tables were dropped; after the flush the access faults again and is served.
+    Reclaimed(Flush),
+    /// The hypervisor's memory, or an address that tables do not reach.
+    Hidden,
+    /// Protections forbid it; the rights that there are.
+    Protected(Rights),
+}
+
+/// Why protections were not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtectError {
+    /// Not whole 4 KiB pages, or none.
+    Unaligned,
+    /// Part of the range is the hypervisor's memory.
+    HypervisorMemory,
+    /// Part of the range lies beyond what this processor's tables can map.
+    OutOfReach,
+    /// Rights that this processor's tables cannot say: writes without reads, or fetches alone on some.
+    Unsupported,
+    /// Too many ranges have rights of their own.
+    TooManyRanges,
+    /// Too many views are open.
+    TooManyViews,
+    /// The view is not open.
+    NoView,
+    /// No frame is free.
+    Exhausted,
+}
+
+/// The second level of address translation.
+#[derive(Debug)]
+pub struct SecondLevel<M, F> {
+    memory: M,
+    frames: Frames,
+    policy: Policy,
+    roots: Roots,
+    tables: usize,
+    format: PhantomData<F>,
+}
+
+impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
+    /// Nothing mapped, no frames; tables will lie in `memory`.
+    pub const fn new(memory: M) -> Self {
+        Self {
+            memory,
+            frames: Frames::new(),
+            policy: Policy::new(),
+            roots: Roots::new(),
+            tables: 0,
+            format: PhantomData,
+        }
+    }
+
+    /// Opens the shared view, with nothing mapped yet. The frames were added before.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`] where fewer than [`RESERVE`] frames are free.
+    pub fn start(&mut self, machine: &Machine) -> Result<(), Exhausted> {
+        if self.frames.available() < RESERVE {
+            return Err(Exhausted);
+        }
+        self.policy.start(machine);
+        let root = self.radix().make_root()?;
+        self.roots.insert(View::SHARED, root);
+        Ok(())
+    }
+
+    /// The hypervisor's frames.
+    pub const fn frames(&mut self) -> &mut Frames {
+        &mut self.frames
+    }
+
+    /// The policy.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Number of frames that are tables.
+    #[must_use]
+    pub const fn table_pages(&self) -> usize {
+        self.tables
+    }
+
+    /// Root table of `view`; `None` where it is not open.
+    #[must_use]
+    pub fn root(&self, view: View) -> Option<HostPhysAddr> {
+        self.roots.get(view)
+    }
+
+    /// What the tables of `view` map at `gpa` just now; a miss may be filled at any time.
+    #[must_use]
+    pub fn mapped(&self, view: View, gpa: GuestPhysAddr) -> Option<(HostPhysAddr, PageSize, Attributes)> {
+        translate::<F>(&self.memory, self.root(view)?, gpa.get())
+    }
+
+    /// Fills the shared view below `limit` ahead of any miss.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`]; misses fill the rest.
+    pub fn fill_below(&mut self, limit: GuestPhysAddr) -> Result<(), Exhausted> {
+        let Some(root) = self.root(View::SHARED) else { return Ok(()) };
+        let end = limit.page().get().min(self.policy.reach());
+        let mut at = 0;
+        for _ in 0..STEPS {
+            if at >= end {
+                break;
+            }
+            let run = self.policy.run_at(View::SHARED, at);
+            let part = GuestRange::between(at, run.range.end().min(end));
+            if let Some(attributes) = run.mapping() {
+                self.radix().fill(root, part, attributes, part)?;
+            }
+            at = part.end();
+        }
+        Ok(())
+    }
+
+    /// Serves an access at `gpa` that the tables of `view` did not allow.
+    pub fn violation(&mut self, view: View, gpa: GuestPhysAddr, access: Rights) -> Resolution {
+        let run = self.policy.run_at(view, gpa.get());
+        let (Some(attributes), Some(root)) = (run.attributes, self.root(view)) else {
+            return Resolution::Hidden;
+        };
+        if attributes.rights.is_empty() || !attributes.rights.contains(access) {
+            return Resolution::Protected(attributes.rights);
+        }
+        let page = run.largest_page(gpa.get(), self.policy.largest_page_size());
+        // Entries that are there agree with the policy, so a fill only adds, or joins small pages into a
+        // large one that says the same: nobody need flush. Tables that joining drops wait for the next flush.
+        match self.radix().fill(root, page, attributes, run.range) {
+            Ok(()) => Resolution::Filled,
+            Err(Exhausted) => Resolution::Reclaimed(self.drop_tables()),
+        }
+    }
+
+    /// Drops every table of every view, to have their frames back. The next accesses fill them again.
+    pub fn drop_tables(&mut self) -> Flush {
+        for index in 0..self.roots.len() {
+            let root = self.roots.at(index).1;
+            self.radix().clear(root);
+        }
+        // Even where nothing was dropped here, frames may wait from before.
+        Flush { retired: Some(self.frames.retired()) }
+    }
+
+    /// Takes back a flush that every processor has carried out.
+    pub fn flushed(&mut self, flush: Flush) {
+        // Tables dropped since are not covered; the flush that their drop asked for releases all.
+        if flush.retired == Some(self.frames.retired()) {
+            self.frames.release();
+        }
+    }
+
+    /// What the guest may do with the page at `gpa` in `view`; nothing with hypervisor memory.
+    #[must_use]
+    pub fn rights(&self, view: View, gpa: GuestPhysAddr) -> Rights {
+        self.policy.run_at(view, gpa.get()).attributes.map_or(Rights::empty(), |a| a.rights)
+    }
+
+    /// Sets what the guest may do with `range`: in the shared view, for all CPUs but where their own views say
+    /// otherwise; in another, for the CPU that runs on it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]; nothing changed then.
+    pub fn set_rights(
+        &mut self,
+        view: View,
+        range: GuestRange,
+        rights: Rights,
+    ) -> Result<Flush, ProtectError> {
+        if !self.policy.can_express(rights) {
+            return Err(ProtectError::Unsupported);
+        }
+        let is_default = view == View::SHARED && rights == Rights::all();
+        self.protect(view, range, (!is_default).then_some(rights))
+    }
+
+    /// Takes back what was set: in the shared view the range gets all rights, in another the shared view's.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]; nothing changed then.
+    pub fn reset_rights(&mut self, view: View, range: GuestRange) -> Result<Flush, ProtectError> {
+        self.protect(view, range, None)
+    }
+
+    /// Opens `view`, which then says what the shared view says; gives its root. An open view stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtectError::TooManyViews`] or [`ProtectError::Exhausted`].
+    pub fn open_view(&mut self, view: View) -> Result<HostPhysAddr, ProtectError> {
+        if let Some(root) = self.root(view) {
+            return Ok(root);
+        }
+        if self.roots.is_full() {
+            return Err(ProtectError::TooManyViews);
+        }
+        let root = self.radix().make_root()?;
+        self.roots.insert(view, root);
+        Ok(root)
+    }
+
+    /// Closes `view` and forgets its protections. No CPU runs on it any more; the shared view stays open.
+    pub fn close_view(&mut self, view: View) -> Flush {
+        if view == View::SHARED {
+            return Flush::NONE;
+        }
+        let Some(root) = self.roots.remove(view) else { return Flush::NONE };
+        self.policy.protections.clear(view);
+        self.radix().remove(root);
+        Flush { retired: Some(self.frames.retired()) }
+    }
+
+    /// Takes memory types from `mtrrs` from now on.
+    pub fn adopt_mtrrs(&mut self, mtrrs: &Mtrrs) -> Flush {
+        let changes = self.policy.mtrrs().changes(mtrrs);
+        self.policy.set_mtrrs(mtrrs);
+        let Some(changes) = changes else { return self.drop_tables() };
+        let everywhere = GuestRange::between(0, self.policy.reach());
+        let ranges = changes.iter().filter_map(|c| everywhere.intersection(GuestRange::between(c.0, c.1)));
+        let mut is_stale = false;
+        for range in ranges {
+            is_stale |= self.refresh(View::SHARED, range);
+        }
+        self.flush_if(is_stale)
+    }
+
+    fn protect(
+        &mut self,
+        view: View,
+        range: GuestRange,
+        rights: Option<Rights>,
+    ) -> Result<Flush, ProtectError> {
+        if range.end() > self.policy.reach() {
+            return Err(ProtectError::OutOfReach);
+        }
+        if self.policy.is_hidden(range) {
+            return Err(ProtectError::HypervisorMemory);
+        }
+        self.root(view).ok_or(ProtectError::NoView)?;
+        self.policy.protections.set(view, range, rights)?;
+        let is_stale = self.refresh(view, range);
+        Ok(self.flush_if(is_stale))
+    }
+
+    /// Makes the tables agree with the policy in `range`, in all views that follow `view`.
+    fn refresh(&mut self, view: View, range: GuestRange) -> bool {
+        let mut is_stale = false;
+        for index in 0..self.roots.len() {
+            let (open, root) = self.roots.at(index);
+            if view == View::SHARED || view == open {
+                is_stale |= self.refresh_view(open, root, range);
+            }
+        }
+        is_stale
+    }
+
+    fn refresh_view(&mut self, view: View, root: HostPhysAddr, range: GuestRange) -> bool {
+        // Out to the large pages that the ends may have become part of.
+        let mut at = self.policy.page_at(view, range.start()).range.start();
+        let end = self.policy.page_at(view, range.end() - 1).range.end();
+        let mut is_stale = false;
+        for _ in 0..STEPS {
+            if at >= end {
+                return is_stale;
+            }
+            let run = self.policy.run_at(view, at);
+            let part = GuestRange::between(at, run.range.end().min(end));
+            let mut radix = self.radix();
+            radix.update(root, part, run.mapping());
+            is_stale |= radix.is_stale;
+            at = part.end();
+        }
+        if at < end {
+            // Too many runs to go through: misses will ask again.
+            let mut radix = self.radix();
+            radix.update(root, GuestRange::between(at, end), None);
+            is_stale |= radix.is_stale;
+        }
+        is_stale
+    }
+
+    fn flush_if(&self, is_stale: bool) -> Flush {
+        Flush { retired: is_stale.then_some(self.frames.retired()) }
+    }
+
+    fn radix(&mut self) -> Radix<'_, M, F> {
+        Radix {
+            memory: &self.memory,
+            frames: &mut self.frames,
+            largest: self.policy.largest_page_size(),
+            tables: &mut self.tables,
+            is_stale: false,
+            format: PhantomData,
+        }
+    }
+}
+
+impl From<Unaligned> for ProtectError {
+    fn from(_: Unaligned) -> Self {
+        Self::Unaligned
+    }
+}
+
+impl From<Full> for ProtectError {
+    fn from(_: Full) -> Self {
+        Self::TooManyRanges
+    }
+}
+
+impl From<Exhausted> for ProtectError {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
+
+#[cfg(test)]
+#[path = "second_level_tests.rs"]
+mod tests;
