@@ -1,5 +1,8 @@
 //! A guest's processor as the rest of the hypervisor sees it, free of any vendor's words.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::event::Event;
 use x86::segment::{DescriptorTable, Segment, SegmentRegister};
@@ -37,6 +40,13 @@ registers! {
 }
 
 impl Registers {
+    /// ECX, as RDMSR, WRMSR and XSETBV use it.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half is ignored")]
+    pub const fn ecx(&self) -> u32 {
+        self.0[1] as u32
+    }
+
     /// EDX:EAX as one number, as RDMSR, WRMSR and XSETBV use it.
     #[must_use]
     pub const fn edx_eax(&self) -> u64 {
@@ -59,6 +69,15 @@ pub enum CodeSize {
     Bits32,
     /// 64-bit mode.
     Bits64,
+}
+
+/// Whether a guest's processor executes instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It does.
+    Active,
+    /// It waits for a start-up IPI, as after INIT.
+    WaitForSipi,
 }
 
 /// A guest's processor between a VM exit and the next VM entry.
@@ -89,12 +108,30 @@ pub trait Vcpu {
     fn set_cr0(&mut self, cr0: Cr0);
     /// CR3.
     fn cr3(&self) -> u64;
+    /// Sets CR3. Cached translations stay: see [`Vcpu::invalidate_translations`].
+    fn set_cr3(&mut self, cr3: u64);
     /// CR4 as the guest reads it.
     fn cr4(&self) -> Cr4;
     /// Sets CR4 as the guest reads it.
     fn set_cr4(&mut self, cr4: Cr4);
     /// IA32_EFER.
     fn efer(&self) -> Efer;
+    /// Sets IA32_EFER; LMA decides whether the guest goes on in IA-32e mode.
+    fn set_efer(&mut self, efer: Efer);
+    /// The four PDPTE registers that PAE paging uses.
+    fn pdptes(&self) -> [u64; 4];
+    /// Sets the PDPTE registers.
+    fn set_pdptes(&mut self, pdptes: [u64; 4]);
+    /// Drops this processor's cached translations of the guest's linear addresses, global ones too.
+    fn invalidate_translations(&mut self);
+    /// DR7.
+    fn dr7(&self) -> u64;
+    /// Sets DR7.
+    fn set_dr7(&mut self, dr7: u64);
+    /// Sets CR2 and DR0 to DR7 to their values after INIT.
+    fn reset_cr2_and_debug_registers(&mut self);
+    /// PKRU, where CR4.PKE is set.
+    fn pkru(&self) -> u32;
     /// Current privilege level.
     fn cpl(&self) -> u8;
     /// A segment register.
@@ -103,6 +140,20 @@ pub trait Vcpu {
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
     /// IDTR.
     fn idtr(&self) -> DescriptorTable;
+    /// Sets IDTR.
+    fn set_idtr(&mut self, idtr: DescriptorTable);
+    /// GDTR.
+    fn gdtr(&self) -> DescriptorTable;
+    /// Sets GDTR.
+    fn set_gdtr(&mut self, gdtr: DescriptorTable);
+    /// Sets whether the processor runs, or waits for a start-up IPI.
+    fn set_activity(&mut self, activity: Activity);
+    /// Ends blocking by STI and by MOV SS.
+    fn clear_interrupt_shadow(&mut self);
+    /// Begins or ends blocking by NMI.
+    fn set_nmi_blocking(&mut self, is_blocking: bool);
+    /// Says that the event whose delivery led to the exit has been delivered: it is not delivered again.
+    fn finish_delivery(&mut self);
     /// Length in bytes of the instruction that exited.
     fn instruction_length(&self) -> u64;
     /// Steps past the instruction that exited: RIP, blocking by STI and MOV SS, and single-step trap.

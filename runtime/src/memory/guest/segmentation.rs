@@ -1,0 +1,91 @@
+//! From segment and offset to a linear address (SDM, "Protected-Mode Memory Management", "Segmentation").
+
+use super::Intent;
+use crate::vcpu::{CodeSize, Vcpu};
+use x86::address::GuestLinearAddr;
+use x86::cr::{Cr0, Cr4, Rflags};
+use x86::event::{Event, Vector};
+use x86::segment::{AccessRights, Segment, SegmentRegister};
+
+/// Bit of a segment's type that says code.
+const CODE: u8 = 1 << 3;
+/// Bit of a data segment's type that says expand-down.
+const EXPAND_DOWN: u8 = 1 << 2;
+/// Bit of the type that says readable code, or writable data.
+const READABLE_OR_WRITABLE: u8 = 1 << 1;
+
+/// The linear address of `length` bytes at `offset` in a segment, of which each may be accessed.
+///
+/// # Errors
+///
+/// #GP(0), or #SS(0) for the stack segment, as the processor raises it: null selector, type, limit, or an
+/// address that is not canonical.
+pub fn linear<V: Vcpu + ?Sized>(
+    vcpu: &V,
+    register: SegmentRegister,
+    offset: u64,
+    length: u64,
+    intent: Intent,
+) -> Result<GuestLinearAddr, Event> {
+    let segment = vcpu.segment(register);
+    let fault = if register == SegmentRegister::Ss {
+        Event::Exception { vector: Vector::SS, error_code: Some(0) }
+    } else {
+        Event::GP0
+    };
+    let last = length.saturating_sub(1);
+    if vcpu.code_size() == CodeSize::Bits64 {
+        let has_base = matches!(register, SegmentRegister::Fs | SegmentRegister::Gs);
+        let address = offset.wrapping_add(if has_base { segment.base } else { 0 });
+        let is_whole = address.checked_add(last).is_some_and(|end| is_canonical(end, vcpu.cr4()));
+        return if is_whole && is_canonical(address, vcpu.cr4()) {
+            Ok(GuestLinearAddr::new(address))
+        } else {
+            Err(fault)
+        };
+    }
+    let has_types = vcpu.cr0().contains(Cr0::PE) && !vcpu.rflags().contains(Rflags::VM);
+    let end = offset.checked_add(last).ok_or(fault)?;
+    if has_types && !allows(&segment, intent) || !reaches(&segment, offset, end) {
+        return Err(fault);
+    }
+    Ok(GuestLinearAddr::new(segment.base.wrapping_add(offset) & 0xffff_ffff))
+}
+
+/// Whether the bits above the linear-address width repeat its highest bit (SDM, "Canonical Addressing").
+#[must_use]
+pub fn is_canonical(address: u64, cr4: Cr4) -> bool {
+    let unused_bits = if cr4.contains(Cr4::LA57) { 7 } else { 16 };
+    (address << unused_bits).cast_signed() >> unused_bits == address.cast_signed()
+}
+
+/// Whether an access crosses alignment where CPL 3 asked to be told (SDM, "Alignment Check Exception (#AC)").
+#[must_use]
+pub fn is_alignment_fault<V: Vcpu + ?Sized>(vcpu: &V, address: GuestLinearAddr, length: u64) -> bool {
+    !address.get().is_multiple_of(length)
+        && vcpu.cpl() == 3
+        && vcpu.cr0().contains(Cr0::AM)
+        && vcpu.rflags().contains(Rflags::AC)
+}
+
+fn allows(segment: &Segment, intent: Intent) -> bool {
+    let kind = segment.rights.kind();
+    if segment.rights.contains(AccessRights::UNUSABLE) {
+        return false;
+    }
+    let (is_code, has_right) = (kind & CODE != 0, kind & READABLE_OR_WRITABLE != 0);
+    match intent {
+        Intent::Read => !is_code || has_right,
+        Intent::Write => !is_code && has_right,
+        Intent::Fetch => is_code,
+    }
+}
+
+fn reaches(segment: &Segment, first: u64, last: u64) -> bool {
+    let limit = u64::from(segment.limit);
+    if segment.rights.kind() & (CODE | EXPAND_DOWN) != EXPAND_DOWN {
+        return last <= limit;
+    }
+    let top = if segment.rights.contains(AccessRights::DB) { 0xffff_ffff } else { 0xffff };
+    first > limit && last <= top
+}

@@ -1,0 +1,266 @@
+//! The walk of the guest's page tables (SDM, "Paging"): one loop for all modes.
+
+use super::paging::{A, D, Mode, P, Paging, U, W, XD};
+use super::segmentation::is_canonical;
+use super::{GuestMemory, Refused};
+use crate::vcpu::Vcpu;
+use x86::address::{GuestLinearAddr, GuestPhysAddr};
+use x86::cr::{Cr0, Cr4};
+use x86::event::Event;
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Data read.
+    Read,
+    /// Data write.
+    Write,
+    /// Instruction fetch.
+    Fetch,
+}
+
+/// On whose behalf an access is made (SDM, "Access Rights").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// An instruction at CPL 3.
+    User,
+    /// An instruction at CPL 0 to 2.
+    Supervisor,
+    /// The processor's own access to a system data structure, at any CPL.
+    Implicit,
+}
+
+impl Privilege {
+    /// What an instruction of `vcpu` has.
+    pub fn of<V: Vcpu + ?Sized>(vcpu: &V) -> Self {
+        if vcpu.cpl() == 3 { Self::User } else { Self::Supervisor }
+    }
+}
+
+/// An access to be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What it does.
+    pub intent: Intent,
+    /// On whose behalf.
+    pub privilege: Privilege,
+}
+
+/// Error code of #PF (SDM, "Interrupt 14 - Page-Fault Exception (#PF)").
+mod error_code {
+    pub(super) const PRESENT: u32 = 1 << 0;
+    pub(super) const WRITE: u32 = 1 << 1;
+    pub(super) const USER: u32 = 1 << 2;
+    pub(super) const RESERVED: u32 = 1 << 3;
+    pub(super) const FETCH: u32 = 1 << 4;
+    pub(super) const PROTECTION_KEY: u32 = 1 << 5;
+}
+
+/// Walks that another processor may spoil by changing an entry before the guest takes a fault instead.
+const ATTEMPTS: usize = 64;
+
+/// The guest-physical address behind `address`; sets accessed and dirty flags as the processor does.
+///
+/// # Errors
+///
+/// #PF as the processor raises it; #GP(0) for an address that is not canonical, and where the tables are not
+/// in the guest's memory.
+pub(super) fn translate<M: GuestMemory + ?Sized>(
+    memory: &M,
+    paging: &Paging,
+    address: GuestLinearAddr,
+    access: Access,
+) -> Result<GuestPhysAddr, Event> {
+    let address = match paging.mode {
+        Mode::Long { .. } if !is_canonical(address.get(), paging.cr4) => return Err(Event::GP0),
+        Mode::Long { .. } => address.get(),
+        _ => address.get() & 0xffff_ffff,
+    };
+    if paging.mode == Mode::Off {
+        return Ok(GuestPhysAddr::new(address));
+    }
+    for _ in 0..ATTEMPTS {
+        let walk = Walk { memory, paging, address, access };
+        let path = walk.descend()?;
+        walk.check(&path)?;
+        if walk.mark(&path)? {
+            return Ok(path.target(paging, address));
+        }
+    }
+    // Only a guest that rewrites the entry without pause gets here; a fault on a changed entry is allowed.
+    Err(Walk { memory, paging, address, access }.fault(0))
+}
+
+/// The entries that a walk used, the last of them a leaf.
+#[derive(Default)]
+struct Path {
+    entries: [(GuestPhysAddr, u64); 5],
+    length: usize,
+    level: u8,
+}
+
+impl Path {
+    fn used(&self) -> &[(GuestPhysAddr, u64)] {
+        &self.entries[..self.length]
+    }
+
+    fn leaf(&self) -> u64 {
+        self.used().last().map_or(0, |&(_, entry)| entry)
+    }
+
+    fn all_have(&self, flag: u64) -> bool {
+        self.used().iter().all(|(_, entry)| entry & flag != 0)
+    }
+
+    fn target(&self, paging: &Paging, address: u64) -> GuestPhysAddr {
+        let offset = address & ((1 << paging.index_shift(self.level)) - 1);
+        GuestPhysAddr::new(paging.address(self.leaf(), self.level) | offset)
+    }
+}
+
+struct Walk<'a, M: ?Sized> {
+    memory: &'a M,
+    paging: &'a Paging,
+    address: u64,
+    access: Access,
+}
+
+impl<M: GuestMemory + ?Sized> Walk<'_, M> {
+    /// Follows the tables down to the leaf.
+    fn descend(&self) -> Result<Path, Event> {
+        let (mut table, top) = self.root()?;
+        let mut path = Path::default();
+        for level in (1..=top).rev() {
+            let at = self.entry_address(table, level);
+            let entry = self.read_entry(at)?;
+            if entry & P == 0 {
+                return Err(self.fault(0));
+            }
+            if entry & self.paging.reserved(entry, level) != 0 {
+                return Err(self.fault(error_code::PRESENT | error_code::RESERVED));
+            }
+            path.entries[path.length] = (at, entry);
+            path.length += 1;
+            path.level = level;
+            if self.paging.is_leaf(entry, level) {
+                break;
+            }
+            table = self.paging.address(entry, level);
+        }
+        Ok(path)
+    }
+
+    /// Address and level of the first table.
+    fn root(&self) -> Result<(u64, u8), Event> {
+        match self.paging.mode {
+            Mode::Off | Mode::Bits32 => Ok((self.paging.cr3 & 0xffff_f000, 2)),
+            Mode::Long { levels } => Ok((self.paging.cr3 & 0xf_ffff_ffff_f000, levels)),
+            Mode::Pae => {
+                let pdpte = self.paging.pdptes[(self.address >> 30 & 3) as usize];
+                if pdpte & P == 0 { Err(self.fault(0)) } else { Ok((pdpte & 0xf_ffff_ffff_f000, 2)) }
+            }
+        }
+    }
+
+    fn entry_address(&self, table: u64, level: u8) -> GuestPhysAddr {
+        let index = self.address >> self.paging.index_shift(level);
+        let offset = if self.is_32bit() { (index & 0x3ff) * 4 } else { (index & 0x1ff) * 8 };
+        GuestPhysAddr::new(table + offset)
+    }
+
+    fn read_entry(&self, at: GuestPhysAddr) -> Result<u64, Refused> {
+        let mut bytes = [0; 8];
+        let width = if self.is_32bit() { 4 } else { 8 };
+        self.memory.read(at, &mut bytes[..width])?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn is_32bit(&self) -> bool {
+        self.paging.mode == Mode::Bits32
+    }
+
+    /// Checks access rights (SDM, "Determination of Access Rights").
+    fn check(&self, path: &Path) -> Result<(), Event> {
+        let Access { intent, privilege } = self.access;
+        let is_user_page = path.all_have(U);
+        let is_user = privilege == Privilege::User;
+        let writes_ignore_protection = !is_user && !self.paging.cr0.contains(Cr0::WP);
+        let is_execute_disabled =
+            self.paging.has_execute_disable() && path.used().iter().any(|(_, entry)| entry & XD != 0);
+        let is_kept_from_supervisor = !is_user && is_user_page && self.keeps_from_supervisor();
+        let is_denied = is_user && !is_user_page
+            || is_kept_from_supervisor
+            || intent == Intent::Write && !path.all_have(W) && !writes_ignore_protection
+            || intent == Intent::Fetch && is_execute_disabled;
+        let is_key_denied = is_user_page && self.is_key_denied(path.leaf(), writes_ignore_protection);
+        match (is_denied, is_key_denied) {
+            (false, false) => Ok(()),
+            (_, false) => Err(self.fault(error_code::PRESENT)),
+            (_, true) => Err(self.fault(error_code::PRESENT | error_code::PROTECTION_KEY)),
+        }
+    }
+
+    /// SMEP and SMAP: whether a supervisor's access to a user page is a fault.
+    fn keeps_from_supervisor(&self) -> bool {
+        let Access { intent, privilege } = self.access;
+        if intent == Intent::Fetch {
+            return self.paging.cr4.contains(Cr4::SMEP);
+        }
+        let is_excused = privilege == Privilege::Supervisor && self.paging.is_alignment_check_set;
+        self.paging.cr4.contains(Cr4::SMAP) && !is_excused
+    }
+
+    /// Whether PKRU forbids a data access to the user page of `leaf` (SDM, "Protection Keys").
+    fn is_key_denied(&self, leaf: u64, writes_ignore_protection: bool) -> bool {
+        let is_long = matches!(self.paging.mode, Mode::Long { .. });
+        if !is_long || !self.paging.cr4.contains(Cr4::PKE) || self.access.intent == Intent::Fetch {
+            return false;
+        }
+        let rights = self.paging.pkru >> (2 * (leaf >> 59 & 0xf));
+        rights & 1 != 0 || rights & 2 != 0 && self.access.intent == Intent::Write && !writes_ignore_protection
+    }
+
+    /// Sets accessed flags, and the leaf's dirty flag for a write; false where an entry has changed since.
+    fn mark(&self, path: &Path) -> Result<bool, Event> {
+        for (position, &(at, entry)) in path.used().iter().enumerate() {
+            let is_leaf = position + 1 == path.length;
+            let dirty = if is_leaf && self.access.intent == Intent::Write { D } else { 0 };
+            let marked = entry | A | dirty;
+            if marked != entry && !self.exchange(at, entry, marked)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn exchange(&self, at: GuestPhysAddr, entry: u64, marked: u64) -> Result<bool, Refused> {
+        if !self.is_32bit() {
+            return self.memory.compare_exchange(at, entry, marked);
+        }
+        // The exchange is of 64 bits: the neighbour entry is kept as it was read just before.
+        let pair = GuestPhysAddr::new(at.get() & !7);
+        let shift = (at.get() & 4) * 8;
+        let mut bytes = [0; 8];
+        self.memory.read(pair, &mut bytes)?;
+        let neighbour = u64::from_le_bytes(bytes) & !(0xffff_ffff << shift);
+        self.memory.compare_exchange(pair, neighbour | entry << shift, neighbour | marked << shift)
+    }
+
+    /// #PF with `cause` and the facts of the access.
+    fn fault(&self, cause: u32) -> Event {
+        let Access { intent, privilege } = self.access;
+        let mut error_code = cause;
+        if intent == Intent::Write {
+            error_code |= error_code::WRITE;
+        }
+        if privilege == Privilege::User {
+            error_code |= error_code::USER;
+        }
+        if intent == Intent::Fetch
+            && (self.paging.cr4.contains(Cr4::SMEP) || self.paging.has_execute_disable())
+        {
+            error_code |= error_code::FETCH;
+        }
+        Event::PageFault { address: self.address, error_code }
+    }
+}
