@@ -39,6 +39,8 @@ msrs! {
     IA32_SYSENTER_ESP = 0x175;
     /// SYSENTER instruction pointer.
     IA32_SYSENTER_EIP = 0x176;
+    /// Miscellaneous processor features.
+    IA32_MISC_ENABLE = 0x1a0;
     /// Debug control.
     IA32_DEBUGCTL = 0x1d9;
     /// First variable-range MTRR base.
@@ -57,6 +59,8 @@ msrs! {
     IA32_PAT = 0x277;
     /// MTRR default type and enables.
     IA32_MTRR_DEF_TYPE = 0x2ff;
+    /// Precise event-based sampling.
+    IA32_PEBS_ENABLE = 0x3f1;
     /// First VMX capability MSR.
     IA32_VMX_BASIC = 0x480;
     /// Pin-based controls.
@@ -105,6 +109,8 @@ msrs! {
     X2APIC_ICR = 0x830;
     /// Extended supervisor states.
     IA32_XSS = 0xda0;
+    /// Physical address of the table that the hardware feedback interface writes.
+    IA32_HW_FEEDBACK_PTR = 0x17d0;
     /// Extended features.
     IA32_EFER = 0xc000_0080;
     /// SYSCALL selectors.

@@ -1,0 +1,400 @@
+//! CPUID: the processor's own answer, with a policy laid over it.
+//!
+//! The guest sees the real processor. Hidden is only what would break isolation or what the hypervisor
+//! keeps for itself:
+//!
+//! - VMX, until nesting can give it to the guest, and SMX, whose GETSEC would launch over us;
+//! - processor trace and the debug store (PEBS): both write records to memory that the guest names, and
+//!   PEBS would do so with the hypervisor's own address space current;
+//! - instructions whose enabling control this processor's virtualization lacks, and event delivery by
+//!   FRED, which needs state that is not switched.
+//!
+//! Bits that mirror a CR4 bit follow the guest's CR4. SGX and its launch control stay as the hardware has
+//! them: an enclave's accesses go through the second-level tables like any other, so it reaches nothing that
+//! its guest could not. The leaves at 0x40000000 name this hypervisor only where the hardware reports none:
+//! a guest that found an outer hypervisor must keep finding that one's interface.
+
+use super::Action;
+use crate::hypapp::Hypapp;
+use crate::vcpu::Vcpu;
+use bitflags::bitflags;
+use hw::Cpuid;
+use x86::cpuid::CpuidResult;
+use x86::cr::Cr4;
+
+/// Leaf and answer by which software counts the hypervisors of our kind beneath it: "XMHF".
+pub const MARKER: u32 = u32::from_le_bytes(*b"XMHF");
+
+bitflags! {
+    /// Instructions that raise #UD in a guest unless a control enables them.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Instructions: u32 {
+        /// RDTSCP and RDPID.
+        const RDTSCP = 1 << 0;
+        /// INVPCID.
+        const INVPCID = 1 << 1;
+        /// XSAVES and XRSTORS.
+        const XSAVES = 1 << 2;
+        /// UMONITOR, UMWAIT and TPAUSE.
+        const WAITPKG = 1 << 3;
+        /// PCONFIG.
+        const PCONFIG = 1 << 4;
+    }
+}
+
+/// What the guest's CPUID shows beyond, or short of, the hardware's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuidPolicy {
+    /// Show VMX.
+    pub nested: bool,
+    /// Set the hypervisor-present bit even where the hardware does not.
+    pub hypervisor_bit: bool,
+    /// Instructions that the guest cannot be given.
+    pub without: Instructions,
+}
+
+/// Answers CPUID: the hypapp first, then the policy.
+pub fn handle<V: Vcpu>(
+    vcpu: &mut V,
+    hypapp: &dyn Hypapp,
+    policy: &CpuidPolicy,
+    cpuid: &impl Cpuid,
+) -> Action {
+    let (leaf, subleaf) = (low(vcpu.registers().rax()), low(vcpu.registers().rcx()));
+    let result = match hypapp.cpuid(vcpu, leaf, subleaf) {
+        Some(result) => result,
+        None => answer(vcpu, policy, cpuid, leaf, subleaf),
+    };
+    let registers = vcpu.registers_mut();
+    registers.set_rax(result.eax.into());
+    registers.set_rbx(result.ebx.into());
+    registers.set_rcx(result.ecx.into());
+    registers.set_rdx(result.edx.into());
+    Action::Advance
+}
+
+/// The policy's answer.
+fn answer<V: Vcpu>(
+    vcpu: &V,
+    policy: &CpuidPolicy,
+    cpuid: &impl Cpuid,
+    leaf: u32,
+    subleaf: u32,
+) -> CpuidResult {
+    let hardware = cpuid.cpuid(leaf, subleaf);
+    match leaf {
+        1 => features(hardware, policy, vcpu.cr4()),
+        7 => extended_features(hardware, policy, subleaf, vcpu.cr4()),
+        0xd if subleaf == 1 => {
+            without(hardware, policy, Instructions::XSAVES, |result| result.eax &= !xsave::XSAVES)
+        }
+        0x14 => CpuidResult::default(),
+        0x19 => {
+            CpuidResult { ebx: mirror(hardware.ebx, key_locker::AESKLE, vcpu.cr4(), Cr4::KL), ..hardware }
+        }
+        0x4000_0000 | 0x4000_0001 if !has_outer_hypervisor(cpuid) => signature(leaf),
+        0x8000_0001 => {
+            without(hardware, policy, Instructions::RDTSCP, |result| result.edx &= !amd_features::RDTSCP)
+        }
+        MARKER => markers(hardware),
+        _ => hardware,
+    }
+}
+
+/// Leaf 1 (SDM, "CPUID-CPU Identification", feature information).
+mod feature {
+    pub(super) const ECX_DTES64: u32 = 1 << 2;
+    pub(super) const ECX_DS_CPL: u32 = 1 << 4;
+    pub(super) const ECX_VMX: u32 = 1 << 5;
+    pub(super) const ECX_SMX: u32 = 1 << 6;
+    pub(super) const ECX_OSXSAVE: u32 = 1 << 27;
+    pub(super) const ECX_HYPERVISOR: u32 = 1 << 31;
+    pub(super) const EDX_DS: u32 = 1 << 21;
+}
+
+fn features(mut result: CpuidResult, policy: &CpuidPolicy, cr4: Cr4) -> CpuidResult {
+    use feature::{ECX_DS_CPL, ECX_DTES64, ECX_HYPERVISOR, ECX_OSXSAVE, ECX_SMX, ECX_VMX, EDX_DS};
+    result.ecx &= !(ECX_SMX | ECX_DTES64 | ECX_DS_CPL);
+    result.edx &= !EDX_DS;
+    if !policy.nested {
+        result.ecx &= !ECX_VMX;
+    }
+    if policy.hypervisor_bit {
+        result.ecx |= ECX_HYPERVISOR;
+    }
+    result.ecx = mirror(result.ecx, ECX_OSXSAVE, cr4, Cr4::OSXSAVE);
+    result
+}
+
+/// Leaf 7 (SDM, "CPUID-CPU Identification", structured extended feature flags).
+mod extended_feature {
+    pub(super) const EBX_INVPCID: u32 = 1 << 10;
+    pub(super) const EBX_PROCESSOR_TRACE: u32 = 1 << 25;
+    pub(super) const ECX_OSPKE: u32 = 1 << 4;
+    pub(super) const ECX_WAITPKG: u32 = 1 << 5;
+    pub(super) const ECX_RDPID: u32 = 1 << 22;
+    pub(super) const EDX_PCONFIG: u32 = 1 << 18;
+    /// In subleaf 1.
+    pub(super) const EAX_FRED: u32 = 1 << 17;
+}
+
+fn extended_features(mut result: CpuidResult, policy: &CpuidPolicy, subleaf: u32, cr4: Cr4) -> CpuidResult {
+    use extended_feature as bit;
+    match subleaf {
+        0 => {}
+        1 => {
+            result.eax &= !bit::EAX_FRED;
+            return result;
+        }
+        _ => return result,
+    }
+    result.ebx &= !bit::EBX_PROCESSOR_TRACE;
+    result.ecx = mirror(result.ecx, bit::ECX_OSPKE, cr4, Cr4::PKE);
+    result = without(result, policy, Instructions::RDTSCP, |result| result.ecx &= !bit::ECX_RDPID);
+    result = without(result, policy, Instructions::INVPCID, |result| result.ebx &= !bit::EBX_INVPCID);
+    result = without(result, policy, Instructions::WAITPKG, |result| result.ecx &= !bit::ECX_WAITPKG);
+    without(result, policy, Instructions::PCONFIG, |result| result.edx &= !bit::EDX_PCONFIG)
+}
+
+/// Leaf 0DH, subleaf 1.
+mod xsave {
+    pub(super) const XSAVES: u32 = 1 << 3;
+}
+
+/// Leaf 19H.
+mod key_locker {
+    pub(super) const AESKLE: u32 = 1 << 0;
+}
+
+/// Leaf 8000_0001H.
+mod amd_features {
+    pub(super) const RDTSCP: u32 = 1 << 27;
+}
+
+/// Clears a feature bit where the policy says that the guest cannot have the instruction.
+fn without(
+    mut result: CpuidResult,
+    policy: &CpuidPolicy,
+    instruction: Instructions,
+    clear: impl FnOnce(&mut CpuidResult),
+) -> CpuidResult {
+    if policy.without.contains(instruction) {
+        clear(&mut result);
+    }
+    result
+}
+
+/// Makes `bit` of `register` follow a CR4 bit of the guest; the hardware's shows the hypervisor's CR4.
+fn mirror(register: u32, bit: u32, cr4: Cr4, enable: Cr4) -> u32 {
+    if cr4.contains(enable) { register | bit } else { register & !bit }
+}
+
+fn has_outer_hypervisor(cpuid: &impl Cpuid) -> bool {
+    cpuid.cpuid(1, 0).ecx & feature::ECX_HYPERVISOR != 0
+}
+
+/// Version in leaf 0x40000001: major, minor and patch, a byte each.
+const VERSION: u32 = number(env!("CARGO_PKG_VERSION_MAJOR")) << 16
+    | number(env!("CARGO_PKG_VERSION_MINOR")) << 8
+    | number(env!("CARGO_PKG_VERSION_PATCH"));
+
+/// The hypervisor's leaves: "XMHF" three times and the highest leaf, then the version.
+fn signature(leaf: u32) -> CpuidResult {
+    match leaf {
+        0x4000_0000 => CpuidResult { eax: 0x4000_0001, ebx: MARKER, ecx: MARKER, edx: MARKER },
+        _ => CpuidResult { eax: VERSION, ..CpuidResult::default() },
+    }
+}
+
+/// Adds this hypervisor's marker behind those of the hypervisors beneath it.
+fn markers(beneath: CpuidResult) -> CpuidResult {
+    match beneath {
+        CpuidResult { eax: MARKER, ebx: MARKER, ecx: MARKER, .. } => CpuidResult { edx: MARKER, ..beneath },
+        CpuidResult { eax: MARKER, ebx: MARKER, .. } => CpuidResult { ecx: MARKER, ..beneath },
+        CpuidResult { eax: MARKER, .. } => CpuidResult { ebx: MARKER, ..beneath },
+        // Bare hardware answers a leaf beyond its last with data of another.
+        _ => CpuidResult { eax: MARKER, ..CpuidResult::default() },
+    }
+}
+
+/// The number that decimal digits spell.
+const fn number(digits: &str) -> u32 {
+    let (bytes, mut value, mut at) = (digits.as_bytes(), 0, 0);
+    while at < bytes.len() {
+        value = value * 10 + (bytes[at] - b'0') as u32;
+        at += 1;
+    }
+    value
+}
+
+/// The lower half of a register, all that CPUID looks at.
+#[expect(clippy::cast_possible_truncation, reason = "the upper half is ignored")]
+fn low(register: u64) -> u32 {
+    register as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vcpu::fake::FakeVcpu;
+    use core::cell::RefCell;
+
+    /// Leaves that the hardware answers; all bits of any other are set.
+    struct Hardware {
+        leaves: Vec<((u32, u32), CpuidResult)>,
+        asked: RefCell<Vec<u32>>,
+    }
+
+    const ONES: CpuidResult = CpuidResult { eax: !0, ebx: !0, ecx: !0, edx: !0 };
+
+    impl Hardware {
+        fn all_ones() -> Self {
+            Self { leaves: Vec::new(), asked: RefCell::default() }
+        }
+
+        fn with(mut self, leaf: u32, result: CpuidResult) -> Self {
+            self.leaves.push(((leaf, 0), result));
+            self
+        }
+
+        fn without_hypervisor() -> Self {
+            Self::all_ones().with(1, CpuidResult { ecx: !(1 << 31), ..ONES })
+        }
+    }
+
+    impl Cpuid for Hardware {
+        fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+            self.asked.borrow_mut().push(leaf);
+            self.leaves.iter().find(|(key, _)| *key == (leaf, subleaf)).map_or(ONES, |(_, result)| *result)
+        }
+    }
+
+    struct Silent;
+    impl Hypapp for Silent {}
+
+    struct Answering;
+    impl Hypapp for Answering {
+        fn cpuid(&self, _vcpu: &mut dyn Vcpu, leaf: u32, subleaf: u32) -> Option<CpuidResult> {
+            (leaf == 1).then_some(CpuidResult { eax: subleaf, ..CpuidResult::default() })
+        }
+    }
+
+    fn ask_as(mut vcpu: FakeVcpu, policy: CpuidPolicy, hardware: &Hardware, leaf: u32) -> CpuidResult {
+        vcpu.registers.set_rax(0xdead_beef_0000_0000 | u64::from(leaf));
+        vcpu.registers.set_rcx(0xdead_beef_0000_0000);
+        assert_eq!(handle(&mut vcpu, &Silent, &policy, hardware), Action::Advance);
+        let register = |value: u64| u32::try_from(value).unwrap();
+        CpuidResult {
+            eax: register(vcpu.registers.rax()),
+            ebx: register(vcpu.registers.rbx()),
+            ecx: register(vcpu.registers.rcx()),
+            edx: register(vcpu.registers.rdx()),
+        }
+    }
+
+    fn ask(policy: CpuidPolicy, hardware: &Hardware, leaf: u32) -> CpuidResult {
+        ask_as(FakeVcpu::long_mode(), policy, hardware, leaf)
+    }
+
+    #[test]
+    fn an_ordinary_leaf_is_the_hardwares_and_asked_once() {
+        let result = CpuidResult { eax: 1, ebx: 2, ecx: 3, edx: 4 };
+        let hardware = Hardware::all_ones().with(0, result);
+        assert_eq!(ask(CpuidPolicy::default(), &hardware, 0), result);
+        assert_eq!(*hardware.asked.borrow(), [0]);
+    }
+
+    #[test]
+    fn leaf_1_hides_vmx_smx_and_the_debug_store_only() {
+        let result = ask(CpuidPolicy::default(), &Hardware::all_ones(), 1);
+        let hidden = 1 << 5 | 1 << 6 | 1 << 2 | 1 << 4 | 1 << 27;
+        assert_eq!(result, CpuidResult { ecx: !hidden, edx: !(1 << 21), ..ONES });
+    }
+
+    #[test]
+    fn nesting_shows_vmx_but_never_smx() {
+        let policy = CpuidPolicy { nested: true, ..CpuidPolicy::default() };
+        assert_eq!(ask(policy, &Hardware::all_ones(), 1).ecx >> 5 & 3, 1);
+    }
+
+    #[test]
+    fn the_hypervisor_bit_is_the_hardwares_unless_asked_for() {
+        let bit = |policy, hardware: &Hardware| ask(policy, hardware, 1).ecx >> 31;
+        let asked = CpuidPolicy { hypervisor_bit: true, ..CpuidPolicy::default() };
+        assert_eq!(bit(CpuidPolicy::default(), &Hardware::all_ones()), 1);
+        assert_eq!(bit(CpuidPolicy::default(), &Hardware::without_hypervisor()), 0);
+        assert_eq!(bit(asked, &Hardware::without_hypervisor()), 1);
+    }
+
+    #[test]
+    fn enable_bits_follow_the_guests_cr4_both_ways() {
+        let zeros = |leaf| Hardware::all_ones().with(leaf, CpuidResult::default());
+        for (leaf, enable, read) in [
+            (1, Cr4::OSXSAVE, (|result| result.ecx >> 27 & 1) as fn(CpuidResult) -> u32),
+            (7, Cr4::PKE, |result| result.ecx >> 4 & 1),
+            (0x19, Cr4::KL, |result| result.ebx & 1),
+        ] {
+            let off = FakeVcpu::long_mode();
+            let on = FakeVcpu { cr4: off.cr4 | enable, ..off.clone() };
+            assert_eq!(read(ask_as(off, CpuidPolicy::default(), &Hardware::all_ones(), leaf)), 0);
+            assert_eq!(read(ask_as(on, CpuidPolicy::default(), &zeros(leaf), leaf)), 1);
+        }
+    }
+
+    #[test]
+    fn processor_trace_is_gone_and_sgx_stays() {
+        let result = ask(CpuidPolicy::default(), &Hardware::all_ones(), 7);
+        assert_eq!((result.ebx >> 25 & 1, result.ebx >> 2 & 1, result.ecx >> 30 & 1), (0, 1, 1));
+        assert_eq!(ask(CpuidPolicy::default(), &Hardware::all_ones(), 0x14), CpuidResult::default());
+    }
+
+    #[test]
+    fn instructions_without_their_control_are_hidden() {
+        let policy = CpuidPolicy { without: Instructions::all(), ..CpuidPolicy::default() };
+        let result = ask(policy, &Hardware::all_ones(), 7);
+        assert_eq!(result.ebx, !(1 << 10 | 1 << 25));
+        assert_eq!(result.ecx, !(1 << 4 | 1 << 5 | 1 << 22));
+        assert_eq!(result.edx, !(1 << 18));
+        assert_eq!(ask(policy, &Hardware::all_ones(), 0x8000_0001).edx, !(1 << 27));
+    }
+
+    #[test]
+    fn the_signature_stands_where_the_hardware_reports_no_hypervisor() {
+        let hardware = Hardware::without_hypervisor();
+        let result = ask(CpuidPolicy::default(), &hardware, 0x4000_0000);
+        let text = [result.ebx, result.ecx, result.edx].map(u32::to_le_bytes).concat();
+        assert_eq!((result.eax, text.as_slice()), (0x4000_0001, b"XMHFXMHFXMHF".as_slice()));
+        assert_eq!(ask(CpuidPolicy::default(), &hardware, 0x4000_0001).eax, VERSION);
+        assert_eq!(ask(CpuidPolicy::default(), &Hardware::all_ones(), 0x4000_0000), ONES);
+    }
+
+    #[test]
+    fn the_marker_climbs_a_stack_of_hypervisors() {
+        let mut beneath = ONES;
+        let mut counts = Vec::new();
+        for _ in 0..5 {
+            beneath = ask(CpuidPolicy::default(), &Hardware::all_ones().with(MARKER, beneath), MARKER);
+            let registers = [beneath.eax, beneath.ebx, beneath.ecx, beneath.edx];
+            counts.push(registers.iter().take_while(|&&register| register == MARKER).count());
+            assert!(registers.iter().all(|&register| register == MARKER || register == 0));
+        }
+        assert_eq!(counts, [1, 2, 3, 4, 4]);
+        assert_eq!(MARKER, 0x4648_4d58);
+    }
+
+    #[test]
+    fn the_hypapp_answers_first() {
+        let mut vcpu = FakeVcpu::long_mode();
+        vcpu.registers.set_rax(1);
+        vcpu.registers.set_rcx(7);
+        let hardware = Hardware::all_ones();
+        handle(&mut vcpu, &Answering, &CpuidPolicy::default(), &hardware);
+        assert_eq!((vcpu.registers.rax(), vcpu.registers.rdx()), (7, 0));
+        assert!(hardware.asked.borrow().is_empty());
+    }
+
+    #[test]
+    fn version_digits_are_read() {
+        assert_eq!((number("0"), number("10"), number("207")), (0, 10, 207));
+    }
+}

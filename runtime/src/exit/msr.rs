@@ -1,0 +1,316 @@
+//! RDMSR and WRMSR of the registers that are intercepted.
+//!
+//! The guest owns its processors, so an MSR passes without an exit unless it would break the hypervisor or
+//! shows what the hypervisor hides. Registers outside the ranges of the bitmap always exit; they are tried on
+//! the hardware, and a fault there is the guest's #GP(0). MTRRs are the business of [`super::mtrr`].
+
+use super::Action;
+use crate::vcpu::Vcpu;
+use hw::{GeneralProtection, Msrs};
+use platform::handoff::PhysRange;
+use x86::event::Event;
+use x86::msr::Msr;
+
+/// What reading and writing MSRs depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrPolicy {
+    /// The guest may use VMX; its capability MSRs are then answered before they come here.
+    pub nested: bool,
+    /// The hypervisor's memory.
+    pub region: PhysRange,
+    /// Width of physical addresses in bits.
+    pub physical_address_bits: u8,
+    /// The local APIC has an x2APIC mode.
+    pub has_x2apic: bool,
+}
+
+/// A range of MSRs that must exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intercept {
+    /// Which.
+    pub msr: Msr,
+    /// RDMSR exits.
+    pub read: bool,
+    /// WRMSR exits.
+    pub write: bool,
+}
+
+/// The MSRs that must exit, MTRRs excepted, for the MSR bitmap.
+pub fn intercepted() -> impl Iterator<Item = Intercept> {
+    INTERCEPTED.iter().flat_map(|&(first, last, read, write)| {
+        (first.0..=last.0).map(move |number| Intercept { msr: Msr(number), read, write })
+    })
+}
+
+/// First and last, read, write.
+const INTERCEPTED: [(Msr, Msr, bool, bool); 8] = [
+    (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, false, true),
+    (Msr::IA32_FEATURE_CONTROL, Msr::IA32_FEATURE_CONTROL, true, true),
+    (Msr::IA32_BIOS_UPDT_TRIG, Msr::IA32_BIOS_UPDT_TRIG, false, true),
+    (Msr::IA32_MISC_ENABLE, Msr::IA32_MISC_ENABLE, false, true),
+    (Msr::IA32_PEBS_ENABLE, Msr::IA32_PEBS_ENABLE, false, true),
+    (Msr::IA32_VMX_BASIC, Msr::IA32_VMX_LAST, true, true),
+    (Msr::IA32_RTIT_FIRST, Msr::IA32_RTIT_LAST, true, true),
+    (Msr::IA32_HW_FEEDBACK_PTR, Msr::IA32_HW_FEEDBACK_PTR, false, true),
+];
+
+/// RDMSR: the value goes to EDX:EAX.
+pub fn read<V: Vcpu + ?Sized>(vcpu: &mut V, msr: Msr, policy: &MsrPolicy, msrs: &impl Msrs) -> Action {
+    let value = match treatment(msr) {
+        Treatment::Absent | Treatment::Switched => Err(GeneralProtection),
+        Treatment::FeatureControl => msrs.read(msr).map(|value| feature_control(value, policy)),
+        _ => msrs.read(msr),
+    };
+    match value {
+        Ok(value) => {
+            vcpu.registers_mut().set_edx_eax(value);
+            Action::Advance
+        }
+        Err(GeneralProtection) => Action::Inject(Event::GP0),
+    }
+}
+
+/// WRMSR of `value`.
+pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> Action {
+    let is_allowed = match treatment(msr) {
+        Treatment::Absent | Treatment::Switched | Treatment::FeatureControl => false,
+        // The update is not loaded: the revision stays as it was, which is how a guest sees a failure.
+        Treatment::MicrocodeTrigger => return Action::Advance,
+        Treatment::ApicBase => is_apic_base_allowed(value, policy, msrs),
+        Treatment::MiscEnable => value & XD_BIT_DISABLE == 0,
+        Treatment::PebsEnable => value == 0,
+        Treatment::HardwareFeedback => !overlaps(value & ADDRESS, FEEDBACK_TABLE_BYTES, policy.region),
+        Treatment::Hardware => true,
+    };
+    if is_allowed && msrs.write(msr, value).is_ok() { Action::Advance } else { Action::Inject(Event::GP0) }
+}
+
+/// How an MSR that exits is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    /// The access is carried out as it is.
+    Hardware,
+    /// The guest's processor does not have it.
+    Absent,
+    /// Entry and exit switch it, or [`super::mtrr`] keeps the guest's value: the hardware's is not the guest's.
+    Switched,
+    /// Reads as locked, without VMX and SMX, and takes no writes, as when it is locked.
+    FeatureControl,
+    /// A write loads a microcode update.
+    MicrocodeTrigger,
+    /// Moves the local APIC.
+    ApicBase,
+    /// Could switch execute-disable off, and with it the hypervisor's own page tables.
+    MiscEnable,
+    /// Could have records written in the hypervisor's address space.
+    PebsEnable,
+    /// Names memory that the hardware writes.
+    HardwareFeedback,
+}
+
+fn treatment(msr: Msr) -> Treatment {
+    match msr {
+        Msr::IA32_APIC_BASE => Treatment::ApicBase,
+        Msr::IA32_FEATURE_CONTROL => Treatment::FeatureControl,
+        Msr::IA32_BIOS_UPDT_TRIG => Treatment::MicrocodeTrigger,
+        Msr::IA32_MISC_ENABLE => Treatment::MiscEnable,
+        Msr::IA32_PEBS_ENABLE => Treatment::PebsEnable,
+        Msr::IA32_HW_FEEDBACK_PTR => Treatment::HardwareFeedback,
+        Msr(0x480..=0x493 | 0x560..=0x58f) => Treatment::Absent,
+        Msr::IA32_EFER | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_PAT | Msr::IA32_DEBUGCTL => {
+            Treatment::Switched
+        }
+        Msr::IA32_SYSENTER_CS | Msr::IA32_SYSENTER_ESP | Msr::IA32_SYSENTER_EIP => Treatment::Switched,
+        Msr::IA32_MTRR_DEF_TYPE | Msr(0x200..=0x26f) => Treatment::Switched,
+        _ => Treatment::Hardware,
+    }
+}
+
+/// IA32_FEATURE_CONTROL as the guest reads it (SDM, "Architectural MSRs").
+fn feature_control(value: u64, policy: &MsrPolicy) -> u64 {
+    const LOCK: u64 = 1 << 0;
+    const VMX_INSIDE_SMX: u64 = 1 << 1;
+    const VMX_OUTSIDE_SMX: u64 = 1 << 2;
+    const SENTER: u64 = 0xff << 8;
+    let hidden = if policy.nested { 0 } else { VMX_OUTSIDE_SMX };
+    value & !(VMX_INSIDE_SMX | SENTER | hidden) | LOCK
+}
+
+/// Whether the processor would take `value` for IA32_APIC_BASE, and the hypervisor can let it.
+///
+/// An APIC moved over the hypervisor's memory would stand before it for the hypervisor's own accesses.
+fn is_apic_base_allowed(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool {
+    const X2APIC: u64 = 1 << 10;
+    const ENABLE: u64 = 1 << 11;
+    let reserved = 0xff
+        | 1 << 9
+        | u64::MAX.checked_shl(policy.physical_address_bits.into()).unwrap_or(0)
+        | if policy.has_x2apic { 0 } else { X2APIC };
+    let Ok(old) = msrs.read(Msr::IA32_APIC_BASE) else { return false };
+    // SDM, "x2APIC State Transitions".
+    let is_legal_transition = match (old & (ENABLE | X2APIC), value & (ENABLE | X2APIC)) {
+        (_, X2APIC) => false,
+        (ENABLE, _) => true,
+        (from, ENABLE) => from == 0,
+        (from, to) if to == ENABLE | X2APIC => from == to,
+        _ => true,
+    };
+    value & reserved == 0 && is_legal_transition && !overlaps(value & ADDRESS, 4096, policy.region)
+}
+
+/// Bit of IA32_MISC_ENABLE that takes execute-disable away.
+const XD_BIT_DISABLE: u64 = 1 << 34;
+/// The address in an MSR that names a page.
+const ADDRESS: u64 = 0xf_ffff_ffff_f000;
+/// Most that the hardware feedback interface writes (SDM, "Hardware Feedback Interface Configuration").
+const FEEDBACK_TABLE_BYTES: u64 = 16 * 4096;
+
+fn overlaps(base: u64, length: u64, region: PhysRange) -> bool {
+    base < region.base.saturating_add(region.length) && region.base < base.saturating_add(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vcpu::fake::FakeVcpu;
+    use hw::sim::SimMsrs;
+    use std::collections::BTreeSet;
+
+    const POLICY: MsrPolicy = MsrPolicy {
+        nested: false,
+        region: PhysRange { base: 0x1000_0000, length: 0x80_0000 },
+        physical_address_bits: 36,
+        has_x2apic: true,
+    };
+    const GP: Action = Action::Inject(Event::GP0);
+
+    fn read_with(policy: &MsrPolicy, msrs: &SimMsrs, msr: Msr) -> Result<u64, Action> {
+        let mut vcpu = FakeVcpu::long_mode();
+        vcpu.registers.set_rax(!0);
+        vcpu.registers.set_rdx(!0);
+        match read(&mut vcpu, msr, policy, msrs) {
+            Action::Advance => {
+                assert!(vcpu.registers.rax() >> 32 == 0 && vcpu.registers.rdx() >> 32 == 0);
+                Ok(vcpu.registers.edx_eax())
+            }
+            action => {
+                assert_eq!((vcpu.registers.rax(), vcpu.registers.rdx()), (!0, !0));
+                Err(action)
+            }
+        }
+    }
+
+    fn write_to(old: u64, msr: Msr, value: u64) -> (Action, u64) {
+        let msrs = SimMsrs::new([(msr, old)]);
+        let action = write(msr, value, &POLICY, &msrs);
+        (action, msrs.read(msr).unwrap())
+    }
+
+    #[test]
+    fn an_unknown_msr_faults_in_the_guest_and_a_known_one_is_carried_out() {
+        let msrs = SimMsrs::new([(Msr(0x4b56_4d00), 0x1_0000_0002)]);
+        assert_eq!(read_with(&POLICY, &msrs, Msr(0x4b56_4d01)), Err(GP));
+        assert_eq!(read_with(&POLICY, &msrs, Msr(0x4b56_4d00)), Ok(0x1_0000_0002));
+        assert_eq!(write(Msr(0x4b56_4d01), 1, &POLICY, &msrs), GP);
+        assert_eq!(write(Msr(0x4b56_4d00), 9, &POLICY, &msrs), Action::Advance);
+        assert_eq!(msrs.read(Msr(0x4b56_4d00)), Ok(9));
+    }
+
+    #[test]
+    fn every_special_msr_is_intercepted_and_nothing_else() {
+        let in_bitmap = || (0..0x2000).chain(0xc000_0000..0xc000_2000).map(Msr);
+        let special: BTreeSet<_> = in_bitmap()
+            .filter(|&msr| !matches!(treatment(msr), Treatment::Hardware | Treatment::Switched))
+            .collect();
+        let listed: BTreeSet<_> = intercepted().map(|intercept| intercept.msr).collect();
+        assert_eq!(special, listed);
+        assert!(intercepted().all(|intercept| intercept.write));
+    }
+
+    #[test]
+    fn feature_control_reads_locked_without_vmx_and_takes_no_write() {
+        let everything = 0x17_ff07;
+        let msrs = SimMsrs::new([(Msr::IA32_FEATURE_CONTROL, everything)]);
+        assert_eq!(read_with(&POLICY, &msrs, Msr::IA32_FEATURE_CONTROL), Ok(0x17_0001));
+        let nested = MsrPolicy { nested: true, ..POLICY };
+        assert_eq!(read_with(&nested, &msrs, Msr::IA32_FEATURE_CONTROL), Ok(0x17_0005));
+        let unlocked = SimMsrs::new([(Msr::IA32_FEATURE_CONTROL, 0)]);
+        assert_eq!(read_with(&POLICY, &unlocked, Msr::IA32_FEATURE_CONTROL), Ok(1));
+        assert_eq!(write_to(0, Msr::IA32_FEATURE_CONTROL, 5), (GP, 0));
+    }
+
+    #[test]
+    fn hidden_features_have_no_registers() {
+        for msr in [Msr::IA32_VMX_BASIC, Msr::IA32_VMX_LAST, Msr::IA32_RTIT_FIRST, Msr::IA32_RTIT_LAST] {
+            let msrs = SimMsrs::new([(msr, 3)]);
+            assert_eq!(read_with(&POLICY, &msrs, msr), Err(GP));
+            assert_eq!(write_to(3, msr, 0), (GP, 3));
+        }
+    }
+
+    #[test]
+    fn a_microcode_update_does_not_happen_and_the_guest_goes_on() {
+        assert_eq!(write_to(7, Msr::IA32_BIOS_UPDT_TRIG, 0xffff_8000_0000_0030), (Action::Advance, 7));
+    }
+
+    #[test]
+    fn registers_that_are_switched_are_never_the_hardwares() {
+        for msr in [Msr::IA32_EFER, Msr::IA32_GS_BASE, Msr::IA32_SYSENTER_EIP, Msr::IA32_MTRR_DEF_TYPE] {
+            assert_eq!(write_to(5, msr, 0), (GP, 5));
+            assert_eq!(read_with(&POLICY, &SimMsrs::new([(msr, 5)]), msr), Err(GP));
+        }
+    }
+
+    #[test]
+    fn execute_disable_stays_and_other_features_are_the_guests() {
+        assert_eq!(write_to(1, Msr::IA32_MISC_ENABLE, 1 << 34 | 1), (GP, 1));
+        assert_eq!(write_to(1 << 34, Msr::IA32_MISC_ENABLE, 1 << 18), (Action::Advance, 1 << 18));
+        assert_eq!(write_to(0, Msr::IA32_PEBS_ENABLE, 1), (GP, 0));
+        assert_eq!(write_to(0, Msr::IA32_PEBS_ENABLE, 0), (Action::Advance, 0));
+    }
+
+    #[test]
+    fn feedback_tables_keep_out_of_the_hypervisor() {
+        let run = |value| write_to(0, Msr::IA32_HW_FEEDBACK_PTR, value).0;
+        assert_eq!(run(0x0fff_1001), GP);
+        assert_eq!(run(0x107f_f001), GP);
+        assert_eq!(run(0x0fff_0001), Action::Advance);
+        assert_eq!(run(0x1080_0001), Action::Advance);
+    }
+
+    #[test]
+    fn the_apic_moves_only_where_it_may() {
+        const USUAL: u64 = 0xfee0_0900;
+        let run = |value| write_to(USUAL, Msr::IA32_APIC_BASE, value);
+        assert_eq!(run(0x2000_0900), (Action::Advance, 0x2000_0900));
+        for refused in [0x1000_0900, 0x107f_f900, 0x10_0000_0900, USUAL | 1, USUAL | 1 << 9] {
+            assert_eq!(run(refused), (GP, USUAL), "{refused:#x}");
+        }
+        assert_eq!(run(0x0fff_f900).0, Action::Advance);
+        let no_x2apic = MsrPolicy { has_x2apic: false, ..POLICY };
+        let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, USUAL)]);
+        assert_eq!(write(Msr::IA32_APIC_BASE, USUAL | 1 << 10, &no_x2apic, &msrs), GP);
+    }
+
+    #[test]
+    fn apic_modes_change_as_the_manual_draws_them() {
+        const BASE: u64 = 0xfee0_0000;
+        let (disabled, xapic, x2apic, invalid) = (0, 0x800, 0xc00, 0x400);
+        let may = |from, to| write_to(BASE | from, Msr::IA32_APIC_BASE, BASE | to).0 == Action::Advance;
+        let legal: Vec<_> = [disabled, xapic, x2apic]
+            .into_iter()
+            .flat_map(|from| [disabled, xapic, x2apic, invalid].map(|to| (from, to)))
+            .filter(|&(from, to)| may(from, to))
+            .collect();
+        let expected = [
+            (disabled, disabled),
+            (disabled, xapic),
+            (xapic, disabled),
+            (xapic, xapic),
+            (xapic, x2apic),
+            (x2apic, disabled),
+            (x2apic, x2apic),
+        ];
+        assert_eq!(legal, expected);
+    }
+}
