@@ -1,0 +1,188 @@
+//! IN, OUT, INS and OUTS at intercepted ports.
+//!
+//! Privilege (IOPL, the TSS's permission bits) is checked before the exit; segments and paging of a string
+//! operand are not, and are checked here. A string instruction keeps its progress in RCX, RSI and RDI as the
+//! processor does, so that a fault or a long repetition goes on where it stopped.
+
+use super::power::{Effect, PowerControl};
+use super::{Action, PortAccess, ResetCause, StringPort};
+use crate::hypapp::{Answer, Hypapp};
+use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, segmentation};
+use crate::vcpu::Vcpu;
+use hw::{PortWidth, Ports};
+use x86::address::GuestLinearAddr;
+use x86::cr::Rflags;
+use x86::event::{Event, Vector};
+
+/// Most elements of a repeated string instruction that one exit carries out; then the guest may take its
+/// interrupts.
+const ELEMENTS_PER_EXIT: usize = 4096;
+
+/// Carries out a port instruction: the hypapp first, then the hardware.
+pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
+    vcpu: &mut V,
+    memory: &M,
+    hypapp: &dyn Hypapp,
+    ports: &impl Ports,
+    power: &PowerControl,
+    access: PortAccess,
+) -> Action {
+    if hypapp.port(vcpu, access) == Answer::Handled {
+        return Action::Advance;
+    }
+    match access.string {
+        None if access.is_input => {
+            let value = ports.read(access.port, access.width);
+            let rax = merged(vcpu.registers().rax(), value, access.width);
+            vcpu.registers_mut().set_rax(rax);
+            Action::Advance
+        }
+        None => {
+            let value = low(vcpu.registers().rax());
+            output(ports, power, access, value).unwrap_or(Action::Advance)
+        }
+        Some(string) => repeat(vcpu, memory, ports, power, access, string),
+    }
+}
+
+/// Writes a port, unless that ends the guest.
+fn output(ports: &impl Ports, power: &PowerControl, access: PortAccess, value: u32) -> Option<Action> {
+    let PortAccess { port, width, .. } = access;
+    match power.effect(port, width, value) {
+        Effect::None => ports.write(port, width, value),
+        Effect::Sleep { instead } => ports.write(port, width, instead),
+        Effect::Ends => return Some(Action::Reset(ResetCause::Port { port, width, value })),
+    }
+    None
+}
+
+/// Carries out a string instruction, or as much of it as one exit may.
+fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
+    vcpu: &mut V,
+    memory: &M,
+    ports: &impl Ports,
+    power: &PowerControl,
+    access: PortAccess,
+    string: StringPort,
+) -> Action {
+    let view = GuestView::new(vcpu, memory);
+    for _ in 0..ELEMENTS_PER_EXIT {
+        if string.is_repeated && string.get(vcpu.registers().rcx()) == 0 {
+            return Action::Advance;
+        }
+        let moved = if access.is_input {
+            input_element(vcpu, &view, ports, access, string).map(|()| None)
+        } else {
+            output_element(vcpu, &view, ports, power, access, string)
+        };
+        match moved {
+            Ok(Some(action)) => return action,
+            Ok(None) => step(vcpu, access, string),
+            Err(event) => return Action::Inject(event),
+        }
+        if !string.is_repeated {
+            return Action::Advance;
+        }
+    }
+    if string.get(vcpu.registers().rcx()) == 0 {
+        return Action::Advance;
+    }
+    // Between two repetitions the processor takes interrupts: a shadow covers the first only.
+    vcpu.clear_interrupt_shadow();
+    Action::Resume
+}
+
+/// One element of INS. The operand is checked before the port is read, for a read cannot be taken back.
+fn input_element<V: Vcpu, M: GuestMemory + ?Sized>(
+    vcpu: &V,
+    view: &GuestView<'_, M>,
+    ports: &impl Ports,
+    access: PortAccess,
+    string: StringPort,
+) -> Result<(), Event> {
+    let privilege = Privilege::of(vcpu);
+    let length = access.width as usize;
+    let at = operand(vcpu, access, string)?;
+    view.probe(at, length, Access { intent: Intent::Write, privilege })?;
+    let value = ports.read(access.port, access.width);
+    view.write(at, &value.to_le_bytes()[..length], privilege)
+}
+
+/// One element of OUTS.
+fn output_element<V: Vcpu, M: GuestMemory + ?Sized>(
+    vcpu: &V,
+    view: &GuestView<'_, M>,
+    ports: &impl Ports,
+    power: &PowerControl,
+    access: PortAccess,
+    string: StringPort,
+) -> Result<Option<Action>, Event> {
+    let mut bytes = [0; 4];
+    let at = operand(vcpu, access, string)?;
+    view.read(at, &mut bytes[..access.width as usize], Privilege::of(vcpu))?;
+    Ok(output(ports, power, access, u32::from_le_bytes(bytes)))
+}
+
+/// Linear address of the memory operand.
+fn operand<V: Vcpu>(vcpu: &V, access: PortAccess, string: StringPort) -> Result<GuestLinearAddr, Event> {
+    let index = if access.is_input { vcpu.registers().rdi() } else { vcpu.registers().rsi() };
+    let intent = if access.is_input { Intent::Write } else { Intent::Read };
+    let length = access.width as u64;
+    let at = segmentation::linear(vcpu, string.segment, string.get(index), length, intent)?;
+    if segmentation::is_alignment_fault(vcpu, at, length) {
+        return Err(Event::Exception { vector: Vector::AC, error_code: Some(0) });
+    }
+    Ok(at)
+}
+
+/// Counts one element in the index and count registers.
+fn step<V: Vcpu>(vcpu: &mut V, access: PortAccess, string: StringPort) {
+    let width = access.width as u64;
+    let stride = if vcpu.rflags().contains(Rflags::DF) { width.wrapping_neg() } else { width };
+    let registers = vcpu.registers_mut();
+    if access.is_input {
+        registers.set_rdi(string.with(registers.rdi(), registers.rdi().wrapping_add(stride)));
+    } else {
+        registers.set_rsi(string.with(registers.rsi(), registers.rsi().wrapping_add(stride)));
+    }
+    if string.is_repeated {
+        registers.set_rcx(string.with(registers.rcx(), registers.rcx().wrapping_sub(1)));
+    }
+}
+
+impl StringPort {
+    /// The part of a register that counts at this address size.
+    const fn get(self, register: u64) -> u64 {
+        match self.address_bits {
+            16 => register & 0xffff,
+            32 => register & 0xffff_ffff,
+            _ => register,
+        }
+    }
+
+    /// `register` with `value` in that part; writing 32 bits clears the upper half.
+    const fn with(self, register: u64, value: u64) -> u64 {
+        match self.address_bits {
+            16 => register & !0xffff | value & 0xffff,
+            _ => self.get(value),
+        }
+    }
+}
+
+/// RAX after IN of `value`.
+const fn merged(rax: u64, value: u32, width: PortWidth) -> u64 {
+    match width {
+        PortWidth::Byte => rax & !0xff | value as u64 & 0xff,
+        PortWidth::Word => rax & !0xffff | value as u64 & 0xffff,
+        PortWidth::Dword => value as u64,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "OUT takes at most EAX")]
+const fn low(register: u64) -> u32 {
+    register as u32
+}
+
+#[cfg(test)]
+#[path = "port_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+use super::*;
+use crate::memory::guest::fake::FakeMemory;
+use crate::vcpu::fake::{FakeVcpu, flat};
+use core::cell::{Cell, RefCell};
+use platform::handoff::PowerPorts;
+use x86::segment::SegmentRegister;
+
+const POWER: PowerControl = PowerControl {
+    ports: PowerPorts { reset_port: 0, pm1a_control: 0x404, pm1b_control: 0, reset_value: 0, reserved: 0 },
+    soft_off_type: Some(7),
+};
+
+/// A device whose reads count up, and which keeps what is written.
+#[derive(Default)]
+struct Device {
+    reads: Cell<u32>,
+    writes: RefCell<Vec<(u16, u32)>>,
+}
+
+impl Ports for Device {
+    fn read(&self, _port: u16, width: PortWidth) -> u32 {
+        self.reads.set(self.reads.get() + 1);
+        let value = 0xf1e2_d300 + self.reads.get();
+        if width == PortWidth::Dword { value } else { value & ((1 << (8 * width as u32)) - 1) }
+    }
+    fn write(&self, port: u16, _width: PortWidth, value: u32) {
+        self.writes.borrow_mut().push((port, value));
+    }
+}
+
+struct Chaining;
+impl Hypapp for Chaining {}
+
+struct Refusing;
+impl Hypapp for Refusing {
+    fn port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess) -> Answer {
+        Answer::Handled
+    }
+}
+
+fn plain(port: u16, width: PortWidth, is_input: bool) -> PortAccess {
+    PortAccess { port, width, is_input, string: None }
+}
+
+fn ins(width: PortWidth, address_bits: u8, is_repeated: bool) -> PortAccess {
+    let string = StringPort { is_repeated, address_bits, segment: SegmentRegister::Es };
+    PortAccess { port: 0x500, width, is_input: true, string: Some(string) }
+}
+
+fn outs(width: PortWidth, address_bits: u8, is_repeated: bool) -> PortAccess {
+    let string = StringPort { is_repeated, address_bits, segment: SegmentRegister::Ds };
+    PortAccess { port: 0x500, width, is_input: false, string: Some(string) }
+}
+
+fn run(vcpu: &mut FakeVcpu, memory: &FakeMemory, device: &Device, access: PortAccess) -> Action {
+    handle(vcpu, memory, &Chaining, device, &POWER, access)
+}
+
+/// 64-bit mode with the first 2 MiB mapped one to one, but without the page at 0x9000.
+fn long_mode() -> (FakeVcpu, FakeMemory) {
+    let memory = FakeMemory::new(0x20_0000);
+    memory.put_u64(0x1000, 0x2007);
+    memory.put_u64(0x2000, 0x3007);
+    memory.put_u64(0x3000, 0x4007);
+    for page in (0..512).filter(|&page| page != 9) {
+        memory.put_u64(0x4000 + 8 * page, page << 12 | 7);
+    }
+    (FakeVcpu::long_mode(), memory)
+}
+
+#[test]
+fn in_changes_as_much_of_rax_as_the_processor_does() {
+    let memory = FakeMemory::new(0);
+    for (width, expected) in [
+        (PortWidth::Byte, 0xffff_ffff_ffff_ff01),
+        (PortWidth::Word, 0xffff_ffff_ffff_d301),
+        (PortWidth::Dword, 0xf1e2_d301),
+    ] {
+        let mut vcpu = FakeVcpu::long_mode();
+        vcpu.registers.set_rax(!0);
+        let action = run(&mut vcpu, &memory, &Device::default(), plain(0x500, width, true));
+        assert_eq!((action, vcpu.registers.rax()), (Action::Advance, expected));
+    }
+}
+
+#[test]
+fn a_pci_configuration_address_passes() {
+    let device = Device::default();
+    let mut vcpu = FakeVcpu::long_mode();
+    vcpu.registers.set_rax(0x8000_ff04);
+    let access = plain(0xcf8, PortWidth::Dword, false);
+    assert_eq!(run(&mut vcpu, &FakeMemory::new(0), &device, access), Action::Advance);
+    assert_eq!(*device.writes.borrow(), [(0xcf8, 0x8000_ff04)]);
+}
+
+#[test]
+fn a_reset_is_left_to_the_shutdown() {
+    let device = Device::default();
+    let mut vcpu = FakeVcpu::long_mode();
+    vcpu.registers.set_rax(0xfe);
+    let access = plain(0x64, PortWidth::Byte, false);
+    let cause = ResetCause::Port { port: 0x64, width: PortWidth::Byte, value: 0xfe };
+    assert_eq!(run(&mut vcpu, &FakeMemory::new(0), &device, access), Action::Reset(cause));
+    assert!(device.writes.borrow().is_empty());
+}
+
+#[test]
+fn a_sleep_loses_its_enable_bit() {
+    let device = Device::default();
+    let mut vcpu = FakeVcpu::long_mode();
+    vcpu.registers.set_rax(0x3401);
+    let access = plain(0x404, PortWidth::Word, false);
+    assert_eq!(run(&mut vcpu, &FakeMemory::new(0), &device, access), Action::Advance);
+    assert_eq!(*device.writes.borrow(), [(0x404, 0x1401)]);
+}
+
+#[test]
+fn the_hypapp_comes_first() {
+    let device = Device::default();
+    let access = plain(0x64, PortWidth::Byte, false);
+    let mut vcpu = FakeVcpu::long_mode();
+    vcpu.registers.set_rax(0xfe);
+    let action = handle(&mut vcpu, &FakeMemory::new(0), &Refusing, &device, &POWER, access);
+    assert_eq!(action, Action::Advance);
+    assert!(device.writes.borrow().is_empty());
+}
+
+#[test]
+fn rep_ins_fills_memory_upwards() {
+    let (mut vcpu, memory) = long_mode();
+    vcpu.registers.set_rdi(0x6000);
+    vcpu.registers.set_rcx(3);
+    assert_eq!(run(&mut vcpu, &memory, &Device::default(), ins(PortWidth::Word, 64, true)), Action::Advance);
+    assert_eq!(memory.get::<8>(0x6000), [1, 0xd3, 2, 0xd3, 3, 0xd3, 0, 0]);
+    assert_eq!((vcpu.registers.rdi(), vcpu.registers.rcx()), (0x6006, 0));
+}
+
+#[test]
+fn rep_outs_reads_memory_downwards_with_the_direction_flag() {
+    let (mut vcpu, memory) = long_mode();
+    let device = Device::default();
+    memory.put(0x6000, &[1, 2, 3, 4]);
+    vcpu.rflags |= Rflags::DF;
+    vcpu.registers.set_rsi(0x6003);
+    vcpu.registers.set_rcx(4);
+    assert_eq!(run(&mut vcpu, &memory, &device, outs(PortWidth::Byte, 64, true)), Action::Advance);
+    assert_eq!(*device.writes.borrow(), [(0x500, 4), (0x500, 3), (0x500, 2), (0x500, 1)]);
+    assert_eq!((vcpu.registers.rsi(), vcpu.registers.rcx()), (0x5fff, 0));
+}
+
+#[test]
+fn a_count_of_zero_touches_nothing() {
+    let (mut vcpu, memory) = long_mode();
+    let device = Device::default();
+    vcpu.registers.set_rdi(0x9000);
+    vcpu.registers.set_rcx(0x1_0000_0000);
+    assert_eq!(run(&mut vcpu, &memory, &device, ins(PortWidth::Byte, 32, true)), Action::Advance);
+    assert_eq!((device.reads.get(), vcpu.registers.rdi()), (0, 0x9000));
+}
+
+#[test]
+fn without_rep_one_element_moves_and_rcx_stays() {
+    let (mut vcpu, memory) = long_mode();
+    vcpu.registers.set_rdi(0x6000);
+    vcpu.registers.set_rcx(5);
+    assert_eq!(
+        run(&mut vcpu, &memory, &Device::default(), ins(PortWidth::Dword, 64, false)),
+        Action::Advance
+    );
+    assert_eq!((vcpu.registers.rdi(), vcpu.registers.rcx()), (0x6004, 5));
+    assert_eq!(memory.get_u32(0x6000), 0xf1e2_d301);
+}
+
+#[test]
+fn a_page_fault_keeps_progress_and_loses_no_input() {
+    let (mut vcpu, memory) = long_mode();
+    let device = Device::default();
+    vcpu.registers.set_rdi(0x8ffc);
+    vcpu.registers.set_rcx(4);
+    let access = ins(PortWidth::Word, 64, true);
+    let fault = Event::PageFault { address: 0x9000, error_code: 2 };
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Inject(fault));
+    assert_eq!((vcpu.registers.rdi(), vcpu.registers.rcx(), device.reads.get()), (0x9000, 2, 2));
+    memory.put_u64(0x4000 + 8 * 9, 0x9007);
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Advance);
+    assert_eq!((vcpu.registers.rcx(), device.reads.get(), memory.get_u16(0x9002)), (0, 4, 0xd304));
+}
+
+#[test]
+fn an_element_across_pages_faults_before_the_port_is_read() {
+    let (mut vcpu, memory) = long_mode();
+    let device = Device::default();
+    vcpu.registers.set_rdi(0x8ffe);
+    let fault = Event::PageFault { address: 0x9000, error_code: 2 };
+    assert_eq!(run(&mut vcpu, &memory, &device, ins(PortWidth::Dword, 64, false)), Action::Inject(fault));
+    assert_eq!((device.reads.get(), memory.get_u16(0x8ffe)), (0, 0));
+    vcpu.registers.set_rdi(0x7ffe);
+    assert_eq!(run(&mut vcpu, &memory, &device, ins(PortWidth::Dword, 64, false)), Action::Advance);
+    assert_eq!(memory.get::<4>(0x7ffe), 0xf1e2_d301_u32.to_le_bytes());
+}
+
+#[test]
+fn a_long_repetition_goes_on_at_the_next_exit() {
+    let (mut vcpu, memory) = long_mode();
+    let device = Device::default();
+    let access = outs(PortWidth::Byte, 64, true);
+    vcpu.registers.set_rsi(0x10000);
+    vcpu.registers.set_rcx(5000);
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Resume);
+    assert_eq!((vcpu.registers.rcx(), vcpu.shadow_clears), (904, 1));
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Advance);
+    assert_eq!((vcpu.registers.rcx(), device.writes.borrow().len()), (0, 5000));
+    vcpu.registers.set_rsi(0x10000);
+    vcpu.registers.set_rcx(4096);
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Advance);
+}
+
+#[test]
+fn sixteen_bit_addresses_wrap_in_their_register_and_keep_the_rest() {
+    let memory = FakeMemory::new(0x2_0000);
+    let mut vcpu = FakeVcpu::real_mode();
+    vcpu.registers.set_rsi(0xaaaa_bbbb_cccc_ffff);
+    vcpu.registers.set_rcx(0xaaaa_bbbb_cccc_0002);
+    let action = run(&mut vcpu, &memory, &Device::default(), outs(PortWidth::Byte, 16, true));
+    assert_eq!(action, Action::Advance);
+    assert_eq!(vcpu.registers.rsi(), 0xaaaa_bbbb_cccc_0001);
+    assert_eq!(vcpu.registers.rcx(), 0xaaaa_bbbb_cccc_0000);
+}
+
+#[test]
+fn thirty_two_bit_addresses_clear_the_upper_half() {
+    let (mut vcpu, memory) = long_mode();
+    vcpu.registers.set_rdi(0xffff_ffff_0000_6000);
+    vcpu.registers.set_rcx(0xffff_ffff_0000_0001);
+    assert_eq!(run(&mut vcpu, &memory, &Device::default(), ins(PortWidth::Byte, 32, true)), Action::Advance);
+    assert_eq!((vcpu.registers.rdi(), vcpu.registers.rcx()), (0x6001, 0));
+}
+
+#[test]
+fn segments_are_checked_as_for_any_operand() {
+    let memory = FakeMemory::new(0x2_0000);
+    let mut vcpu = FakeVcpu::protected_mode();
+    let read_only = flat(0xc091);
+    vcpu.segments[SegmentRegister::Es as usize] = read_only;
+    let access = ins(PortWidth::Byte, 32, false);
+    assert_eq!(run(&mut vcpu, &memory, &Device::default(), access), Action::Inject(Event::GP0));
+    vcpu = FakeVcpu::real_mode();
+    vcpu.registers.set_rsi(0xffff);
+    let access = outs(PortWidth::Word, 16, false);
+    assert_eq!(run(&mut vcpu, &memory, &Device::default(), access), Action::Inject(Event::GP0));
+}
+
+#[test]
+fn memory_that_is_not_the_guests_faults() {
+    let (mut vcpu, mut memory) = long_mode();
+    memory.hidden = 0x8000..0x9000;
+    vcpu.registers.set_rsi(0x8000);
+    let device = Device::default();
+    let access = outs(PortWidth::Byte, 64, false);
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Inject(Event::GP0));
+    assert!(device.writes.borrow().is_empty());
+}
+
+#[test]
+fn user_code_that_asked_for_alignment_checks_gets_them() {
+    let (mut vcpu, memory) = long_mode();
+    vcpu.cpl = 3;
+    vcpu.cr0 |= x86::cr::Cr0::AM;
+    vcpu.rflags |= Rflags::AC;
+    vcpu.registers.set_rsi(0x6001);
+    let fault = Event::Exception { vector: Vector::AC, error_code: Some(0) };
+    let access = outs(PortWidth::Word, 64, false);
+    assert_eq!(run(&mut vcpu, &memory, &Device::default(), access), Action::Inject(fault));
+}
+
+#[test]
+fn a_string_of_resets_stops_at_the_first() {
+    let (mut vcpu, memory) = long_mode();
+    let device = Device::default();
+    memory.put(0x6000, &[0x20, 0xfe, 0x20]);
+    vcpu.registers.set_rsi(0x6000);
+    vcpu.registers.set_rcx(3);
+    let access = PortAccess { port: 0x64, ..outs(PortWidth::Byte, 64, true) };
+    let cause = ResetCause::Port { port: 0x64, width: PortWidth::Byte, value: 0xfe };
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Reset(cause));
+    assert_eq!(*device.writes.borrow(), [(0x64, 0x20)]);
+}
