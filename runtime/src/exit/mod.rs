@@ -1,5 +1,20 @@
 //! Why the guest left, and what happens next: one cause a file, none of them in a vendor's words.
 
+pub mod bios_memory_map;
+pub mod control_register;
+pub mod cpuid;
+pub mod exception;
+pub mod hypercall;
+pub mod init_sipi;
+pub mod invd;
+pub mod msr;
+pub mod mtrr;
+pub mod port;
+pub mod power;
+pub mod real_mode;
+//TS pub mod task_switch;
+pub mod xsetbv;
+
 use hw::PortWidth;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::Event;
@@ -177,6 +192,11 @@ pub enum TaskSwitchSource {
     Iret,
     /// JMP.
     Jump,
-    /// A task gate in the IDT.
-    Gate,
+    /// A task gate in the IDT, by an exception, an NMI or an external interrupt.
+    Event {
+        /// The error code that goes on the new task's stack.
+        error_code: Option<u32>,
+    },
+    /// A task gate in the IDT, by INT n, INT1, INT3 or INTO.
+    SoftwareInterrupt,
 }
