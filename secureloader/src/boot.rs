@@ -1,5 +1,6 @@
 //! The measured boot story, in call order.
 #![expect(unsafe_code, reason = "an image entry: raw memory of the region and the jump to the runtime")]
+#![expect(clippy::cast_possible_truncation, reason = "a word of this target holds an address")]
 // UNSAFETY: this code alone runs, on one processor, in a region that its own page tables map.
 
 use core::arch::{asm, global_asm};
@@ -135,6 +136,7 @@ fn enter(runtime: &ImageHeader, space: &AddressSpace) -> ! {
 /// EFER in the runtime: 64-bit mode with execute-disable.
 const EFER_LOW: u32 = {
     use x86::cr::Efer;
+    // All three are in the lower half.
     Efer::LME.union(Efer::LMA).union(Efer::NXE).bits() as u32
 };
 

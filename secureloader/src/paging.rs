@@ -75,7 +75,7 @@ pub fn build(
     let directory = tables.allocate()?;
     tables.set(root, index(VIRTUAL_BASE, 39), pointers | TABLE);
     tables.set(pointers, index(VIRTUAL_BASE, 30), directory | TABLE);
-    for start in (0..region.length).step_by(LARGE_PAGE as usize) {
+    for start in (0..region.length / LARGE_PAGE).map(|page| page * LARGE_PAGE) {
         let entry = match uniform_rights(mappings, start) {
             Some(rights) if start >= SMALL_PAGES_END => (region.base + start) | leaf(rights) | PAGE_SIZE_BIT,
             _ => tables.page_table(region.base, start, mappings)? | TABLE,

@@ -1,22 +1,31 @@
 //! The command line of `tools/xmhf`.
 
+use crate::guest::Guest;
+use crate::image::{self, ImageOptions};
+use crate::machine::MachineKind;
+use crate::run::{self, RunOptions};
 use crate::toolchain::cargo;
 use crate::{build, lint, process};
-use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// XMHF, a small hypervisor beneath one unmodified guest: build it, boot a guest under it, test and measure it.
 #[derive(Debug, Parser)]
 #[command(name = "tools/xmhf", arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Subcommands,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Subcommands {
+enum Command {
     /// Build the bootloader and every hypervisor image into target/xmhf/boot
     Build,
+    /// Write a raw disk with GRUB and the hypervisor, which boots the machine's second disk
+    Image(ImageArguments),
+    /// Boot a guest under the hypervisor and show both consoles
+    Run(RunArguments),
     /// Run tests: all of them, or one kind
     Test {
         /// Which tests
@@ -25,6 +34,41 @@ enum Subcommands {
     },
     /// Check format, compiler lints, documentation and the house rules
     Lint,
+}
+
+#[derive(Args, Debug)]
+struct ImageArguments {
+    /// Folder to write the disk to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Hypapp in the image
+    #[arg(long, value_name = "NAME", default_value = "helloworld")]
+    hypapp: String,
+}
+
+#[derive(Args, Debug)]
+struct RunArguments {
+    /// linux, memtest, mbr, bare:NAME, or the path of a raw disk image
+    #[arg(long, default_value = "linux")]
+    guest: Guest,
+    /// bochs, or qemu-kvm where the processor has VMX
+    #[arg(long, default_value = "bochs")]
+    machine: MachineKind,
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..))]
+    memory: u32,
+    /// Hypapp in the image
+    #[arg(long, value_name = "NAME", default_value = "helloworld")]
+    hypapp: String,
+    /// Boot the same guest without the hypervisor
+    #[arg(long)]
+    bare: bool,
+    /// Folder that keeps disks and console logs
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 /// Kinds of test.
@@ -42,11 +86,44 @@ pub enum TestKind {
 /// # Errors
 ///
 /// What went wrong, for the user.
-pub fn execute(cli: &Cli) -> Result<()> {
-    match &cli.command {
-        Subcommands::Build => build::report(&build::build()?),
-        Subcommands::Test { kind } => test(*kind),
-        Subcommands::Lint => lint::run(),
+pub fn execute(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Build => build::report(&build::build()?),
+        Command::Image(arguments) => write_image(arguments),
+        Command::Run(arguments) => run_guest(arguments),
+        Command::Test { kind } => test(kind),
+        Command::Lint => lint::run(),
+    }
+}
+
+fn write_image(arguments: ImageArguments) -> Result<()> {
+    build::build()?.hypervisor(&arguments.hypapp)?;
+    std::fs::create_dir_all(&arguments.out)?;
+    let options = ImageOptions { hypapp: arguments.hypapp, ..ImageOptions::default() };
+    println!("{}", image::write(&arguments.out, &options)?.display());
+    Ok(())
+}
+
+fn run_guest(arguments: RunArguments) -> Result<()> {
+    if !arguments.bare {
+        let build = build::build()?;
+        build.hypervisor(&arguments.hypapp)?;
+        build::report(&build)?;
+    }
+    let outcome = run::run(&RunOptions {
+        guest: arguments.guest,
+        machine: arguments.machine,
+        cpus: arguments.cpus,
+        memory_mib: arguments.memory,
+        hypapp: arguments.hypapp,
+        bare: arguments.bare,
+        keep: arguments.keep,
+        ..RunOptions::default()
+    })?;
+    println!("{outcome}");
+    match outcome.failure() {
+        None => Ok(()),
+        Some(why) => bail!("{why}"),
     }
 }
 
@@ -63,6 +140,10 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    fn parse(line: &str) -> Option<Command> {
+        Cli::try_parse_from(line.split(' ')).ok().map(|cli| cli.command)
+    }
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
@@ -70,10 +151,28 @@ mod tests {
 
     #[test]
     fn test_takes_a_kind() {
-        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
-        assert!(matches!(parse("xmhf test"), Ok(Subcommands::Test { kind: TestKind::All })));
-        assert!(matches!(parse("xmhf test unit"), Ok(Subcommands::Test { kind: TestKind::Unit })));
-        assert!(parse("xmhf test nonsense").is_err());
-        assert!(parse("xmhf").is_err());
+        assert!(matches!(parse("xmhf test"), Some(Command::Test { kind: TestKind::All })));
+        assert!(matches!(parse("xmhf test unit"), Some(Command::Test { kind: TestKind::Unit })));
+        assert!(parse("xmhf test nonsense").is_none());
+        assert!(parse("xmhf").is_none());
+    }
+
+    #[test]
+    fn run_takes_the_guest_and_its_machine() {
+        let line =
+            "xmhf run --guest disk.img --machine qemu-kvm --cpus 4 --memory 512 --hypapp quiesce --keep k";
+        let Some(Command::Run(run)) = parse(line) else { panic!("not understood: {line}") };
+        assert_eq!(run.guest, Guest::Image("disk.img".into()));
+        assert_eq!((run.machine, run.cpus, run.memory), (MachineKind::QemuKvm, 4, 512));
+        assert_eq!((run.hypapp.as_str(), run.bare, run.keep), ("quiesce", false, Some("k".into())));
+        let Some(Command::Run(run)) = parse("xmhf run --bare") else { panic!("not understood") };
+        assert_eq!((run.guest, run.cpus, run.memory, run.bare), (Guest::Linux, 2, 1024, true));
+    }
+
+    #[test]
+    fn machines_that_cannot_be_are_refused() {
+        for line in ["--cpus 0", "--cpus 256", "--memory 8", "--guest windows", "--machine vmware"] {
+            assert!(parse(&format!("xmhf run {line}")).is_none(), "{line}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! [`cli`] names the subcommands; [`build`] leaves the images in [`paths::boot`]; [`lint`] holds the house
 //! rules that no compiler knows.
 
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop where it is"))]
+
 pub mod bare_guest;
 pub mod build;
 pub mod cli;

@@ -25,7 +25,10 @@ pub fn cargo() -> Command {
 ///
 /// The toolchain lacks the standard library's source, or there is no linker.
 pub fn bare_cargo(verb: &str) -> Result<Command> {
-    let sysroot = PathBuf::from(process::output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+    // Asked in the tree, whose rust-toolchain.toml has a say.
+    let mut rustc = Command::new("rustc");
+    let sysroot = process::output(rustc.args(["--print", "sysroot"]).current_dir(paths::root()))?;
+    let sysroot = PathBuf::from(sysroot.trim());
     ensure!(
         sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists(),
         "the toolchain has no source of the standard library: `rustup component add rust-src`, or let tools/xmhf \

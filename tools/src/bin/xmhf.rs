@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tools::cli::{Cli, execute};
 
 fn main() -> ExitCode {
-    match execute(&Cli::parse()) {
+    match execute(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
