@@ -27,7 +27,7 @@ use platform::serial::SerialLine;
 use spin::Mutex;
 
 global_asm!(
-    include_str!("entry.S"),
+    include_str!("../entry.S"),
     main = sym bootloader_main,
     exception = sym exception::exception,
     stack_size = const 128 * 1024,
@@ -42,8 +42,8 @@ unsafe extern "C" {
     fn enter_protected_mode(entry: u32) -> !;
 }
 
-/// Too large for the stack, and filled in place.
-static HANDOFF: Mutex<Handoff> = Mutex::new(Handoff::EMPTY);
+/// Too large for the stack, filled in place; all zero, so that the image file need not hold it.
+static HANDOFF: Mutex<Handoff> = Mutex::new(Handoff { magic: 0, version: 0, size: 0, ..Handoff::EMPTY });
 
 /// Called by `entry.S` in 64-bit mode, interrupts off.
 extern "C" fn bootloader_main(magic: u32, information: u32, started: u64) -> ! {
