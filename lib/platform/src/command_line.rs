@@ -109,7 +109,7 @@ impl Options {
 #[must_use]
 pub fn serial_of_broken(line: &str) -> SerialLine {
     let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("serial="));
-    values.filter_map(|value| SerialLine::parse(value).ok()).last().unwrap_or_default()
+    values.rev().find_map(|value| SerialLine::parse(value).ok()).unwrap_or_default()
 }
 
 /// Reads a decimal number, or a hexadecimal one behind `0x`.

@@ -262,7 +262,9 @@ impl Handoff {
     ///
     /// The first rule that is broken; nothing of the structure may be used then.
     pub fn check(&self) -> Result<(), HandoffError> {
-        if self.magic != HANDOFF_MAGIC || self.version != HANDOFF_VERSION || self.size as usize != size_of::<Self>()
+        if self.magic != HANDOFF_MAGIC
+            || self.version != HANDOFF_VERSION
+            || self.size as usize != size_of::<Self>()
         {
             return Err(HandoffError::Version);
         }

@@ -11,7 +11,7 @@ const EBDA_SEARCHED: u64 = 0x400;
 /// The BIOS's read-only memory.
 const BIOS: (u64, u64) = (0xe_0000, 0x2_0000);
 /// The structure starts at a multiple of this.
-const BOUNDARY: u64 = 16;
+const BOUNDARY: usize = 16;
 /// Bytes of the structure of revision 0.
 const LENGTH_V1: u64 = 20;
 /// Bytes of the structure of revision 2.
@@ -35,7 +35,7 @@ impl Rsdp {
     pub fn search(memory: &impl ReadPhysical) -> Result<Self, AcpiError> {
         let ebda = u64::from(memory.read_u16(EBDA_SEGMENT)?) << 4;
         for (base, length) in [(ebda, EBDA_SEARCHED), BIOS] {
-            let places = (base..base + length).step_by(16);
+            let places = (base..base + length).step_by(BOUNDARY);
             if base == 0 {
                 continue;
             }
@@ -65,7 +65,6 @@ impl Rsdp {
 
     /// Reads the structure at `address`, if it is one.
     fn read(memory: &impl ReadPhysical, address: u64) -> Result<Option<Self>, Unreadable> {
-        debug_assert_eq!(address % BOUNDARY, 0);
         if memory.read_array::<8>(address)? != *b"RSD PTR " || memory.byte_sum(address, LENGTH_V1)? != 0 {
             return Ok(None);
         }
