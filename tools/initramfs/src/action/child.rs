@@ -1,0 +1,53 @@
+//! Child processes made by fork and exec, the way a shell makes them.
+#![expect(unsafe_code, reason = "fork() is an unsafe function")]
+// UNSAFETY: init has one thread, so a forked child may run any code.
+
+use super::Failure;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, execv, fork};
+use std::ffi::CStr;
+use std::process::exit;
+
+/// Starts a child that runs `work` and exits with its status.
+///
+/// # Errors
+///
+/// The kernel's, where it refuses another process.
+pub(crate) fn start(work: impl FnOnce() -> i32) -> Result<Pid, Failure> {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => exit(work()),
+        Ok(ForkResult::Parent { child }) => Ok(child),
+        Err(why) => Err(format!("fork: {why}")),
+    }
+}
+
+/// Waits until the child ends.
+///
+/// # Errors
+///
+/// How it ended, where that is not exit status 0.
+pub(crate) fn wait(child: Pid) -> Result<(), Failure> {
+    match waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+        Ok(status) => Err(format!("child ended with {status:?}")),
+        Err(why) => Err(format!("waitpid: {why}")),
+    }
+}
+
+/// Runs `/bin/busybox true` in a child and waits for it.
+///
+/// # Errors
+///
+/// As [`start`] and [`wait`].
+pub(crate) fn fork_exec_wait() -> Result<(), Failure> {
+    wait(start(|| exec(&[c"/bin/busybox", c"true"]))?)
+}
+
+/// Replaces this process by the program `arguments[0]`; returns a status where that fails.
+pub(crate) fn exec(arguments: &[&CStr]) -> i32 {
+    match execv(arguments[0], arguments) {
+        Ok(never) => match never {},
+        Err(why) => why as i32,
+    }
+}
