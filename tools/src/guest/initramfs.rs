@@ -1,0 +1,78 @@
+//! The Linux guest's userspace: init, busybox and a 32-bit program, in one uncompressed archive.
+
+use super::package;
+use crate::paths;
+use crate::process::output;
+use crate::toolchain::cargo;
+use anyhow::{Context, Result};
+use cpio::newc::{Builder, ModeFileType, trailer};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Device numbers of `/dev/console` (Linux, "Linux allocated devices").
+const CONSOLE: (u32, u32) = (5, 1);
+
+/// Builds the programs and packs them.
+///
+/// # Errors
+///
+/// Cargo, the assembler or the linker fails, or busybox cannot be fetched.
+pub(super) fn build() -> Result<Vec<u8>> {
+    let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
+    let programs = [("init", init()?), ("bin/busybox", read(&busybox)?), ("bin/program32", program32()?)];
+    let mut archive = Vec::new();
+    for folder in ["bin", "dev", "proc", "sys"] {
+        let entry = Builder::new(folder).mode(0o755).set_mode_file_type(ModeFileType::Directory);
+        entry.write(&mut archive, 0).finish()?;
+    }
+    let console = Builder::new("dev/console").mode(0o600).set_mode_file_type(ModeFileType::Char);
+    console.rdev_major(CONSOLE.0).rdev_minor(CONSOLE.1).write(&mut archive, 0).finish()?;
+    for (name, bytes) in programs {
+        let entry = Builder::new(name).mode(0o755).set_mode_file_type(ModeFileType::Regular);
+        let mut writer = entry.write(&mut archive, u32::try_from(bytes.len())?);
+        writer.write_all(&bytes)?;
+        writer.finish()?;
+    }
+    trailer(&mut archive)?;
+    Ok(archive)
+}
+
+/// Builds init without any shared library, at fixed addresses.
+fn init() -> Result<Vec<u8>> {
+    let target_folder = paths::out().join("initramfs");
+    let flags = "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols";
+    let mut command = cargo();
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "xmhf-initramfs",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
+        .arg(&target_folder)
+        .env("RUSTFLAGS", flags);
+    output(&mut command).context("the initramfs's init")?;
+    read(&target_folder.join(TARGET).join("release/init"))
+}
+
+/// Assembles the 32-bit program.
+fn program32() -> Result<Vec<u8>> {
+    let source = paths::root().join("tools/initramfs/src/program32.S");
+    let folder = tempfile::tempdir()?;
+    let object = folder.path().join("program32.o");
+    let program = folder.path().join("program32");
+    output(Command::new("as").arg("--32").arg("-o").args([&object, &source]))?;
+    output(Command::new("ld").args(["-m", "elf_i386", "-s", "-o"]).args([&program, &object]))?;
+    read(&program)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
