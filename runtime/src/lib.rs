@@ -1,6 +1,38 @@
 //! The hypervisor: a library that a hypapp is linked with to make the runtime image.
+//!
+//! Key types: [`hypapp::Hypapp`], what a hypapp implements; [`vcpu::Vcpu`], a guest's processor;
+//! [`exit::Exit`] and [`exit::Action`], why it left the guest and what comes next. Decisions live in
+//! `exit` and `memory`, in no vendor's words, and run in host tests; what drives them on the bare machine
+//! is compiled for it alone.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may stop at what it did not expect")
+)]
 
 pub mod exit;
 pub mod hypapp;
+pub mod memory;
 pub mod vcpu;
+
+#[cfg(target_os = "none")]
+pub mod entry;
+#[cfg(target_os = "none")]
+mod exception;
+#[cfg(target_os = "none")]
+mod log;
+#[cfg(target_os = "none")]
+mod machine;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+mod reset;
+#[cfg(target_os = "none")]
+pub mod services;
+#[cfg(target_os = "none")]
+mod smp;
+#[cfg(target_os = "none")]
+mod summary;
+mod vmx;
+
+pub use platform::handoff::Handoff;

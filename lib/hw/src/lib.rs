@@ -51,6 +51,12 @@ pub trait Xcrs {
     fn xsetbv(&self, index: u32, value: u64) -> Result<(), GeneralProtection>;
 }
 
+/// Caches of the processor that executes this code.
+pub trait Caches {
+    /// Executes WBINVD.
+    fn write_back_and_invalidate(&self);
+}
+
 /// Size of a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortWidth {

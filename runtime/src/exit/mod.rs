@@ -3,6 +3,8 @@
 pub mod bios_memory_map;
 pub mod control_register;
 pub mod cpuid;
+#[cfg(target_os = "none")]
+pub(crate) mod dispatch;
 pub mod exception;
 pub mod hypercall;
 pub mod init_sipi;
@@ -12,7 +14,7 @@ pub mod mtrr;
 pub mod port;
 pub mod power;
 pub mod real_mode;
-//TS pub mod task_switch;
+pub mod task_switch;
 pub mod xsetbv;
 
 use hw::PortWidth;

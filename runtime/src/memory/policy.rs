@@ -5,7 +5,7 @@
 //! as a run of pages that share it, so that whoever fills tables does not ask page by page.
 
 use platform::handoff::PhysRange;
-use platform::mtrr_map::Mtrrs;
+use platform::mtrr_map::{Changes, Mtrrs, TypeMap};
 use x86::paging::{Attributes, PageSize, Rights};
 
 use super::protect::Protections;
@@ -42,7 +42,11 @@ pub struct Run {
 /// The policy.
 #[derive(Debug)]
 pub struct Policy {
-    machine: Machine,
+    region: PhysRange,
+    physical_address_bits: u8,
+    largest_page: PageSize,
+    has_execute_only: bool,
+    types: TypeMap,
     /// What hypapps set.
     pub(super) protections: Protections,
 }
@@ -50,18 +54,22 @@ pub struct Policy {
 impl Policy {
     /// A policy that maps nothing, for [`Self::start`] to fill.
     pub(super) const fn new() -> Self {
-        let machine = Machine {
+        Self {
             region: PhysRange { base: 0, length: 0 },
             physical_address_bits: 0,
             largest_page: PageSize::Size4K,
             has_execute_only: false,
-            mtrrs: Mtrrs::disabled(0),
-        };
-        Self { machine, protections: Protections::new() }
+            types: TypeMap::disabled(0),
+            protections: Protections::new(),
+        }
     }
 
     pub(super) fn start(&mut self, machine: &Machine) {
-        self.machine.clone_from(machine);
+        self.region = machine.region;
+        self.physical_address_bits = machine.physical_address_bits;
+        self.largest_page = machine.largest_page;
+        self.has_execute_only = machine.has_execute_only;
+        self.types.set(&machine.mtrrs);
     }
 
     /// The run around `address` in `view`, as long as a few steps find it.
@@ -70,13 +78,13 @@ impl Policy {
         if address >= self.reach() {
             return Run { range: GuestRange::between(self.reach(), u64::MAX), attributes: None };
         }
-        let region = self.machine.region;
+        let region = self.region;
         let region_end = region.base + region.length;
         if (region.base..region_end).contains(&address) {
             return Run { range: GuestRange::between(region.base, region_end), attributes: None };
         }
 
-        let types = self.machine.mtrrs.run_at(address);
+        let types = self.types.run_at(address);
         let (mut start, mut end) = (types.start, types.end.min(self.reach()));
         if address < region.base {
             end = end.min(region.base);
@@ -102,20 +110,20 @@ impl Policy {
     #[must_use]
     pub fn page_at(&self, view: View, address: u64) -> Run {
         let run = self.run_at(view, address);
-        Run { range: run.largest_page(address, self.machine.largest_page), ..run }
+        Run { range: run.largest_page(address, self.largest_page), ..run }
     }
 
     /// First address that tables cannot map.
     #[must_use]
     pub const fn reach(&self) -> u64 {
-        let bits = self.machine.physical_address_bits;
+        let bits = self.physical_address_bits;
         1 << if bits < TABLE_BITS { bits } else { TABLE_BITS }
     }
 
     /// Some page of `range` is the hypervisor's.
     #[must_use]
     pub fn is_hidden(&self, range: GuestRange) -> bool {
-        let region = self.machine.region;
+        let region = self.region;
         range.start() < region.base + region.length && region.base < range.end()
     }
 
@@ -126,19 +134,19 @@ impl Policy {
     pub const fn can_express(&self, rights: Rights) -> bool {
         rights.contains(Rights::READ)
             || rights.is_empty()
-            || self.machine.has_execute_only && !rights.contains(Rights::WRITE)
+            || self.has_execute_only && !rights.contains(Rights::WRITE)
     }
 
     pub(super) const fn largest_page_size(&self) -> PageSize {
-        self.machine.largest_page
+        self.largest_page
     }
 
-    pub(super) const fn mtrrs(&self) -> &Mtrrs {
-        &self.machine.mtrrs
-    }
-
-    pub(super) fn set_mtrrs(&mut self, mtrrs: &Mtrrs) {
-        self.machine.mtrrs.clone_from(mtrrs);
+    /// Takes memory types from `mtrrs` from now on; gives the ranges that changed, or `None` where that is too
+    /// much to tell.
+    pub(super) fn set_mtrrs(&mut self, mtrrs: &Mtrrs) -> Option<Changes> {
+        let old = self.types.clone();
+        self.types.set(mtrrs);
+        old.changes(&self.types)
     }
 }
 

@@ -99,28 +99,66 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         let bytes = entry_bytes(level);
         let mut at = range.start();
         while at < range.end() {
-            let next = ((at | (bytes - 1)) + 1).min(range.end());
-            let place = Place { slot: slot(table, at, level), level, part: GuestRange::between(at, next) };
-            self.visit_entry(place, job)?;
+            let rest = GuestRange::between(at, range.end());
+            let next = match (job.target, self.leading_pages(rest, level)) {
+                (Some(attributes), Some(pages)) => {
+                    self.map_pages(table, pages, level, attributes, job.around.is_some());
+                    pages.end()
+                }
+                _ => {
+                    let next = ((at | (bytes - 1)) + 1).min(range.end());
+                    let place =
+                        Place { slot: slot(table, at, level), level, part: GuestRange::between(at, next) };
+                    self.visit_entry(place, job)?;
+                    next
+                }
+            };
             at = next;
         }
         Ok(())
     }
 
+    /// The pages of tables of `level` that `range` begins with, where it does and such pages may be.
+    fn leading_pages(&self, range: GuestRange, level: u8) -> Option<GuestRange> {
+        if level > self.largest.level() {
+            return None;
+        }
+        range.blocks_inside(entry_bytes(level)).filter(|pages| pages.start() == range.start())
+    }
+
+    /// Maps whole pages by entries of one table; empty ones stay so unless `is_fill`.
+    fn map_pages(
+        &mut self,
+        table: HostPhysAddr,
+        pages: GuestRange,
+        level: u8,
+        attributes: Attributes,
+        is_fill: bool,
+    ) {
+        let bytes = entry_bytes(level);
+        let mut slot = slot(table, pages.start(), level);
+        let mut at = pages.start();
+        while at < pages.end() {
+            let old = self.memory.read_u64(slot);
+            let new = F::leaf(HostPhysAddr::new(at), size(level), attributes);
+            if old == 0 && is_fill {
+                self.memory.write_u64(slot, new);
+            } else if old != 0 && old != new {
+                self.replace(Place { slot, level, part: GuestRange::block(at, bytes) }, old, new);
+            }
+            slot = HostPhysAddr::new(slot.get() + 8);
+            at += bytes;
+        }
+    }
+
     fn visit_entry(&mut self, place: Place, job: Job) -> Result<(), Exhausted> {
         let old = self.memory.read_u64(place.slot);
         let is_whole = place.part.end() - place.part.start() == entry_bytes(place.level);
-        match job.target {
-            None if is_whole => self.replace(place, old, 0),
-            Some(attributes) if is_whole && place.level <= self.largest.level() => {
-                if old != 0 || job.around.is_some() {
-                    let page = HostPhysAddr::new(place.part.start());
-                    self.replace(place, old, F::leaf(page, size(place.level), attributes));
-                }
-            }
-            _ => return self.descend(place, old, job),
+        if is_whole && job.target.is_none() {
+            self.replace(place, old, 0);
+            return Ok(());
         }
-        Ok(())
+        self.descend(place, old, job)
     }
 
     /// Writes an entry that stands for its whole block, and drops what was there.
@@ -173,24 +211,18 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
     fn extend(&mut self, place: Place, job: Job, around: GuestRange) -> Result<(), Exhausted> {
         let table = self.make_table()?;
         let level = place.level - 1;
-        let part = if self.is_page_level(place.part, level) {
-            let neighbours = around.intersection(place.block()).unwrap_or(place.part);
-            neighbours.blocks_inside(entry_bytes(level)).unwrap_or(place.part)
-        } else {
-            place.part
+        // Only where all that is wanted are pages of the new table, so that no table is made for neighbours.
+        let part = match self.leading_pages(place.part, level) {
+            Some(pages) if pages == place.part => around
+                .intersection(place.block())
+                .and_then(|neighbours| neighbours.blocks_inside(entry_bytes(level)))
+                .unwrap_or(pages),
+            _ => place.part,
         };
         let result = self.visit(table, level, part, job);
         // However far the filling came, what it wrote is true.
         self.memory.write_u64(place.slot, F::table(table));
         result
-    }
-
-    /// `part` is made of whole pages of tables of `level`.
-    fn is_page_level(&self, part: GuestRange, level: u8) -> bool {
-        let bytes = entry_bytes(level);
-        level <= self.largest.level()
-            && part.start().is_multiple_of(bytes)
-            && part.end().is_multiple_of(bytes)
     }
 
     fn make_table(&mut self) -> Result<HostPhysAddr, Exhausted> {

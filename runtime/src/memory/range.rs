@@ -44,7 +44,7 @@ impl GuestRange {
 
     /// `[start, end)`, both page-aligned, `start` below `end`.
     pub(super) const fn between(start: u64, end: u64) -> Self {
-        debug_assert!(start < end && start % PAGE == 0);
+        debug_assert!(start < end && start.is_multiple_of(PAGE));
         Self { start, end }
     }
 

@@ -249,9 +249,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
 
     /// Takes memory types from `mtrrs` from now on.
     pub fn adopt_mtrrs(&mut self, mtrrs: &Mtrrs) -> Flush {
-        let changes = self.policy.mtrrs().changes(mtrrs);
-        self.policy.set_mtrrs(mtrrs);
-        let Some(changes) = changes else { return self.drop_tables() };
+        let Some(changes) = self.policy.set_mtrrs(mtrrs) else { return self.drop_tables() };
         let everywhere = GuestRange::between(0, self.policy.reach());
         let ranges = changes.iter().filter_map(|c| everywhere.intersection(GuestRange::between(c.0, c.1)));
         let mut is_stale = false;

@@ -329,7 +329,7 @@ impl World {
             Event::Access { view, page, access } => self.access(view, page, access)?,
             Event::Mtrr { index, base, shift, memory_type } => {
                 let base = (WINDOW + base * PAGE) & (!0 << shift) | memory_type;
-                let mask = (1 << 39) - (1 << shift) | 0x800;
+                let mask = ((1 << 39) - (1 << shift)) | 0x800;
                 self.mtrrs.variable[index] = VariableMtrr { base, mask };
                 let flush = self.memory.adopt_mtrrs(&self.mtrrs);
                 self.flush(flush);

@@ -12,7 +12,7 @@ pub const VIEW_CAPACITY: usize = 1024;
 
 /// The name of a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct View(u16);
+pub struct View(u64);
 
 const _: () = assert!(CPU_CAPACITY < 0xfff);
 
@@ -24,12 +24,12 @@ impl View {
     #[must_use]
     pub const fn of_cpu(index: usize) -> Self {
         assert!(index < CPU_CAPACITY, "there is no such CPU");
-        Self(((index + 1) & 0xfff) as u16)
+        Self(index as u64 + 1)
     }
 
     /// Below 2^12.
     pub(super) const fn number(self) -> u64 {
-        self.0 as u64
+        self.0
     }
 }
 

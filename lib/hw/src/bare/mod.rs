@@ -1,0 +1,16 @@
+//! The real machine: every privileged instruction, one family a file.
+//!
+//! UNSAFETY: this is the one layer that executes privileged instructions; each function states what its
+//! caller owes, or why it owes nothing.
+#![expect(unsafe_code, reason = "privileged instructions")]
+
+pub mod apic;
+pub mod exception_table;
+pub mod guest_registers;
+pub mod port;
+pub mod processor;
+pub mod region;
+pub mod vmx;
+
+pub use processor::Processor;
+pub use region::Region;

@@ -1,0 +1,157 @@
+//! VMX instructions (SDM, "VMX Instruction Reference").
+
+use crate::Vmcs;
+use core::arch::asm;
+use x86::address::HostPhysAddr;
+use x86::vmx::instruction_error::VmFail;
+use x86::vmx::vmcs::{Field, FieldValue};
+
+macro_rules! with_status {
+    ($($instruction:literal),+; $($operand:tt)*) => {{
+        let (invalid, valid): (u8, u8);
+        asm!($($instruction),+, "setc {invalid}", "setz {valid}",
+            invalid = out(reg_byte) invalid, valid = out(reg_byte) valid, $($operand)*);
+        match (invalid, valid) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(VmFail::Valid),
+            _ => Err(VmFail::Invalid),
+        }
+    }};
+}
+
+/// Enters VMX root operation.
+///
+/// # Errors
+///
+/// As the processor says.
+///
+/// # Safety
+///
+/// 1. `region` is a frame of the hypervisor's own with the VMCS revision in its first word, used for
+///    nothing else from now on.
+/// 2. CR4.VMXE is set, CR0 and CR4 obey the fixed bits, IA32_FEATURE_CONTROL allows VMX.
+pub unsafe fn vmxon(region: HostPhysAddr) -> Result<(), VmFail> {
+    // SAFETY: by the caller's duties.
+    unsafe { with_status!("vmxon [{operand}]"; operand = in(reg) &region.get(), options(nostack)) }
+}
+
+/// Leaves VMX operation.
+///
+/// # Errors
+///
+/// As the processor says.
+///
+/// # Safety
+///
+/// No guest runs on this processor any more.
+pub unsafe fn vmxoff() -> Result<(), VmFail> {
+    // SAFETY: by the caller's duty.
+    unsafe { with_status!("vmxoff"; options(nostack)) }
+}
+
+/// Makes `vmcs` inactive and its launch state clear.
+///
+/// # Errors
+///
+/// As the processor says.
+///
+/// # Safety
+///
+/// `vmcs` is a frame of the hypervisor's own, used for nothing else, with the revision in its first word.
+pub unsafe fn vmclear(vmcs: HostPhysAddr) -> Result<(), VmFail> {
+    // SAFETY: by the caller's duty.
+    unsafe { with_status!("vmclear [{operand}]"; operand = in(reg) &vmcs.get(), options(nostack)) }
+}
+
+/// Makes `vmcs` current.
+///
+/// # Errors
+///
+/// As the processor says.
+///
+/// # Safety
+///
+/// As for [`vmclear`]; and it is active on no other processor.
+pub unsafe fn vmptrld(vmcs: HostPhysAddr) -> Result<(), VmFail> {
+    // SAFETY: by the caller's duty.
+    unsafe { with_status!("vmptrld [{operand}]"; operand = in(reg) &vmcs.get(), options(nostack)) }
+}
+
+/// Drops cached translations of every EPT pointer from this processor's TLB.
+///
+/// # Errors
+///
+/// As the processor says.
+///
+/// # Safety
+///
+/// This processor is in VMX root operation and has all-context INVEPT.
+pub unsafe fn invept_all() -> Result<(), VmFail> {
+    let descriptor = [0u64; 2];
+    // SAFETY: dropping translations is always correct; the caller answers for the rest.
+    unsafe {
+        with_status!("invept {kind}, [{operand}]"; kind = in(reg) 2u64, operand = in(reg) &raw const descriptor,
+            options(nostack))
+    }
+}
+
+/// The current VMCS of this processor.
+#[derive(Debug)]
+pub struct CurrentVmcs(());
+
+impl CurrentVmcs {
+    /// # Safety
+    ///
+    /// This processor is in VMX root operation with a current VMCS of the hypervisor's own for as long as
+    /// the value lives, and what is written to it keeps the host state sound.
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Vmcs for CurrentVmcs {
+    #[inline(always)]
+    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+        let value: u64;
+        // SAFETY: VMREAD writes one register; its failure never returns.
+        unsafe {
+            asm!("vmread {value}, {field}", "jbe {failed}", value = out(reg) value,
+                field = in(reg) u64::from(field.encoding()), failed = sym vmread_failed,
+                options(nomem, nostack));
+        }
+        T::from_u64(value)
+    }
+
+    #[inline(always)]
+    fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
+        // SAFETY: by the contract of `new`; its failure never returns.
+        unsafe {
+            asm!("vmwrite {field}, {value}", "jbe {failed}", value = in(reg) value.to_u64(),
+                field = in(reg) u64::from(field.encoding()), failed = sym vmwrite_failed,
+                options(nostack));
+        }
+    }
+}
+
+/// Reads a field by number; `None` where the processor has no such field or there is no current VMCS.
+#[must_use]
+pub fn probe(encoding: u32) -> Option<u64> {
+    let (value, fail): (u64, u8);
+    // SAFETY: VMREAD writes one register.
+    unsafe {
+        asm!("vmread {value}, {field}", "setbe {fail}", value = out(reg) value, fail = out(reg_byte) fail,
+            field = in(reg) u64::from(encoding), options(nomem, nostack));
+    }
+    (fail == 0).then_some(value)
+}
+
+#[cold]
+extern "C" fn vmread_failed() -> ! {
+    panic!("VMREAD failed: a field that this processor does not have, or no current VMCS")
+}
+
+#[cold]
+extern "C" fn vmwrite_failed() -> ! {
+    panic!("VMWRITE failed: a field that this processor does not have, or no current VMCS")
+}

@@ -1,0 +1,88 @@
+//! From the secure loader's jump to the guest's first instruction, in the order of events.
+//!
+//! UNSAFETY: the image's entry point.
+#![expect(unsafe_code, reason = "image entry")]
+
+use crate::hypapp::{Boot, Hypapp};
+use crate::memory::host;
+use crate::smp::startup;
+use crate::{exception, log, machine, vmx};
+use hw::bare::Region;
+use platform::handoff::{Handoff, PhysRange, VIRTUAL_BASE};
+use x86::address::{GuestPhysAddr, HostPhysAddr, HostVirtAddr};
+
+/// Runs the guest under `hypapp`, for ever. Called by the entry point that [`crate::hypapp!`] makes.
+///
+/// # Safety
+///
+/// Called once, by the secure loader's jump, with its arguments: the checked handoff, the physical address
+/// of the page tables in force, and the free part of the loader's scratch memory.
+pub unsafe fn start(
+    hypapp: &'static dyn Hypapp,
+    handoff: &'static Handoff,
+    page_tables: u64,
+    scratch: u64,
+    scratch_size: u64,
+) -> ! {
+    let base = HostPhysAddr::new(handoff.region.base);
+    // SAFETY: the secure loader mapped the region there; frames come from the pool, apart from the image.
+    let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
+    machine::start(handoff, region, hypapp, PhysRange { base: scratch, length: scratch_size });
+    let root = HostPhysAddr::new(page_tables);
+    machine::with_frames(|frames| host::start(root, handoff.apic_ids().len(), frames));
+    log::start(&handoff.console);
+    // Probes of registers that the processor may lack need the table from here on.
+    exception::load();
+    let cpu = machine::create_cpus();
+    // SAFETY: this is the bootstrap processor, whose data comes first.
+    unsafe { cpu.install() };
+    host::follow_apic();
+    ::log::info!("stage=runtime eXtensible Modular Hypervisor, {} CPUs", handoff.apic_ids().len());
+    start_guest_memory(cpu);
+    machine::set_policies();
+    vmx::prepare();
+    if let Err(missing) = startup::start(&machine::cpus()[1..]) {
+        panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
+    }
+    let boot = Boot {
+        command_line: handoff.command_line(),
+        cpus: machine::cpus().len(),
+        boot_drive: handoff.boot_drive,
+    };
+    if let Err(error) = hypapp.init(&boot) {
+        panic!("the hypapp refuses this configuration: {}", error.0);
+    }
+    machine::place_boot_sector();
+    vmx::run_bootstrap_processor(cpu)
+}
+
+fn start_guest_memory(cpu: &crate::smp::percpu::PerCpu) {
+    const FOUR_GIB: u64 = 1 << 32;
+    let facts = machine::second_level_facts(cpu);
+    let mut second_level = machine::SECOND_LEVEL.lock();
+    let filled = second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(FOUR_GIB)));
+    if let Err(error) = filled {
+        panic!("the pool is too small for the guest's page tables: {error:?}");
+    }
+}
+
+/// Makes a hypapp the one of this image.
+///
+/// Takes an expression of a type that implements [`Hypapp`], constant.
+#[macro_export]
+macro_rules! hypapp {
+    ($hypapp:expr) => {
+        /// The image's entry point, where the secure loader jumps to.
+        #[unsafe(no_mangle)]
+        extern "C" fn xmhf_runtime_entry(
+            handoff: &'static $crate::Handoff,
+            page_tables: u64,
+            scratch: u64,
+            scratch_size: u64,
+        ) -> ! {
+            static HYPAPP: &dyn $crate::hypapp::Hypapp = &$hypapp;
+            // SAFETY: this is the entry point, and these are its arguments.
+            unsafe { $crate::entry::start(HYPAPP, handoff, page_tables, scratch, scratch_size) }
+        }
+    };
+}

@@ -1,0 +1,155 @@
+//! Exceptions of the hypervisor itself: expected ones resume by table, NMIs are noted, the rest stop.
+//!
+//! UNSAFETY: interrupt entry points, and frames that they built on the stack.
+#![expect(unsafe_code, reason = "interrupt entry")]
+
+use crate::smp::percpu::{self, PerCpu};
+use core::arch::global_asm;
+use hw::bare::exception_table;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::structures::idt::InterruptDescriptorTable;
+
+/// What the entry stubs leave on the stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    /// R15 down to RAX, in the order of pushing.
+    pub(crate) registers: [u64; 15],
+    /// Exception vector.
+    pub(crate) vector: u64,
+    /// Error code, 0 where the vector has none.
+    pub(crate) error_code: u64,
+    /// Instruction pointer of the interrupted code.
+    pub(crate) rip: u64,
+    /// Code segment.
+    pub(crate) cs: u64,
+    /// Flags.
+    pub(crate) rflags: u64,
+    /// Stack pointer of the interrupted code.
+    pub(crate) rsp: u64,
+    /// Stack segment.
+    pub(crate) ss: u64,
+}
+
+const NMI: u64 = 2;
+/// Interrupt stack table slot of NMIs.
+pub(crate) const NMI_STACK: u16 = 0;
+/// Interrupt stack table slot of double faults and machine checks.
+pub(crate) const FAULT_STACK: u16 = 1;
+
+static IDT: Once<InterruptDescriptorTable> = Once::new();
+
+/// Loads the interrupt descriptor table on this CPU.
+pub(crate) fn load() {
+    IDT.call_once(build).load();
+}
+
+extern "C" fn handle(frame: &mut Frame) {
+    if frame.vector == NMI {
+        percpu::current().note_nmi();
+        if let Some(restart) = crate::vmx::restart_after_nmi(frame.rip) {
+            frame.rip = restart;
+            frame.rsp = PerCpu::registers_address(percpu::current());
+        }
+        return;
+    }
+    match exception_table::resume_address(frame.rip) {
+        Some(resume) => frame.rip = resume,
+        None => crate::panic::stop_on_exception(frame),
+    }
+}
+
+fn build() -> InterruptDescriptorTable {
+    let mut idt = InterruptDescriptorTable::new();
+    // The crate's typed setters want a handler type that stable Rust cannot name; the table is plain data.
+    let entries: &mut [[u64; 2]; 256] = {
+        let table = &raw mut idt;
+        // SAFETY: the architecture fixes the table at 256 descriptors of 16 bytes, which the crate's type is.
+        unsafe { &mut *table.cast() }
+    };
+    for (vector, entry) in entries.iter_mut().enumerate().take(32) {
+        let stack = match vector as u64 {
+            NMI => NMI_STACK + 1,
+            8 | 18 => FAULT_STACK + 1,
+            _ => 0,
+        };
+        *entry = gate(stub_address(vector), stack);
+    }
+    idt
+}
+
+/// A 64-bit interrupt gate (SDM, "64-Bit Mode IDT").
+fn gate(handler: VirtAddr, stack: u16) -> [u64; 2] {
+    let address = handler.as_u64();
+    let code = u64::from(percpu::CODE_SELECTOR);
+    [
+        address & 0xffff | code << 16 | u64::from(stack) << 32 | 0x8e << 40 | (address >> 16 & 0xffff) << 48,
+        address >> 32,
+    ]
+}
+
+fn stub_address(vector: usize) -> VirtAddr {
+    const STUB_SIZE: usize = 16;
+    VirtAddr::new((xmhf_exception_stubs as *const () as usize + vector * STUB_SIZE) as u64)
+}
+
+unsafe extern "C" {
+    fn xmhf_exception_stubs();
+}
+
+global_asm!(
+    ".pushsection .text.exception, \"ax\"",
+    ".balign 16",
+    ".global xmhf_exception_stubs",
+    "xmhf_exception_stubs:",
+    ".set vector, 0",
+    ".rept 32",
+    ".balign 16",
+    // These vectors push an error code by themselves.
+    ".if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21",
+    ".else",
+    "push 0",
+    ".endif",
+    "push vector",
+    "jmp 2f",
+    ".set vector, vector + 1",
+    ".endr",
+    "2: push rax",
+    "push rcx",
+    "push rdx",
+    "push rbx",
+    "push rbp",
+    "push rsi",
+    "push rdi",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "cld",
+    "mov rdi, rsp",
+    "call {handle}",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdi",
+    "pop rsi",
+    "pop rbp",
+    "pop rbx",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "add rsp, 16",
+    "iretq",
+    ".popsection",
+    handle = sym handle,
+);

@@ -1,0 +1,133 @@
+//! Each cause to its handler, with what the machine has for it.
+
+use super::{
+    Action, Exit, ResetCause, SecondLevelViolation, control_register, cpuid, exception, hypercall, init_sipi,
+    invd, msr, port, task_switch, xsetbv,
+};
+use crate::exit::cpuid::CpuidPolicy;
+use crate::exit::mtrr::{Effect, VirtualMtrrs};
+use crate::hypapp::Answer;
+use crate::machine::{self, SECOND_LEVEL};
+use crate::memory::host;
+use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::second_level::Resolution;
+use crate::memory::views::View;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::Vcpu;
+use core::sync::atomic::Ordering;
+use hw::bare::Processor;
+use x86::event::Event;
+use x86::msr::Msr;
+use x86::paging::Rights;
+
+/// Handles one exit. INIT, start-up IPIs and NMIs have been noted by the vendor's part already.
+pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Action {
+    match exit {
+        Exit::Cpuid => cpuid::handle(vcpu, machine::hypapp(), cpuid_policy(), &Processor),
+        Exit::Hypercall => {
+            hypercall::handle(vcpu, &GuestPhysical, machine::hypapp(), machine::handoff().memory_map())
+        }
+        Exit::ReadMsr { msr } => read_msr(vcpu, cpu, msr),
+        Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
+        Exit::SecondLevelViolation(violation) => second_level(vcpu, violation),
+        Exit::Port(access) => {
+            port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, &machine::power(), access)
+        }
+        Exit::ControlRegister(access) => {
+            control_register::handle(vcpu, &GuestPhysical, machine::control_register_policy(), access)
+        }
+        Exit::Xsetbv => xsetbv::handle(vcpu, &Processor),
+        Exit::TaskSwitch(switch) => task_switch::handle(vcpu, &GuestPhysical, switch),
+        Exit::Invd | Exit::Wbinvd => invd::handle(&Processor),
+        Exit::UndefinedInstruction => exception::undefined_instruction(),
+        Exit::Exception(event) => exception::reflect(event),
+        Exit::Init => init(vcpu, cpu),
+        Exit::Startup { vector } => startup(vcpu, cpu, vector),
+        Exit::TripleFault => Action::Reset(ResetCause::TripleFault),
+        Exit::ExternalInterrupt => {
+            let _ = machine::hypapp().external_interrupt(vcpu);
+            Action::Resume
+        }
+        Exit::InterruptWindow => {
+            let _ = machine::hypapp().interrupt_window(vcpu);
+            Action::Resume
+        }
+        Exit::Nmi | Exit::NmiWindow => Action::Resume,
+    }
+}
+
+fn cpuid_policy() -> &'static CpuidPolicy {
+    machine::cpuid_policy()
+}
+
+fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {
+    if !VirtualMtrrs::covers(msr) {
+        return msr::read(vcpu, msr, machine::msr_policy(), &Processor);
+    }
+    match cpu.mtrrs.lock().read(msr) {
+        Ok(value) => {
+            vcpu.registers_mut().set_edx_eax(value);
+            Action::Advance
+        }
+        Err(_) => Action::Inject(Event::GP0),
+    }
+}
+
+fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> Action {
+    if !VirtualMtrrs::covers(msr) {
+        let action = msr::write(msr, value, machine::msr_policy(), &Processor);
+        if msr == Msr::IA32_APIC_BASE {
+            host::follow_apic();
+        }
+        return action;
+    }
+    if !machine::hypapp().allow_mtrr(vcpu, msr, value) {
+        return Action::Inject(Event::GP0);
+    }
+    let mut mtrrs = cpu.mtrrs.lock();
+    match mtrrs.write(msr, value) {
+        Ok(Effect::Unchanged) => Action::Advance,
+        Ok(Effect::Types) => {
+            let flush = SECOND_LEVEL.lock().adopt_mtrrs(mtrrs.registers());
+            machine::flush_second_level(flush);
+            Action::Advance
+        }
+        Err(_) => Action::Inject(Event::GP0),
+    }
+}
+
+fn second_level<V: Vcpu>(vcpu: &mut V, violation: SecondLevelViolation) -> Action {
+    let mut access = Rights::empty();
+    access.set(Rights::READ, violation.is_read);
+    access.set(Rights::WRITE, violation.is_write);
+    access.set(Rights::EXECUTE, violation.is_fetch);
+    let resolution = SECOND_LEVEL.lock().violation(View::SHARED, violation.gpa, access);
+    match resolution {
+        Resolution::Filled => Action::Resume,
+        Resolution::Reclaimed(flush) => {
+            machine::flush_second_level(flush);
+            Action::Resume
+        }
+        Resolution::Hidden => Action::Inject(Event::GP0),
+        Resolution::Protected(_) => match machine::hypapp().second_level_violation(vcpu, violation) {
+            Answer::Handled => Action::Resume,
+            Answer::Chain => Action::Inject(Event::GP0),
+        },
+    }
+}
+
+fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
+    let action = init_sipi::init(vcpu, &Processor);
+    if action == Action::Resume {
+        cpu.is_running.store(false, Ordering::SeqCst);
+    }
+    action
+}
+
+fn startup<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, vector: u8) -> Action {
+    cpu.is_running.store(true, Ordering::SeqCst);
+    // While it waited this CPU was not called to drop translations.
+    cpu.flush.store(true, Ordering::SeqCst);
+    cpu.demand_attention();
+    init_sipi::startup(vcpu, vector)
+}

@@ -1,0 +1,174 @@
+//! The log: serial line and VGA text, each line also kept in a ring for a later look.
+//!
+//! A line is `[CPU LEVEL category] text`. The lock is never taken in an NMI, so a line that was begun is
+//! always finished.
+//!
+//! UNSAFETY: names an I/O port range and VGA memory.
+#![expect(unsafe_code, reason = "console devices")]
+
+use crate::machine;
+use crate::memory::host;
+use crate::smp::percpu;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
+use ::log::{LevelFilter, Log, Metadata, Record};
+use platform::handoff::Console;
+use spin::{Mutex, MutexGuard};
+use uart_16550::Uart16550;
+use uart_16550::backend::PioBackend;
+
+/// Polls of a full transmitter before a byte is dropped: a line that nobody drives must not stop us.
+const PATIENCE: u32 = 1_000_000;
+const RING_SIZE: usize = 16 * 1024;
+const COLUMNS: usize = 80;
+const ROWS: usize = 25;
+const GREY_ON_BLACK: u16 = 0x0700;
+
+static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, vga: None, ring: [0; RING_SIZE], ring_end: 0 });
+static IS_UP: AtomicBool = AtomicBool::new(false);
+static LOGGER: Logger = Logger;
+
+/// Starts the consoles that the boot command line names. The bootloader has initialised the serial port.
+pub(crate) fn start(console: &Console) {
+    let mut output = OUTPUT.lock();
+    if console.serial_port != 0 {
+        // SAFETY: the command line says that a 16550 sits there.
+        output.serial = unsafe { Uart16550::new_port(console.serial_port) }.ok();
+    }
+    output.vga = (console.vga != 0).then_some(Text { row: ROWS - 1, column: 0 });
+    drop(output);
+    let level = match console.level {
+        0 => LevelFilter::Off,
+        1 => LevelFilter::Error,
+        2 => LevelFilter::Warn,
+        3 => LevelFilter::Info,
+        4 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    ::log::set_max_level(level);
+    // Fails only if a logger was set before, and this is called once.
+    let _ = ::log::set_logger(&LOGGER);
+    IS_UP.store(true, Ordering::Release);
+}
+
+/// Prints whatever the log level: the summary, and the dump of a stop.
+pub(crate) fn print(text: fmt::Arguments<'_>) {
+    let _ = writeln!(OUTPUT.lock(), "{text}");
+}
+
+/// As [`print`], though another CPU may have died with the lock.
+pub(crate) fn print_at_any_price(text: fmt::Arguments<'_>) {
+    let mut output = try_hard();
+    let _ = writeln!(output, "{text}");
+}
+
+/// As [`print_at_any_price`], without ending the line.
+pub(crate) fn write_at_any_price(text: &str) {
+    let _ = try_hard().write_str(text);
+}
+
+fn try_hard() -> MutexGuard<'static, Output> {
+    for _ in 0..PATIENCE {
+        if let Some(output) = OUTPUT.try_lock() {
+            return output;
+        }
+        core::hint::spin_loop();
+    }
+    // SAFETY: the holder is stopped or this very CPU; what it had begun to write is lost.
+    unsafe { OUTPUT.force_unlock() };
+    OUTPUT.lock()
+}
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= ::log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let category = record.target().rsplit("::").next().unwrap_or_default();
+        let cpu = if machine::is_ready() { percpu::current().index } else { 0 };
+        let level = record.level().as_str();
+        print(format_args!("[{cpu} {level} {category}] {}", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+struct Output {
+    serial: Option<Uart16550<PioBackend>>,
+    vga: Option<Text>,
+    ring: [u8; RING_SIZE],
+    ring_end: usize,
+}
+
+impl Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            self.ring[self.ring_end] = byte;
+            self.ring_end = (self.ring_end + 1) % RING_SIZE;
+            if byte == b'\n' {
+                self.send(b'\r');
+            }
+            self.send(byte);
+            if let Some(text) = &mut self.vga {
+                text.put(byte);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn send(&mut self, byte: u8) {
+        let Some(serial) = &mut self.serial else { return };
+        for _ in 0..PATIENCE {
+            if serial.try_send_byte(byte).is_ok() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// VGA text mode, 80 columns by 25 rows, scrolling.
+struct Text {
+    row: usize,
+    column: usize,
+}
+
+impl Text {
+    fn put(&mut self, byte: u8) {
+        if byte == b'\n' || self.column == COLUMNS {
+            self.column = 0;
+            self.row += 1;
+        }
+        if self.row == ROWS {
+            self.scroll();
+        }
+        if byte != b'\n' {
+            Self::cell(self.row, self.column, GREY_ON_BLACK | u16::from(byte));
+            self.column += 1;
+        }
+    }
+
+    fn scroll(&mut self) {
+        self.row = ROWS - 1;
+        for row in 1..ROWS {
+            for column in 0..COLUMNS {
+                // SAFETY: inside the mapped page: 4000 bytes.
+                let cell = unsafe { host::vga_text().add(row * COLUMNS + column).read_volatile() };
+                Self::cell(row - 1, column, cell);
+            }
+        }
+        for column in 0..COLUMNS {
+            Self::cell(self.row, column, GREY_ON_BLACK);
+        }
+    }
+
+    fn cell(row: usize, column: usize, value: u16) {
+        // SAFETY: inside the mapped page: 4000 bytes.
+        unsafe { host::vga_text().add(row * COLUMNS + column).write_volatile(value) }
+    }
+}

@@ -1,0 +1,288 @@
+//! The one machine: what the boot found, and what all CPUs share.
+//!
+//! UNSAFETY: builds the per-CPU data in frames of the pool.
+#![expect(unsafe_code, reason = "frames become per-CPU data")]
+
+use crate::exit::bios_memory_map;
+use crate::exit::control_register::ControlRegisterPolicy;
+use crate::exit::cpuid::{CpuidPolicy, Instructions};
+use crate::exit::msr::MsrPolicy;
+use crate::exit::power::PowerControl;
+use crate::hypapp::Hypapp;
+use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::host::{self, FrameSource, GuestFrames};
+use crate::memory::policy::Machine as Facts;
+use crate::memory::flush::Flush;
+use crate::memory::second_level::SecondLevel;
+use crate::smp::percpu::{Frames, PerCpu, physical_address_bits};
+use crate::smp::quiesce;
+use core::sync::atomic::Ordering;
+use hw::bare::{Processor, Region};
+use hw::{Cpuid, Msrs, PhysMemory};
+use platform::handoff::{Handoff, ImageHeader, PhysRange, RUNTIME_OFFSET, VIRTUAL_BASE};
+use spin::{Mutex, Once};
+use x86::address::HostPhysAddr;
+use x86::msr::Msr;
+use x86::paging::PageSize;
+use x86::vmx::capability::{Allowed, EptVpidCapability};
+use x86::vmx::controls::SecondaryControls;
+use x86::vmx::ept::EptFormat;
+
+/// What the boot found; constant from then on.
+struct Boot {
+    handoff: &'static Handoff,
+    region: Region,
+    hypapp: &'static dyn Hypapp,
+}
+
+struct Policies {
+    cpuid: CpuidPolicy,
+    msr: MsrPolicy,
+    control_register: ControlRegisterPolicy,
+}
+
+/// Where a BIOS puts a boot sector.
+const BOOT_SECTOR: u64 = 0x7c00;
+const CPUID_X2APIC: u32 = 1 << 21;
+
+static POLICIES: Once<Policies> = Once::new();
+static BOOT: Once<Boot> = Once::new();
+static CPUS: Once<&'static [&'static PerCpu]> = Once::new();
+
+/// The guest's memory, which all CPUs share.
+pub(crate) static SECOND_LEVEL: Mutex<SecondLevel<RegionMemory, EptFormat>> =
+    Mutex::new(SecondLevel::new(RegionMemory));
+
+/// The hypervisor region, for statics that are built before it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegionMemory;
+
+impl PhysMemory for RegionMemory {
+    fn read(&self, address: HostPhysAddr, bytes: &mut [u8]) {
+        region().read(address, bytes);
+    }
+
+    fn write(&self, address: HostPhysAddr, bytes: &[u8]) {
+        region().write(address, bytes);
+    }
+
+    fn read_u64(&self, address: HostPhysAddr) -> u64 {
+        region().read_u64(address)
+    }
+
+    fn write_u64(&self, address: HostPhysAddr, value: u64) {
+        region().write_u64(address, value);
+    }
+}
+
+/// Takes note of what the boot found, and gives the pool its frames.
+pub(crate) fn start(handoff: &'static Handoff, region: Region, hypapp: &'static dyn Hypapp, scratch: PhysRange) {
+    BOOT.call_once(|| Boot { handoff, region, hypapp });
+    let image = image_header();
+    let region_end = handoff.region.base + handoff.region.length;
+    let modules = if handoff.hypapp_module.length != 0 { handoff.hypapp_module.base } else { region_end };
+    let pool = handoff.region.base + image.bss_end.next_multiple_of(4096);
+    let mut second_level = SECOND_LEVEL.lock();
+    let frames = second_level.frames();
+    // The scratch pages are too few to matter if the pool has no room for a second range.
+    let _ = scratch;
+    if let Err(error) = frames.add(HostPhysAddr::new(pool), (modules & !0xfff) - pool) {
+        panic!("the hypervisor region has no room for a pool: {error:?}");
+    }
+}
+
+/// Makes the data of every CPU; the first is the executing one.
+pub(crate) fn create_cpus() -> &'static PerCpu {
+    const { assert!(size_of::<PerCpu>() <= PER_CPU_FRAMES * 4096) };
+    let ids = handoff().apic_ids();
+    let list = with_frame_run((ids.len() * size_of::<&PerCpu>()).div_ceil(4096));
+    let list = region().virt(list, size_of_val(ids)).cast::<&'static PerCpu>();
+    for (index, &apic_id) in ids.iter().enumerate() {
+        let place = with_frame_run(PER_CPU_FRAMES);
+        let place = region().virt(place, size_of::<PerCpu>()).cast::<PerCpu>();
+        let stacks = with_frames(|frames| host::map_stacks(index, frames));
+        let frames = Frames { vmxon: with_frame_run(1), vmcs: with_frame_run(1) };
+        // SAFETY: fresh zeroed frames, page-aligned, never freed; the stacks were mapped for this CPU.
+        let cpu = unsafe { PerCpu::create(place, index, apic_id, stacks, frames) };
+        // SAFETY: the list has room for all IDs.
+        let slot = unsafe { list.add(index) };
+        // SAFETY: as above.
+        unsafe { slot.write(cpu) };
+    }
+    // SAFETY: every element was written.
+    let list = unsafe { core::slice::from_raw_parts(list, ids.len()) };
+    CPUS.call_once(|| list);
+    list[0]
+}
+
+const PER_CPU_FRAMES: usize = 2;
+
+/// Everything is known that a dump wants.
+pub(crate) fn is_ready() -> bool {
+    CPUS.get().is_some()
+}
+
+/// All CPUs, the bootstrap processor first.
+pub(crate) fn cpus() -> &'static [&'static PerCpu] {
+    CPUS.get().copied().unwrap_or_default()
+}
+
+/// The hypervisor region.
+pub(crate) fn region() -> &'static Region {
+    &boot().region
+}
+
+/// What the bootloader said, checked.
+pub(crate) fn handoff() -> &'static Handoff {
+    boot().handoff
+}
+
+/// The hypapp of this image.
+pub(crate) fn hypapp() -> &'static dyn Hypapp {
+    boot().hypapp
+}
+
+/// Reset and power ports.
+pub(crate) fn power() -> PowerControl {
+    PowerControl { ports: handoff().power, soft_off_type: None }
+}
+
+/// Bytes of the runtime image file.
+pub(crate) fn image_bytes() -> u64 {
+    image_header().data_end - RUNTIME_OFFSET
+}
+
+/// Virtual addresses of the hypervisor's code.
+pub(crate) fn text_range() -> core::ops::Range<u64> {
+    VIRTUAL_BASE + RUNTIME_OFFSET..VIRTUAL_BASE + image_header().text_end
+}
+
+/// A run of zeroed frames for good. At boot the pool was sized for them: running out is a bug of ours.
+pub(crate) fn with_frame_run(count: usize) -> HostPhysAddr {
+    match SECOND_LEVEL.lock().frames().allocate_run(&RegionMemory, count) {
+        Ok(frame) => frame,
+        Err(error) => panic!("the pool is too small for this machine: {error:?}"),
+    }
+}
+
+/// Lends a source of zeroed frames.
+pub(crate) fn with_frames<T>(act: impl FnOnce(FrameSource<'_>) -> T) -> T {
+    act(&mut || with_frame_run(1))
+}
+
+/// Drops this CPU's translations of guest-physical addresses.
+pub(crate) fn invalidate_second_level() {
+    // SAFETY: only called in VMX root operation; all-context INVEPT is required at boot.
+    if unsafe { hw::bare::vmx::invept_all() }.is_err() {
+        panic!("INVEPT failed");
+    }
+}
+
+/// Has every CPU drop its translations before its guest goes on, then frees what they named.
+pub(crate) fn flush_second_level(flush: Flush) {
+    if flush.is_needed() {
+        quiesce::quiesce(|_| {
+            for cpu in cpus() {
+                cpu.flush.store(true, Ordering::SeqCst);
+                cpu.demand_attention();
+            }
+        });
+    }
+    SECOND_LEVEL.lock().flushed(flush);
+}
+
+/// Decides what exits' handlers are to know of the processor and the configuration; once, at boot.
+pub(crate) fn set_policies() {
+    let capability = |msr| Processor.read(msr).unwrap_or_default();
+    let has_x2apic = Processor.cpuid(1, 0).ecx & CPUID_X2APIC != 0;
+    POLICIES.call_once(|| Policies {
+        cpuid: CpuidPolicy {
+            nested: false,
+            hypervisor_bit: handoff().hypervisor_bit != 0,
+            without: instructions_without_control(Allowed(capability(Msr::IA32_VMX_PROCBASED_CTLS2))),
+        },
+        msr: MsrPolicy {
+            nested: false,
+            region: handoff().region,
+            physical_address_bits: physical_address_bits(),
+            has_x2apic,
+        },
+        control_register: ControlRegisterPolicy {
+            nested: false,
+            cr4_supported: capability(Msr::IA32_VMX_CR4_FIXED1),
+        },
+    });
+}
+
+/// Instructions that need a control to work in a guest, where the processor's VMX lacks the control.
+fn instructions_without_control(secondary: Allowed) -> Instructions {
+    let has = |control: SecondaryControls| secondary.may_be_one() & control.bits() != 0;
+    let mut without = Instructions::PCONFIG;
+    without.set(Instructions::RDTSCP, !has(SecondaryControls::ENABLE_RDTSCP));
+    without.set(Instructions::INVPCID, !has(SecondaryControls::ENABLE_INVPCID));
+    without.set(Instructions::XSAVES, !has(SecondaryControls::ENABLE_XSAVES));
+    without.set(Instructions::WAITPKG, !has(SecondaryControls::ENABLE_USER_WAIT_AND_PAUSE));
+    without
+}
+
+/// What CPUID shows the guest.
+pub(crate) fn cpuid_policy() -> &'static CpuidPolicy {
+    &policies().cpuid
+}
+
+/// How intercepted MSRs behave.
+pub(crate) fn msr_policy() -> &'static MsrPolicy {
+    &policies().msr
+}
+
+/// Which control-register bits the guest may set.
+pub(crate) fn control_register_policy() -> &'static ControlRegisterPolicy {
+    &policies().control_register
+}
+
+/// What the second-level tables are built by.
+pub(crate) fn second_level_facts(cpu: &PerCpu) -> Facts {
+    let capability = Processor.read(Msr::IA32_VMX_EPT_VPID_CAP).unwrap_or_default();
+    let capability = EptVpidCapability::from_bits_retain(capability);
+    let largest_page = if capability.contains(EptVpidCapability::PAGES_1G) {
+        PageSize::Size1G
+    } else if capability.contains(EptVpidCapability::PAGES_2M) {
+        PageSize::Size2M
+    } else {
+        PageSize::Size4K
+    };
+    Facts {
+        region: handoff().region,
+        physical_address_bits: physical_address_bits(),
+        largest_page,
+        has_execute_only: capability.contains(EptVpidCapability::EXECUTE_ONLY),
+        mtrrs: cpu.mtrrs.lock().registers().clone(),
+    }
+}
+
+/// Puts the guest's boot sector where a BIOS would, and the memory map's hook in its way.
+pub(crate) fn place_boot_sector() {
+    GuestFrames.write(HostPhysAddr::new(BOOT_SECTOR), handoff().boot_sector());
+    if let Err(refused) = bios_memory_map::install(&GuestPhysical) {
+        panic!("the BIOS data area is not the guest's: {refused:?}");
+    }
+}
+
+fn policies() -> &'static Policies {
+    match POLICIES.get() {
+        Some(policies) => policies,
+        None => unreachable!("the runtime's entry sets the policies before the guest runs"),
+    }
+}
+
+fn boot() -> &'static Boot {
+    match BOOT.get() {
+        Some(boot) => boot,
+        None => unreachable!("the runtime's entry calls `start` first"),
+    }
+}
+
+fn image_header() -> ImageHeader {
+    // SAFETY: the secure loader checked the header, which the image begins with.
+    unsafe { ((VIRTUAL_BASE + RUNTIME_OFFSET) as *const ImageHeader).read() }
+}

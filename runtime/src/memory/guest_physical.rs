@@ -1,0 +1,56 @@
+//! The guest's memory as its own processor reaches it: what the second-level tables allow, and no more.
+
+use super::guest::{GuestMemory, Refused};
+use super::host::{self, GuestFrames};
+use super::views::View;
+use crate::machine::{self, SECOND_LEVEL};
+use crate::smp::percpu::physical_address_bits;
+use core::sync::atomic::Ordering;
+use hw::bare::Processor;
+use hw::{Cpuid, PhysMemory};
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::Rights;
+
+const CPUID_PAGES_1G: u32 = 1 << 26;
+
+/// Guest-physical memory, seen from the executing CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestPhysical;
+
+impl GuestPhysical {
+    /// Guest-physical and host-physical addresses are the same, outside the hypervisor region.
+    fn reach(gpa: GuestPhysAddr, bytes: usize, access: Rights) -> Result<HostPhysAddr, Refused> {
+        if machine::region().overlaps(gpa.get(), bytes as u64) || gpa.get() >> physical_address_bits() != 0 {
+            return Err(Refused);
+        }
+        let rights = SECOND_LEVEL.lock().rights(View::SHARED, gpa);
+        if rights.contains(access) { Ok(HostPhysAddr::new(gpa.get())) } else { Err(Refused) }
+    }
+}
+
+impl GuestMemory for GuestPhysical {
+    fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        GuestFrames.read(Self::reach(gpa, bytes.len(), Rights::READ)?, bytes);
+        Ok(())
+    }
+
+    fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
+        GuestFrames.write(Self::reach(gpa, bytes.len(), Rights::WRITE)?, bytes);
+        Ok(())
+    }
+
+    fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
+        let address = Self::reach(gpa, size_of::<u64>(), Rights::READ | Rights::WRITE)?;
+        Ok(host::with_word(address, |word| {
+            word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        }))
+    }
+
+    fn physical_address_bits(&self) -> u8 {
+        physical_address_bits()
+    }
+
+    fn has_1gib_pages(&self) -> bool {
+        Processor.cpuid(0x8000_0001, 0).edx & CPUID_PAGES_1G != 0
+    }
+}

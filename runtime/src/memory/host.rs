@@ -1,0 +1,248 @@
+//! The hypervisor's own address space.
+//!
+//! The secure loader maps the hypervisor region linearly at [`VIRTUAL_BASE`] and nothing else. The runtime
+//! adds, in the last GiB of the address space, what lies elsewhere: the local APIC's page, VGA text, a
+//! stack for each CPU between unmapped guard pages, and for each CPU a window through which it copies to
+//! and from one page of guest memory at a time. There is no map of guest memory: what is not mapped cannot
+//! leak.
+//!
+//! UNSAFETY: page-table edits, and copies through the window.
+#![expect(unsafe_code, reason = "page tables")]
+
+use crate::machine;
+use crate::smp::percpu::{self, Stacks};
+use core::sync::atomic::{AtomicU64, Ordering};
+use hw::bare::apic::LocalApic;
+use hw::bare::{Processor, Region};
+use hw::{Msrs, PhysMemory};
+use platform::handoff::{CPU_CAPACITY, VIRTUAL_BASE};
+use spin::Once;
+use x86::address::HostPhysAddr;
+use x86::msr::Msr;
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb;
+
+/// Start of the part of the address space that is managed here: the last GiB.
+const BASE: u64 = VIRTUAL_BASE + (1 << 30);
+const VGA: u64 = BASE;
+/// Two pages a CPU: the window on guest memory, and the local APIC where this CPU's guest put it.
+const WINDOWS: u64 = BASE + 0x20_0000;
+const WINDOWS_PER_CPU: u64 = 2;
+const WINDOW_TABLE_COUNT: usize = CPU_CAPACITY * WINDOWS_PER_CPU as usize / 512;
+const STACKS: u64 = BASE + 0x100_0000;
+/// Address space of one CPU's stacks: guard, main, guard, NMI, guard, fault.
+const STACK_STRIDE: u64 = 0x1_0000;
+const MAIN_STACK_PAGES: u64 = 8;
+const SMALL_STACK_PAGES: u64 = 2;
+const PAGE: u64 = 4096;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const WRITE_THROUGH: u64 = 1 << 3;
+const CACHE_DISABLE: u64 = 1 << 4;
+const NO_EXECUTE: u64 = 1 << 63;
+const DATA: u64 = PRESENT | WRITABLE | NO_EXECUTE;
+const DEVICE: u64 = DATA | CACHE_DISABLE | WRITE_THROUGH;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+static ROOT: AtomicU64 = AtomicU64::new(0);
+/// Tables of the windows, to find each CPU's entry without a walk.
+static WINDOW_TABLES: Once<[HostPhysAddr; WINDOW_TABLE_COUNT]> = Once::new();
+
+/// A source of zeroed 4 KiB frames, which boot-time exhaustion ends.
+pub(crate) type FrameSource<'a> = &'a mut dyn FnMut() -> HostPhysAddr;
+
+/// Takes over the page tables that the secure loader made, and maps devices and windows for `cpus` CPUs.
+pub(crate) fn start(root: HostPhysAddr, cpus: usize, frames: FrameSource<'_>) {
+    ROOT.store(root.get(), Ordering::Relaxed);
+    map(VGA, 0xb_8000 | DEVICE, frames);
+    let mut tables = [HostPhysAddr::default(); WINDOW_TABLE_COUNT];
+    let used = (cpus * WINDOWS_PER_CPU as usize).div_ceil(512);
+    for (table, address) in tables.iter_mut().take(used).zip((WINDOWS..).step_by(0x20_0000)) {
+        *table = table_of(address, frames);
+    }
+    WINDOW_TABLES.call_once(|| tables);
+}
+
+/// Maps the executing CPU's local APIC where IA32_APIC_BASE says that it is.
+pub(crate) fn follow_apic() {
+    let base = Processor.read(Msr::IA32_APIC_BASE).unwrap_or(0xfee0_0000) & ADDRESS;
+    set_window(apic_window(), base | DEVICE);
+}
+
+/// Maps the stacks of CPU `index`.
+pub(crate) fn map_stacks(index: usize, frames: FrameSource<'_>) -> Stacks {
+    let mut top = STACKS + index as u64 * STACK_STRIDE;
+    let mut stack = |pages: u64| {
+        top += PAGE;
+        for _ in 0..pages {
+            let frame = frames();
+            map(top, frame.get() | DATA, frames);
+            top += PAGE;
+        }
+        top
+    };
+    Stacks { main: stack(MAIN_STACK_PAGES), nmi: stack(SMALL_STACK_PAGES), fault: stack(SMALL_STACK_PAGES) }
+}
+
+/// Physical address of the page tables, for CR3.
+pub(crate) fn page_tables() -> HostPhysAddr {
+    HostPhysAddr::new(ROOT.load(Ordering::Relaxed))
+}
+
+/// The executing CPU's local APIC.
+pub(crate) fn local_apic() -> LocalApic {
+    // SAFETY: `follow_apic` mapped the page uncacheable, and again at each move.
+    unsafe { LocalApic::new((WINDOWS + apic_window() * PAGE) as *mut u8) }
+}
+
+/// VGA text memory.
+pub(crate) const fn vga_text() -> *mut u16 {
+    VGA as *mut u16
+}
+
+/// Memory that the guest can reach, seen from the executing CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestFrames;
+
+impl GuestFrames {
+    /// Calls `copy` with each piece of `[address, address + length)` that lies in one page.
+    ///
+    /// Addresses in the hypervisor region never get here: the second-level policy is asked before.
+    fn pieces(address: HostPhysAddr, length: usize, mut copy: impl FnMut(*mut u8, usize, usize)) {
+        let index = guest_window();
+        let window = WINDOWS + index * PAGE;
+        let mut done = 0;
+        while done < length {
+            let at = HostPhysAddr::new(address.get() + done as u64);
+            let count = (PAGE as usize - at.page_offset()).min(length - done);
+            assert!(!machine::region().overlaps(at.get(), count as u64), "a guest copy names hypervisor memory");
+            set_window(index, at.page().get() | DATA);
+            copy((window + at.page_offset() as u64) as *mut u8, done, count);
+            done += count;
+        }
+    }
+}
+
+impl PhysMemory for GuestFrames {
+    fn read(&self, address: HostPhysAddr, bytes: &mut [u8]) {
+        Self::pieces(address, bytes.len(), |window, offset, count| {
+            // SAFETY: the window maps the page, `count` bytes stay inside it; the guest may change it at
+            // will, which a plain copy of bytes tolerates.
+            unsafe { core::ptr::copy_nonoverlapping(window, bytes[offset..].as_mut_ptr(), count) };
+        });
+    }
+
+    fn write(&self, address: HostPhysAddr, bytes: &[u8]) {
+        Self::pieces(address, bytes.len(), |window, offset, count| {
+            // SAFETY: as in `read`; no Rust object lies in guest memory.
+            unsafe { core::ptr::copy_nonoverlapping(bytes[offset..].as_ptr(), window, count) };
+        });
+    }
+
+    fn read_u64(&self, address: HostPhysAddr) -> u64 {
+        with_word(address, |word| word.load(Ordering::Relaxed))
+    }
+
+    fn write_u64(&self, address: HostPhysAddr, value: u64) {
+        with_word(address, |word| word.store(value, Ordering::Release));
+    }
+}
+
+/// An aligned word of guest memory, for the guest's own page-table entries.
+pub(crate) fn with_word<T>(address: HostPhysAddr, act: impl FnOnce(&AtomicU64) -> T) -> T {
+    assert!(address.get().is_multiple_of(8), "{address:?} is not aligned");
+    let mut act = Some(act);
+    let mut result = None;
+    GuestFrames::pieces(address, 8, |window, _, _| {
+        // SAFETY: aligned, in the window's page, and accessed atomically by both sides.
+        let word = unsafe { AtomicU64::from_ptr(window.cast()) };
+        result = act.take().map(|act| act(word));
+    });
+    match result {
+        Some(result) => result,
+        None => unreachable!("an aligned word lies in one page"),
+    }
+}
+
+/// A page below 1 MiB mapped at its own address, for CPUs that switch paging on in it; unmapped on drop.
+#[derive(Debug)]
+pub(crate) struct LowMemory {
+    page: HostPhysAddr,
+}
+
+impl LowMemory {
+    /// Maps the page, executable.
+    pub(crate) fn map(page: HostPhysAddr) -> Self {
+        machine::with_frames(|frames| map(page.get(), page.get() | PRESENT | WRITABLE, frames));
+        Self { page }
+    }
+
+    fn check(&self, address: HostPhysAddr, length: usize) -> *mut u8 {
+        assert!(address.page() == self.page && address.page_offset() + length <= PAGE as usize);
+        address.get() as *mut u8
+    }
+
+    /// Copies bytes out of the page.
+    pub(crate) fn read(&self, address: HostPhysAddr, bytes: &mut [u8]) {
+        let from = self.check(address, bytes.len());
+        // SAFETY: checked to lie in the page, which is mapped.
+        unsafe { core::ptr::copy(from, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    /// Copies bytes into the page.
+    pub(crate) fn write(&self, address: HostPhysAddr, bytes: &[u8]) {
+        let to = self.check(address, bytes.len());
+        // SAFETY: as in `read`.
+        unsafe { core::ptr::copy(bytes.as_ptr(), to, bytes.len()) }
+    }
+}
+
+impl Drop for LowMemory {
+    fn drop(&mut self) {
+        machine::region().write_u64(page_tables(), 0);
+        tlb::flush_all();
+    }
+}
+
+fn guest_window() -> u64 {
+    percpu::current().index as u64 * WINDOWS_PER_CPU
+}
+
+fn apic_window() -> u64 {
+    guest_window() + 1
+}
+
+fn set_window(index: u64, entry: u64) {
+    let Some(table) = WINDOW_TABLES.get().and_then(|tables| tables.get((index / 512) as usize)) else { return };
+    machine::region().write_u64(HostPhysAddr::new(table.get() + index % 512 * 8), entry);
+    tlb::flush(VirtAddr::new(WINDOWS + index * PAGE));
+}
+
+fn map(virt: u64, entry: u64, frames: FrameSource<'_>) {
+    let table = table_of(virt, frames);
+    machine::region().write_u64(slot(table, virt, 0), entry);
+    tlb::flush(VirtAddr::new(virt));
+}
+
+/// The lowest-level table that maps `virt`, made where it is missing.
+fn table_of(virt: u64, frames: FrameSource<'_>) -> HostPhysAddr {
+    let memory: &Region = machine::region();
+    let mut table = page_tables();
+    for level in [3, 2, 1] {
+        let slot = slot(table, virt, level);
+        let entry = memory.read_u64(slot);
+        table = if entry & PRESENT != 0 {
+            HostPhysAddr::new(entry & ADDRESS)
+        } else {
+            let frame = frames();
+            memory.write_u64(slot, frame.get() | PRESENT | WRITABLE);
+            frame
+        };
+    }
+    table
+}
+
+const fn slot(table: HostPhysAddr, virt: u64, level: u32) -> HostPhysAddr {
+    HostPhysAddr::new(table.get() + (virt >> (12 + 9 * level) & 0x1ff) * 8)
+}

@@ -1,0 +1,251 @@
+//! What belongs to one CPU, found through the GS base while the hypervisor runs.
+//!
+//! UNSAFETY: GS-relative access, and a structure that its own CPU changes through a shared reference.
+#![expect(unsafe_code, reason = "per-CPU data")]
+
+use crate::exception::{FAULT_STACK, NMI_STACK};
+use crate::exit::mtrr::VirtualMtrrs;
+use crate::vcpu::Registers;
+use core::arch::asm;
+use core::cell::Cell;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use hw::Cpuid;
+use hw::bare::Processor;
+use spin::Mutex;
+use x86::address::HostPhysAddr;
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::GsBase;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
+use x86_64::structures::tss::TaskStateSegment;
+
+/// Selector of the hypervisor's 64-bit code segment.
+pub(crate) const CODE_SELECTOR: u16 = 0x08;
+/// Selector of the hypervisor's data segment.
+pub(crate) const DATA_SELECTOR: u16 = 0x10;
+/// Selector of this CPU's task-state segment.
+pub(crate) const TASK_SELECTOR: u16 = 0x18;
+
+/// Numbers that a vendor can give to causes of exits.
+const EXIT_CAUSES: usize = 80;
+
+/// One CPU.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct PerCpu {
+    this: *const Self,
+    /// The guest's general-purpose registers, on the top of this CPU's stack.
+    registers: *mut Registers,
+    /// Something is to be looked at before the guest is entered.
+    attention: AtomicBool,
+    /// An NMI that the hypervisor sent to this CPU has not arrived yet.
+    pub(super) nmi_in_flight: AtomicBool,
+    /// The rendezvous counts on this CPU's arrival.
+    pub(super) is_awaited: AtomicBool,
+    /// Guest code runs or can run here: not before start-up and not while waiting for a start-up IPI.
+    pub(crate) is_running: AtomicBool,
+    /// An NMI of the guest's arrived while the hypervisor ran.
+    guest_nmi: AtomicBool,
+    /// Translations cached by this CPU are stale.
+    pub(crate) flush: AtomicBool,
+    /// This CPU has set up VMX.
+    pub(crate) is_ready: AtomicBool,
+    /// Index, 0 for the bootstrap processor.
+    pub(crate) index: usize,
+    /// Local APIC ID.
+    pub(crate) apic_id: u32,
+    /// Frame for VMXON.
+    pub(crate) vmxon_region: HostPhysAddr,
+    /// This CPU's VMCS.
+    pub(crate) vmcs: HostPhysAddr,
+    /// Exits so far, by the number that the vendor gives each cause.
+    exits: [Cell<u64>; EXIT_CAUSES],
+    /// TSC at the guest's first instruction; 0 before.
+    pub(crate) first_entry: AtomicU64,
+    /// The guest-visible MTRRs of this CPU.
+    pub(crate) mtrrs: Mutex<VirtualMtrrs>,
+    gdt: GlobalDescriptorTable<5>,
+    tss: TaskStateSegment,
+}
+
+/// Where the assembly finds `attention`.
+pub(crate) const ATTENTION_OFFSET: usize = offset_of!(PerCpu, attention);
+/// Where the assembly finds `registers`.
+pub(crate) const REGISTERS_OFFSET: usize = offset_of!(PerCpu, registers);
+
+// SAFETY: cells are touched by the owning CPU alone, through `current`; everything else is atomic or
+// constant after `install`.
+unsafe impl Sync for PerCpu {}
+
+/// Stacks of one CPU, by the address behind their last byte.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stacks {
+    /// Exits and start-up.
+    pub(crate) main: u64,
+    /// NMIs.
+    pub(crate) nmi: u64,
+    /// Double faults and machine checks.
+    pub(crate) fault: u64,
+}
+
+/// Frames that one CPU's VMX operation needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frames {
+    /// For VMXON.
+    pub(crate) vmxon: HostPhysAddr,
+    /// For the VMCS.
+    pub(crate) vmcs: HostPhysAddr,
+}
+
+impl PerCpu {
+    /// Fills `place` with the data of CPU `index`.
+    ///
+    /// # Safety
+    ///
+    /// 1. `place` is zeroed, aligned memory of this size that lives for ever and is used for nothing else.
+    /// 2. The stacks are mapped, and this CPU's own.
+    pub(crate) unsafe fn create(
+        place: *mut Self,
+        index: usize,
+        apic_id: u32,
+        stacks: Stacks,
+        frames: Frames,
+    ) -> &'static Self {
+        let mut tss = TaskStateSegment::new();
+        tss.interrupt_stack_table[usize::from(NMI_STACK)] = VirtAddr::new(stacks.nmi);
+        tss.interrupt_stack_table[usize::from(FAULT_STACK)] = VirtAddr::new(stacks.fault);
+        let cpu = Self {
+            this: place,
+            registers: (stacks.main - size_of::<Registers>() as u64) as *mut Registers,
+            attention: AtomicBool::new(false),
+            nmi_in_flight: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            is_running: AtomicBool::new(false),
+            guest_nmi: AtomicBool::new(false),
+            flush: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
+            index,
+            apic_id,
+            vmxon_region: frames.vmxon,
+            vmcs: frames.vmcs,
+            exits: [const { Cell::new(0) }; EXIT_CAUSES],
+            first_entry: AtomicU64::new(0),
+            mtrrs: Mutex::new(VirtualMtrrs::from_hardware(&Processor, physical_address_bits())),
+            gdt: GlobalDescriptorTable::empty(),
+            tss,
+        };
+        // SAFETY: by duty 1.
+        unsafe { place.write(cpu) };
+        // SAFETY: just written; nobody else knows of it yet.
+        let cpu = unsafe { &mut *place };
+        cpu.gdt.append(Descriptor::kernel_code_segment());
+        cpu.gdt.append(Descriptor::kernel_data_segment());
+        let tss = &raw const cpu.tss;
+        // SAFETY: the segment lives as long as the CPU's data, for ever.
+        cpu.gdt.append(unsafe { Descriptor::tss_segment_unchecked(tss) });
+        cpu
+    }
+
+    /// Makes this the executing CPU's data: GDT, task register, data segments and GS base.
+    ///
+    /// # Safety
+    ///
+    /// Called once, on the CPU that the data is of, with the hypervisor's page tables in force.
+    pub(crate) unsafe fn install(&'static self) {
+        use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
+        let data = SegmentSelector(DATA_SELECTOR);
+        self.gdt.load();
+        // SAFETY: the table that was just loaded has a 64-bit code segment there.
+        unsafe { CS::set_reg(SegmentSelector(CODE_SELECTOR)) };
+        // SAFETY: and a data segment there.
+        unsafe { SS::set_reg(data) };
+        // SAFETY: as above.
+        unsafe { DS::set_reg(data) };
+        // SAFETY: as above.
+        unsafe { ES::set_reg(data) };
+        // SAFETY: the null selector is always fine; the bases are set by MSR.
+        unsafe { FS::set_reg(SegmentSelector::NULL) };
+        // SAFETY: as above.
+        unsafe { GS::set_reg(SegmentSelector::NULL) };
+        // SAFETY: the table has this CPU's available TSS there, loaded once.
+        unsafe { x86_64::instructions::tables::load_tss(SegmentSelector(TASK_SELECTOR)) };
+        GsBase::write(VirtAddr::from_ptr(self.this));
+    }
+
+    /// Takes over the MTRRs that the firmware gave the executing CPU, which this is the data of.
+    pub(crate) fn set_mtrrs(&self) {
+        *self.mtrrs.lock() = VirtualMtrrs::from_hardware(&Processor, physical_address_bits());
+    }
+
+    /// Base of the GDT.
+    pub(crate) fn gdt_base(&self) -> u64 {
+        self.gdt.entries().as_ptr() as u64
+    }
+
+    /// Base of the task-state segment.
+    pub(crate) fn tss_base(&self) -> u64 {
+        (&raw const self.tss) as u64
+    }
+
+    /// Address of the guest's registers.
+    pub(crate) fn registers_address(cpu: &Self) -> u64 {
+        cpu.registers as u64
+    }
+
+    /// The guest's registers, to fill before the first entry.
+    pub(crate) const fn registers(&self) -> *mut Registers {
+        self.registers
+    }
+
+    /// Has this CPU look around before it next enters its guest.
+    pub(crate) fn demand_attention(&self) {
+        self.attention.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes back the demand; what is found afterwards was seen.
+    pub(crate) fn clear_attention(&self) {
+        self.attention.store(false, Ordering::SeqCst);
+    }
+
+    /// An NMI arrived on this CPU: ours, if one is in flight, else the guest's.
+    pub(crate) fn note_nmi(&self) {
+        if !self.nmi_in_flight.swap(false, Ordering::SeqCst) {
+            self.guest_nmi.store(true, Ordering::SeqCst);
+        }
+        self.demand_attention();
+    }
+
+    /// Takes an NMI that is meant for the guest.
+    pub(crate) fn take_guest_nmi(&self) -> bool {
+        self.guest_nmi.swap(false, Ordering::SeqCst)
+    }
+
+    /// Counts an exit for the summary.
+    #[inline]
+    pub(crate) fn count_exit(&self, cause: u16) {
+        if let Some(count) = self.exits.get(usize::from(cause)) {
+            count.set(count.get().wrapping_add(1));
+        }
+    }
+
+    /// Exits so far by cause; another CPU's figures may be a little old.
+    pub(crate) fn exits(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        (0u32..).zip(self.exits.iter().map(Cell::get)).filter(|(_, count)| *count != 0)
+    }
+}
+
+/// Bits of a physical address (SDM, "CPUID-CPU Identification", leaf 80000008H).
+#[expect(clippy::cast_possible_truncation, reason = "the field is a byte")]
+pub(crate) fn physical_address_bits() -> u8 {
+    Processor.cpuid(0x8000_0008, 0).eax as u8
+}
+
+/// The executing CPU's data.
+#[inline]
+pub(crate) fn current() -> &'static PerCpu {
+    let this: *const PerCpu;
+    // SAFETY: `install` set the GS base before anything else could run here.
+    unsafe { asm!("mov {}, gs:[0]", out(reg) this, options(pure, readonly, nostack, preserves_flags)) };
+    // SAFETY: `this` is the structure's own address, and it lives for ever.
+    unsafe { &*this }
+}

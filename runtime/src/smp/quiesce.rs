@@ -1,0 +1,106 @@
+//! The rendezvous: one CPU runs while no other is in its guest.
+//!
+//! The initiator marks every CPU whose guest may run as awaited, has it look around
+//! ([`PerCpu::demand_attention`]) and sends it an NMI. A CPU in its guest exits; a CPU in the hypervisor
+//! finds the mark before it next enters. A CPU that waits for a start-up IPI runs no guest code and is
+//! blocked for NMIs: it is not awaited, and when it is started it meets the rendezvous before its guest's
+//! first instruction. No CPU ever has two of our NMIs in flight, so each is told apart from the guest's.
+
+use super::percpu::{self, PerCpu};
+use crate::machine;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use hw::bare::apic::Command;
+use hw::bare::processor::time_stamp;
+
+/// Proof that no other CPU runs guest code.
+#[derive(Debug)]
+pub struct Quiesced(());
+
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
+static PRESENT: AtomicUsize = AtomicUsize::new(0);
+
+/// Ticks after which an NMI that had no effect is sent again. A CPU that was about to wait for a start-up
+/// IPI may have had it blocked.
+const RESEND_AFTER: u64 = 50_000_000;
+
+/// Runs `act` while no other CPU is in its guest.
+pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
+    let own = percpu::current();
+    while IS_HELD.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        // Somebody else wants this CPU to stand still: refusing would be a deadlock.
+        join(own);
+        core::hint::spin_loop();
+    }
+    IS_STOPPED.store(true, Ordering::SeqCst);
+    let others = || machine::cpus().iter().filter(|cpu| cpu.index != own.index);
+    for cpu in others() {
+        if cpu.is_running.load(Ordering::SeqCst) {
+            cpu.is_awaited.store(true, Ordering::SeqCst);
+            call(cpu);
+        }
+    }
+    for cpu in others() {
+        await_arrival(cpu);
+    }
+    let result = act(&Quiesced(()));
+    IS_STOPPED.store(false, Ordering::SeqCst);
+    while PRESENT.load(Ordering::Acquire) != 0 {
+        core::hint::spin_loop();
+    }
+    IS_HELD.store(false, Ordering::Release);
+    result
+}
+
+/// Stands still while another CPU holds the rendezvous.
+pub(crate) fn join(own: &PerCpu) {
+    if !IS_STOPPED.load(Ordering::SeqCst) {
+        return;
+    }
+    PRESENT.fetch_add(1, Ordering::SeqCst);
+    own.is_awaited.store(false, Ordering::SeqCst);
+    while IS_STOPPED.load(Ordering::SeqCst) {
+        core::hint::spin_loop();
+    }
+    PRESENT.fetch_sub(1, Ordering::Release);
+}
+
+/// Has another CPU leave its guest, whatever for.
+pub(crate) fn wake(cpu: &PerCpu) {
+    if cpu.is_running.load(Ordering::SeqCst) {
+        call(cpu);
+    } else {
+        cpu.demand_attention();
+    }
+}
+
+fn call(cpu: &PerCpu) {
+    cpu.demand_attention();
+    if !cpu.nmi_in_flight.swap(true, Ordering::SeqCst) {
+        send(cpu);
+    }
+}
+
+fn await_arrival(cpu: &PerCpu) {
+    let mut sent = time_stamp();
+    while cpu.is_awaited.load(Ordering::SeqCst) {
+        if !cpu.is_running.load(Ordering::SeqCst) {
+            // It went to wait for a start-up IPI meanwhile, and will meet us when it gets one.
+            cpu.is_awaited.store(false, Ordering::SeqCst);
+            return;
+        }
+        if time_stamp().wrapping_sub(sent) > RESEND_AFTER {
+            log::warn!("cpu={} does not answer, NMI sent again", cpu.index);
+            cpu.nmi_in_flight.store(true, Ordering::SeqCst);
+            send(cpu);
+            sent = time_stamp();
+        }
+        core::hint::spin_loop();
+    }
+}
+
+fn send(cpu: &PerCpu) {
+    if crate::memory::host::local_apic().send(cpu.apic_id, Command::Nmi).is_err() {
+        log::warn!("cpu={} cannot be called: the local APIC takes no commands", cpu.index);
+    }
+}

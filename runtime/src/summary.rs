@@ -1,0 +1,27 @@
+//! The figures of a run, printed when the guest ends, for people and for the runner.
+
+use crate::{log, machine, vmx};
+use core::sync::atomic::Ordering;
+
+/// Prints the summary, whatever the log level.
+pub(crate) fn print() {
+    let handoff = machine::handoff();
+    let cpus = machine::cpus();
+    let started = cpus.first().map_or(0, |cpu| cpu.first_entry.load(Ordering::Relaxed));
+    let start_ticks = started.saturating_sub(handoff.times.bootloader);
+    log::print(format_args!(
+        "summary cpus={} hidden_bytes={} image_bytes={} ept_pages={} start_ticks={} guest_tsc={}",
+        cpus.len(),
+        handoff.region.length,
+        machine::image_bytes(),
+        machine::SECOND_LEVEL.lock().table_pages(),
+        start_ticks,
+        started,
+    ));
+    for cpu in cpus {
+        for (cause, count) in cpu.exits() {
+            let name = vmx::exit_name(cause);
+            log::print(format_args!("summary cpu={} exit=\"{name}\" count={count}", cpu.index));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Switches VMX operation on, for good (SDM, "Enabling and Entering VMX Operation").
+//!
+//! UNSAFETY: control registers and VMXON.
+#![expect(unsafe_code, reason = "enters VMX operation")]
+
+use super::controls::Unsupported;
+use crate::smp::percpu::PerCpu;
+use hw::bare::{Processor, Region, vmx};
+use hw::{Cpuid, Msrs, PhysMemory};
+use x86::cr::{Cr0, Cr4};
+use x86::msr::Msr;
+use x86::vmx::capability::VmxBasic;
+use x86_64::registers::control as registers;
+
+const FEATURE_CONTROL_LOCK: u64 = 1 << 0;
+const FEATURE_CONTROL_VMX_OUTSIDE_SMX: u64 = 1 << 2;
+const CPUID_XSAVE: u32 = 1 << 26;
+
+/// Why this CPU cannot enter VMX operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EnableError {
+    /// The firmware locked VMX off on this CPU.
+    LockedOff,
+    /// VMXON failed.
+    Vmxon,
+    /// A control is missing.
+    Unsupported(Unsupported),
+}
+
+/// Puts this CPU into VMX root operation with an active, current, clear VMCS.
+pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
+    allow_vmx()?;
+    set_control_registers();
+    let basic = Processor.read(Msr::IA32_VMX_BASIC).map_err(|_| EnableError::Vmxon)?;
+    let revision = VmxBasic(basic).revision();
+    for frame in [cpu.vmxon_region, cpu.vmcs] {
+        region.write(frame, &revision.to_le_bytes());
+    }
+    // SAFETY: the frame is this CPU's own and holds the revision; CR4.VMXE and the fixed bits are set.
+    unsafe { vmx::vmxon(cpu.vmxon_region) }.map_err(|_| EnableError::Vmxon)?;
+    // SAFETY: the frame is this CPU's own and holds the revision.
+    unsafe { vmx::vmclear(cpu.vmcs) }.map_err(|_| EnableError::Vmxon)?;
+    // SAFETY: as above; no other CPU ever loads it.
+    unsafe { vmx::vmptrld(cpu.vmcs) }.map_err(|_| EnableError::Vmxon)
+}
+
+/// Firmware that left IA32_FEATURE_CONTROL open on this CPU leaves it to us (SDM, "Enabling and Entering VMX
+/// Operation").
+fn allow_vmx() -> Result<(), EnableError> {
+    let control = Processor.read(Msr::IA32_FEATURE_CONTROL).map_err(|_| EnableError::LockedOff)?;
+    if control & FEATURE_CONTROL_LOCK == 0 {
+        let value = control | FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX_OUTSIDE_SMX;
+        return Processor.write(Msr::IA32_FEATURE_CONTROL, value).map_err(|_| EnableError::LockedOff);
+    }
+    if control & FEATURE_CONTROL_VMX_OUTSIDE_SMX == 0 { Err(EnableError::LockedOff) } else { Ok(()) }
+}
+
+fn set_control_registers() {
+    let fixed = |msr| Processor.read(msr).unwrap_or(0);
+    let cr0 = registers::Cr0::read_raw() & !(Cr0::CD | Cr0::NW).bits()
+        | (Cr0::NE | Cr0::WP).bits()
+        | fixed(Msr::IA32_VMX_CR0_FIXED0);
+    let xsave = if Processor.cpuid(1, 0).ecx & CPUID_XSAVE != 0 { Cr4::OSXSAVE } else { Cr4::empty() };
+    let cr4 = registers::Cr4::read_raw() | (Cr4::VMXE | xsave).bits() | fixed(Msr::IA32_VMX_CR4_FIXED0);
+    // SAFETY: paging stays on; caches and write protection come on.
+    unsafe { registers::Cr0::write_raw(cr0) };
+    // SAFETY: adds VMX and XSETBV only.
+    unsafe { registers::Cr4::write_raw(cr4) };
+}

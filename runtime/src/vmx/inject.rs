@@ -1,0 +1,138 @@
+//! Events for the guest: injected, delivered again, or combined (SDM, "VM-Entry Controls for Event
+//! Injection"; "Interrupt 8-Double Fault Exception (#DF)").
+
+use super::vcpu::VmxVcpu;
+use crate::vcpu::Vcpu;
+use hw::Vmcs;
+use x86::cr::Cr0;
+use x86::event::{Event, Vector};
+use x86::vmx::controls::PrimaryControls;
+use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
+use x86::vmx::vmcs;
+
+/// The guest could not take the event: its processor would have shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shutdown;
+
+/// Has the guest take `event`, whatever was being delivered to it.
+pub(super) fn inject<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, event: Event) {
+    match event {
+        Event::Nmi => nmi(vcpu),
+        Event::PageFault { address, error_code } => {
+            super::machine_registers::set_cr2(address);
+            exception(vcpu, Vector::PF, Some(error_code));
+        }
+        Event::Exception { vector, error_code } => exception(vcpu, vector, error_code),
+    }
+}
+
+/// Combines `event`, raised while `vectoring` was being delivered, as the processor would.
+pub(super) fn combine(vectoring: Interruption, event: Event) -> Result<Event, Shutdown> {
+    let second = match event {
+        Event::Exception { vector, .. } => vector,
+        Event::PageFault { .. } => Vector::PF,
+        Event::Nmi => return Ok(event),
+    };
+    if !vectoring.is_valid() || vectoring.kind() != InterruptionType::HARDWARE_EXCEPTION {
+        return Ok(event);
+    }
+    let first = Vector(vectoring.vector());
+    if first == Vector::DF {
+        return Err(Shutdown);
+    }
+    let contributory = |v: Vector| matches!(v, Vector::DE | Vector::TS | Vector::NP | Vector::SS | Vector::GP);
+    let is_double = contributory(first) && contributory(second)
+        || first == Vector::PF && (contributory(second) || second == Vector::PF);
+    if is_double { Ok(Event::Exception { vector: Vector::DF, error_code: Some(0) }) } else { Ok(event) }
+}
+
+/// Delivers again what an exit interrupted; true where there was something.
+pub(super) fn deliver_again<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>) -> bool {
+    let vectoring = Interruption(vcpu.vmcs.read(vmcs::IDT_VECTORING_INFORMATION));
+    if !vectoring.is_valid() {
+        return false;
+    }
+    if vectoring.kind() == InterruptionType::NMI {
+        // Its delivery had begun to block NMIs, and the entry would refuse to inject into that.
+        let state = vcpu.interruptibility() & !Interruptibility::BLOCKING_BY_NMI;
+        vcpu.set_interruptibility(state);
+    }
+    if vectoring.has_error_code() {
+        let code = vcpu.vmcs.read(vmcs::IDT_VECTORING_ERROR_CODE);
+        vcpu.vmcs.write(vmcs::ENTRY_EXCEPTION_ERROR_CODE, code);
+    }
+    if vectoring.is_software() {
+        let length = vcpu.vmcs.read(vmcs::EXIT_INSTRUCTION_LENGTH);
+        vcpu.vmcs.write(vmcs::ENTRY_INSTRUCTION_LENGTH, length);
+    }
+    vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, vectoring.to_entry().0);
+    true
+}
+
+/// Gives the guest an NMI now if it can take one, else as soon as it can. As in hardware, one NMI is
+/// remembered while NMIs are blocked, and no more.
+pub(super) fn nmi<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>) {
+    let blocking = Interruptibility::BLOCKING_BY_NMI
+        | Interruptibility::BLOCKING_BY_MOV_SS
+        | Interruptibility::BLOCKING_BY_STI;
+    let pending = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+    if vcpu.interruptibility().intersects(blocking) || pending.is_valid() {
+        set_nmi_window(vcpu, true);
+        return;
+    }
+    let word = Interruption::new(Vector::NMI.0, InterruptionType::NMI, false);
+    vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, word.0);
+}
+
+/// Asks for, or no longer asks for, an exit when the guest can take an NMI.
+pub(super) fn set_nmi_window<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, wanted: bool) {
+    let mut controls = PrimaryControls::from_bits_retain(vcpu.vmcs.read(vmcs::PRIMARY_CONTROLS));
+    controls.set(PrimaryControls::NMI_WINDOW_EXITING, wanted);
+    vcpu.vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+}
+
+fn exception<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, vector: Vector, error_code: Option<u32>) {
+    // Real mode pushes no error codes, and VM entry refuses to (SDM, "Checks on VM-Entry Control Fields").
+    let error_code = error_code.filter(|_| vcpu.cr0().contains(Cr0::PE));
+    let word = Interruption::new(vector.0, InterruptionType::HARDWARE_EXCEPTION, error_code.is_some());
+    if let Some(code) = error_code {
+        vcpu.vmcs.write(vmcs::ENTRY_EXCEPTION_ERROR_CODE, code);
+    }
+    vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, word.0);
+    vcpu.vmcs.write(vmcs::GUEST_ACTIVITY, ActivityState::ACTIVE.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Shutdown, combine};
+    use x86::event::{Event, Vector};
+    use x86::vmx::interruption::{Interruption, InterruptionType};
+
+    fn vectoring(vector: Vector) -> Interruption {
+        Interruption::new(vector.0, InterruptionType::HARDWARE_EXCEPTION, false)
+    }
+
+    const DOUBLE_FAULT: Event = Event::Exception { vector: Vector::DF, error_code: Some(0) };
+    const PAGE_FAULT: Event = Event::PageFault { address: 0x1000, error_code: 2 };
+
+    #[test]
+    fn contributory_pairs_become_a_double_fault() {
+        assert_eq!(combine(vectoring(Vector::GP), Event::GP0), Ok(DOUBLE_FAULT));
+        assert_eq!(combine(vectoring(Vector::PF), Event::GP0), Ok(DOUBLE_FAULT));
+        assert_eq!(combine(vectoring(Vector::PF), PAGE_FAULT), Ok(DOUBLE_FAULT));
+    }
+
+    #[test]
+    fn benign_pairs_are_taken_one_after_the_other() {
+        assert_eq!(combine(vectoring(Vector::UD), Event::GP0), Ok(Event::GP0));
+        assert_eq!(combine(vectoring(Vector::GP), PAGE_FAULT), Ok(PAGE_FAULT));
+        let interrupt = Interruption::new(0x20, InterruptionType::EXTERNAL, false);
+        assert_eq!(combine(interrupt, Event::GP0), Ok(Event::GP0));
+        assert_eq!(combine(Interruption(0), Event::GP0), Ok(Event::GP0));
+    }
+
+    #[test]
+    fn a_fault_during_a_double_fault_shuts_down() {
+        assert_eq!(combine(vectoring(Vector::DF), Event::GP0), Err(Shutdown));
+    }
+}

@@ -1,0 +1,22 @@
+//! Guest state that stays in the processor's own registers while the hypervisor runs.
+//!
+//! On a host, where the decisions around them are tested, there are no such registers.
+
+#[cfg(target_os = "none")]
+pub(super) use hw::bare::guest_registers::{
+    invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
+};
+
+#[cfg(not(target_os = "none"))]
+mod host {
+    pub(in crate::vmx) fn invalidate_translations() {}
+    pub(in crate::vmx) fn pkru() -> u32 {
+        0
+    }
+    pub(in crate::vmx) fn reset_cr2_and_debug_registers() {}
+    pub(in crate::vmx) fn set_cr2(_address: u64) {}
+    pub(in crate::vmx) fn set_dr6_bits(_bits: u64) {}
+}
+
+#[cfg(not(target_os = "none"))]
+pub(super) use host::{invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits};

@@ -1,0 +1,34 @@
+//! Intel VMX: the guest's processor, and the way in and out of it.
+
+mod controls;
+mod decode;
+#[cfg(target_os = "none")]
+mod dump;
+#[cfg(target_os = "none")]
+mod enable;
+#[cfg(target_os = "none")]
+mod host_state;
+mod inject;
+mod machine_registers;
+#[cfg(target_os = "none")]
+mod run;
+#[cfg(target_os = "none")]
+mod setup;
+mod vcpu;
+#[cfg(target_os = "none")]
+mod world_switch;
+
+#[cfg(target_os = "none")]
+pub(crate) use dump::dump;
+#[cfg(target_os = "none")]
+pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor};
+#[cfg(target_os = "none")]
+pub(crate) use setup::prepare;
+#[cfg(target_os = "none")]
+pub(crate) use world_switch::restart as restart_after_nmi;
+
+/// The name of what [`PerCpu::count_exit`](crate::smp::percpu::PerCpu) counted under `cause`.
+#[cfg(target_os = "none")]
+pub(crate) fn exit_name(cause: u32) -> &'static str {
+    x86::vmx::exit_reason::ExitReason(cause).name()
+}

@@ -1,0 +1,166 @@
+//! What happens between a VM exit and the next VM entry.
+//!
+//! UNSAFETY: called by the world switch, with the guest's registers where it put them.
+#![expect(unsafe_code, reason = "entered from the world switch")]
+
+use super::inject::{self, Shutdown};
+use super::vcpu::VmxVcpu;
+use super::{decode, setup, world_switch};
+use crate::exit::{Action, Exit, ResetCause, dispatch};
+use crate::machine;
+use crate::reset;
+use crate::smp::percpu::{self, PerCpu};
+use crate::smp::quiesce;
+use crate::vcpu::{Registers, Vcpu};
+use core::sync::atomic::Ordering;
+use hw::Vmcs;
+use hw::bare::processor::{halt, time_stamp};
+use hw::bare::vmx::{self, CurrentVmcs};
+use x86::vmx::exit_qualification::EptViolationQualification;
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::{ActivityState, Interruption};
+use x86::vmx::vmcs;
+
+/// Enters the guest at its boot sector. Never returns: the guest's exits come to [`handle_exit`].
+pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu) -> ! {
+    let registers = match setup::set_up(cpu) {
+        Ok(registers) => registers,
+        Err(error) => panic!("cpu={} cannot run a guest: {error:?}", cpu.index),
+    };
+    cpu.is_running.store(true, Ordering::SeqCst);
+    cpu.is_ready.store(true, Ordering::SeqCst);
+    log::info!("stage=guest");
+    cpu.first_entry.store(time_stamp(), Ordering::Relaxed);
+    // SAFETY: `set_up` completed the VMCS and returned this CPU's register place.
+    unsafe { world_switch::launch(registers) }
+}
+
+/// Waits, as a guest, for the guest's start-up IPI.
+pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
+    crate::memory::host::follow_apic();
+    cpu.set_mtrrs();
+    match setup::set_up(cpu) {
+        Ok(registers) => {
+            cpu.is_ready.store(true, Ordering::SeqCst);
+            // SAFETY: as on the bootstrap processor.
+            unsafe { world_switch::launch(registers) }
+        }
+        Err(error) => {
+            log::error!("cpu={} cannot run a guest: {error:?}", cpu.index);
+            halt()
+        }
+    }
+}
+
+/// Leaves VMX operation on this CPU, whose guest is never entered again.
+pub(crate) fn leave_vmx() {
+    // SAFETY: the caller ends the guest.
+    if unsafe { vmx::vmxoff() }.is_err() {
+        log::warn!("cpu={} did not leave VMX operation", percpu::current().index);
+    }
+}
+
+/// Every VM exit comes here.
+pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
+    let cpu = percpu::current();
+    // SAFETY: an exit happened, so this CPU's VMCS is current; host state is not written here.
+    let vmcs = unsafe { CurrentVmcs::new() };
+    let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+    let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON));
+    cpu.count_exit(reason.basic());
+    let cause = if reason.is_entry_failure() { None } else { decode::decode(&vcpu, reason) };
+    let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
+    let action = match cause {
+        Exit::Nmi => {
+            cpu.note_nmi();
+            Action::Resume
+        }
+        Exit::NmiWindow => {
+            inject::set_nmi_window(&mut vcpu, false);
+            inject::nmi(&mut vcpu);
+            Action::Resume
+        }
+        Exit::Init => {
+            inject::set_nmi_window(&mut vcpu, false);
+            dispatch::dispatch(&mut vcpu, cpu, cause)
+        }
+        _ => dispatch::dispatch(&mut vcpu, cpu, cause),
+    };
+    apply(&mut vcpu, reason, action);
+}
+
+fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
+    match action {
+        Action::Advance => vcpu.advance(),
+        Action::Resume => resume(vcpu, reason),
+        Action::Inject(event) => {
+            let vectoring = if can_interrupt_delivery(reason) && !vcpu.is_delivery_finished {
+                Interruption(vcpu.vmcs.read(vmcs::IDT_VECTORING_INFORMATION))
+            } else {
+                Interruption(0)
+            };
+            match inject::combine(vectoring, event) {
+                Ok(event) => vcpu.inject(event),
+                Err(Shutdown) => reset::end_guest(ResetCause::TripleFault),
+            }
+        }
+        Action::Reset(cause) => reset::end_guest(cause),
+    }
+}
+
+/// Goes on where the exit happened: what was being delivered is delivered again, and an IRET that faulted
+/// has not yet ended the blocking of NMIs (SDM, "Information for VM Exits Due to Vectored Events").
+fn resume<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason) {
+    if !can_interrupt_delivery(reason) || vcpu.is_delivery_finished || inject::deliver_again(vcpu) {
+        return;
+    }
+    if reason == ExitReason::EPT_VIOLATION {
+        let facts = EptViolationQualification(vcpu.vmcs.read(vmcs::EXIT_QUALIFICATION));
+        if facts.is_nmi_unblocking() {
+            vcpu.set_nmi_blocking(true);
+        }
+    }
+}
+
+/// Whether an exit can happen while an event is being delivered (SDM, "Information for VM Exits During
+/// Event Delivery").
+fn can_interrupt_delivery(reason: ExitReason) -> bool {
+    matches!(
+        reason,
+        ExitReason::EPT_VIOLATION
+            | ExitReason::TASK_SWITCH
+            | ExitReason::EXCEPTION_OR_NMI
+            | ExitReason::EPT_MISCONFIGURATION
+            | ExitReason::PAGE_MODIFICATION_LOG_FULL
+    )
+}
+
+/// Looks around before the guest is entered: the rendezvous, stale translations, the end, NMIs.
+pub(super) extern "C" fn attend(registers: &mut Registers) {
+    let cpu = percpu::current();
+    cpu.clear_attention();
+    quiesce::join(cpu);
+    if crate::panic::is_stopping() {
+        halt();
+    }
+    reset::attend(cpu);
+    if cpu.flush.swap(false, Ordering::SeqCst) {
+        machine::invalidate_second_level();
+    }
+    if cpu.take_guest_nmi() {
+        // SAFETY: as in `handle_exit`.
+        let vmcs = unsafe { CurrentVmcs::new() };
+        let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+        let activity = ActivityState(vcpu.vmcs.read(vmcs::GUEST_ACTIVITY));
+        // A processor that waits for a start-up IPI takes no NMI.
+        if activity != ActivityState::WAIT_FOR_SIPI {
+            inject::nmi(&mut vcpu);
+        }
+    }
+}
+
+/// The processor refused to enter the guest: state of ours that it calls invalid.
+pub(super) extern "C" fn entry_failed() -> ! {
+    let error = vmx::probe(vmcs::INSTRUCTION_ERROR.encoding());
+    panic!("VM entry failed: VM-instruction error {error:?}")
+}

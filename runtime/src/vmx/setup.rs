@@ -1,0 +1,147 @@
+//! Fills a CPU's VMCS for the first entry.
+//!
+//! UNSAFETY: frames of the pool become bitmaps that the processor reads.
+#![expect(unsafe_code, reason = "bitmap frames")]
+
+use super::controls::Controls;
+use super::enable::{EnableError, enable};
+use super::host_state::{self, HostRegisters};
+use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
+use super::world_switch;
+use crate::exit::mtrr::VirtualMtrrs;
+use crate::exit::{init_sipi, msr, real_mode};
+use crate::machine;
+use crate::memory::views::View;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::{Activity, Registers, Vcpu};
+use hw::bare::Processor;
+use hw::bare::vmx::CurrentVmcs;
+use hw::{Msrs, Vmcs};
+use spin::Once;
+use x86::address::HostPhysAddr;
+use x86::msr::Msr;
+use x86::vmx::bitmap::{IoBitmap, MsrBitmap, intercept_msr, intercept_port};
+use x86::vmx::ept::EptPointer;
+use x86::vmx::vmcs;
+use x86_64::registers::control::{Cr0, Cr3, Cr4};
+
+/// The guest's virtual-processor identifier: there is one guest.
+const VPID: u16 = 1;
+const NO_LINK: u64 = u64::MAX;
+const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
+
+struct Bitmaps {
+    msr: HostPhysAddr,
+    io: HostPhysAddr,
+}
+
+static BITMAPS: Once<Bitmaps> = Once::new();
+
+/// Builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
+pub(crate) fn prepare() {
+    let frames = machine::with_frame_run(1);
+    let io_frames = machine::with_frame_run(2);
+    let msr_pointer = machine::region().virt(frames, size_of::<MsrBitmap>()).cast::<MsrBitmap>();
+    let io_pointer = machine::region().virt(io_frames, size_of::<IoBitmap>()).cast::<IoBitmap>();
+    // SAFETY: fresh zeroed frames that nobody else uses; bytes need no alignment.
+    let msr_bitmap = unsafe { &mut *msr_pointer };
+    for number in 0..=0x2ff {
+        if VirtualMtrrs::covers(Msr(number)) {
+            intercept_msr(msr_bitmap, Msr(number), true, true);
+        }
+    }
+    for wanted in msr::intercepted() {
+        intercept_msr(msr_bitmap, wanted.msr, wanted.read, wanted.write);
+    }
+    // SAFETY: as above.
+    let io_bitmap = unsafe { &mut *io_pointer };
+    for port in machine::power().intercepted() {
+        intercept_port(io_bitmap, port);
+    }
+    BITMAPS.call_once(|| Bitmaps { msr: frames, io: io_frames });
+}
+
+/// Enters VMX operation on this CPU and fills its VMCS: the bootstrap processor at the guest's boot sector,
+/// any other waiting for a start-up IPI. Returns the guest's registers on the top of this CPU's stack.
+pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError> {
+    let controls = Controls::for_processor(&Processor).map_err(EnableError::Unsupported)?;
+    enable(cpu, machine::region())?;
+    // SAFETY: `enable` made this CPU's VMCS current; the host state is written below, before any entry.
+    let mut vmcs = unsafe { CurrentVmcs::new() };
+    write_controls(&mut vmcs, &controls);
+    host_state::write(&mut vmcs, cpu, &host_registers(cpu));
+    write_fixed_guest_state(&mut vmcs);
+    // SAFETY: the place is on the top of this CPU's main stack, far from where it runs now.
+    let registers = unsafe { &mut *cpu.registers() };
+    *registers = Registers::default();
+    let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+    init_sipi::reset_state(&mut vcpu, &Processor);
+    if cpu.index == 0 {
+        real_mode::boot_sector(&mut vcpu, machine::handoff().boot_drive);
+        vcpu.set_activity(Activity::Active);
+    } else {
+        vcpu.set_activity(Activity::WaitForSipi);
+    }
+    Ok(cpu.registers())
+}
+
+fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
+    vmcs.write(vmcs::PIN_BASED_CONTROLS, controls.pin_based.bits());
+    vmcs.write(vmcs::PRIMARY_CONTROLS, controls.primary.bits());
+    vmcs.write(vmcs::SECONDARY_CONTROLS, controls.secondary.bits());
+    vmcs.write(vmcs::EXIT_CONTROLS, controls.exit.bits());
+    vmcs.write(vmcs::ENTRY_CONTROLS, controls.entry.bits());
+    for field in [
+        vmcs::EXCEPTION_BITMAP,
+        vmcs::PAGE_FAULT_ERROR_CODE_MASK,
+        vmcs::PAGE_FAULT_ERROR_CODE_MATCH,
+        vmcs::CR3_TARGET_COUNT,
+        vmcs::EXIT_MSR_STORE_COUNT,
+        vmcs::EXIT_MSR_LOAD_COUNT,
+        vmcs::ENTRY_MSR_LOAD_COUNT,
+        vmcs::ENTRY_INTERRUPTION_INFORMATION,
+    ] {
+        vmcs.write(field, 0);
+    }
+    vmcs.write(vmcs::VPID, VPID);
+    if controls.secondary.contains(x86::vmx::controls::SecondaryControls::ENABLE_XSAVES) {
+        vmcs.write(vmcs::XSS_EXITING_BITMAP, 0);
+    }
+    vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
+    vmcs.write(vmcs::CR4_MASK, CR4_MASK.bits());
+    if let Some(bitmaps) = BITMAPS.get() {
+        vmcs.write(vmcs::MSR_BITMAPS, bitmaps.msr.get());
+        vmcs.write(vmcs::IO_BITMAP_A, bitmaps.io.get());
+        vmcs.write(vmcs::IO_BITMAP_B, bitmaps.io.get() + 4096);
+    }
+    if let Some(root) = machine::SECOND_LEVEL.lock().root(View::SHARED) {
+        vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
+    }
+}
+
+fn host_registers(cpu: &PerCpu) -> HostRegisters {
+    HostRegisters {
+        cr0: Cr0::read_raw(),
+        cr3: Cr3::read().0.start_address().as_u64(),
+        cr4: Cr4::read_raw(),
+        efer: Processor.read(Msr::IA32_EFER).unwrap_or_default(),
+        pat: DEFAULT_PAT,
+        idt_base: x86_64::instructions::tables::sidt().base.as_u64(),
+        rip: world_switch::exit_address(),
+        rsp: PerCpu::registers_address(cpu) + size_of::<Registers>() as u64,
+    }
+}
+
+fn write_fixed_guest_state(vmcs: &mut impl Vmcs) {
+    vmcs.write(vmcs::VMCS_LINK_POINTER, NO_LINK);
+    vmcs.write(vmcs::GUEST_DEBUGCTL, 0);
+    vmcs.write(vmcs::GUEST_PAT, Processor.read(Msr::IA32_PAT).unwrap_or(DEFAULT_PAT));
+    vmcs.write(vmcs::GUEST_EFER, 0);
+    vmcs.write(vmcs::GUEST_SYSENTER_CS, 0);
+    vmcs.write(vmcs::GUEST_SYSENTER_ESP, 0);
+    vmcs.write(vmcs::GUEST_SYSENTER_EIP, 0);
+    vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
+    vmcs.write(vmcs::GUEST_ACTIVITY, 0);
+    vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+    vmcs.write(vmcs::GUEST_DR7, 0x400);
+}
