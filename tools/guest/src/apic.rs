@@ -1,11 +1,13 @@
 //! The local APIC in either mode (SDM, "Advanced Programmable Interrupt Controller (APIC)").
+//!
+//! Nothing here executes IRET, so NMI handlers may use it.
 
 #![expect(unsafe_code, reason = "memory-mapped registers")]
 // UNSAFETY: volatile accesses to the page that IA32_APIC_BASE names.
 
 use x86::msr::Msr;
 
-use crate::cpu::{pause, rdmsr, wrmsr};
+use crate::cpu::{pause, rdmsr_existing, wrmsr_existing};
 
 /// Register offsets of xAPIC mode; x2APIC MSRs are 0x800 + offset / 16.
 pub mod register {
@@ -35,13 +37,13 @@ const X2APIC_ENABLED: u64 = 1 << 10;
 
 /// Whether this CPU's APIC is in x2APIC mode.
 pub fn is_x2apic() -> bool {
-    rdmsr(Msr::IA32_APIC_BASE).is_ok_and(|base| base & X2APIC_ENABLED != 0)
+    rdmsr_existing(Msr::IA32_APIC_BASE) & X2APIC_ENABLED != 0
 }
 
 /// Reads a register of this CPU's APIC.
 pub fn read(register: u32) -> u32 {
     if is_x2apic() {
-        return rdmsr(Msr(0x800 + register / 16)).unwrap_or(0) as u32;
+        return rdmsr_existing(Msr(0x800 + register / 16)) as u32;
     }
     let address = (base() + u64::from(register)) as *const u32;
     // SAFETY: a register of the APIC's page.
@@ -51,7 +53,7 @@ pub fn read(register: u32) -> u32 {
 /// Writes a register of this CPU's APIC.
 pub fn write(register: u32, value: u32) {
     if is_x2apic() {
-        let _ = wrmsr(Msr(0x800 + register / 16), value.into());
+        wrmsr_existing(Msr(0x800 + register / 16), value.into());
         return;
     }
     let address = (base() + u64::from(register)) as *mut u32;
@@ -61,7 +63,7 @@ pub fn write(register: u32, value: u32) {
 
 /// Physical address of the registers in xAPIC mode.
 pub fn base() -> u64 {
-    rdmsr(Msr::IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xff_ffff_f000
+    rdmsr_existing(Msr::IA32_APIC_BASE) & 0xff_ffff_f000
 }
 
 /// This CPU's APIC ID.
@@ -73,7 +75,7 @@ pub fn id() -> u32 {
 /// Sends `command` (low half of the interrupt command register) to the CPU with ID `target`.
 pub fn send(target: u32, command: u32) {
     if is_x2apic() {
-        let _ = wrmsr(Msr::X2APIC_ICR, u64::from(target) << 32 | u64::from(command));
+        wrmsr_existing(Msr::X2APIC_ICR, u64::from(target) << 32 | u64::from(command));
         return;
     }
     write(register::ICR + 0x10, target << 24);

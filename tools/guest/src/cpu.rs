@@ -45,6 +45,21 @@ pub fn wrmsr(msr: Msr, value: u64) -> Result<(), Fault> {
     write_edx_eax(snippet!("wrmsr"), msr.0, value)
 }
 
+/// RDMSR of a register that exists. Unlike [`rdmsr`] it executes no IRET, which would unblock NMIs.
+pub fn rdmsr_existing(msr: Msr) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reading has no effect on memory.
+    unsafe { asm!("rdmsr", in("ecx") msr.0, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// WRMSR that does not fault; executes no IRET either.
+pub fn wrmsr_existing(msr: Msr, value: u64) {
+    let (low, high) = (value as u32, (value >> 32) as u32);
+    // SAFETY: what the register does is the caller's business.
+    unsafe { asm!("wrmsr", in("ecx") msr.0, in("eax") low, in("edx") high, options(nostack)) };
+}
+
 /// XGETBV.
 ///
 /// # Errors

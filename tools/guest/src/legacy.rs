@@ -51,6 +51,18 @@ pub(crate) fn snippet_area() -> u32 {
     &raw const _snippet_area as u32
 }
 
+/// A gate of the 32-bit interrupt descriptor table, for a test to change and put back.
+pub fn gate(vector: u8) -> &'static Cell<u64> {
+    // SAFETY: the table has 0x81 gates; a higher vector panics.
+    unsafe { &legacy_idt[usize::from(vector)] }
+}
+
+/// A word of the task-state segment in use outside long mode, at selector 0x48.
+pub fn tss_word(index: usize) -> &'static Cell<u32> {
+    // SAFETY: 26 words; a higher index panics.
+    unsafe { &legacy_tss[index] }
+}
+
 /// Fills the 32-bit interrupt descriptor table and the task-state segment.
 pub(crate) fn initialise() {
     let stubs = &raw const legacy_stubs as u64;

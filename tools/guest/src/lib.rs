@@ -23,7 +23,7 @@ pub mod check;
 pub mod cmos;
 pub mod console;
 pub mod cpu;
-mod legacy;
+pub mod legacy;
 pub mod memory;
 pub mod power;
 pub mod run;

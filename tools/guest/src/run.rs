@@ -163,6 +163,11 @@ pub fn run(mode: Mode, code: Snippet, regs: &mut Regs) -> Result<(), Fault> {
     outcome(&frame)
 }
 
+/// Linear address at which snippets run in the modes outside long mode.
+pub fn legacy_address() -> u32 {
+    legacy::snippet_area()
+}
+
 fn outcome(frame: &Frame) -> Result<(), Fault> {
     match frame.vector {
         0x80 => Ok(()),

@@ -70,6 +70,7 @@ static cpu_blocks: Blocks = Blocks(
 unsafe extern "C" {
     static gdt: [Cell<u64>; 32];
     static ap_arrivals: AtomicU32;
+    static ap_entry_state: EntryState;
     static ap_trampoline: u8;
 }
 
@@ -95,9 +96,9 @@ pub fn forget_arrivals() {
 
 /// Sends INIT and two start-up IPIs to every other CPU and waits until `others` have arrived.
 pub fn start_others(others: u32) -> bool {
-    forget_arrivals();
     apic::init_others();
     cpu::wait(1_000_000);
+    forget_arrivals();
     apic::startup_others(startup_vector());
     cpu::wait(20_000);
     apic::startup_others(startup_vector());
@@ -131,6 +132,36 @@ pub fn run_on(number: usize, job: fn()) -> bool {
     cpu::wait_until(PATIENCE, || {
         cpu_blocks.0[number].cpu.jobs_done.load(Ordering::SeqCst) != before && is_ready(number)
     })
+}
+
+/// State of the CPU that arrived last, at its first instruction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "register names")]
+pub struct EntryState {
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+    pub esi: u32,
+    pub edi: u32,
+    pub ebp: u32,
+    pub esp: u32,
+    pub cr0: u32,
+    pub cr4: u32,
+    pub cr3: u32,
+    pub cs: u16,
+    pub ss: u16,
+    pub efer: u32,
+    reserved: u16,
+    pub idt_limit: u16,
+    pub idt_base: u32,
+}
+
+/// State of the CPU that arrived last, at its first instruction.
+pub fn entry_state() -> EntryState {
+    // SAFETY: boot.S lays it out like this; the CPU that wrote it has gone on.
+    unsafe { (&raw const ap_entry_state).read_volatile() }
 }
 
 /// Number of the CPU that executes this.

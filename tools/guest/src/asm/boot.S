@@ -255,6 +255,29 @@ long_bsp:
 .code16
 .globl ap_trampoline
 ap_trampoline:
+    # The state that INIT left, for a test to look at.
+    mov [ap_entry_state + 0], eax
+    mov [ap_entry_state + 4], ebx
+    mov [ap_entry_state + 8], ecx
+    mov [ap_entry_state + 12], edx
+    mov [ap_entry_state + 16], esi
+    mov [ap_entry_state + 20], edi
+    mov [ap_entry_state + 24], ebp
+    mov [ap_entry_state + 28], esp
+    mov eax, cr0
+    mov [ap_entry_state + 32], eax
+    mov eax, cr4
+    mov [ap_entry_state + 36], eax
+    mov eax, cr3
+    mov [ap_entry_state + 40], eax
+    mov ax, cs
+    mov [ap_entry_state + 44], ax
+    mov ax, ss
+    mov [ap_entry_state + 46], ax
+    mov ecx, 0xc0000080
+    rdmsr
+    mov [ap_entry_state + 48], eax
+    sidt [ap_entry_state + 54]
     cli
     xor ax, ax
     mov ds, ax
@@ -310,7 +333,8 @@ gdt_pointer:
     .word gdt_end - gdt - 1
     .long gdt
     .long 0
-.globl ap_arrivals, boot_a20
+.globl ap_arrivals, ap_entry_state, boot_a20
+ap_entry_state: .fill 15, 4, 0
 ap_arrivals: .long 1
 boot_a20: .byte 0
 .globl bios_e820_20, bios_e820_20_count, bios_e820_24, bios_e820_24_count, bios_e801, bios_88

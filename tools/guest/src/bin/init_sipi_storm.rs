@@ -1,0 +1,84 @@
+//! INIT and start-up storm: whatever order and number they come in, the other CPU starts when it is told.
+//! cpus: 2
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use guest::cpu::{cpuid, halt, rdmsr, wait, wait_until};
+use guest::{apic, check, check_eq, guest, smp};
+use x86::msr::Msr;
+
+guest!(main);
+
+static LOOPS: AtomicUsize = AtomicUsize::new(0);
+
+fn main() {
+    check!(smp::start_others(1), "first start");
+    let target = smp::apic_id(1);
+    let vector = smp::startup_vector();
+    let jobs: [fn(); 4] = [spin, leave_often, halt_for_ever, fault_often];
+    for round in 0..200_u64 {
+        smp::begin_on(1, jobs[round as usize % 4]);
+        wait(round % 7 * 500);
+        for _ in 0..round % 4 {
+            apic::init(target);
+            wait(round % 3 * 100);
+        }
+        if round % 5 == 0 {
+            apic::startup(target, vector);
+            wait(round % 11 * 300);
+        }
+        if round % 13 == 0 {
+            // To a CPU that waits for a start-up IPI an NMI is nothing.
+            apic::init(target);
+            apic::nmi(target);
+        }
+        check!(start_again(target, vector), "start in round {round}");
+    }
+    for _ in 0..500 {
+        apic::init(target);
+    }
+    check!(start_again(target, vector), "start after 500 INITs");
+    check!(LOOPS.load(Ordering::SeqCst) > 0, "the other CPU worked in between");
+    check!(smp::run_on(1, one_loop), "the other CPU works at the end");
+    check_eq!(smp::apic_id(1), target, "it is the same CPU");
+}
+
+fn start_again(target: u32, vector: u8) -> bool {
+    apic::init(target);
+    wait(20_000);
+    smp::forget_arrivals();
+    apic::startup(target, vector);
+    apic::startup(target, vector);
+    wait_until(smp::PATIENCE, || smp::is_ready(1)) && smp::arrived() == 2
+}
+
+fn one_loop() {
+    LOOPS.fetch_add(1, Ordering::SeqCst);
+}
+
+fn spin() {
+    loop {
+        one_loop();
+    }
+}
+
+fn leave_often() {
+    loop {
+        one_loop();
+        let _ = cpuid(0, 0);
+    }
+}
+
+fn fault_often() {
+    loop {
+        one_loop();
+        let _ = rdmsr(Msr(0x1234));
+    }
+}
+
+fn halt_for_ever() {
+    one_loop();
+    halt();
+}
