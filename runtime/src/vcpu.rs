@@ -130,6 +130,8 @@ pub trait Vcpu {
     fn set_dr7(&mut self, dr7: u64);
     /// Sets CR2 and DR0 to DR7 to their values after INIT.
     fn reset_cr2_and_debug_registers(&mut self);
+    /// Sets bits of DR6, which explain a #DB that the guest is to take.
+    fn set_dr6_bits(&mut self, bits: u64);
     /// PKRU, where CR4.PKE is set.
     fn pkru(&self) -> u32;
     /// Current privilege level.

@@ -26,6 +26,7 @@ pub(crate) struct FakeVcpu {
     pub(crate) efer: Efer,
     pub(crate) pdptes: [u64; 4],
     pub(crate) dr7: u64,
+    pub(crate) dr6_bits: u64,
     pub(crate) pkru: u32,
     pub(crate) cpl: u8,
     pub(crate) segments: [Segment; 8],
@@ -65,6 +66,7 @@ impl FakeVcpu {
             efer: Efer::empty(),
             pdptes: [0; 4],
             dr7: 0x400,
+            dr6_bits: 0,
             pkru: 0,
             cpl: 0,
             segments,
@@ -180,6 +182,9 @@ impl Vcpu for FakeVcpu {
     fn reset_cr2_and_debug_registers(&mut self) {
         self.debug_resets += 1;
         self.dr7 = 0x400;
+    }
+    fn set_dr6_bits(&mut self, bits: u64) {
+        self.dr6_bits |= bits;
     }
     fn pkru(&self) -> u32 {
         self.pkru
