@@ -1,20 +1,21 @@
 //! The memory type of every physical address, from one processor's MTRRs.
 //!
-//! Nothing is precomputed: with at most forty variable ranges, going over them costs less than keeping a map,
-//! and masks with holes, which a guest may set, describe more ranges than any map could hold.
+//! [`Mtrrs`] are the registers and know the type of one address; [`TypeMap`] is the sorted list of ranges that
+//! they make. Masks with holes, which a guest may set, can make more ranges than any list could hold: then the
+//! map goes on asking the registers.
 
 use arrayvec::ArrayVec;
 use x86::mtrr::{FIXED, FIXED_END, MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr, fixed_slot};
 
 /// Most variable-range pairs that can exist: more would run into the numbers of the fixed-range registers.
 pub const VARIABLE_CAPACITY: usize = 40;
-/// Most ranges that [`Mtrrs::changes`] tells apart.
+/// Most ranges that [`TypeMap::changes`] tells apart.
 pub const CHANGES_CAPACITY: usize = 16;
 
-/// Runs compared before [`Mtrrs::changes`] gives up. Registers without holes in their masks make fewer.
-const CHANGES_STEPS: usize = 512;
-/// Neighbours joined on either side of a run.
-const JOINED_RUNS: usize = 8;
+/// Most ranges in a list: without holes in masks, each fixed range and each end of a variable range makes one.
+const LIST_CAPACITY: usize = 8 * FIXED.len() + 2 * VARIABLE_CAPACITY + 2;
+/// Low bits of a list's entry, which hold the type; the others are the address where it begins.
+const TYPE_MASK: u64 = 0xfff;
 
 /// One processor's memory type range registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,59 +63,6 @@ impl Mtrrs {
     #[must_use]
     pub fn type_at(&self, address: u64) -> MemoryType {
         self.single_run(address).memory_type
-    }
-
-    /// A run of one type around `address`, as long as a few steps find it.
-    ///
-    /// It never reaches past the end of physical address space; what lies behind that is uncacheable.
-    #[must_use]
-    pub fn run_at(&self, address: u64) -> TypeRun {
-        let limit = 1 << self.physical_address_bits;
-        let mut run = self.single_run(address);
-        for _ in 0..JOINED_RUNS {
-            if run.start == 0 || run.start >= limit {
-                break;
-            }
-            let below = self.single_run(run.start - 1);
-            if below.memory_type != run.memory_type {
-                break;
-            }
-            run.start = below.start;
-        }
-        for _ in 0..JOINED_RUNS {
-            if run.end >= limit {
-                break;
-            }
-            let above = self.single_run(run.end);
-            if above.memory_type != run.memory_type {
-                break;
-            }
-            run.end = above.end;
-        }
-        run
-    }
-
-    /// Where the memory type differs between `self` and `new`, both of one processor model, and nowhere else;
-    /// `None` where that is too much to tell apart.
-    #[must_use]
-    pub fn changes(&self, new: &Self) -> Option<Changes> {
-        let limit = 1 << self.physical_address_bits;
-        let mut ranges = Changes::new();
-        let mut at = 0;
-        for _ in 0..CHANGES_STEPS {
-            let (before, after) = (self.single_run(at), new.single_run(at));
-            let end = before.end.min(after.end);
-            if before.memory_type != after.memory_type {
-                let adjoining = if ranges.last().is_some_and(|r| r.1 == at) { ranges.pop() } else { None };
-                let start = adjoining.map_or(at, |r| r.0);
-                ranges.try_push((start, end)).ok()?;
-            }
-            if end >= limit {
-                return Some(ranges);
-            }
-            at = end;
-        }
-        None
     }
 
     /// The run of `address` that one register, or the absence of any, decides.
@@ -172,6 +120,85 @@ impl Mtrrs {
         let memory_type = memory_type.unwrap_or_else(|| decode(self.default_type.type_encoding()));
         TypeRun { start, end, memory_type }
     }
+}
+
+/// The memory type of every physical address.
+#[derive(Clone, Debug)]
+pub struct TypeMap {
+    mtrrs: Mtrrs,
+    /// Sorted; empty where the ranges are too many.
+    list: ArrayVec<u64, LIST_CAPACITY>,
+}
+
+impl TypeMap {
+    /// The map of [`Mtrrs::disabled`].
+    #[must_use]
+    pub const fn disabled(physical_address_bits: u8) -> Self {
+        Self { mtrrs: Mtrrs::disabled(physical_address_bits), list: ArrayVec::new_const() }
+    }
+
+    /// Takes the types from `mtrrs` from now on.
+    pub fn set(&mut self, mtrrs: &Mtrrs) {
+        self.mtrrs.clone_from(mtrrs);
+        self.list.clear();
+        let limit = 1 << mtrrs.physical_address_bits;
+        let mut at = 0;
+        for _ in 0..LIST_CAPACITY {
+            let run = mtrrs.single_run(at);
+            if self.list.last().is_none_or(|&last| decode_entry(last) != run.memory_type) {
+                self.list.push(at | run.memory_type as u64);
+            }
+            if run.end >= limit {
+                return;
+            }
+            at = run.end;
+        }
+        self.list.clear();
+    }
+
+    /// The run around `address`, as long as it is unless masks with holes make too many.
+    ///
+    /// It never reaches past the end of physical address space; what lies behind that is uncacheable.
+    #[must_use]
+    pub fn run_at(&self, address: u64) -> TypeRun {
+        let limit = 1 << self.mtrrs.physical_address_bits;
+        let behind = self.list.partition_point(|&entry| entry & !TYPE_MASK <= address);
+        match behind.checked_sub(1).and_then(|last| self.list.get(last)) {
+            Some(&entry) if address < limit => TypeRun {
+                start: entry & !TYPE_MASK,
+                end: self.list.get(behind).map_or(limit, |next| next & !TYPE_MASK),
+                memory_type: decode_entry(entry),
+            },
+            _ => self.mtrrs.single_run(address),
+        }
+    }
+
+    /// Where the memory type differs between `self` and `new`, both of one processor model, and nowhere else;
+    /// `None` where that is too much to tell apart.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Option<Changes> {
+        let limit = 1 << self.mtrrs.physical_address_bits;
+        let mut ranges = Changes::new();
+        let mut at = 0;
+        for _ in 0..2 * LIST_CAPACITY {
+            let (before, after) = (self.run_at(at), new.run_at(at));
+            let end = before.end.min(after.end);
+            if before.memory_type != after.memory_type {
+                let adjoining = if ranges.last().is_some_and(|r| r.1 == at) { ranges.pop() } else { None };
+                let start = adjoining.map_or(at, |r| r.0);
+                ranges.try_push((start, end)).ok()?;
+            }
+            if end >= limit {
+                return Some(ranges);
+            }
+            at = end;
+        }
+        None
+    }
+}
+
+fn decode_entry(entry: u64) -> MemoryType {
+    decode(entry.to_le_bytes()[0])
 }
 
 /// The type where ranges overlap (SDM, "MTRR Precedences"): what the manual leaves undefined is uncacheable,

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{MemoryType, Mtrrs, VARIABLE_CAPACITY};
+use super::{Changes, MemoryType, Mtrrs, TypeMap, TypeRun, VARIABLE_CAPACITY};
 use x86::mtrr::{MtrrCapabilities, MtrrDefaultType, VariableMtrr, fixed_slot};
 
 use MemoryType::{
@@ -20,6 +20,20 @@ fn mtrrs(bits: u8, default_type: u64, pairs: &[(u64, u64)]) -> Mtrrs {
         *register = VariableMtrr { base, mask };
     }
     mtrrs
+}
+
+fn map_of(mtrrs: &Mtrrs) -> TypeMap {
+    let mut map = TypeMap::disabled(mtrrs.physical_address_bits);
+    map.set(mtrrs);
+    map
+}
+
+fn run_at(mtrrs: &Mtrrs, address: u64) -> TypeRun {
+    map_of(mtrrs).run_at(address)
+}
+
+fn changes(old: &Mtrrs, new: &Mtrrs) -> Option<Changes> {
+    map_of(old).changes(&map_of(new))
 }
 
 /// SDM, "Example Base and Mask Calculations": the example system, on 36 and on 40 address bits.
@@ -53,7 +67,7 @@ fn the_manual_s_example_maps_as_the_manual_says() {
         ];
         for (start, end, memory_type) in expected {
             for address in [start * MIB, (start + end) / 2 * MIB, end * MIB - 1] {
-                let run = map.run_at(address);
+                let run = run_at(&map, address);
                 assert_eq!((run.start / MIB, run.end / MIB, run.memory_type), (start, end, memory_type));
             }
         }
@@ -65,7 +79,7 @@ fn disabled_registers_make_everything_uncacheable() {
     let mut map = worked_example(36);
     map.default_type = MtrrDefaultType(0x406);
     assert_eq!(map.type_at(0), UC);
-    assert_eq!(map.run_at(MIB).end, 1 << 36);
+    assert_eq!(run_at(&map, MIB).end, 1 << 36);
 }
 
 #[test]
@@ -94,7 +108,7 @@ fn fixed_ranges_win_below_one_mebibyte_only_when_enabled() {
     assert_eq!((map.type_at(0), map.type_at(0x7_ffff)), (WB, WB));
     assert_eq!((map.type_at(0xa_3fff), map.type_at(0xa_4000), map.type_at(0xa_8000)), (UC, WC, UC));
     assert_eq!((map.type_at(0xf_efff), map.type_at(0xf_f000), map.type_at(MIB)), (UC, WP, WB));
-    let low = map.run_at(0x1_2345);
+    let low = run_at(&map, 0x1_2345);
     assert_eq!((low.start, low.end), (0, 0x8_0000));
     map.default_type = MtrrDefaultType(0x800);
     assert_eq!(map.type_at(0xa_4000), WB);
@@ -113,9 +127,9 @@ fn a_mask_made_for_fewer_address_bits_repeats_its_range() {
 #[test]
 fn fifty_two_bits_and_more_than_a_tebibyte() {
     let map = mtrrs(52, 0x800, &[(0x6, 0xf_fc00_0000_0800), (0x8_0000_0000_0001, 0x8_0000_0000_0800)]);
-    assert_eq!((map.run_at(1 << 41).start, map.run_at(1 << 41).end), (0, 1 << 42));
+    assert_eq!((run_at(&map, 1 << 41).start, run_at(&map, 1 << 41).end), (0, 1 << 42));
     assert_eq!((map.type_at(1 << 51), map.type_at((1 << 51) - 1), map.type_at(1 << 42)), (WC, UC, UC));
-    assert_eq!(map.run_at((1 << 52) - 1).end, 1 << 52);
+    assert_eq!(run_at(&map, (1 << 52) - 1).end, 1 << 52);
     assert_eq!(map.type_at(1 << 52), UC);
 }
 
@@ -129,12 +143,12 @@ fn pairs_that_the_processor_does_not_have_do_not_count() {
 #[test]
 fn changes_name_only_what_changed() {
     let old = worked_example(36);
-    assert_eq!(old.changes(&old), Some([].into_iter().collect()));
+    assert_eq!(changes(&old, &old), Some([].into_iter().collect()));
     let mut new = old.clone();
     new.variable[5].base = 0xa000_0006;
     new.variable[4] = VariableMtrr::default();
     let ranges = [(15 * MIB, 16 * MIB), (0xa000_0000, 0xa080_0000)].into_iter().collect();
-    assert_eq!(old.changes(&new), Some(ranges));
+    assert_eq!(changes(&old, &new), Some(ranges));
 }
 
 #[test]
@@ -142,8 +156,12 @@ fn garbage_masks_are_answered_in_bounded_time() {
     let old = mtrrs(52, 0x800, &[]);
     let new = mtrrs(52, 0x800, &[(6, 0x1800)]);
     assert_eq!(new.type_at(0x2000), WB);
-    assert_eq!(old.changes(&new), None);
-    assert!(new.run_at(1 << 40).end > 1 << 40);
+    assert_eq!(changes(&old, &new), None);
+    assert_eq!(run_at(&new, 0x2000), TypeRun { start: 0x2000, end: 0x3000, memory_type: WB });
+    assert_eq!(run_at(&new, 0x3000).memory_type, UC);
+    let same = mtrrs(52, 0x806, &[(6, 0x1800)]);
+    assert_eq!(run_at(&same, 0x3000).memory_type, WB);
+    assert_eq!(changes(&same, &same), None);
 }
 
 /// The rules read literally, for one address.
@@ -197,16 +215,20 @@ proptest! {
         for page in (0..1_u64 << 22).step_by(4096) {
             prop_assert_eq!(map.type_at(page), model(&map, page));
         }
-        let run = map.run_at(at);
+        let run = run_at(&map, at);
         prop_assert!((run.start..run.end).contains(&at));
         for page in (run.start..run.end).step_by(4096) {
             prop_assert_eq!(run.memory_type, model(&map, page));
+        }
+        if !map_of(&map).list.is_empty() {
+            prop_assert!(run.start == 0 || model(&map, run.start - 4096) != run.memory_type);
+            prop_assert!(run.end == 1 << 22 || model(&map, run.end) != run.memory_type);
         }
     }
 
     #[test]
     fn changes_are_exactly_the_pages_that_differ(old in any_mtrrs(), new in any_mtrrs()) {
-        let changes = old.changes(&new);
+        let changes = changes(&old, &new);
         for page in (0..1_u64 << 22).step_by(4096) {
             let differs = model(&old, page) != model(&new, page);
             if let Some(ranges) = &changes {
