@@ -6,9 +6,9 @@
 use crate::smp::percpu::{self, PerCpu};
 use core::arch::global_asm;
 use hw::bare::exception_table;
-use spin::Once;
+use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::VirtAddr;
-use x86_64::structures::idt::InterruptDescriptorTable;
+use x86_64::structures::DescriptorTablePointer;
 
 /// What the entry stubs leave on the stack.
 #[repr(C)]
@@ -38,11 +38,29 @@ pub(crate) const NMI_STACK: u16 = 0;
 /// Interrupt stack table slot of double faults and machine checks.
 pub(crate) const FAULT_STACK: u16 = 1;
 
-static IDT: Once<InterruptDescriptorTable> = Once::new();
+/// Vectors that the processor itself raises; the hypervisor takes no interrupts.
+const VECTORS: usize = 32;
+
+/// The interrupt descriptor table: two words a gate, filled once before it is first loaded.
+static IDT: [[AtomicU64; 2]; VECTORS] = [const { [const { AtomicU64::new(0) }; 2] }; VECTORS];
 
 /// Loads the interrupt descriptor table on this CPU.
 pub(crate) fn load() {
-    IDT.call_once(build).load();
+    for (vector, words) in IDT.iter().enumerate() {
+        let stack = match vector as u64 {
+            NMI => NMI_STACK + 1,
+            8 | 18 => FAULT_STACK + 1,
+            _ => 0,
+        };
+        // The same values on every CPU.
+        let [low, high] = gate(stub_address(vector), stack);
+        words[0].store(low, Ordering::Relaxed);
+        words[1].store(high, Ordering::Relaxed);
+    }
+    let limit = (size_of_val(&IDT) - 1) as u16;
+    let pointer = DescriptorTablePointer { limit, base: VirtAddr::from_ptr(&raw const IDT) };
+    // SAFETY: the table is static and every gate leads to a stub.
+    unsafe { x86_64::instructions::tables::lidt(&pointer) };
 }
 
 extern "C" fn handle(frame: &mut Frame) {
@@ -58,25 +76,6 @@ extern "C" fn handle(frame: &mut Frame) {
         Some(resume) => frame.rip = resume,
         None => crate::panic::stop_on_exception(frame),
     }
-}
-
-fn build() -> InterruptDescriptorTable {
-    let mut idt = InterruptDescriptorTable::new();
-    // The crate's typed setters want a handler type that stable Rust cannot name; the table is plain data.
-    let entries: &mut [[u64; 2]; 256] = {
-        let table = &raw mut idt;
-        // SAFETY: the architecture fixes the table at 256 descriptors of 16 bytes, which the crate's type is.
-        unsafe { &mut *table.cast() }
-    };
-    for (vector, entry) in entries.iter_mut().enumerate().take(32) {
-        let stack = match vector as u64 {
-            NMI => NMI_STACK + 1,
-            8 | 18 => FAULT_STACK + 1,
-            _ => 0,
-        };
-        *entry = gate(stub_address(vector), stack);
-    }
-    idt
 }
 
 /// A 64-bit interrupt gate (SDM, "64-Bit Mode IDT").
