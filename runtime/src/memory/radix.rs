@@ -69,12 +69,12 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         attributes: Attributes,
         around: GuestRange,
     ) -> Result<(), Exhausted> {
-        self.visit(root, TOP_LEVEL, range, Job { target: Some(attributes), around: Some(around) })
+        self.start(root, range, &Job { target: Some(attributes), around: Some(around) })
     }
 
     /// Makes what tables hold for `range` agree with `target`, or hold nothing.
     pub(super) fn update(&mut self, root: HostPhysAddr, range: GuestRange, target: Option<Attributes>) {
-        let done = self.visit(root, TOP_LEVEL, range, Job { target, around: None });
+        let done = self.start(root, range, &Job { target, around: None });
         debug_assert!(done.is_ok(), "an update needs no frames");
     }
 
@@ -89,12 +89,28 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         self.retire(root, TOP_LEVEL);
     }
 
+    /// Goes straight down to the lowest table that holds all of `range`: mostly it has the one entry to change.
+    fn start(&mut self, root: HostPhysAddr, range: GuestRange, job: &Job) -> Result<(), Exhausted> {
+        let (mut table, mut level) = (root, TOP_LEVEL);
+        loop {
+            let block = GuestRange::block(range.start(), entry_bytes(level));
+            if block == range || !block.contains(range) {
+                break;
+            }
+            match F::decode(self.memory.read_u64(slot(table, range.start(), level)), level) {
+                Entry::Table(next) => (table, level) = (next, level - 1),
+                Entry::Empty | Entry::Leaf { .. } => break,
+            }
+        }
+        self.visit(table, level, range, job)
+    }
+
     fn visit(
         &mut self,
         table: HostPhysAddr,
         level: u8,
         range: GuestRange,
-        job: Job,
+        job: &Job,
     ) -> Result<(), Exhausted> {
         let bytes = entry_bytes(level);
         let mut at = range.start();
@@ -151,7 +167,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         }
     }
 
-    fn visit_entry(&mut self, place: Place, job: Job) -> Result<(), Exhausted> {
+    fn visit_entry(&mut self, place: Place, job: &Job) -> Result<(), Exhausted> {
         let old = self.memory.read_u64(place.slot);
         let is_whole = place.part.end() - place.part.start() == entry_bytes(place.level);
         if is_whole && job.target.is_none() {
@@ -178,7 +194,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
     }
 
     /// Goes on in the table of the next level, made where it is missing and wanted.
-    fn descend(&mut self, place: Place, old: u64, job: Job) -> Result<(), Exhausted> {
+    fn descend(&mut self, place: Place, old: u64, job: &Job) -> Result<(), Exhausted> {
         let level = place.level - 1;
         match F::decode(old, place.level) {
             Entry::Table(table) => self.visit(table, level, place.part, job),
@@ -202,13 +218,13 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
     fn split(&mut self, place: Place, attributes: Attributes) -> Result<HostPhysAddr, Exhausted> {
         let table = self.make_table()?;
         let job = Job { target: Some(attributes), around: Some(place.block()) };
-        self.visit(table, place.level - 1, place.block(), job)?;
+        self.visit(table, place.level - 1, place.block(), &job)?;
         self.memory.write_u64(place.slot, F::table(table));
         Ok(table)
     }
 
     /// Fills an empty entry with a table for the part that is wanted.
-    fn extend(&mut self, place: Place, job: Job, around: GuestRange) -> Result<(), Exhausted> {
+    fn extend(&mut self, place: Place, job: &Job, around: GuestRange) -> Result<(), Exhausted> {
         let table = self.make_table()?;
         let level = place.level - 1;
         // Only where all that is wanted are pages of the new table, so that no table is made for neighbours.
