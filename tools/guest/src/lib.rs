@@ -26,6 +26,7 @@ pub mod cpu;
 pub mod legacy;
 pub mod memory;
 pub mod power;
+pub mod reset;
 pub mod run;
 pub mod smp;
 mod start;
