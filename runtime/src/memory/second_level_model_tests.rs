@@ -1,0 +1,181 @@
+//! Policy, tables and a processor's stale translations against a plain list of pages.
+
+use super::{CPU_VIEWS, GIB, MIB, Memory, PAGE, REGION, gpa, mtrrs, started};
+use crate::memory::flush::Flush;
+use crate::memory::range::GuestRange;
+use crate::memory::second_level::{ProtectError, RESERVE, Resolution};
+use platform::mtrr_map::Mtrrs;
+use proptest::prelude::*;
+use x86::mtrr::VariableMtrr;
+use x86::paging::{Attributes, PageSize, Rights};
+
+/// What can happen, in pages of [`WINDOW`].
+#[derive(Clone, Debug)]
+enum Event {
+    Set { view: usize, start: u64, length: u64, rights: Option<Rights> },
+    Access { view: usize, page: u64, access: Rights },
+    Mtrr { index: usize, base: u64, shift: u32, memory_type: u64 },
+    Drop,
+}
+
+/// Pages looked at: the first 2 MiB of it belong to the hypervisor's region, the rest follow it.
+const WINDOW: u64 = REGION.base + REGION.length - 2 * MIB;
+const WINDOW_PAGES: u64 = 6 * MIB / PAGE;
+const SAMPLE_STEP: usize = 31;
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let some = [Rights::empty(), Rights::READ, Rights::READ | Rights::WRITE, Rights::all()];
+    let rights = prop::sample::select(vec![None, Some(some[0]), Some(some[1]), Some(some[2]), Some(some[3])]);
+    let length = prop_oneof![Just(1_u64), Just(31), Just(512), 1_u64..1024];
+    prop_oneof![
+        4 => (0_usize..2, 0..WINDOW_PAGES, length, rights)
+            .prop_map(|(view, start, length, rights)| Event::Set { view, start, length, rights }),
+        6 => (0_usize..2, 0..WINDOW_PAGES, prop::sample::select(some[1..].to_vec()))
+            .prop_map(|(view, page, access)| Event::Access { view, page: page / 31 * 31, access }),
+        2 => (1_usize..4, 0..WINDOW_PAGES, 12_u32..23, prop::sample::select(vec![0_u64, 1, 4, 6]))
+            .prop_map(|(index, base, shift, memory_type)| Event::Mtrr { index, base, shift, memory_type }),
+        1 => Just(Event::Drop),
+    ]
+}
+
+/// The guest's machine, a flat model of the policy, and what a processor may have cached in each view.
+struct World {
+    memory: Memory,
+    mtrrs: Mtrrs,
+    rights: [Vec<Option<Rights>>; 2],
+    cached: [Vec<Option<Attributes>>; 2],
+}
+
+impl World {
+    fn new(largest_page: PageSize, frames: u64) -> Self {
+        let mut memory = started(largest_page, frames);
+        assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
+        assert!(memory.open_view(CPU_VIEWS[1]).is_ok());
+        let pages = usize::try_from(WINDOW_PAGES).unwrap_or(0);
+        Self {
+            memory,
+            mtrrs: mtrrs(),
+            rights: [vec![None; pages], vec![None; pages]],
+            cached: [vec![None; pages], vec![None; pages]],
+        }
+    }
+
+    fn truth(&self, view: usize, page: usize) -> Option<Attributes> {
+        let address = WINDOW + page as u64 * PAGE;
+        let own = if view == 1 { self.rights[1][page] } else { None };
+        let rights = own.or(self.rights[0][page]).unwrap_or(Rights::all());
+        let is_hidden = address < REGION.base + REGION.length;
+        (!is_hidden).then(|| Attributes { memory_type: self.mtrrs.type_at(address), rights })
+    }
+
+    fn flush(&mut self, flush: Flush) {
+        if flush.is_needed() {
+            self.cached.iter_mut().flatten().for_each(|entry| *entry = None);
+        }
+        self.memory.flushed(flush);
+    }
+
+    fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
+        match *event {
+            Event::Set { view, start, length, rights } => self.set(view, start, length, rights)?,
+            Event::Access { view, page, access } => self.access(view, page, access)?,
+            Event::Mtrr { index, base, shift, memory_type } => {
+                let base = (WINDOW + base * PAGE) & (!0 << shift) | memory_type;
+                let mask = ((1 << 39) - (1 << shift)) | 0x800;
+                self.mtrrs.variable[index] = VariableMtrr { base, mask };
+                let flush = self.memory.adopt_mtrrs(&self.mtrrs);
+                self.flush(flush);
+            }
+            Event::Drop => {
+                let flush = self.memory.drop_tables();
+                self.flush(flush);
+            }
+        }
+        self.check()
+    }
+
+    fn set(
+        &mut self,
+        view: usize,
+        start: u64,
+        length: u64,
+        rights: Option<Rights>,
+    ) -> Result<(), TestCaseError> {
+        let end = (start + length).min(WINDOW_PAGES);
+        let range = GuestRange::between(WINDOW + start * PAGE, WINDOW + end * PAGE);
+        let result = match rights {
+            Some(rights) => self.memory.set_rights(CPU_VIEWS[view], range, rights),
+            None => self.memory.reset_rights(CPU_VIEWS[view], range),
+        };
+        if start < 2 * MIB / PAGE {
+            prop_assert_eq!(result, Err(ProtectError::HypervisorMemory));
+            return Ok(());
+        }
+        for page in start..end {
+            self.rights[view][usize::try_from(page).unwrap_or(0)] = rights;
+        }
+        match result {
+            Ok(flush) => self.flush(flush),
+            Err(error) => prop_assert!(false, "{error:?}"),
+        }
+        Ok(())
+    }
+
+    fn access(&mut self, view: usize, page: u64, access: Rights) -> Result<(), TestCaseError> {
+        let index = usize::try_from(page).unwrap_or(0);
+        let address = gpa(WINDOW + page * PAGE);
+        let truth = self.truth(view, index);
+        match self.memory.violation(CPU_VIEWS[view], address, access) {
+            Resolution::Filled => {
+                prop_assert!(truth.is_some_and(|t| t.rights.contains(access)));
+                let mapped = self.memory.mapped(CPU_VIEWS[view], address).map(|m| m.2);
+                prop_assert_eq!(mapped, truth);
+                self.cached[view][index] = truth;
+            }
+            Resolution::Reclaimed(flush) => {
+                self.flush(flush);
+                prop_assert_eq!(self.memory.violation(CPU_VIEWS[view], address, access), Resolution::Filled);
+            }
+            Resolution::Protected(rights) => {
+                prop_assert_eq!(truth.map(|t| t.rights), Some(rights));
+                prop_assert!(!rights.contains(access));
+            }
+            Resolution::Hidden => prop_assert_eq!(truth, None),
+        }
+        Ok(())
+    }
+
+    /// Tables say the truth or nothing; a processor that saw them before is never told too much.
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        for view in 0..2 {
+            for page in (0..self.rights[0].len()).step_by(SAMPLE_STEP) {
+                let truth = self.truth(view, page);
+                let found = self.memory.mapped(CPU_VIEWS[view], gpa(WINDOW + page as u64 * PAGE));
+                prop_assert!(found.is_none() || found.map(|m| m.2) == truth, "view {view} page {page}");
+                let cached = &mut self.cached[view][page];
+                let is_true = cached.is_none_or(|c| {
+                    truth.is_some_and(|t| t.memory_type == c.memory_type && t.rights.contains(c.rights))
+                });
+                prop_assert!(is_true, "view {view} page {page}: stale {cached:?}, now {truth:?}");
+                *cached = cached.or(found.map(|m| m.2));
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_and_processors_follow_the_policy(
+        largest in prop::sample::select(vec![PageSize::Size2M, PageSize::Size1G]),
+        frames in prop::sample::select(vec![RESERVE as u64, 512]),
+        events in prop::collection::vec(any_event(), 1..40),
+    ) {
+        let mut world = World::new(largest, frames);
+        for event in &events {
+            world.happen(event)?;
+        }
+    }
+}
