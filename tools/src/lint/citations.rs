@@ -8,7 +8,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     bad.map(|index| source.finding(index + 1, "an SDM citation without a section title in quotes")).collect()
 }
 
-/// Whether a comment cites: the abbreviation with a comma, a colon, or a section behind it.
+/// Whether a comment cites: the abbreviation with a comma or a section behind it.
 fn cites(line: &str) -> bool {
     let Some((_, comment)) = line.split_once("//").or_else(|| line.split_once('#')) else {
         return false;
