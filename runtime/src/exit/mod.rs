@@ -6,6 +6,8 @@ pub mod cpuid;
 #[cfg(target_os = "none")]
 pub(crate) mod dispatch;
 pub mod exception;
+#[cfg(test)]
+mod hostile_tests;
 pub mod hypercall;
 pub mod init_sipi;
 pub mod invd;
