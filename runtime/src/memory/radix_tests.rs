@@ -137,6 +137,23 @@ fn a_new_table_of_pages_is_filled_over_the_neighbours_too() {
     assert_eq!((machine.at(0), machine.at(MIB2)), (None, None));
     assert_eq!(machine.at(KIB4).map(|m| m.0), Some(PageSize::Size4K));
     assert_eq!(machine.at(MIB2 - 1).map(|m| m.0), Some(PageSize::Size4K));
+
+    // Neighbours that would need tables of their own are left to their own misses.
+    let mut ragged = Machine::new(PageSize::Size2M, 16);
+    let root = ragged.root;
+    assert_eq!(ragged.radix().fill(root, range(MIB2, 2 * MIB2), RAM, around), Ok(()));
+    assert_eq!((ragged.at(MIB2 - 1), ragged.tables), (None, 3));
+    assert_eq!(ragged.at(GIB - 1).map(|m| m.0), Some(PageSize::Size2M));
+}
+
+#[test]
+fn an_update_that_changes_nothing_splits_nothing_and_fills_nothing() {
+    let mut machine = Machine::new(PageSize::Size2M, 16);
+    assert_eq!(machine.fill(range(MIB2, 2 * MIB2), RAM), Ok(()));
+    machine.memory.clear_history();
+    assert!(!machine.update(range(0, MIB2 + KIB4), Some(RAM)));
+    assert_eq!((machine.at(0), machine.at(MIB2).map(|m| m.0)), (None, Some(PageSize::Size2M)));
+    assert!(machine.memory.history().is_empty());
 }
 
 #[test]

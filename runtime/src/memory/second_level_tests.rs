@@ -163,6 +163,8 @@ fn a_view_says_its_own_and_else_what_the_shared_one_says() {
     assert_eq!(memory.set_rights(CPU, pages(GIB, 2 * PAGE), Rights::empty()), Ok(Flush::NONE));
     assert_eq!(read(&mut memory, own, GIB), Resolution::Filled);
     assert_eq!(read(&mut memory, CPU, GIB), Resolution::Protected(Rights::empty()));
+    let nothing = memory.violation(CPU, gpa(GIB), Rights::empty());
+    assert_eq!(nothing, Resolution::Protected(Rights::empty()));
     assert_eq!(read(&mut memory, own, GIB + PAGE), Resolution::Protected(Rights::empty()));
     assert!(memory.reset_rights(own, page).is_ok_and(|f| f.is_needed()));
     assert_eq!(read(&mut memory, own, GIB), Resolution::Protected(Rights::empty()));
@@ -172,6 +174,12 @@ fn a_view_says_its_own_and_else_what_the_shared_one_says() {
     assert!(memory.table_pages() < used);
     assert_eq!((memory.root(own), read(&mut memory, own, 0)), (None, Resolution::Hidden));
     assert!(!memory.close_view(CPU).is_needed());
+
+    assert!(memory.open_view(own).is_ok());
+    assert_eq!(memory.rights(own, gpa(2 * GIB)), Rights::all());
+    assert_eq!(memory.set_rights(own, pages(2 * GIB, PAGE), Rights::READ), Ok(Flush::NONE));
+    assert!(memory.close_view(own).is_needed() && memory.open_view(own).is_ok());
+    assert_eq!(memory.rights(own, gpa(2 * GIB)), Rights::all());
 }
 
 #[test]
@@ -199,7 +207,10 @@ fn garbage_mtrrs_cost_a_bounded_number_of_writes() {
     garbage.variable[1] = VariableMtrr { base: 0, mask: 0x1800 };
     memory.memory.clear_history();
     assert!(memory.adopt_mtrrs(&garbage).is_needed());
-    assert!(memory.set_rights(CPU, pages(2 * GIB, GIB), Rights::READ).is_ok());
+    let far = 2 * GIB + 100 * MIB;
+    assert_eq!(read(&mut memory, CPU, far), Resolution::Filled);
+    assert!(memory.set_rights(CPU, pages(2 * GIB, GIB), Rights::READ).is_ok_and(|f| f.is_needed()));
+    assert_eq!(memory.mapped(CPU, gpa(far)), None);
     assert_eq!(read(&mut memory, CPU, 2 * GIB + PAGE), Resolution::Filled);
     assert_eq!(size_at(&memory, 2 * GIB + PAGE), Some(PageSize::Size4K));
     assert!(memory.memory.history().len() < 5000);
