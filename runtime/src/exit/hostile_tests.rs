@@ -229,7 +229,7 @@ proptest! {
             let (cr0, is_long) = (vcpu.cr0, vcpu.efer.contains(Efer::LMA));
             prop_assert!(cr0.contains(Cr0::PE) || !cr0.contains(Cr0::PG));
             prop_assert!(cr0.contains(Cr0::CD) || !cr0.contains(Cr0::NW));
-            prop_assert!(!(is_long && !before.efer.contains(Efer::LMA)) || vcpu.cr4.contains(Cr4::PAE));
+            prop_assert!(!is_long || before.efer.contains(Efer::LMA) || vcpu.cr4.contains(Cr4::PAE));
         }
     }
 

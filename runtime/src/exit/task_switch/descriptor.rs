@@ -36,7 +36,6 @@ impl Descriptor {
 
     /// Access rights.
     pub(super) const fn rights(self) -> AccessRights {
-        #[expect(clippy::cast_possible_truncation, reason = "16 bits")]
         AccessRights::from_bits_retain((self.0 >> 40 & 0xf0ff) as u32)
     }
 

@@ -3,7 +3,7 @@
 //! What a guest hands over is an allegation: an address gives bytes only after the guest's own paging and
 //! segmentation allowed the access, and [`GuestMemory`] found it outside the hypervisor's memory. What they
 //! forbid comes back as the [`Event`] that the processor would have raised. Key types: [`GuestView`],
-//! [`GuestMemory`]; neighbours: [`walk`](self) for paging, [`segmentation`] for segments.
+//! [`GuestMemory`]; neighbour: [`segmentation`], from segment and offset to a linear address.
 
 #[cfg(test)]
 pub(crate) mod fake;
