@@ -15,8 +15,7 @@ fn cites(line: &str) -> bool {
     };
     comment.match_indices("SDM").any(|(at, word)| {
         let after = &comment[at + word.len()..];
-        let opens =
-            [",", ":", " section", " Section", " vol", " Vol", " chapter", " Chapter", " table", " Table"];
+        let opens = [",", " section", " Section", " vol", " Vol", " chapter", " Chapter", " table", " Table"];
         opens.iter().any(|open| after.starts_with(open))
     })
 }
@@ -51,6 +50,7 @@ mod tests {
 
     #[test]
     fn naming_the_book_is_no_citation() {
+        assert_eq!(findings("//! On the SDM: prose.\n"), 0);
         assert_eq!(findings("// A file is one noun of the SDM's index.\n"), 0);
         assert_eq!(findings("// Manual (\"SDM\") by title.\nlet sdm = \"SDM, 4\";\n"), 0);
     }
