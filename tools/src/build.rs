@@ -44,7 +44,13 @@ pub fn build() -> Result<Build> {
     let hypapps = binaries(&paths::root().join("hypapps/src/bin"))?;
     ensure!(!hypapps.is_empty(), "hypapps/src/bin holds no hypapp");
     let packages = [BOOTLOADER, SECURE_LOADER, HYPAPPS].map(|package| format!("--package={package}"));
-    process::run(bare_cargo("build")?.arg("--quiet").args(packages))?;
+    let mut cargo = bare_cargo("build")?;
+    if paths::boot().exists() {
+        cargo.arg("--quiet");
+    } else {
+        println!("building the images; the first time takes a minute or two");
+    }
+    process::run(cargo.args(packages))?;
 
     fs::create_dir_all(paths::boot())?;
     fs::create_dir_all(paths::elf())?;
