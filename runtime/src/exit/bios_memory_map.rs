@@ -67,6 +67,9 @@ pub fn is_at_hook<V: Vcpu + ?Sized>(vcpu: &V) -> bool {
 }
 
 /// Answers an INT 15h that reached the hook.
+// Rare: kept out of the way of the exits that are not.
+#[cold]
+#[inline(never)]
 pub fn answer<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     vcpu: &mut V,
     memory: &M,

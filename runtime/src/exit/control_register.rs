@@ -28,6 +28,9 @@ pub struct ControlRegisterPolicy {
 }
 
 /// Carries out an access to a control register.
+// Rare: kept out of the way of the exits that are not.
+#[cold]
+#[inline(never)]
 pub fn handle<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     vcpu: &mut V,
     memory: &M,

@@ -57,6 +57,9 @@ fn output(ports: &impl Ports, power: &PowerControl, access: PortAccess, value: u
 }
 
 /// Carries out a string instruction, or as much of it as one exit may.
+// Rare: kept out of the way of the exits that are not.
+#[cold]
+#[inline(never)]
 fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
     vcpu: &mut V,
     memory: &M,

@@ -24,6 +24,9 @@ const DR7_LOCAL: u64 = 0x155;
 const DR6_TASK_SWITCH: u64 = 1 << 15;
 
 /// Carries out a task switch for the guest, or has it take the fault that the processor would raise.
+// Rare: kept out of the way of the exits that are not.
+#[cold]
+#[inline(never)]
 pub fn handle<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     vcpu: &mut V,
     memory: &M,
