@@ -55,7 +55,7 @@ fn the_first_four_gibibytes_are_the_words_that_the_manual_wants() {
     assert_eq!(memory.read_u64(HostPhysAddr::new(root + 8)), 0);
     let gibibyte = |index| next(&memory, gibibytes, index);
     // Page, type, rights: write-back with all rights is 0xb7, uncacheable 0x87.
-    assert_eq!([1, 2, 3, 4].map(gibibyte), [GIB | 0xb7, 2 * GIB | 0xb7, 3 * GIB | 0x87, 0]);
+    assert_eq!([1, 2, 3, 4].map(gibibyte), [GIB + 0xb7, 2 * GIB + 0xb7, 3 * GIB + 0x87, 0]);
     let low = |index| next(&memory, gibibyte(0), index);
     assert_eq!((low(1), low(383)), (0x20_00b7, 0x2fe0_00b7));
     assert_eq!([384, 387, 388].map(low), [0, 0, 0x3080_00b7]);

@@ -147,10 +147,10 @@ impl World {
 
     /// Tables say the truth or nothing; a processor that saw them before is never told too much.
     fn check(&mut self) -> Result<(), TestCaseError> {
-        for view in 0..2 {
+        for (view, name) in CPU_VIEWS.into_iter().enumerate() {
             for page in (0..self.rights[0].len()).step_by(SAMPLE_STEP) {
                 let truth = self.truth(view, page);
-                let found = self.memory.mapped(CPU_VIEWS[view], gpa(WINDOW + page as u64 * PAGE));
+                let found = self.memory.mapped(name, gpa(WINDOW + page as u64 * PAGE));
                 prop_assert!(found.is_none() || found.map(|m| m.2) == truth, "view {view} page {page}");
                 let cached = &mut self.cached[view][page];
                 let is_true = cached.is_none_or(|c| {
