@@ -4,7 +4,6 @@ use super::{
     Action, Exit, ResetCause, SecondLevelViolation, control_register, cpuid, exception, hypercall, init_sipi,
     invd, msr, port, task_switch, xsetbv,
 };
-use crate::exit::cpuid::CpuidPolicy;
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
 use crate::machine::{self, SECOND_LEVEL};
@@ -23,10 +22,8 @@ use x86::paging::Rights;
 /// Handles one exit. INIT, start-up IPIs and NMIs have been noted by the vendor's part already.
 pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Action {
     match exit {
-        Exit::Cpuid => cpuid::handle(vcpu, machine::hypapp(), cpuid_policy(), &Processor),
-        Exit::Hypercall => {
-            hypercall::handle(vcpu, &GuestPhysical, machine::hypapp(), machine::handoff().memory_map())
-        }
+        Exit::Cpuid => self::cpuid(vcpu),
+        Exit::Hypercall => self::hypercall(vcpu),
         Exit::ReadMsr { msr } => read_msr(vcpu, cpu, msr),
         Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
         Exit::SecondLevelViolation(violation) => second_level(vcpu, violation),
@@ -56,8 +53,16 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
     }
 }
 
-fn cpuid_policy() -> &'static CpuidPolicy {
-    machine::cpuid_policy()
+/// CPUID.
+#[inline]
+pub(crate) fn cpuid<V: Vcpu>(vcpu: &mut V) -> Action {
+    cpuid::handle(vcpu, machine::hypapp(), machine::cpuid_policy(), &Processor)
+}
+
+/// VMCALL.
+#[inline]
+pub(crate) fn hypercall<V: Vcpu>(vcpu: &mut V) -> Action {
+    hypercall::handle(vcpu, &GuestPhysical, machine::hypapp(), machine::handoff().memory_map())
 }
 
 fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {

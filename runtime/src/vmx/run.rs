@@ -60,7 +60,7 @@ pub(crate) fn leave_vmx() {
     }
 }
 
-/// Every VM exit comes here.
+/// Every VM exit comes here. Causes that a guest may bring about often take the short way.
 pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     let cpu = percpu::current();
     // SAFETY: an exit happened, so this CPU's VMCS is current; host state is not written here.
@@ -68,7 +68,21 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
     let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON));
     cpu.count_exit(reason.basic());
-    let cause = if reason.is_entry_failure() { None } else { decode::decode(&vcpu, reason) };
+    let action = match reason {
+        ExitReason::CPUID => dispatch::cpuid(&mut vcpu),
+        ExitReason::VMCALL => dispatch::hypercall(&mut vcpu),
+        _ => return handle_rarely(&mut vcpu, cpu, reason),
+    };
+    if action == Action::Advance {
+        vcpu.advance();
+    } else {
+        apply(&mut vcpu, reason, action);
+    }
+}
+
+#[inline(never)]
+fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason) {
+    let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
     let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
     let action = match cause {
         Exit::Nmi => {
@@ -76,19 +90,20 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
             Action::Resume
         }
         Exit::NmiWindow => {
-            inject::set_nmi_window(&mut vcpu, false);
-            inject::nmi(&mut vcpu);
+            inject::set_nmi_window(vcpu, false);
+            inject::nmi(vcpu);
             Action::Resume
         }
         Exit::Init => {
-            inject::set_nmi_window(&mut vcpu, false);
-            dispatch::dispatch(&mut vcpu, cpu, cause)
+            inject::set_nmi_window(vcpu, false);
+            dispatch::dispatch(vcpu, cpu, cause)
         }
-        _ => dispatch::dispatch(&mut vcpu, cpu, cause),
+        _ => dispatch::dispatch(vcpu, cpu, cause),
     };
-    apply(&mut vcpu, reason, action);
+    apply(vcpu, reason, action);
 }
 
+#[inline(never)]
 fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
     match action {
         Action::Advance => vcpu.advance(),

@@ -19,6 +19,7 @@ use hw::bare::vmx::CurrentVmcs;
 use hw::{Msrs, Vmcs};
 use spin::Once;
 use x86::address::HostPhysAddr;
+use x86::cr::Cr0 as Cr0View;
 use x86::msr::Msr;
 use x86::vmx::bitmap::{IoBitmap, MsrBitmap, intercept_msr, intercept_port};
 use x86::vmx::ept::EptPointer;
@@ -75,6 +76,8 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     let registers = unsafe { &mut *cpu.registers() };
     *registers = Registers::default();
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+    // INIT keeps the cache bits, which a processor is born with (SDM, "Processor State After Reset").
+    vcpu.set_cr0(Cr0View::CD | Cr0View::NW | Cr0View::ET);
     init_sipi::reset_state(&mut vcpu, &Processor);
     if cpu.index == 0 {
         real_mode::boot_sector(&mut vcpu, machine::handoff().boot_drive);
