@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn first_lines_describe_the_machine() {
         let guest = parse(
-            "//! Probe: shows something.\n//!\n//! On the SDM: prose is not a key.\n//! cpus: 2\n//! memory: 128\n\
+            "//! Probe: shows something.\n//!\n//! On the SDM: prose is not a key.\n//! cpus: 2\n\
+             //! memory: 128\n\
              //! model: corei7_skylake_x\n//! hypapp: quiesce\n//! cmdline: hypervisor_bit=on log=debug\n\
              //! bare: no\n//! resets: yes\n//! unknown-msrs: ignore\n//! expect-hypervisor: a: b\n\
              //! expect-hypervisor: c\n#![no_std]\n//! cpus: 9\n",

@@ -19,7 +19,7 @@ pub fn power_off_register() -> Option<(u16, u16)> {
 }
 
 /// Enabled processors that the MADT lists.
-pub fn processors() -> usize {
+pub fn processors() -> u32 {
     let Some(madt) = table(*b"APIC") else { return 1 };
     let end = madt + u64::from(word(madt + 4));
     let mut at = madt + 44;
@@ -30,7 +30,7 @@ pub fn processors() -> usize {
             9 => word(at + 8) & 1,
             _ => 0,
         };
-        count += enabled as usize;
+        count += enabled;
         at += u64::from(byte(at + 1)).max(2);
     }
     count

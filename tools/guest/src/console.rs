@@ -19,7 +19,7 @@ macro_rules! println {
     ($($argument:tt)*) => { $crate::console::print_line(format_args!($($argument)*)) };
 }
 
-/// Prints `arguments` and a line end. Called by [`println!`].
+/// Prints `arguments` and a line end. Called by [`crate::println!`].
 pub fn print_line(arguments: fmt::Arguments<'_>) {
     while LOCKED.swap(true, Ordering::Acquire) {
         pause();

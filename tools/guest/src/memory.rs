@@ -10,6 +10,11 @@ use crate::{Fault, Mode, Regs, Snippet, cpu, run, snippet};
 /// Memory that no guest's image uses: 2 MiB and up, on any machine with 64 MiB.
 pub const FREE: u64 = 0x20_0000;
 
+/// The lower half of `value`, such as an address below 4 GiB.
+pub const fn low(value: u64) -> u32 {
+    value as u32
+}
+
 macro_rules! accesses {
     ($($read:ident $write:ident $width:ident $load:literal $store:literal;)*) => {$(
         /// Reads memory.

@@ -87,7 +87,7 @@ pub struct Regs {
     pub cr2: u64,
 }
 
-/// Assembled instructions that end in INT 80h. Made by [`snippet!`].
+/// Assembled instructions that end in INT 80h. Made by [`crate::snippet!`].
 #[derive(Clone, Copy, Debug)]
 pub struct Snippet {
     start: usize,
@@ -126,7 +126,7 @@ macro_rules! snippet {
 }
 
 impl Snippet {
-    /// Code at `start..end`. Called by [`snippet!`].
+    /// Code at `start..end`. Called by [`crate::snippet!`].
     pub const fn new(start: usize, end: usize) -> Self {
         Self { start, end }
     }

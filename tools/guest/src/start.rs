@@ -5,6 +5,7 @@
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{apic, check, console, legacy, power, println, smp, trap};
 
@@ -29,8 +30,13 @@ extern "C" fn guest_start() -> ! {
     power::off()
 }
 
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    if PANICKED.swap(true, Ordering::SeqCst) {
+        power::off_at_once();
+    }
     console::break_lock();
     let (file, line) = info.location().map_or(("", 0), |at| (at.file(), at.line()));
     println!("FAIL {}: panic at {file}:{line}: {}", check::name(), info.message());

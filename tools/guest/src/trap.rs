@@ -44,8 +44,9 @@ pub struct Frame {
 /// the event to end the snippet or, outside one, the guest.
 pub type Handler = fn(&mut Frame) -> bool;
 
-/// Puts `handler` in charge of `vector` on every CPU; `None` takes it out. In a handler of NMIs [`crate::run()`],
-/// and what is made of it, ends the blocking of NMIs, for it executes IRET.
+/// Puts `handler` in charge of `vector` on every CPU; `None` takes it out.
+///
+/// In a handler of NMIs, [`crate::run()`] and what is made of it end the blocking, for it executes IRET.
 pub fn handle(vector: u8, handler: Option<Handler>) {
     HANDLERS[usize::from(vector)].store(handler.map_or(0, |f| f as usize), Ordering::SeqCst);
 }

@@ -84,7 +84,7 @@ legacy_stubs:
 .set vector, 0
 .rept 33
     .balign 16
-    .if (vector != 8) && (vector != 10) && (vector != 11) && (vector != 12) && (vector != 13) && (vector != 14) && (vector != 17) && (vector != 21)
+    .if (vector != 8) && ((vector < 10) || (vector > 14)) && (vector != 17) && (vector != 21)
     push 0
     .endif
     .if vector < 32

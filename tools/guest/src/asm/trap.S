@@ -8,7 +8,7 @@ trap_stubs:
 .rept 256
     .balign 16
     # Vectors 8, 10-14, 17 and 21 push an error code themselves.
-    .if (vector != 8) && (vector != 10) && (vector != 11) && (vector != 12) && (vector != 13) && (vector != 14) && (vector != 17) && (vector != 21)
+    .if (vector != 8) && ((vector < 10) || (vector > 14)) && (vector != 17) && (vector != 21)
     push 0
     .endif
     .if vector < 128

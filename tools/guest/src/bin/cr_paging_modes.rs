@@ -3,7 +3,7 @@
 #![no_main]
 
 use guest::cpu::rdmsr;
-use guest::memory::{FREE, read64, write32, write64};
+use guest::memory::{FREE, low, read64, write32, write64};
 use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
 use x86::msr::Msr;
 
@@ -60,7 +60,7 @@ fn make_tables() {
     for page in 0..1024 {
         // 4 MiB and 2 MiB pages, identity but for the window.
         let large = if page == 256 { WINDOW } else { page << 22 };
-        check_eq!(write32(DIRECTORY32 + 4 * page, (large | 0x83) as u32), Ok(()), "write");
+        check_eq!(write32(DIRECTORY32 + 4 * page, low(large | 0x83)), Ok(()), "write");
     }
     for page in 0..512 {
         check_eq!(write64(DIRECTORY + 8 * page, page << 21 | 0x83), Ok(()), "write");
@@ -70,7 +70,7 @@ fn make_tables() {
     // PAE has no write bit in its pointer entries, four-level paging wants one.
     for (table, bits) in [(PDPT, 1), (FREE + 0x6000, 3)] {
         check_eq!(write64(table, DIRECTORY | bits), Ok(()), "write");
-        check_eq!(write64(table + 8, FREE + 0x5000 | bits), Ok(()), "write");
+        check_eq!(write64(table + 8, (FREE + 0x5000) | bits), Ok(()), "write");
         check_eq!(write64(table + 16, 0), Ok(()), "write");
         check_eq!(write64(table + 24, 0), Ok(()), "write");
     }

@@ -1,4 +1,4 @@
-//! Event delivery into memory touched for the first time: each event arrives once, whole, wherever its stack is.
+//! Event delivery into memory touched for the first time: each event arrives once and whole.
 #![no_std]
 #![no_main]
 

@@ -18,8 +18,8 @@ fn main() {
     let target = smp::apic_id(1);
     let vector = smp::startup_vector();
     let jobs: [fn(); 4] = [spin, leave_often, halt_for_ever, fault_often];
-    for round in 0..200_u64 {
-        smp::begin_on(1, jobs[round as usize % 4]);
+    for (round, job) in (0..200_u64).zip(jobs.into_iter().cycle()) {
+        smp::begin_on(1, job);
         wait(round % 7 * 500);
         for _ in 0..round % 4 {
             apic::init(target);

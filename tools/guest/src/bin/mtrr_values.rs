@@ -3,7 +3,7 @@
 #![no_main]
 
 use guest::cpu::{cpuid, rdmsr, wrmsr};
-use guest::memory::{FREE, read64, write64};
+use guest::memory::{FREE, low, read64, write64};
 use guest::{Fault, check, check_eq, guest, println};
 use x86::msr::Msr;
 
@@ -17,7 +17,7 @@ fn main() {
         check!(false, "IA32_MTRRCAP can be read");
         return;
     };
-    let count = capabilities as u8;
+    let count = low(capabilities & 0xff);
     println!("IA32_MTRRCAP {capabilities:#x}, default type {:x?}", rdmsr(Msr::IA32_MTRR_DEF_TYPE));
     refused(0xfe, capabilities);
     for place in 0..64 {
@@ -27,10 +27,10 @@ fn main() {
     for msr in FIXED {
         fixed(msr);
     }
-    for pair in 0..u32::from(count) {
+    for pair in 0..count {
         variable(pair);
     }
-    for msr in [0x200 + 2 * u32::from(count), 0x201 + 2 * u32::from(count)] {
+    for msr in [0x200 + 2 * count, 0x201 + 2 * count] {
         check_eq!(rdmsr(Msr(msr)), Err(Fault::GP), "MTRR {msr:#x} behind the last pair");
         refused(msr, 0);
     }

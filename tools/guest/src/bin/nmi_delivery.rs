@@ -66,9 +66,31 @@ fn blocked_until_iret() {
     }
     handle(2, Some(count));
     COUNT.store(0, Ordering::SeqCst);
-    let mut regs = Regs::default();
-    check_eq!(run(Mode::Kernel64, snippet!("cpuid", "nop"), &mut regs), Ok(()), "after all that");
     check_eq!(COUNT.load(Ordering::SeqCst), 0, "late NMIs");
+    // IRET ends the blocking whatever it returns from, here from a breakpoint within the handler.
+    NESTED.store(0, Ordering::SeqCst);
+    handle(2, Some(again_with_iret));
+    apic::nmi(apic::id());
+    wait(200_000);
+    check_eq!(
+        (COUNT.load(Ordering::SeqCst), NESTED.load(Ordering::SeqCst)),
+        (2, 1),
+        "NMIs with IRET in between"
+    );
+    handle(2, Some(count));
+    COUNT.store(0, Ordering::SeqCst);
+}
+
+fn again_with_iret(frame: &mut Frame) -> bool {
+    if INSIDE.swap(true, Ordering::SeqCst) {
+        NESTED.fetch_add(1, Ordering::SeqCst);
+        return count(frame);
+    }
+    apic::nmi(apic::id());
+    // A snippet begins with an IRET.
+    let _ = run(Mode::Kernel64, snippet!("nop", "nop", "nop"), &mut Regs::default());
+    INSIDE.store(false, Ordering::SeqCst);
+    count(frame)
 }
 
 fn again_1(frame: &mut Frame) -> bool {

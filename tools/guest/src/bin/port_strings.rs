@@ -1,4 +1,4 @@
-//! String port instructions: every width, direction and address size, repeated, across a page, faulting half-way.
+//! String port instructions: each width, direction and address size, repeated, across pages, faulting half-way.
 #![no_std]
 #![no_main]
 
@@ -10,10 +10,10 @@ use guest::{Fault, Mode, Regs, Snippet, acpi, check, check_eq, guest, run, snipp
 guest!(main);
 
 /// COM1's scratch register: a byte that keeps what it is given.
-const SCRATCH: u64 = 0x3ff;
-const PCI_ADDRESS: u64 = 0xcf8;
-const PCI_DATA: u64 = 0xcfc;
-const KEYBOARD_STATUS: u64 = 0x64;
+const SCRATCH: u16 = 0x3ff;
+const PCI_ADDRESS: u16 = 0xcf8;
+const PCI_DATA: u16 = 0xcfc;
+const KEYBOARD_STATUS: u16 = 0x64;
 const DIRECTION_FLAG: u64 = 1 << 10;
 /// A page behind which nothing is mapped: the last of the first 4 GiB.
 const LAST_PAGE: u64 = 0xffff_f000;
@@ -28,8 +28,8 @@ fn main() {
     disk_identity();
 }
 
-fn string(code: Snippet, port: u64, rsi: u64, rdi: u64, rcx: u64, rflags: u64) -> (Result<(), Fault>, Regs) {
-    let mut regs = Regs { rdx: port, rsi, rdi, rcx, rflags, rax: 0x55, ..Regs::default() };
+fn string(code: Snippet, port: u16, rsi: u64, rdi: u64, rcx: u64, rflags: u64) -> (Result<(), Fault>, Regs) {
+    let mut regs = Regs { rdx: port.into(), rsi, rdi, rcx, rflags, rax: 0x55, ..Regs::default() };
     let result = run(Mode::Kernel64, code, &mut regs);
     check_eq!(regs.rax, 0x55, "RAX after a string instruction");
     (result, regs)
@@ -39,9 +39,9 @@ fn widths() {
     check_eq!(write64(FREE, 0x8000_0004), Ok(()), "write");
     let (result, regs) = string(snippet!("outsd"), PCI_ADDRESS, FREE, 0, 0, 0);
     check_eq!((result, regs.rsi), (Ok(()), FREE + 4), "OUTSD");
-    check_eq!(in32(PCI_ADDRESS as u16), 0x8000_0004, "OUTSD reached the PCI address register");
-    out32(PCI_ADDRESS as u16, 0x8000_0000);
-    let identity = in32(PCI_DATA as u16);
+    check_eq!(in32(PCI_ADDRESS), 0x8000_0004, "OUTSD reached the PCI address register");
+    out32(PCI_ADDRESS, 0x8000_0000);
+    let identity = in32(PCI_DATA);
     check!(identity != 0 && identity != !0, "host bridge {identity:#x}");
     for (what, code, size) in
         [("INSB", snippet!("insb"), 1), ("INSW", snippet!("insw"), 2), ("INSD", snippet!("insd"), 4)]
@@ -62,10 +62,10 @@ fn repetition() {
     }
     let (result, regs) = string(snippet!("rep outsb"), SCRATCH, FREE, 0, 10, 0);
     check_eq!((result, regs.rsi, regs.rcx), (Ok(()), FREE + 10, 0), "REP OUTSB");
-    check_eq!(in8(SCRATCH as u16), b'g', "last byte of REP OUTSB");
+    check_eq!(in8(SCRATCH), b'g', "last byte of REP OUTSB");
     let (result, regs) = string(snippet!("rep outsb"), SCRATCH, FREE + 9, 0, 10, DIRECTION_FLAG);
     check_eq!((result, regs.rsi, regs.rcx), (Ok(()), FREE - 1, 0), "REP OUTSB downwards");
-    check_eq!(in8(SCRATCH as u16), b'p', "last byte of REP OUTSB downwards");
+    check_eq!(in8(SCRATCH), b'p', "last byte of REP OUTSB downwards");
     let (result, regs) = string(snippet!("rep insb"), SCRATCH, 0, FREE, 8, 0);
     check_eq!((result, regs.rdi, regs.rcx), (Ok(()), FREE + 8, 0), "REP INSB");
     check_eq!(read64(FREE), Ok(u64::from_le_bytes([b'p'; 8])), "bytes of REP INSB");
@@ -79,34 +79,34 @@ fn repetition() {
 fn intercepted_ports() {
     let (result, regs) = string(snippet!("rep insb"), KEYBOARD_STATUS, 0, FREE, 3, 0);
     check_eq!((result, regs.rdi, regs.rcx), (Ok(()), FREE + 3, 0), "REP INSB at the keyboard controller");
-    let status = u32::from(in8(KEYBOARD_STATUS as u16)) * 0x01_0101;
+    let status = u32::from(in8(KEYBOARD_STATUS)) * 0x01_0101;
     check_eq!(read32(FREE).map(|seen| seen & 0xff_ffff), Ok(status), "keyboard status, three times");
     // Command 20h reads the controller's command byte, which comes out at port 60h.
     check_eq!(write8(FREE, 0x20), Ok(()), "write");
     let (result, regs) = string(snippet!("outsb"), KEYBOARD_STATUS, FREE, 0, 0, 0);
     check_eq!((result, regs.rsi), (Ok(()), FREE + 1), "OUTSB at the keyboard controller");
-    check_eq!(in8(KEYBOARD_STATUS as u16) & 1, 1, "the keyboard controller answers");
+    check_eq!(in8(KEYBOARD_STATUS) & 1, 1, "the keyboard controller answers");
     let command_byte = in8(0x60);
-    out8(KEYBOARD_STATUS as u16, 0x20);
+    out8(KEYBOARD_STATUS, 0x20);
     check_eq!(in8(0x60), command_byte, "the keyboard controller answers OUT and OUTSB alike");
     // Port CF9h is one of the four of the PCI address register.
     check_eq!(write64(FREE, 0x8000_0008_8000_0000), Ok(()), "write");
     let (result, regs) = string(snippet!("rep outsd"), PCI_ADDRESS, FREE, 0, 2, 0);
     check_eq!((result, regs.rsi), (Ok(()), FREE + 8), "REP OUTSD at the PCI address register");
-    check_eq!(in32(PCI_ADDRESS as u16), 0x8000_0008, "the PCI address register keeps the last");
+    check_eq!(in32(PCI_ADDRESS), 0x8000_0008, "the PCI address register keeps the last");
     if let Some((port, _)) = acpi::power_off_register() {
-        let (result, regs) = string(snippet!("insw"), port.into(), 0, FREE, 0, 0);
+        let (result, regs) = string(snippet!("insw"), port, 0, FREE, 0, 0);
         check_eq!((result, regs.rdi), (Ok(()), FREE + 2), "INSW at the power control register");
         let value = in16(port);
         check_eq!(read32(FREE).map(|seen| seen & 0xffff), Ok(value.into()), "power control register");
-        let (result, _) = string(snippet!("outsw"), port.into(), FREE, 0, 0, 0);
+        let (result, _) = string(snippet!("outsw"), port, FREE, 0, 0, 0);
         check_eq!((result, in16(port)), (Ok(()), value), "OUTSW at the power control register");
     }
 }
 
 fn address_sizes() {
     for port in [SCRATCH, KEYBOARD_STATUS] {
-        let seen = in8(port as u16);
+        let seen = in8(port);
         // The address-size prefix: upper halves of RDI and RCX do not count and the result has none.
         let high = 0xffff_ffff_0000_0000;
         let (result, regs) = string(snippet!("addr32 rep insb"), port, 0, high | FREE, high | 2, 0);
@@ -114,7 +114,7 @@ fn address_sizes() {
         check_eq!(read32(FREE).map(|word| word & 0xffff), Ok(u32::from(seen) * 0x101), "32-bit addresses");
         for mode in [Mode::Real, Mode::Protected16] {
             let code = snippet!(code16: "rep insb");
-            let mut regs = Regs { rdx: port, rdi: 0x1234_0600, rcx: 0x5678_0002, ..Regs::default() };
+            let mut regs = Regs { rdx: port.into(), rdi: 0x1234_0600, rcx: 0x5678_0002, ..Regs::default() };
             check_eq!(run(mode, code, &mut regs), Ok(()), "INSB in {mode:?}");
             check_eq!((regs.rdi, regs.rcx), (0x1234_0602, 0x5678_0000), "INSB in {mode:?}");
             check_eq!(
@@ -124,11 +124,16 @@ fn address_sizes() {
             );
         }
     }
-    // DI wraps within its segment; ES is 2000h.
-    let code = snippet!(code16: "push 0x2000", "pop es", "rep insb", "push 0", "pop es");
-    let mut regs = Regs { rdx: SCRATCH, rdi: 0xfffe, rcx: 4, ..Regs::default() };
+    // DI wraps within its segment; ES is FFFFh, so that the first two bytes land behind 1 MiB, the others in ROM.
+    check_eq!(write64(0x10_ffe8, 0), Ok(()), "write");
+    check_eq!(write64(0x10_fff0, 0), Ok(()), "write");
+    let code = snippet!(code16: "push 0xffff", "pop es", "rep insb", "push 0", "pop es");
+    let mut regs = Regs { rdx: SCRATCH.into(), rdi: 0xfffe, rcx: 4, ..Regs::default() };
     check_eq!(run(Mode::Real, code, &mut regs), Ok(()), "INSB that wraps DI");
     check_eq!((regs.rdi, regs.rcx), (2, 0), "INSB that wraps DI");
+    let scratch = u64::from(in8(SCRATCH));
+    check_eq!(read64(0x10_ffe8), Ok(scratch << 48 | scratch << 56), "INSB that wraps DI");
+    check_eq!(read64(0x10_fff0), Ok(0), "INSB that wraps DI stays in its segment");
     let cell = 0x3c_u64;
     let code = snippet!(
         "push rdx",
@@ -142,14 +147,14 @@ fn address_sizes() {
         ".byte 0x64",
         "outsb"
     );
-    let mut regs = Regs { rdx: SCRATCH, rsi: core::ptr::from_ref(&cell) as u64, ..Regs::default() };
+    let mut regs = Regs { rdx: SCRATCH.into(), rsi: core::ptr::from_ref(&cell) as u64, ..Regs::default() };
     check_eq!(run(Mode::Kernel64, code, &mut regs), Ok(()), "OUTSB by FS");
-    check_eq!(in8(SCRATCH as u16), 0x3c, "OUTSB by FS");
+    check_eq!(in8(SCRATCH), 0x3c, "OUTSB by FS");
 }
 
 fn page_crossing() {
-    out32(PCI_ADDRESS as u16, 0x8000_0000);
-    let identity = in32(PCI_DATA as u16);
+    out32(PCI_ADDRESS, 0x8000_0000);
+    let identity = in32(PCI_DATA);
     check_eq!(write64(FREE + 0x1f_fffc, 0), Ok(()), "write");
     let (result, _) = string(snippet!("insd"), PCI_DATA, 0, FREE + 0x1f_fffe, 0, 0);
     check_eq!((result, read32(FREE + 0x1f_fffe)), (Ok(()), Ok(identity)), "INSD across a page");
@@ -172,7 +177,7 @@ fn page_crossing() {
 fn privilege() {
     for port in [0x80, KEYBOARD_STATUS, 0xcf9] {
         for code in [snippet!("insb"), snippet!("rep outsb"), snippet!("in al, dx"), snippet!("out dx, al")] {
-            let mut regs = Regs { rdx: port, rcx: 1, ..Regs::default() };
+            let mut regs = Regs { rdx: port.into(), rcx: 1, ..Regs::default() };
             regs.rsi = USER_BASE + FREE;
             regs.rdi = regs.rsi;
             check_eq!(run(Mode::User64, code, &mut regs), Err(Fault::GP), "port {port:#x} at CPL 3");
@@ -180,10 +185,10 @@ fn privilege() {
         }
     }
     // With IOPL 3 the string's memory is still that of CPL 3.
-    let mut regs = Regs { rdx: KEYBOARD_STATUS, rdi: FREE, rflags: 3 << 12, ..Regs::default() };
+    let mut regs = Regs { rdx: KEYBOARD_STATUS.into(), rdi: FREE, rflags: 3 << 12, ..Regs::default() };
     let result = run(Mode::User64, snippet!("insb"), &mut regs);
     check_eq!(result, Err(Fault { vector: 14, error_code: 7 }), "INSB at CPL 3 to a supervisor page");
-    regs = Regs { rdx: KEYBOARD_STATUS, rdi: USER_BASE + FREE, rflags: 3 << 12, ..Regs::default() };
+    regs = Regs { rdx: KEYBOARD_STATUS.into(), rdi: USER_BASE + FREE, rflags: 3 << 12, ..Regs::default() };
     check_eq!(run(Mode::User64, snippet!("insb"), &mut regs), Ok(()), "INSB at CPL 3 with IOPL 3");
 }
 

@@ -15,7 +15,7 @@ guest!(main);
 static WORK: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
-    let others = acpi::processors() as u32 - 1;
+    let others = acpi::processors() - 1;
     check!(others >= 1, "the MADT lists {others} other processors");
     for round in 1..=5 {
         check!(smp::start_others(others), "start of all others, round {round}");
@@ -71,13 +71,14 @@ fn each_by_itself(others: u32) {
     apic::init_others();
     wait(1_000_000);
     smp::forget_arrivals();
-    for number in 1..=others as usize {
-        apic::init(ids[number]);
+    for (before, id) in (1..=others).zip(&ids[1..]) {
+        apic::init(*id);
         wait(1_000_000);
-        check_eq!(smp::arrived(), number as u32, "a CPU waits after INIT");
-        apic::startup(ids[number], smp::startup_vector());
+        check_eq!(smp::arrived(), before, "a CPU waits after INIT");
+        apic::startup(*id, smp::startup_vector());
+        let number = before as usize;
         check!(cpu::wait_until(smp::PATIENCE, || smp::is_ready(number)), "CPU {number} by one start-up IPI");
-        check_eq!(smp::apic_id(number), ids[number], "the right CPU came");
+        check_eq!(smp::apic_id(number), *id, "the right CPU came");
     }
     everyone_works(others);
 }

@@ -1,4 +1,4 @@
-//! Interruptibility: a pending interrupt waits for one instruction behind STI, whatever that one is, and not two.
+//! Interruptibility: a pending interrupt waits for one instruction behind STI, whatever it is, and not two.
 #![no_std]
 #![no_main]
 

@@ -4,7 +4,7 @@
 
 use guest::cpu::{read_dr6, write_dr6};
 use guest::legacy::{gate, tss_word};
-use guest::memory::{FREE, read32, write32, write64};
+use guest::memory::{FREE, low, read32, write32, write64};
 use guest::run::legacy_address;
 use guest::smp::descriptor;
 use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
@@ -27,8 +27,8 @@ const BUSY: u64 = 2 << 40;
 const USER_GATE: u64 = 0xe500_0050_0000;
 const GATE: u64 = 0x8500_0050_0000;
 
-/// What a new task does first: its registers to its stack, then TR, CR0 and the old task's descriptor to memory.
-/// ESI is that descriptor's address. It begins two bytes into the snippet, behind a jump over it.
+/// What a new task does first: its registers to its stack, then TR, CR0 and the old task's descriptor, to whose
+/// address ESI points, to memory. It begins two bytes into the snippet, behind a jump over it.
 macro_rules! note {
     () => {
         "jmp 2f
@@ -53,7 +53,7 @@ fn main() {
         ".byte 0x9a, 0, 0, 0, 0, 0x50, 0", ".byte 0x9a, 0, 0, 0, 0, 0x50, 0");
     prepare();
     check_eq!(run(Mode::Protected32, twice, &mut Regs::default()), Ok(()), "CALL twice");
-    check_eq!(word(14), STACK as u32, "the second CALL goes on behind the new task's IRET");
+    check_eq!(word(14), low(STACK), "the second CALL goes on behind the new task's IRET");
     let jump =
         snippet!(code32: note!(), ".byte 0xea, 0, 0, 0, 0, 0x48, 0", "2:", ".byte 0xea, 0, 0, 0, 0, 0x50, 0");
     switch("JMP", jump, 0, false);
@@ -78,9 +78,9 @@ fn prepare() {
     for index in 0..26 {
         check_eq!(write32(TSS + 4 * index, 0), Ok(()), "write");
     }
-    let old_descriptor = core::ptr::from_ref(descriptor(OLD)) as u32;
+    let old_descriptor = low(core::ptr::from_ref(descriptor(OLD)) as u64);
     // EIP, EFLAGS, EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI, ES, CS, SS, DS, FS, GS, LDT, I/O map.
-    let words = [legacy_address() + 2, 2, 0x10, 0x11, 0x12, 0x13, STACK as u32, 0x15, old_descriptor, 0x17];
+    let words = [legacy_address() + 2, 2, 0x10, 0x11, 0x12, 0x13, low(STACK), 0x15, old_descriptor, 0x17];
     let segments = [0x10, 0x18, 0x10, 0x10, 0x10, 0x10, 0, 104 << 16];
     for (index, value) in (8..).zip(words.into_iter().chain(segments)) {
         check_eq!(write32(TSS + 4 * index, value), Ok(()), "write");
@@ -105,8 +105,8 @@ fn switch(what: &str, code: Snippet, flags: u32, old_is_busy: bool) {
     check_eq!(seen, [1, 2, 3, 4, 5, 6, 7], "registers of the old task after {what}");
     check_eq!(regs.rflags & 0x48d5, 0x8d5, "flags of the old task after {what}");
     let pushed: [u32; 9] = core::array::from_fn(|i| read32(STACK - 36 + 4 * i as u64).unwrap_or(0));
-    let old_descriptor = core::ptr::from_ref(descriptor(OLD)) as u32;
-    let expected = [0x17, old_descriptor, 0x15, STACK as u32 - 4, 0x13, 0x12, 0x11, 0x10, flags | 2];
+    let old_descriptor = low(core::ptr::from_ref(descriptor(OLD)) as u64);
+    let expected = [0x17, old_descriptor, 0x15, low(STACK) - 4, 0x13, 0x12, 0x11, 0x10, flags | 2];
     check_eq!(
         pushed,
         expected,
@@ -121,7 +121,7 @@ fn switch(what: &str, code: Snippet, flags: u32, old_is_busy: bool) {
     check_eq!(descriptor(OLD).get() & BUSY, BUSY, "old task busy after {what}");
     check_eq!(word(9) & NESTED_TASK, 0, "nested-task flag that the new task left after {what}");
     check!(word(8) > legacy_address() + 2, "EIP that the new task left after {what}");
-    check_eq!(word(14), STACK as u32 - 36, "ESP that the new task left after {what}");
+    check_eq!(word(14), low(STACK) - 36, "ESP that the new task left after {what}");
     check_eq!(tss_word(10).get(), 1, "EAX that the old task left at {what}");
 }
 
@@ -132,7 +132,7 @@ fn faults_by_task_gate() {
         "iretd", "2:", "mov ds, ecx");
     for (vector, code, error_code) in [(6, undefined, 0), (13, protection, 0x1234)] {
         prepare();
-        check_eq!(write32(TSS + 4 * 17, core::ptr::from_ref(tss_word(8)) as u32), Ok(()), "write");
+        check_eq!(write32(TSS + 4 * 17, low(core::ptr::from_ref(tss_word(8)) as u64)), Ok(()), "write");
         let old_gate = gate(vector).replace(GATE);
         let mut regs = Regs { rcx: 0x1234, ..Regs::default() };
         check_eq!(run(Mode::Protected32, code, &mut regs), Ok(()), "vector {vector} by a task gate");
@@ -146,13 +146,13 @@ fn paging() {
     for page in 0..1024 {
         let (first, second) =
             (if page == 256 { 0 } else { page << 22 }, if page == 256 { WINDOW } else { page << 22 });
-        check_eq!(write32(DIRECTORY + 4 * page, (first | 0x83) as u32), Ok(()), "write");
-        check_eq!(write32(OTHER_DIRECTORY + 4 * page, (second | 0x83) as u32), Ok(()), "write");
+        check_eq!(write32(DIRECTORY + 4 * page, low(first | 0x83)), Ok(()), "write");
+        check_eq!(write32(OTHER_DIRECTORY + 4 * page, low(second | 0x83)), Ok(()), "write");
     }
     check_eq!(write64(WINDOW, 0x7777), Ok(()), "write");
     prepare();
-    check_eq!(write32(TSS + 28, OTHER_DIRECTORY as u32), Ok(()), "write");
-    let old_directory = tss_word(7).replace(DIRECTORY as u32);
+    check_eq!(write32(TSS + 28, low(OTHER_DIRECTORY)), Ok(()), "write");
+    let old_directory = tss_word(7).replace(low(DIRECTORY));
     let code = snippet!(code32: "jmp 2f", "mov eax, [0x40000000]", "mov [0x201000], eax", "mov eax, cr3",
         "mov [0x201004], eax", "iretd", "2:", "mov cr3, edi", "mov eax, cr4", "or eax, 0x10", "mov cr4, eax",
         "mov eax, cr0", "or eax, 0x80000000", "mov cr0, eax", ".byte 0x9a, 0, 0, 0, 0, 0x50, 0",
@@ -160,7 +160,7 @@ fn paging() {
     let mut regs = Regs { rdi: DIRECTORY, ..Regs::default() };
     check_eq!(run(Mode::Protected32, code, &mut regs), Ok(()), "task switch with paging");
     check_eq!(read32(NOTES), Ok(0x7777), "memory as the new task's directory has it");
-    check_eq!(read32(NOTES + 4), Ok(OTHER_DIRECTORY as u32), "CR3 within the new task");
+    check_eq!(read32(NOTES + 4), Ok(low(OTHER_DIRECTORY)), "CR3 within the new task");
     check_eq!(regs.rbx, DIRECTORY, "CR3 back in the old task");
     tss_word(7).set(old_directory);
 }

@@ -1,4 +1,4 @@
-//! VMX and SMX instructions: without VMX and SMX they are undefined, at every privilege level and in every mode.
+//! VMX and SMX instructions: without VMX and SMX they are undefined, at each privilege level in each mode.
 //!
 //! Bare, the processor has VMX but CR4.VMXE stays clear, which comes to the same.
 #![no_std]
