@@ -206,6 +206,7 @@ pub(crate) fn set_policies() {
             region: handoff().region,
             physical_address_bits: physical_address_bits(),
             has_x2apic,
+            keeps_apic: handoff().cpu_count > 1,
         },
         control_register: ControlRegisterPolicy {
             nested: false,

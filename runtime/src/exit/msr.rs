@@ -22,6 +22,8 @@ pub struct MsrPolicy {
     pub physical_address_bits: u8,
     /// The local APIC has an x2APIC mode.
     pub has_x2apic: bool,
+    /// Other CPUs are called by the local APIC: the guest cannot switch it off.
+    pub keeps_apic: bool,
 }
 
 /// A range of MSRs that must exit.
@@ -150,6 +152,7 @@ fn is_apic_base_allowed(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> boo
     // SDM, "x2APIC State Transitions".
     let is_legal_transition = match (old & (ENABLE | X2APIC), value & (ENABLE | X2APIC)) {
         (_, X2APIC) => false,
+        (ENABLE.., 0) if policy.keeps_apic => false,
         (ENABLE, _) => true,
         (from, ENABLE) => from == 0,
         (from, to) if to == ENABLE | X2APIC => from == to,
@@ -181,6 +184,7 @@ mod tests {
         region: PhysRange { base: 0x1000_0000, length: 0x80_0000 },
         physical_address_bits: 36,
         has_x2apic: true,
+        keeps_apic: false,
     };
     const GP: Action = Action::Inject(Event::GP0);
 
@@ -290,6 +294,16 @@ mod tests {
         let no_x2apic = MsrPolicy { has_x2apic: false, ..POLICY };
         let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, USUAL)]);
         assert_eq!(write(Msr::IA32_APIC_BASE, USUAL | 1 << 10, &no_x2apic, &msrs), GP);
+    }
+
+    #[test]
+    fn the_apic_stays_on_where_other_cpus_are_called_by_it() {
+        let policy = MsrPolicy { keeps_apic: true, ..POLICY };
+        for on in [0xfee0_0800, 0xfee0_0c00] {
+            let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, on)]);
+            assert_eq!(write(Msr::IA32_APIC_BASE, 0xfee0_0000, &policy, &msrs), GP);
+            assert_eq!(write(Msr::IA32_APIC_BASE, on, &policy, &msrs), Action::Advance);
+        }
     }
 
     #[test]
