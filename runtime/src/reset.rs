@@ -44,7 +44,12 @@ pub(crate) fn end_guest(cause: ResetCause) -> ! {
             let _ = crate::memory::host::local_apic().send(cpu.apic_id, Command::Startup { vector: 0 });
         }
     }
-    if !wait(|| PARKED.load(Ordering::SeqCst) == others().count()) {
+    let is_alone = || {
+        // A CPU that was about to call for a rendezvous of its own waits for this one before it parks.
+        quiesce::join(own);
+        PARKED.load(Ordering::SeqCst) == others().count()
+    };
+    if !wait(is_alone) {
         log::warn!("{} of {} other CPUs stopped", PARKED.load(Ordering::SeqCst), others().count());
     }
     machine::hypapp().shutdown(own.index);
@@ -71,6 +76,7 @@ fn park_when_told(cpu: &PerCpu) -> ! {
 fn park(cpu: &PerCpu) -> ! {
     machine::hypapp().shutdown(cpu.index);
     vmx::leave_vmx();
+    cpu.is_running.store(false, Ordering::SeqCst);
     PARKED.fetch_add(1, Ordering::SeqCst);
     halt()
 }

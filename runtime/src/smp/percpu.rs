@@ -1,13 +1,12 @@
 //! What belongs to one CPU, found through the GS base while the hypervisor runs.
 //!
-//! UNSAFETY: GS-relative access, and a structure that its own CPU changes through a shared reference.
+//! UNSAFETY: GS-relative access, and a structure that holds pointers to itself and to its CPU's stack.
 #![expect(unsafe_code, reason = "per-CPU data")]
 
 use crate::exception::{FAULT_STACK, NMI_STACK};
 use crate::exit::mtrr::VirtualMtrrs;
 use crate::vcpu::Registers;
 use core::arch::asm;
-use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hw::Cpuid;
@@ -59,7 +58,7 @@ pub(crate) struct PerCpu {
     /// This CPU's VMCS.
     pub(crate) vmcs: HostPhysAddr,
     /// Exits so far, by the number that the vendor gives each cause.
-    exits: [Cell<u64>; EXIT_CAUSES],
+    exits: [AtomicU64; EXIT_CAUSES],
     /// TSC at the guest's first instruction; 0 before.
     pub(crate) first_entry: AtomicU64,
     /// The guest-visible MTRRs of this CPU.
@@ -73,8 +72,8 @@ pub(crate) const ATTENTION_OFFSET: usize = offset_of!(PerCpu, attention);
 /// Where the assembly finds `registers`.
 pub(crate) const REGISTERS_OFFSET: usize = offset_of!(PerCpu, registers);
 
-// SAFETY: cells are touched by the owning CPU alone, through `current`; everything else is atomic or
-// constant after `install`.
+// SAFETY: what the pointers lead to is touched by the owning CPU alone; everything else is atomic, locked, or
+// constant after `create`.
 unsafe impl Sync for PerCpu {}
 
 /// Stacks of one CPU, by the address behind their last byte.
@@ -128,7 +127,7 @@ impl PerCpu {
             apic_id,
             vmxon_region: frames.vmxon,
             vmcs: frames.vmcs,
-            exits: [const { Cell::new(0) }; EXIT_CAUSES],
+            exits: [const { AtomicU64::new(0) }; EXIT_CAUSES],
             first_entry: AtomicU64::new(0),
             mtrrs: Mutex::new(VirtualMtrrs::from_hardware(&Processor, physical_address_bits())),
             gdt: GlobalDescriptorTable::empty(),
@@ -224,13 +223,15 @@ impl PerCpu {
     #[inline]
     pub(crate) fn count_exit(&self, cause: u16) {
         if let Some(count) = self.exits.get(usize::from(cause)) {
-            count.set(count.get().wrapping_add(1));
+            // Only this CPU writes it: no locked instruction is needed.
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 
     /// Exits so far by cause; another CPU's figures may be a little old.
     pub(crate) fn exits(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        (0u32..).zip(self.exits.iter().map(Cell::get)).filter(|(_, count)| *count != 0)
+        let counts = self.exits.iter().map(|count| count.load(Ordering::Relaxed));
+        (0u32..).zip(counts).filter(|(_, count)| *count != 0)
     }
 }
 
