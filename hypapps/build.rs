@@ -5,8 +5,8 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
-    let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    println!("cargo:rustc-link-arg-bins=-T{folder}/../linker.ld");
+    // Cargo links in the workspace's root; a relative path survives moving the tree.
+    println!("cargo:rustc-link-arg-bins=-Tlinker.ld");
     for argument in [
         "-no-pie",
         "-nostdlib",
