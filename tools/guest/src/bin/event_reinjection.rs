@@ -1,4 +1,5 @@
 //! Event delivery into memory touched for the first time: each event arrives once and whole.
+//! hypapp: quiesce
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
 //! VMCALL that no hypapp claims is undefined, whoever calls and with whatever values.
+//! hypapp: quiesce
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
 //! Single step: RFLAGS.TF traps once behind every instruction, also behind those that leave the guest.
+//! hypapp: quiesce
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,6 @@
 //! Ticks of instructions that may leave the guest, and of those that must not.
 //! model: corei7_skylake_x
+//! cmdline: log=warn
 #![no_std]
 #![no_main]
 

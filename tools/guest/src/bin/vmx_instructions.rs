@@ -1,6 +1,7 @@
 //! VMX and SMX instructions: without VMX and SMX they are undefined, at each privilege level in each mode.
 //!
 //! Bare, the processor has VMX but CR4.VMXE stays clear, which comes to the same.
+//! hypapp: quiesce
 #![no_std]
 #![no_main]
 
