@@ -4,10 +4,10 @@ use crate::guest::Guest;
 use crate::image::{self, ImageOptions};
 use crate::machine::MachineKind;
 use crate::run::{self, RunOptions};
-use crate::toolchain::cargo;
-use crate::{build, lint, process};
+use crate::test::{self, Filter};
+use crate::{backtrace, build, lint};
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// XMHF, a small hypervisor beneath one unmodified guest: build it, boot a guest under it, test and measure it.
@@ -28,9 +28,9 @@ enum Command {
     Run(RunArguments),
     /// Run tests: all of them, or one kind
     Test {
-        /// Which tests
-        #[arg(value_enum, default_value_t)]
-        kind: TestKind,
+        /// unit, lint, bare, linux, boot, or a part of a test's name
+        #[arg(default_value_t)]
+        filter: Filter,
     },
     /// Check format, compiler lints, documentation and the house rules
     Lint,
@@ -71,16 +71,6 @@ struct RunArguments {
     keep: Option<PathBuf>,
 }
 
-/// Kinds of test.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TestKind {
-    /// Everything
-    #[default]
-    All,
-    /// Host tests, without an emulator
-    Unit,
-}
-
 /// Does what the command line says.
 ///
 /// # Errors
@@ -91,7 +81,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Build => build::report(&build::build()?),
         Command::Image(arguments) => write_image(arguments),
         Command::Run(arguments) => run_guest(arguments),
-        Command::Test { kind } => test(kind),
+        Command::Test { filter } => test::run(&filter),
         Command::Lint => lint::run(),
     }
 }
@@ -110,6 +100,7 @@ fn run_guest(arguments: RunArguments) -> Result<()> {
         build.hypervisor(&arguments.hypapp)?;
         build::report(&build)?;
     }
+    let hypapp = arguments.hypapp.clone();
     let outcome = run::run(&RunOptions {
         guest: arguments.guest,
         machine: arguments.machine,
@@ -121,18 +112,11 @@ fn run_guest(arguments: RunArguments) -> Result<()> {
         ..RunOptions::default()
     })?;
     println!("{outcome}");
+    backtrace::of(&outcome, &hypapp).iter().for_each(|line| println!("{line}"));
     match outcome.failure() {
         None => Ok(()),
         Some(why) => bail!("{why}"),
     }
-}
-
-fn test(kind: TestKind) -> Result<()> {
-    process::run(cargo().args(["test", "--quiet"]))?;
-    if kind == TestKind::Unit {
-        return Ok(());
-    }
-    lint::run()
 }
 
 #[cfg(test)]
@@ -150,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn test_takes_a_kind() {
-        assert!(matches!(parse("xmhf test"), Some(Command::Test { kind: TestKind::All })));
-        assert!(matches!(parse("xmhf test unit"), Some(Command::Test { kind: TestKind::Unit })));
-        assert!(parse("xmhf test nonsense").is_none());
+    fn test_takes_a_filter() {
+        assert!(matches!(parse("xmhf test"), Some(Command::Test { filter: Filter::All })));
+        assert!(matches!(parse("xmhf test unit"), Some(Command::Test { filter: Filter::Group(_) })));
+        assert!(matches!(parse("xmhf test reset"), Some(Command::Test { filter: Filter::Name(_) })));
         assert!(parse("xmhf").is_none());
     }
 

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop where it is"))]
 
+pub mod backtrace;
 pub mod bare_guest;
 pub mod build;
 pub mod cli;
@@ -21,5 +22,6 @@ pub mod process;
 pub mod run;
 pub mod stage;
 pub mod summary;
+pub mod test;
 pub mod toolchain;
 pub mod verdict;

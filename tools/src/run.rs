@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(50);
 /// How long a guest that has shown its marker may take to switch the machine off.
 const LAST_WORDS: Duration = Duration::from_secs(60);
+/// How long the consoles have to be silent after a stop or a panic, whose dump takes its time.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What to run, and on what.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct RunOptions {
     pub arguments: String,
     /// GRUB's protocol for the hypervisor.
     pub multiboot: Multiboot,
+    /// A disk with GRUB and the hypervisor, made already; the three options above mean nothing then.
+    pub hypervisor_disk: Option<PathBuf>,
     /// Whether the guest runs without the hypervisor.
     pub bare: bool,
     /// Folder that keeps images and consoles; `None` for a temporary one.
@@ -61,6 +65,7 @@ impl Default for RunOptions {
             hypapp: "helloworld".into(),
             arguments: String::new(),
             multiboot: Multiboot::default(),
+            hypervisor_disk: None,
             bare: false,
             keep: None,
             timeout: Duration::from_secs(900),
@@ -107,6 +112,9 @@ fn disks(options: &RunOptions, folder: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![options.guest.disk(folder, &linux)?]);
     }
     let guest = options.guest.disk(folder, &linux)?;
+    if let Some(disk) = &options.hypervisor_disk {
+        return Ok(vec![disk.canonicalize()?, guest]);
+    }
     let defaults = ImageOptions::default();
     let arguments = format!("{} {}", defaults.arguments, options.arguments).trim_end().to_owned();
     let hypervisor = ImageOptions { hypapp: options.hypapp.clone(), arguments, multiboot: options.multiboot };
@@ -122,6 +130,7 @@ struct Observer {
     timeout: Duration,
     start: Instant,
     marked: Option<Instant>,
+    last_line: Instant,
     outcome: Outcome,
 }
 
@@ -136,6 +145,7 @@ impl Observer {
             timeout: options.timeout,
             start: Instant::now(),
             marked: None,
+            last_line: Instant::now(),
             outcome: Outcome::new(options.bare),
         };
         observer.show_stage(Stage::Firmware);
@@ -173,7 +183,7 @@ impl Observer {
         if since_marker.is_some() && self.expectation.endless {
             return Some(End::Endless);
         }
-        if self.outcome.is_hopeless() {
+        if self.outcome.is_hopeless() && self.last_line.elapsed() > SILENCE {
             return Some(End::GaveUp);
         }
         let late = self.start.elapsed() > self.timeout || since_marker.is_some_and(|time| time > LAST_WORDS);
@@ -195,6 +205,7 @@ impl Observer {
         if !self.quiet {
             println!("{origin} {line}");
         }
+        self.last_line = Instant::now();
         let contains = |words: Option<&str>| words.is_some_and(|words| line.contains(words));
         if origin == Origin::Guest && contains(self.expectation.marker) {
             self.marked = Some(Instant::now());

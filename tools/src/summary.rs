@@ -33,6 +33,10 @@ impl Summary {
     }
 
     fn read_guest(&mut self, line: &str) {
+        // The bootloader's last resort, where it did not get as far as to know the right console.
+        if line.starts_with("stop: bootloader: ") {
+            self.stops.push(line.to_owned());
+        }
         if line.contains("Kernel panic") {
             self.failures.push(line.to_owned());
         }
@@ -180,12 +184,14 @@ mod tests {
             (Origin::Guest, "xmhf-guest: load failed: CPU 1: fork: EAGAIN"),
             (Origin::Guest, "[  1.0] Kernel panic - not syncing: VFS"),
             (Origin::Hypervisor, "stop: no VMX"),
+            (Origin::Guest, "stop: bootloader: no-long-mode: why"),
+            (Origin::Guest, "guest: stop: bootloader"),
         ]);
         assert_eq!(
             read.failures,
             ["load failed: CPU 1: fork: EAGAIN", "[  1.0] Kernel panic - not syncing: VFS"]
         );
-        assert_eq!(read.stops, ["stop: no VMX"]);
+        assert_eq!(read.stops, ["stop: no VMX", "stop: bootloader: no-long-mode: why"]);
     }
 
     #[test]

@@ -108,7 +108,9 @@ impl Outcome {
         }
     }
 
-    fn last_lines(&self) -> VecDeque<&(Origin, String)> {
+    /// The last lines of each console.
+    #[must_use]
+    pub fn last_lines(&self) -> VecDeque<&(Origin, String)> {
         let mut last = VecDeque::new();
         for origin in [Origin::Hypervisor, Origin::Guest] {
             let lines: Vec<_> = self.lines.iter().filter(|(from, _)| *from == origin).collect();

@@ -83,9 +83,9 @@ fn test_functions(text: &str) -> Vec<String> {
     names
 }
 
-/// Scenarios: string literals behind `name:` in the runner's `scenario` module.
+/// Scenarios: string literals behind `name:` in the runner's `test` module.
 fn scenarios(sources: &[Source]) -> impl Iterator<Item = &str> {
-    let files = sources.iter().filter(|source| source.path.starts_with("tools/src/scenario"));
+    let files = sources.iter().filter(|source| source.path.starts_with("tools/src/test/"));
     files.flat_map(|source| source.text.lines()).filter_map(|line| {
         let (_, rest) = line.split_once("name: \"")?;
         rest.split('"').next()
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn scenarios_are_named_in_the_runner() {
-        let source = Source::new("tools/src/scenario.rs", "Scenario { name: \"linux-2-cpus\", cpus: 2 },\n");
+        let source = Source::new("tools/src/test/linux.rs", "Scenario { name: \"linux-2-cpus\", cpus: 2 },\n");
         assert_eq!(scenarios(&[source]).collect::<Vec<_>>(), ["linux-2-cpus"]);
     }
 }

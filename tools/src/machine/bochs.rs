@@ -59,6 +59,7 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
     let Machine { cpus, memory_mib, quirks, .. } = machine;
     let reset = u8::from(quirks.resets_on_triple_fault);
     let ignore = u8::from(!quirks.faults_on_unknown_msrs);
+    let bios = if quirks.has_legacy_bios { "BIOS-bochs-legacy" } else { "BIOS-bochs-latest" };
     let host_memory = memory_mib.min(&HOST_MEMORY_MIB);
     let mut text = format!(
         "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, parallel=0, gameport=0\n\
@@ -66,7 +67,7 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
          cpu: model={model}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}\n\
          cpu: reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          memory: guest={memory_mib}, host={host_memory}\n\
-         romimage: file=$BXSHARE/BIOS-bochs-latest, options=fastboot\n\
+         romimage: file=$BXSHARE/{bios}, options=fastboot\n\
          vgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest\n\
          vga: extension=vbe, update_freq=1, realtime=0\n\
          pci: enabled=1, chipset=i440fx\n\

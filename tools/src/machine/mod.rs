@@ -43,6 +43,8 @@ pub struct Quirks {
     pub resets_on_triple_fault: bool,
     /// An MSR that the emulator does not know takes #GP, as on a processor; otherwise it reads as zero.
     pub faults_on_unknown_msrs: bool,
+    /// A BIOS from before ACPI, which describes the machine to nobody.
+    pub has_legacy_bios: bool,
 }
 
 /// A machine that runs; dropped, it is killed.
