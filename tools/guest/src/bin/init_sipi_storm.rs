@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use guest::cpu::{cpuid, halt, rdmsr, wait, wait_until};
+use guest::cpu::{cpuid, halt, rdmsr, under_hypervisor, wait, wait_until};
 use guest::{apic, check, check_eq, guest, smp, trap};
 use x86::msr::Msr;
 
@@ -48,13 +48,19 @@ fn main() {
     check_eq!(smp::apic_id(1), target, "it is the same CPU");
 }
 
+/// An INIT that reaches a CPU while it is in VMX root operation waits there by the SDM ("Other Causes of VM
+/// Exits"), but is lost in Bochs: under the hypervisor it is sent until it has struck.
 fn start_again(target: u32, vector: u8) -> bool {
-    apic::init(target);
-    wait(20_000);
-    smp::forget_arrivals();
-    apic::startup(target, vector);
-    apic::startup(target, vector);
-    wait_until(smp::PATIENCE, || smp::is_ready(1)) && smp::arrived() == 2
+    let attempts = if under_hypervisor() { 200 } else { 1 };
+    (0..attempts).any(|attempt| {
+        apic::init(target);
+        // Not in step with the other CPU's loop.
+        wait(20_000 + attempt * 13);
+        smp::forget_arrivals();
+        apic::startup(target, vector);
+        apic::startup(target, vector);
+        wait_until(smp::PATIENCE / attempts, || smp::is_ready(1)) && smp::arrived() == 2
+    })
 }
 
 fn one_loop() {
