@@ -41,9 +41,10 @@ pub unsafe fn start(
     start_guest_memory(cpu);
     machine::set_policies();
     vmx::prepare();
-    if let Err(missing) = startup::start(&machine::cpus()[1..]) {
+    if let Err(missing) = startup::start(&machine::cpus()[1..], vmx::run_application_processor) {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
     }
+    startup::finish();
     let boot = Boot {
         command_line: handoff.command_line(),
         cpus: machine::cpus().len(),

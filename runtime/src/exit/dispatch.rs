@@ -122,6 +122,11 @@ fn second_level<V: Vcpu>(vcpu: &mut V, violation: SecondLevelViolation) -> Actio
 }
 
 fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
+    // While it waits for a start-up IPI a guest's processor keeps an INIT pending, where a bare one that waits
+    // is where INIT would put it. Such an INIT comes before the first instruction, and has had its effect.
+    if cpu.is_just_started.swap(false, Ordering::Relaxed) && vcpu.rip() == 0 {
+        return Action::Resume;
+    }
     let action = init_sipi::init(vcpu, &Processor);
     if action == Action::Resume {
         cpu.is_running.store(false, Ordering::SeqCst);
@@ -131,6 +136,7 @@ fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
 
 fn startup<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, vector: u8) -> Action {
     cpu.is_running.store(true, Ordering::SeqCst);
+    cpu.is_just_started.store(true, Ordering::Relaxed);
     // While it waited this CPU was not called to drop translations.
     cpu.flush.store(true, Ordering::SeqCst);
     cpu.demand_attention();

@@ -43,6 +43,8 @@ pub(crate) struct PerCpu {
     pub(super) is_awaited: AtomicBool,
     /// Guest code runs or can run here: not before start-up and not while waiting for a start-up IPI.
     pub(crate) is_running: AtomicBool,
+    /// A start-up IPI was taken, and INIT has not come since.
+    pub(crate) is_just_started: AtomicBool,
     /// An NMI of the guest's arrived while the hypervisor ran.
     guest_nmi: AtomicBool,
     /// Translations cached by this CPU are stale.
@@ -120,6 +122,7 @@ impl PerCpu {
             nmi_in_flight: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             is_running: AtomicBool::new(false),
+            is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
             flush: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),

@@ -58,8 +58,9 @@ pub(crate) fn join(own: &PerCpu) {
         return;
     }
     PRESENT.fetch_add(1, Ordering::SeqCst);
-    own.is_awaited.store(false, Ordering::SeqCst);
     while IS_STOPPED.load(Ordering::SeqCst) {
+        // Said again and again: one rendezvous may end and the next begin while this CPU stands here.
+        own.is_awaited.store(false, Ordering::SeqCst);
         core::hint::spin_loop();
     }
     PRESENT.fetch_sub(1, Ordering::Release);

@@ -8,11 +8,13 @@
 #![expect(unsafe_code, reason = "application processor entry")]
 
 use super::percpu::PerCpu;
+use crate::exception;
 use crate::memory::host;
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use hw::bare::apic::Command;
 use hw::bare::processor::time_stamp;
+use spin::Once;
 use x86::address::HostPhysAddr;
 
 /// The borrowed page: free memory on every PC at the time a boot loader runs.
@@ -30,6 +32,9 @@ const INIT_DELAY: u64 = 1_000_000;
 /// Ticks between the two start-up IPIs.
 const STARTUP_DELAY: u64 = 1_000_000;
 
+/// Every CPU is up: no start-up IPI of ours is under way any more.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
+static RUN: Once<fn(&'static PerCpu) -> !> = Once::new();
 static STARTING: AtomicPtr<PerCpu> = AtomicPtr::new(core::ptr::null_mut());
 
 /// A CPU that the firmware lists did not come up.
@@ -39,8 +44,9 @@ pub(crate) struct CpuMissing {
     pub(crate) apic_id: u32,
 }
 
-/// Starts every CPU of `cpus` and waits until each has set up VMX.
-pub(crate) fn start(cpus: &[&'static PerCpu]) -> Result<(), CpuMissing> {
+/// Has every CPU of `cpus` execute `run`, and waits until each is ready to run its guest.
+pub(crate) fn start(cpus: &[&'static PerCpu], run: fn(&'static PerCpu) -> !) -> Result<(), CpuMissing> {
+    RUN.call_once(|| run);
     if cpus.is_empty() {
         return Ok(());
     }
@@ -54,6 +60,19 @@ pub(crate) fn start(cpus: &[&'static PerCpu]) -> Result<(), CpuMissing> {
     let result = cpus.iter().try_for_each(|cpu| start_one(cpu));
     low.write(HostPhysAddr::new(TRAMPOLINE), &saved);
     result
+}
+
+/// Lets every CPU wait for the guest's start-up IPI. Before that they stand in the hypervisor, where the second
+/// of our own start-up IPIs is dropped; a waiting guest would take it for the guest's.
+pub(crate) fn finish() {
+    IS_OVER.store(true, Ordering::Release);
+}
+
+/// Stands until [`finish`].
+pub(crate) fn await_finish() {
+    while !IS_OVER.load(Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
 }
 
 fn start_one(cpu: &'static PerCpu) -> Result<(), CpuMissing> {
@@ -89,8 +108,11 @@ fn wait(ticks: u64, is_done: impl Fn() -> bool) -> bool {
 extern "C" fn application_processor(cpu: &'static PerCpu) -> ! {
     // SAFETY: this CPU took its data from `STARTING`, once.
     unsafe { cpu.install() };
-    crate::exception::load();
-    crate::vmx::run_application_processor(cpu)
+    exception::load();
+    match RUN.get() {
+        Some(run) => run(cpu),
+        None => unreachable!("`start` says what CPUs run before it starts them"),
+    }
 }
 
 fn trampoline() -> &'static [u8] {

@@ -10,7 +10,7 @@ use crate::exit::{Action, Exit, ResetCause, dispatch};
 use crate::machine;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
-use crate::smp::quiesce;
+use crate::smp::{quiesce, startup};
 use crate::vcpu::{Registers, Vcpu};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
@@ -42,6 +42,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
     match setup::set_up(cpu) {
         Ok(registers) => {
             cpu.is_ready.store(true, Ordering::SeqCst);
+            startup::await_finish();
             // SAFETY: as on the bootstrap processor.
             unsafe { world_switch::launch(registers) }
         }
