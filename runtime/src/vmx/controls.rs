@@ -63,8 +63,7 @@ impl Controls {
             let allowed = Allowed(read(msrs, msr)?);
             allowed.adjust(required, optional).map_err(|missing| Unsupported::Controls(msr, missing))
         };
-        let secondary =
-            adjust(Msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY.bits(), SECONDARY_IF_ALLOWED.bits())?;
+        let secondary = adjust(Msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY.bits(), SECONDARY_IF_ALLOWED.bits())?;
         Ok(Self {
             pin_based: PinBasedControls::from_bits_retain(adjust(pin, PIN_BASED.bits(), 0)?),
             primary: PrimaryControls::from_bits_retain(adjust(primary, PRIMARY.bits(), 0)?),
@@ -77,4 +76,67 @@ impl Controls {
 
 fn read(msrs: &impl Msrs, msr: Msr) -> Result<u64, Unsupported> {
     msrs.read(msr).map_err(|_| Unsupported::CapabilityMsr(msr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hw::sim::SimMsrs;
+
+    const TRUE_CONTROLS: u64 = 1 << 55;
+    /// Must-be-one bits of the plain and of the precise primary controls.
+    const PLAIN: u64 = 0x0401_e172;
+    const PRECISE: u64 = 0x0400_6172;
+
+    /// A processor that allows everything but `missing` of the secondary controls.
+    fn processor(basic: u64, missing: SecondaryControls) -> SimMsrs {
+        let all = 0xffff_ffff << 32;
+        SimMsrs::new([
+            (Msr::IA32_VMX_BASIC, basic),
+            (Msr::IA32_VMX_PINBASED_CTLS, all),
+            (Msr::IA32_VMX_TRUE_PINBASED_CTLS, all),
+            (Msr::IA32_VMX_PROCBASED_CTLS, all | PLAIN),
+            (Msr::IA32_VMX_TRUE_PROCBASED_CTLS, all | PRECISE),
+            (Msr::IA32_VMX_PROCBASED_CTLS2, u64::from(!missing.bits()) << 32),
+            (Msr::IA32_VMX_EXIT_CTLS, all),
+            (Msr::IA32_VMX_TRUE_EXIT_CTLS, all),
+            (Msr::IA32_VMX_ENTRY_CTLS, all),
+            (Msr::IA32_VMX_TRUE_ENTRY_CTLS, all),
+        ])
+    }
+
+    #[test]
+    fn the_precise_capabilities_are_taken_where_there_are_any() {
+        let primary = |basic| {
+            let controls = Controls::for_processor(&processor(basic, SecondaryControls::empty())).unwrap();
+            u64::from(controls.primary.bits())
+        };
+        let wanted = u64::from(PRIMARY.bits());
+        assert_eq!((primary(0), primary(TRUE_CONTROLS)), (wanted | PLAIN, wanted | PRECISE));
+    }
+
+    #[test]
+    fn no_ordinary_instruction_of_the_guest_is_asked_to_exit() {
+        let controls =
+            Controls::for_processor(&processor(TRUE_CONTROLS, SecondaryControls::empty())).unwrap();
+        let of_ours = PrimaryControls::from_bits_retain(controls.primary.bits() & !0x0400_6172);
+        assert_eq!(of_ours, PRIMARY);
+        assert_eq!(controls.pin_based, PIN_BASED);
+        assert_eq!(controls.secondary, SECONDARY | SECONDARY_IF_ALLOWED);
+        assert!(controls.exit.contains(EXIT) && controls.entry.contains(ENTRY));
+    }
+
+    #[test]
+    fn what_the_processor_lacks_is_left_out_or_named() {
+        let without = SecondaryControls::ENABLE_XSAVES;
+        let controls = Controls::for_processor(&processor(0, without)).unwrap();
+        assert_eq!(controls.secondary, (SECONDARY | SECONDARY_IF_ALLOWED) - without);
+        let missing = MissingControls(SecondaryControls::UNRESTRICTED_GUEST.bits());
+        assert_eq!(
+            Controls::for_processor(&processor(0, SecondaryControls::UNRESTRICTED_GUEST)),
+            Err(Unsupported::Controls(Msr::IA32_VMX_PROCBASED_CTLS2, missing))
+        );
+        let none = Controls::for_processor(&SimMsrs::new([]));
+        assert_eq!(none, Err(Unsupported::CapabilityMsr(Msr::IA32_VMX_BASIC)));
+    }
 }

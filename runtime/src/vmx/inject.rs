@@ -40,7 +40,8 @@ pub(super) fn combine(vectoring: Interruption, event: Event) -> Result<Event, Sh
     if first == Vector::DF {
         return Err(Shutdown);
     }
-    let contributory = |v: Vector| matches!(v, Vector::DE | Vector::TS | Vector::NP | Vector::SS | Vector::GP);
+    let contributory =
+        |v: Vector| matches!(v, Vector::DE | Vector::TS | Vector::NP | Vector::SS | Vector::GP);
     let is_double = contributory(first) && contributory(second)
         || first == Vector::PF && (contributory(second) || second == Vector::PF);
     if is_double { Ok(Event::Exception { vector: Vector::DF, error_code: Some(0) }) } else { Ok(event) }
@@ -104,9 +105,9 @@ fn exception<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, vector: Vector, error_code: Opt
 
 #[cfg(test)]
 mod tests {
-    use super::{Shutdown, combine};
-    use x86::event::{Event, Vector};
-    use x86::vmx::interruption::{Interruption, InterruptionType};
+    use super::*;
+    use crate::vcpu::Registers;
+    use hw::sim::SimVmcs;
 
     fn vectoring(vector: Vector) -> Interruption {
         Interruption::new(vector.0, InterruptionType::HARDWARE_EXCEPTION, false)
@@ -134,5 +135,81 @@ mod tests {
     #[test]
     fn a_fault_during_a_double_fault_shuts_down() {
         assert_eq!(combine(vectoring(Vector::DF), Event::GP0), Err(Shutdown));
+    }
+
+    /// The VMCS after `act` on a guest whose protected-mode processor has `vmcs`.
+    fn after(mut vmcs: SimVmcs, act: impl FnOnce(&mut VmxVcpu<'_, SimVmcs>)) -> SimVmcs {
+        let mut registers = Registers::default();
+        vmcs.write(vmcs::GUEST_CR0, Cr0::PE.bits());
+        let mut vcpu = VmxVcpu::new(vmcs, &mut registers, 0);
+        act(&mut vcpu);
+        vcpu.vmcs
+    }
+
+    fn entry(vmcs: &SimVmcs) -> Interruption {
+        Interruption(vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION))
+    }
+
+    fn has_nmi_window(vmcs: &SimVmcs) -> bool {
+        let controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
+        controls.contains(PrimaryControls::NMI_WINDOW_EXITING)
+    }
+
+    #[test]
+    fn an_nmi_waits_while_anything_blocks_it() {
+        let free = after(SimVmcs::default(), nmi);
+        assert_eq!((entry(&free).0, has_nmi_window(&free)), (0x8000_0202, false));
+        let blockings = [
+            Interruptibility::BLOCKING_BY_NMI,
+            Interruptibility::BLOCKING_BY_STI,
+            Interruptibility::BLOCKING_BY_MOV_SS,
+        ];
+        for blocking in blockings {
+            let mut blocked = SimVmcs::default();
+            blocked.write(vmcs::GUEST_INTERRUPTIBILITY, blocking.bits());
+            let blocked = after(blocked, nmi);
+            assert_eq!((entry(&blocked).0, has_nmi_window(&blocked)), (0, true), "{blocking:?}");
+        }
+        let mut busy = SimVmcs::default();
+        busy.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0x8000_0b0d);
+        let busy = after(busy, nmi);
+        assert_eq!((entry(&busy).0, has_nmi_window(&busy)), (0x8000_0b0d, true));
+    }
+
+    #[test]
+    fn what_an_exit_interrupted_is_delivered_again_whole() {
+        let again = |vectoring: Interruption| {
+            let mut vmcs = SimVmcs::default();
+            vmcs.write(vmcs::IDT_VECTORING_INFORMATION, vectoring.0);
+            vmcs.write(vmcs::IDT_VECTORING_ERROR_CODE, 0x18);
+            vmcs.write(vmcs::EXIT_INSTRUCTION_LENGTH, 2);
+            vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, Interruptibility::BLOCKING_BY_NMI.bits());
+            after(vmcs, |vcpu| {
+                deliver_again(vcpu);
+            })
+        };
+        let fault = again(Interruption::new(13, InterruptionType::HARDWARE_EXCEPTION, true));
+        assert_eq!((entry(&fault).0, fault.read(vmcs::ENTRY_EXCEPTION_ERROR_CODE)), (0x8000_0b0d, 0x18));
+        let int = again(Interruption::new(0x80, InterruptionType::SOFTWARE_INTERRUPT, false));
+        assert_eq!((entry(&int).0, int.read(vmcs::ENTRY_INSTRUCTION_LENGTH)), (0x8000_0480, 2));
+        let interrupt = again(Interruption::new(0x30, InterruptionType::EXTERNAL, false));
+        assert_eq!(entry(&interrupt).0, 0x8000_0030);
+        assert_eq!(interrupt.read(vmcs::GUEST_INTERRUPTIBILITY), Interruptibility::BLOCKING_BY_NMI.bits());
+        let nmi = again(Interruption::new(2, InterruptionType::NMI, false));
+        assert_eq!((entry(&nmi).0, nmi.read(vmcs::GUEST_INTERRUPTIBILITY)), (0x8000_0202, 0));
+        assert!(!entry(&again(Interruption(0))).is_valid());
+    }
+
+    #[test]
+    fn an_exception_wakes_the_guest_and_has_no_error_code_in_real_mode() {
+        let mut halted = SimVmcs::default();
+        halted.write(vmcs::GUEST_ACTIVITY, ActivityState::HLT.0);
+        let protected = after(halted, |vcpu| inject(vcpu, Event::GP0));
+        assert_eq!((entry(&protected).0, protected.read(vmcs::GUEST_ACTIVITY)), (0x8000_0b0d, 0));
+        let real = after(SimVmcs::default(), |vcpu| {
+            vcpu.vmcs.write(vmcs::GUEST_CR0, 0);
+            inject(vcpu, Event::GP0);
+        });
+        assert_eq!(entry(&real).0, 0x8000_030d);
     }
 }
