@@ -114,6 +114,22 @@ fn the_hypapp_module_moves_to_the_region_s_end() {
 }
 
 #[test]
+fn an_sinit_module_is_recognised_and_kept_for_the_launch() {
+    let mut machine = Machine::new(1024);
+    // Type 2, subtype 0, of Intel, 32 units of 4 bytes.
+    machine.bytes(0x30_0000, &[2, 0, 0, 0]);
+    machine.bytes(0x30_0010, &0x8086_u32.to_le_bytes());
+    machine.bytes(0x30_0018, &32_u32.to_le_bytes());
+    machine.modules(&[(0x30_0000, 0x30_0100), (0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)]);
+    let (plan, handoff) = machine.plan();
+    assert!(plan.unwrap().hypapp.is_none());
+    assert_eq!(
+        (handoff.sinit_module, handoff.check()),
+        (PhysRange { base: 0x30_0000, length: 0x100 }, Ok(()))
+    );
+}
+
+#[test]
 fn every_module_is_kept_clear_of_even_one_without_a_role() {
     let mut machine = Machine::new(1024);
     let image_and_sector = [(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)];
