@@ -9,9 +9,9 @@
 use crate::machine;
 use crate::memory::host;
 use crate::smp::percpu;
+use ::log::{LevelFilter, Log, Metadata, Record};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
-use ::log::{LevelFilter, Log, Metadata, Record};
 use platform::handoff::Console;
 use spin::{Mutex, MutexGuard};
 use uart_16550::Uart16550;
@@ -24,7 +24,9 @@ const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 const GREY_ON_BLACK: u16 = 0x0700;
 
-static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, vga: None, ring: [0; RING_SIZE], ring_end: 0 });
+static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, vga: None });
+/// Apart from the output, so that its zeros take no room in the image.
+static RING: Mutex<Ring> = Mutex::new(Ring { bytes: [0; RING_SIZE], end: 0 });
 static IS_UP: AtomicBool = AtomicBool::new(false);
 static LOGGER: Logger = Logger;
 
@@ -99,15 +101,23 @@ impl Log for Logger {
 struct Output {
     serial: Option<Uart16550<PioBackend>>,
     vga: Option<Text>,
-    ring: [u8; RING_SIZE],
-    ring_end: usize,
+}
+
+/// The last lines of the log, for a debugger or a dump of memory.
+struct Ring {
+    bytes: [u8; RING_SIZE],
+    end: usize,
 }
 
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut ring = RING.try_lock();
         for &byte in text.as_bytes() {
-            self.ring[self.ring_end] = byte;
-            self.ring_end = (self.ring_end + 1) % RING_SIZE;
+            if let Some(ring) = &mut ring {
+                let end = ring.end;
+                ring.bytes[end] = byte;
+                ring.end = (end + 1) % RING_SIZE;
+            }
             if byte == b'\n' {
                 self.send(b'\r');
             }
