@@ -61,7 +61,8 @@ fn start_guest_memory(cpu: &crate::smp::percpu::PerCpu) {
     const FOUR_GIB: u64 = 1 << 32;
     let facts = machine::second_level_facts(cpu);
     let mut second_level = machine::SECOND_LEVEL.lock();
-    let filled = second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(FOUR_GIB)));
+    let filled =
+        second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(FOUR_GIB)));
     if let Err(error) = filled {
         panic!("the pool is too small for the guest's page tables: {error:?}");
     }

@@ -5,8 +5,8 @@
 
 use crate::smp::percpu::{self, PerCpu};
 use core::arch::global_asm;
-use hw::bare::exception_table;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hw::bare::exception_table;
 use x86_64::VirtAddr;
 use x86_64::structures::DescriptorTablePointer;
 

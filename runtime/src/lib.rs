@@ -7,7 +7,11 @@
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
     test,
-    expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may stop at what it did not expect")
+    expect(
+        clippy::unwrap_used,
+        clippy::cast_possible_truncation,
+        reason = "a test may stop at what it did not expect"
+    )
 )]
 
 pub mod exit;
@@ -33,6 +37,7 @@ pub mod services;
 mod smp;
 #[cfg(target_os = "none")]
 mod summary;
+#[cfg(any(test, target_os = "none"))]
 mod vmx;
 
 pub use platform::handoff::Handoff;

@@ -9,10 +9,10 @@ use crate::exit::cpuid::{CpuidPolicy, Instructions};
 use crate::exit::msr::MsrPolicy;
 use crate::exit::power::PowerControl;
 use crate::hypapp::Hypapp;
+use crate::memory::flush::Flush;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, FrameSource, GuestFrames};
 use crate::memory::policy::Machine as Facts;
-use crate::memory::flush::Flush;
 use crate::memory::second_level::SecondLevel;
 use crate::smp::percpu::{Frames, PerCpu, physical_address_bits};
 use crate::smp::quiesce;
@@ -76,7 +76,12 @@ impl PhysMemory for RegionMemory {
 }
 
 /// Takes note of what the boot found, and gives the pool its frames.
-pub(crate) fn start(handoff: &'static Handoff, region: Region, hypapp: &'static dyn Hypapp, scratch: PhysRange) {
+pub(crate) fn start(
+    handoff: &'static Handoff,
+    region: Region,
+    hypapp: &'static dyn Hypapp,
+    scratch: PhysRange,
+) {
     BOOT.call_once(|| Boot { handoff, region, hypapp });
     let image = image_header();
     let region_end = handoff.region.base + handoff.region.length;

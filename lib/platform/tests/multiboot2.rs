@@ -1,5 +1,7 @@
 //! Multiboot 2 information as a boot loader builds it, copied out.
-#![expect(unsafe_code, reason = "the multiboot2 crate reads information by a pointer")]
+//!
+//! UNSAFETY: the crate reads information by a pointer; here it points to what the crate's builder made.
+#![expect(unsafe_code, reason = "information is read by a pointer")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use multiboot2::{CommandLineTag, MemoryArea, MemoryAreaType, MemoryMapTag, ModuleTag};

@@ -7,8 +7,8 @@ use super::{
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
 use crate::machine::{self, SECOND_LEVEL};
-use crate::memory::host;
 use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::host;
 use crate::memory::second_level::Resolution;
 use crate::memory::views::View;
 use crate::smp::percpu::PerCpu;

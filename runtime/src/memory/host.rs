@@ -116,7 +116,10 @@ impl GuestFrames {
         while done < length {
             let at = HostPhysAddr::new(address.get() + done as u64);
             let count = (PAGE as usize - at.page_offset()).min(length - done);
-            assert!(!machine::region().overlaps(at.get(), count as u64), "a guest copy names hypervisor memory");
+            assert!(
+                !machine::region().overlaps(at.get(), count as u64),
+                "a guest copy names hypervisor memory"
+            );
             set_window(index, at.page().get() | DATA);
             copy((window + at.page_offset() as u64) as *mut u8, done, count);
             done += count;
@@ -214,7 +217,9 @@ fn apic_window() -> u64 {
 }
 
 fn set_window(index: u64, entry: u64) {
-    let Some(table) = WINDOW_TABLES.get().and_then(|tables| tables.get((index / 512) as usize)) else { return };
+    let Some(table) = WINDOW_TABLES.get().and_then(|tables| tables.get((index / 512) as usize)) else {
+        return;
+    };
     machine::region().write_u64(HostPhysAddr::new(table.get() + index % 512 * 8), entry);
     tlb::flush(VirtAddr::new(WINDOWS + index * PAGE));
 }

@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn scenarios_are_named_in_the_runner() {
-        let source = Source::new("tools/src/test/linux.rs", "Scenario { name: \"linux-2-cpus\", cpus: 2 },\n");
+        let source =
+            Source::new("tools/src/test/linux.rs", "Scenario { name: \"linux-2-cpus\", cpus: 2 },\n");
         assert_eq!(scenarios(&[source]).collect::<Vec<_>>(), ["linux-2-cpus"]);
     }
 }

@@ -91,12 +91,16 @@ impl LocalApic {
 
     fn read(&self, register: usize) -> u32 {
         // SAFETY: by the contract of `new`; registers are 32 bits at multiples of 16.
-        unsafe { self.mapping.add(register).cast::<u32>().read_volatile() }
+        unsafe { self.register(register).read_volatile() }
     }
 
     fn write(&self, register: usize, value: u32) {
         // SAFETY: as in `read`.
-        unsafe { self.mapping.add(register).cast::<u32>().write_volatile(value) }
+        unsafe { self.register(register).write_volatile(value) }
+    }
+
+    fn register(&self, register: usize) -> *mut u32 {
+        self.mapping.wrapping_add(register).cast()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Intel virtual-machine extensions: the SDM's volume 3C as types.
 
-pub mod vmcs;
 pub mod bitmap;
 pub mod capability;
 pub mod controls;
@@ -9,3 +8,4 @@ pub mod exit_qualification;
 pub mod exit_reason;
 pub mod instruction_error;
 pub mod interruption;
+pub mod vmcs;

@@ -334,7 +334,11 @@ mod tests {
     fn encodings_are_unique_and_of_full_access() {
         for (index, field) in FIELDS.iter().enumerate() {
             assert_eq!(field.encoding & 1, 0, "{}", field.name);
-            assert!(FIELDS[..index].iter().all(|earlier| earlier.encoding != field.encoding), "{}", field.name);
+            assert!(
+                FIELDS[..index].iter().all(|earlier| earlier.encoding != field.encoding),
+                "{}",
+                field.name
+            );
         }
     }
 

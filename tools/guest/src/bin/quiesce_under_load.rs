@@ -22,10 +22,13 @@ static NMIS: AtomicU32 = AtomicU32::new(0);
 static SENT: AtomicU32 = AtomicU32::new(0);
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// What a CPU does until it is told to stop.
+type Work = fn();
+
 fn main() {
     handle(2, Some(count));
     check!(start(), "three CPUs");
-    let pairs: [(&str, fn(), fn()); 4] = [
+    let pairs: [(&str, Work, Work); 4] = [
         ("leaving the guest, computing", leave, compute),
         ("calling, calling", call, call),
         ("faulting, leaving the guest", fault, leave),
