@@ -39,10 +39,11 @@ pub(crate) const NMI_STACK: u16 = 0;
 pub(crate) const FAULT_STACK: u16 = 1;
 
 /// Vectors that the processor itself raises; the hypervisor takes no interrupts.
-const VECTORS: usize = 32;
+const VECTORS: u8 = 32;
 
 /// The interrupt descriptor table: two words a gate, filled once before it is first loaded.
-static IDT: [[AtomicU64; 2]; VECTORS] = [const { [const { AtomicU64::new(0) }; 2] }; VECTORS];
+static IDT: [[AtomicU64; 2]; VECTORS as usize] =
+    [const { [const { AtomicU64::new(0) }; 2] }; VECTORS as usize];
 
 /// Loads the interrupt descriptor table on this CPU.
 pub(crate) fn load() {
@@ -57,7 +58,7 @@ pub(crate) fn load() {
         words[0].store(low, Ordering::Relaxed);
         words[1].store(high, Ordering::Relaxed);
     }
-    let limit = (size_of_val(&IDT) - 1) as u16;
+    let limit = u16::from(VECTORS) * 16 - 1;
     let pointer = DescriptorTablePointer { limit, base: VirtAddr::from_ptr(&raw const IDT) };
     // SAFETY: the table is static and every gate leads to a stub.
     unsafe { x86_64::instructions::tables::lidt(&pointer) };

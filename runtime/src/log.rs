@@ -158,7 +158,7 @@ impl Text {
             self.scroll();
         }
         if byte != b'\n' {
-            Self::cell(self.row, self.column, GREY_ON_BLACK | u16::from(byte));
+            Self::put_cell(self.row, self.column, GREY_ON_BLACK | u16::from(byte));
             self.column += 1;
         }
     }
@@ -168,17 +168,21 @@ impl Text {
         for row in 1..ROWS {
             for column in 0..COLUMNS {
                 // SAFETY: inside the mapped page: 4000 bytes.
-                let cell = unsafe { host::vga_text().add(row * COLUMNS + column).read_volatile() };
-                Self::cell(row - 1, column, cell);
+                let value = unsafe { Self::cell(row, column).read_volatile() };
+                Self::put_cell(row - 1, column, value);
             }
         }
         for column in 0..COLUMNS {
-            Self::cell(self.row, column, GREY_ON_BLACK);
+            Self::put_cell(self.row, column, GREY_ON_BLACK);
         }
     }
 
-    fn cell(row: usize, column: usize, value: u16) {
+    fn put_cell(row: usize, column: usize, value: u16) {
         // SAFETY: inside the mapped page: 4000 bytes.
-        unsafe { host::vga_text().add(row * COLUMNS + column).write_volatile(value) }
+        unsafe { Self::cell(row, column).write_volatile(value) }
+    }
+
+    fn cell(row: usize, column: usize) -> *mut u16 {
+        host::vga_text().wrapping_add(row * COLUMNS + column)
     }
 }

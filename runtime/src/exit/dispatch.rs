@@ -22,8 +22,8 @@ use x86::paging::Rights;
 /// Handles one exit. INIT, start-up IPIs and NMIs have been noted by the vendor's part already.
 pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Action {
     match exit {
-        Exit::Cpuid => self::cpuid(vcpu),
-        Exit::Hypercall => self::hypercall(vcpu),
+        Exit::Cpuid => cpuid(vcpu),
+        Exit::Hypercall => hypercall(vcpu),
         Exit::ReadMsr { msr } => read_msr(vcpu, cpu, msr),
         Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
         Exit::SecondLevelViolation(violation) => second_level(vcpu, violation),

@@ -27,14 +27,15 @@ const BASE: u64 = VIRTUAL_BASE + (1 << 30);
 const VGA: u64 = BASE;
 /// Two pages a CPU: the window on guest memory, and the local APIC where this CPU's guest put it.
 const WINDOWS: u64 = BASE + 0x20_0000;
-const WINDOWS_PER_CPU: u64 = 2;
-const WINDOW_TABLE_COUNT: usize = CPU_CAPACITY * WINDOWS_PER_CPU as usize / 512;
+const WINDOWS_PER_CPU: usize = 2;
+const WINDOW_TABLE_COUNT: usize = CPU_CAPACITY * WINDOWS_PER_CPU / 512;
 const STACKS: u64 = BASE + 0x100_0000;
 /// Address space of one CPU's stacks: guard, main, guard, NMI, guard, fault.
 const STACK_STRIDE: u64 = 0x1_0000;
 const MAIN_STACK_PAGES: u64 = 8;
 const SMALL_STACK_PAGES: u64 = 2;
 const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -57,7 +58,7 @@ pub(crate) fn start(root: HostPhysAddr, cpus: usize, frames: FrameSource<'_>) {
     ROOT.store(root.get(), Ordering::Relaxed);
     map(VGA, 0xb_8000 | DEVICE, frames);
     let mut tables = [HostPhysAddr::default(); WINDOW_TABLE_COUNT];
-    let used = (cpus * WINDOWS_PER_CPU as usize).div_ceil(512);
+    let used = (cpus * WINDOWS_PER_CPU).div_ceil(512);
     for (table, address) in tables.iter_mut().take(used).zip((WINDOWS..).step_by(0x20_0000)) {
         *table = table_of(address, frames);
     }
@@ -93,7 +94,7 @@ pub(crate) fn page_tables() -> HostPhysAddr {
 /// The executing CPU's local APIC.
 pub(crate) fn local_apic() -> LocalApic {
     // SAFETY: `follow_apic` mapped the page uncacheable, and again at each move.
-    unsafe { LocalApic::new((WINDOWS + apic_window() * PAGE) as *mut u8) }
+    unsafe { LocalApic::new(window_address(apic_window()) as *mut u8) }
 }
 
 /// VGA text memory.
@@ -111,11 +112,11 @@ impl GuestFrames {
     /// Addresses in the hypervisor region never get here: the second-level policy is asked before.
     fn pieces(address: HostPhysAddr, length: usize, mut copy: impl FnMut(*mut u8, usize, usize)) {
         let index = guest_window();
-        let window = WINDOWS + index * PAGE;
+        let window = window_address(index);
         let mut done = 0;
         while done < length {
             let at = HostPhysAddr::new(address.get() + done as u64);
-            let count = (PAGE as usize - at.page_offset()).min(length - done);
+            let count = (PAGE_BYTES - at.page_offset()).min(length - done);
             assert!(
                 !machine::region().overlaps(at.get(), count as u64),
                 "a guest copy names hypervisor memory"
@@ -182,7 +183,7 @@ impl LowMemory {
     }
 
     fn check(&self, address: HostPhysAddr, length: usize) -> *mut u8 {
-        assert!(address.page() == self.page && address.page_offset() + length <= PAGE as usize);
+        assert!(address.page() == self.page && address.page_offset() + length <= PAGE_BYTES);
         address.get() as *mut u8
     }
 
@@ -208,20 +209,24 @@ impl Drop for LowMemory {
     }
 }
 
-fn guest_window() -> u64 {
-    percpu::current().index as u64 * WINDOWS_PER_CPU
+fn guest_window() -> usize {
+    percpu::current().index * WINDOWS_PER_CPU
 }
 
-fn apic_window() -> u64 {
+fn apic_window() -> usize {
     guest_window() + 1
 }
 
-fn set_window(index: u64, entry: u64) {
-    let Some(table) = WINDOW_TABLES.get().and_then(|tables| tables.get((index / 512) as usize)) else {
+fn window_address(index: usize) -> u64 {
+    WINDOWS + index as u64 * PAGE
+}
+
+fn set_window(index: usize, entry: u64) {
+    let Some(table) = WINDOW_TABLES.get().and_then(|tables| tables.get(index / 512)) else {
         return;
     };
-    machine::region().write_u64(HostPhysAddr::new(table.get() + index % 512 * 8), entry);
-    tlb::flush(VirtAddr::new(WINDOWS + index * PAGE));
+    machine::region().write_u64(HostPhysAddr::new(table.get() + (index % 512 * 8) as u64), entry);
+    tlb::flush(VirtAddr::new(window_address(index)));
 }
 
 fn map(virt: u64, entry: u64, frames: FrameSource<'_>) {

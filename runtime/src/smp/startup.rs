@@ -18,7 +18,8 @@ use spin::Once;
 use x86::address::HostPhysAddr;
 
 /// The borrowed page: free memory on every PC at the time a boot loader runs.
-const TRAMPOLINE: u64 = 0x8000;
+const TRAMPOLINE_PAGE: u8 = 8;
+const TRAMPOLINE: u64 = (TRAMPOLINE_PAGE as u64) << 12;
 const PAGE: usize = 4096;
 /// Offsets in the trampoline.
 const GDTR: u64 = 24;
@@ -79,7 +80,7 @@ fn start_one(cpu: &'static PerCpu) -> Result<(), CpuMissing> {
     let missing = CpuMissing { apic_id: cpu.apic_id };
     STARTING.store(core::ptr::from_ref(cpu).cast_mut(), Ordering::SeqCst);
     let apic = host::local_apic();
-    let startup = Command::Startup { vector: (TRAMPOLINE >> 12) as u8 };
+    let startup = Command::Startup { vector: TRAMPOLINE_PAGE };
     apic.send(cpu.apic_id, Command::Init).map_err(|_| missing)?;
     wait(INIT_DELAY, || false);
     apic.send(cpu.apic_id, startup).map_err(|_| missing)?;
