@@ -3,6 +3,7 @@
 use super::job::{Job, Verdict};
 use crate::guest::{Guest, LinuxOptions};
 use crate::image::{self, ImageOptions, Multiboot};
+use crate::machine::Quirks;
 use crate::run::{RunOptions, run};
 use crate::verdict::Outcome;
 use anyhow::Result;
@@ -20,6 +21,10 @@ struct System {
     hypapp: &'static str,
     /// What init does, with commas between.
     actions: &'static str,
+    /// Words for the kernel.
+    kernel: &'static str,
+    /// Words that the hypervisor's console has to show.
+    hypervisor: &'static str,
     multiboot: Multiboot,
     /// Whether the disk is the one that `tools/xmhf image` leaves.
     image: bool,
@@ -33,19 +38,37 @@ const LINUX: System = System {
     cpus: 1,
     hypapp: "helloworld",
     actions: "",
+    kernel: "cryptomgr.notests",
+    hypervisor: "",
     multiboot: Multiboot::One,
     image: false,
     seconds: 40,
 };
+const REBOOT: System = System { cpus: 2, actions: "reboot", seconds: 90, ..LINUX };
+/// What the hypervisor says of the way that was taken.
+const CF9: &str = "the guest ends: Port { port: 3321";
+const KEYBOARD: &str = "the guest ends: Port { port: 100";
+const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
-const SYSTEMS: [System; 9] = [
+const SYSTEMS: [System; 13] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
-    System { name: "linux-reboot", actions: "reboot", seconds: 60, ..LINUX },
-    System { name: "linux-reboot-2-cpus", cpus: 2, actions: "reboot", seconds: 90, ..LINUX },
-    System { name: "memtest", guest: || Guest::Memtest, seconds: 20, ..LINUX },
+    // Each way to reset a machine that Linux has on this one.
+    System { name: "linux-reboot", kernel: "cryptomgr.notests reboot=pci", hypervisor: CF9, ..REBOOT },
+    System { name: "linux-reboot-keyboard", hypervisor: KEYBOARD, ..REBOOT },
+    System {
+        name: "linux-reboot-triple-fault",
+        kernel: "cryptomgr.notests reboot=triple",
+        hypervisor: TRIPLE_FAULT,
+        cpus: 1,
+        ..REBOOT
+    },
+    System { name: "linux-helloworld", actions: "helloworld", hypervisor: "hello, world, from cpu", ..LINUX },
+    System { name: "linux-quiesce", cpus: 2, hypapp: "quiesce", actions: "quiesce", seconds: 60, ..LINUX },
+    System { name: "linux-verify", cpus: 2, hypapp: "verify", actions: "verify", seconds: 60, ..LINUX },
+    System { name: "memtest", guest: || Guest::Memtest, seconds: 120, ..LINUX },
     System { name: "mbr", ..SMALL },
     System { name: "multiboot2", multiboot: Multiboot::Two, ..SMALL },
     System { name: "image", image: true, ..SMALL },
@@ -66,9 +89,12 @@ fn test(system: &System, folder: &Path) -> Result<Verdict> {
     let actions: Vec<String> = system.actions.split(',').map(str::to_owned).collect();
     let mut options = RunOptions {
         guest: (system.guest)(),
-        linux: LinuxOptions { actions, ..LinuxOptions::default() },
+        linux: LinuxOptions { actions, arguments: system.kernel.into() },
         cpus: system.cpus,
         memory_mib: 512,
+        // Bochs forgets to unlock IA32_FEATURE_CONTROL on the keyboard controller's reset, its BIOS dies of it,
+        // and that triple fault has to be survived.
+        quirks: Quirks { resets_on_triple_fault: system.actions == "reboot", ..Quirks::default() },
         hypapp: system.hypapp.into(),
         multiboot: system.multiboot,
         keep: Some(folder.to_path_buf()),
@@ -89,9 +115,10 @@ fn failure(system: &System, outcome: &Outcome) -> Option<String> {
     }
     let said = |words: &str| outcome.lines.iter().any(|(_, line)| line.contains(words));
     let actions = system.actions.split(',').filter(|action| !action.is_empty());
-    let silent = actions.map(|action| format!("xmhf-guest: {action} ok")).find(|words| !said(words));
-    if let Some(words) = silent {
-        return Some(format!("the guest did not print `{words}`"));
+    let mut words =
+        actions.map(|action| format!("xmhf-guest: {action} ok")).chain([system.hypervisor.to_owned()]);
+    if let Some(words) = words.find(|words| !said(words)) {
+        return Some(format!("nobody printed `{words}`"));
     }
     let cpus = Some(u64::from(system.cpus));
     if (system.guest)() == Guest::Linux && outcome.summary.guest_cpus != cpus {

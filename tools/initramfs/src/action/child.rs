@@ -3,6 +3,7 @@
 // UNSAFETY: init has one thread, so a forked child may run any code.
 
 use super::Failure;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execv, fork};
 use std::ffi::CStr;
@@ -31,6 +32,19 @@ pub(crate) fn wait(child: Pid) -> Result<(), Failure> {
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, 0)) => Ok(()),
         Ok(status) => Err(format!("child ended with {status:?}")),
+        Err(why) => Err(format!("waitpid: {why}")),
+    }
+}
+
+/// Waits until `signal` ends the child.
+///
+/// # Errors
+///
+/// How it ended, where that is not by this signal.
+pub(crate) fn wait_for_signal(child: Pid, signal: Signal) -> Result<(), Failure> {
+    match waitpid(child, None) {
+        Ok(WaitStatus::Signaled(_, seen, _)) if seen == signal => Ok(()),
+        Ok(status) => Err(format!("child ended with {status:?}, not by {signal}")),
         Err(why) => Err(format!("waitpid: {why}")),
     }
 }

@@ -2,10 +2,14 @@
 
 mod child;
 mod forkexec;
+mod helloworld;
 mod load;
 mod offline;
 mod program32;
+mod quiesce;
 mod reboot;
+mod verify;
+mod vmcall;
 
 use crate::machine::Machine;
 
@@ -20,10 +24,13 @@ type Failure = String;
 pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
     match name {
         "forkexec" => forkexec::perform(),
+        "helloworld" => helloworld::perform(),
         "load" => load::perform(machine),
         "offline" => offline::perform(machine),
         "program32" => program32::perform(),
+        "quiesce" => quiesce::perform(machine),
         "reboot" => reboot::perform(),
+        "verify" => verify::perform(),
         _ => Err("no such action".into()),
     }
 }
