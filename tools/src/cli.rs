@@ -5,7 +5,7 @@ use crate::image::{self, ImageOptions};
 use crate::machine::MachineKind;
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
-use crate::{backtrace, build, lint};
+use crate::{backtrace, bench, build, lint};
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -22,6 +22,12 @@ pub struct Cli {
 enum Command {
     /// Build the bootloader and every hypervisor image into target/xmhf/boot
     Build,
+    /// Measure path lengths beside the C original's, on Bochs
+    Bench {
+        /// File to write the figures to
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Write a raw disk with GRUB and the hypervisor, which boots the machine's second disk
     Image(ImageArguments),
     /// Boot a guest under the hypervisor and show both consoles
@@ -79,6 +85,7 @@ struct RunArguments {
 pub fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Build => build::report(&build::build()?),
+        Command::Bench { json } => bench::bench(json.as_deref()),
         Command::Image(arguments) => write_image(arguments),
         Command::Run(arguments) => run_guest(arguments),
         Command::Test { filter } => test::run(&filter),

@@ -7,6 +7,7 @@
 
 pub mod backtrace;
 pub mod bare_guest;
+pub mod bench;
 pub mod build;
 pub mod cli;
 pub mod console;
