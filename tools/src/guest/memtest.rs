@@ -17,7 +17,7 @@ pub(super) fn write_disk(path: &Path) -> Result<()> {
                   terminal_output console serial\n\
                   echo GRUB loads the memory test\n\
                   terminal_output console\n\
-                  linux16 /boot/memtest console=ttyS0,115200\n\
+                  linux16 /boot/memtest console=ttyS0,115200 keyboard=legacy nobench nosm nopause\n\
                   boot\n";
     Disk {
         script,
