@@ -18,6 +18,12 @@ static IS_STOPPING: AtomicBool = AtomicBool::new(false);
 const BACKTRACE_WORDS: usize = 1024;
 const BACKTRACE_DEPTH: usize = 32;
 
+/// Reads an address that nothing is mapped at.
+pub(crate) fn read_unmapped() -> u64 {
+    // SAFETY: it faults, which stops the hypervisor; no value is ever read.
+    unsafe { core::ptr::without_provenance::<u64>(0x1000).read_volatile() }
+}
+
 /// Whether some CPU has stopped the hypervisor.
 pub(crate) fn is_stopping() -> bool {
     IS_STOPPING.load(Ordering::SeqCst)
@@ -75,8 +81,11 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
 /// Prints what on the stack looks like return addresses: no frame pointers are kept.
 fn backtrace(stack: Option<u64>) {
     let here = 0u64;
-    let start = stack.unwrap_or((&raw const here) as u64) & !7;
-    let end = (percpu::current().registers() as u64).min(start + BACKTRACE_WORDS as u64 * 8);
+    let top = percpu::current().registers() as u64;
+    // A stack that overflowed has its pointer in the guard page.
+    let bottom = (top & !0xfff) + 0x1000 - host::MAIN_STACK_BYTES;
+    let start = stack.unwrap_or((&raw const here) as u64).max(bottom) & !7;
+    let end = top.min(start + BACKTRACE_WORDS as u64 * 8);
     let text = machine::text_range();
     let mut depth = 0;
     for address in (start..end).step_by(8) {

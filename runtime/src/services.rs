@@ -51,3 +51,9 @@ pub fn reset_protection(range: GuestRange) -> Result<(), ProtectError> {
     machine::flush_second_level(flush);
     Ok(())
 }
+
+/// Reads an address that nothing is mapped at: for hypapps that show what a stop looks like.
+#[must_use]
+pub fn read_unmapped() -> u64 {
+    crate::panic::read_unmapped()
+}

@@ -112,6 +112,12 @@ impl BareGuest {
         Ok(guest)
     }
 
+    /// The guest makes the hypervisor stop, and the test is what it says then.
+    #[must_use]
+    pub fn expects_stop(&self) -> bool {
+        self.expected_of_hypervisor.iter().any(|words| words.starts_with("stop:"))
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
             "cpus" => self.cpus = value.parse()?,

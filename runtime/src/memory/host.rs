@@ -33,6 +33,8 @@ const STACKS: u64 = BASE + 0x100_0000;
 /// Address space of one CPU's stacks: guard, main, guard, NMI, guard, fault.
 const STACK_STRIDE: u64 = 0x1_0000;
 const MAIN_STACK_PAGES: u64 = 8;
+/// Size of a CPU's main stack, in bytes; the guest's registers lie on its top.
+pub(crate) const MAIN_STACK_BYTES: u64 = MAIN_STACK_PAGES * PAGE;
 const SMALL_STACK_PAGES: u64 = 2;
 const PAGE: u64 = 4096;
 const PAGE_BYTES: usize = 4096;

@@ -109,6 +109,9 @@ fn options(guest: &BareGuest, bare: bool, folder: &Path) -> RunOptions {
 
 /// Why this run shows that something is wrong.
 fn failure(guest: &BareGuest, outcome: &Outcome, bare: bool) -> Option<String> {
+    if guest.expects_stop() {
+        return missing(guest, outcome);
+    }
     if let Some(why) = outcome.failure() {
         return Some(why);
     }
@@ -122,8 +125,13 @@ fn failure(guest: &BareGuest, outcome: &Outcome, bare: bool) -> Option<String> {
     if outcome.summary.hypervisor.get("cpus") != Some(&guest.cpus.into()) {
         return Some(format!("the hypervisor's summary does not tell of {} CPUs", guest.cpus));
     }
-    let missing =
-        guest.expected_of_hypervisor.iter().find(|words| !said(outcome, Origin::Hypervisor, words))?;
+    missing(guest, outcome)
+}
+
+/// What the hypervisor should have printed and did not.
+fn missing(guest: &BareGuest, outcome: &Outcome) -> Option<String> {
+    let mut expected = guest.expected_of_hypervisor.iter();
+    let missing = expected.find(|words| !said(outcome, Origin::Hypervisor, words))?;
     Some(format!("the hypervisor did not print `{missing}`"))
 }
 

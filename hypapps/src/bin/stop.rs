@@ -1,0 +1,38 @@
+//! Stops the hypervisor on demand, for those who read its dumps: no machine of worth boots this one.
+//!
+//! VMCALL with EBX = 0x53544F50 ("POTS") and EAX: 1 a panic, 2 a stack that overflows into its guard page,
+//! 3 a page fault.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use runtime::hypapp::{Answer, Hypapp};
+use runtime::vcpu::Vcpu;
+
+struct Stop;
+
+const SELECTOR: u64 = 0x5354_4f50;
+
+impl Hypapp for Stop {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+        if vcpu.registers().rbx() & 0xffff_ffff != SELECTOR {
+            return Answer::Chain;
+        }
+        match vcpu.registers().rax() & 0xffff_ffff {
+            1 => panic!("the guest asked for a stop"),
+            2 => vcpu.registers_mut().set_rax(descend(0)),
+            3 => vcpu.registers_mut().set_rax(runtime::services::read_unmapped()),
+            _ => return Answer::Chain,
+        }
+        Answer::Handled
+    }
+}
+
+/// Calls itself for ever, with a frame that cannot be optimised away.
+#[expect(unconditional_recursion, reason = "the point of it")]
+fn descend(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    descend(black_box(depth + 1)).wrapping_add(frame[63])
+}
+
+runtime::hypapp!(Stop);
