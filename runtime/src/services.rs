@@ -8,6 +8,7 @@ use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::second_level::ProtectError;
 use crate::memory::views::View;
 use crate::smp::{percpu, quiesce as rendezvous};
+use crate::vmx;
 use x86::address::GuestPhysAddr;
 
 /// Runs `act` while no other CPU executes guest code.
@@ -23,33 +24,74 @@ pub fn exits_of_others(_: &Quiesced) -> u64 {
     others.flat_map(|cpu| cpu.exits()).map(|(_, count)| count).sum()
 }
 
-/// What the guest's CPUs may do with the page at `address`.
-#[must_use]
-pub fn protection(address: GuestPhysAddr) -> Rights {
-    SECOND_LEVEL.lock().rights(View::SHARED, address)
+/// Whose protections are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of every CPU but where its own view says otherwise.
+    AllCpus,
+    /// Those of the view that the executing CPU has opened.
+    ThisCpu,
 }
 
-/// Restricts, or gives back, what all of the guest's CPUs may do with `range`.
+impl Scope {
+    fn view(self) -> View {
+        match self {
+            Self::AllCpus => View::SHARED,
+            Self::ThisCpu => View::of_cpu(percpu::current().index),
+        }
+    }
+}
+
+/// What the guest may do with the page at `address`.
+#[must_use]
+pub fn protection(scope: Scope, address: GuestPhysAddr) -> Rights {
+    SECOND_LEVEL.lock().rights(scope.view(), address)
+}
+
+/// Restricts, or gives back, what the guest may do with `range`.
 ///
 /// # Errors
 ///
 /// The range touches hypervisor memory or lies beyond what the guest can reach; the processor cannot
-/// express the rights; or resources are exhausted. Nothing has changed then.
-pub fn set_protection(range: GuestRange, rights: Rights) -> Result<(), ProtectError> {
-    let flush = SECOND_LEVEL.lock().set_rights(View::SHARED, range, rights)?;
+/// express the rights; this CPU has no view of its own; or resources are exhausted. Nothing has changed then.
+pub fn set_protection(scope: Scope, range: GuestRange, rights: Rights) -> Result<(), ProtectError> {
+    let flush = SECOND_LEVEL.lock().set_rights(scope.view(), range, rights)?;
     machine::flush_second_level(flush);
     Ok(())
 }
 
-/// Gives the guest's CPUs back all rights on `range`.
+/// Drops what was said of `range`: for all CPUs the guest has all rights again, for this CPU those of all.
 ///
 /// # Errors
 ///
 /// As for [`set_protection`].
-pub fn reset_protection(range: GuestRange) -> Result<(), ProtectError> {
-    let flush = SECOND_LEVEL.lock().reset_rights(View::SHARED, range)?;
+pub fn reset_protection(scope: Scope, range: GuestRange) -> Result<(), ProtectError> {
+    let flush = SECOND_LEVEL.lock().reset_rights(scope.view(), range)?;
     machine::flush_second_level(flush);
     Ok(())
+}
+
+/// Gives the executing CPU a view of its own, which begins as what all CPUs have; other CPUs go on meanwhile.
+///
+/// # Errors
+///
+/// Resources are exhausted.
+pub fn open_view() -> Result<(), ProtectError> {
+    let root = SECOND_LEVEL.lock().open_view(Scope::ThisCpu.view())?;
+    vmx::use_second_level(root);
+    percpu::current().set_own_view(true);
+    Ok(())
+}
+
+/// Takes the executing CPU back to what all CPUs have, and forgets the protections of its view.
+pub fn close_view() {
+    let mut second_level = SECOND_LEVEL.lock();
+    let Some(shared) = second_level.root(View::SHARED) else { return };
+    vmx::use_second_level(shared);
+    percpu::current().set_own_view(false);
+    let flush = second_level.close_view(Scope::ThisCpu.view());
+    drop(second_level);
+    machine::flush_second_level(flush);
 }
 
 /// Reads an address that nothing is mapped at: for hypapps that show what a stop looks like.

@@ -3,13 +3,15 @@
 //! VMCALL with EAX = 0xDEADBEEF, RCX = guest-physical page number, RDX = types OR-ed: 1 not present,
 //! 2 present, 4 read-only, 8 read and write, 16 execute, 32 no execute; not present stands alone, present
 //! goes with one of each pair. Returns EAX: 0 done, 1 types make no sense, 2 the page is not the guest's,
-//! 3 out of resources. EAX = 0xDEADBEF0 returns in EDX what the page allows: 1 read, 2 write, 4 execute.
+//! 3 out of resources, 4 the CPU has no view. EAX = 0xDEADBEF0 returns in EDX what the page allows: 1 read,
+//! 2 write, 4 execute. EAX = 0xDEADBEF1 opens, 0xDEADBEF2 closes a view of the calling CPU's own, and with
+//! RSI = 1 the first two mean that view.
 #![no_std]
 #![no_main]
 
 use runtime::hypapp::{Answer, Hypapp};
 use runtime::memory::second_level::ProtectError;
-use runtime::services::{GuestRange, Rights, protection, set_protection};
+use runtime::services::{GuestRange, Rights, Scope, close_view, open_view, protection, set_protection};
 use runtime::vcpu::Vcpu;
 use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
@@ -18,6 +20,8 @@ struct Verify;
 
 const SET: u64 = 0xdead_beef;
 const GET: u64 = 0xdead_bef0;
+const OPEN: u64 = 0xdead_bef1;
+const CLOSE: u64 = 0xdead_bef2;
 const NOT_PRESENT: u64 = 1;
 const PRESENT: u64 = 2;
 const READ_ONLY: u64 = 4;
@@ -28,14 +32,20 @@ const NO_EXECUTE: u64 = 32;
 impl Hypapp for Verify {
     fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
         let (command, page, types) = (vcpu.registers().rax(), vcpu.registers().rcx(), vcpu.registers().rdx());
+        let scope = if vcpu.registers().rsi() == 1 { Scope::ThisCpu } else { Scope::AllCpus };
         match command & 0xffff_ffff {
             SET => {
-                let status = rights(types).map_or(1, |rights| set(page, rights));
+                let status = rights(types).map_or(1, |rights| set(scope, page, rights));
                 vcpu.registers_mut().set_rax(status);
             }
             GET => {
-                let rights = page_address(page).map_or(Rights::empty(), protection);
+                let rights = page_address(page).map_or(Rights::empty(), |at| protection(scope, at));
                 vcpu.registers_mut().set_rdx(u64::from(rights.bits()));
+            }
+            OPEN => vcpu.registers_mut().set_rax(open_view().map_or_else(status, |()| 0)),
+            CLOSE => {
+                close_view();
+                vcpu.registers_mut().set_rax(0);
             }
             _ => return Answer::Chain,
         }
@@ -47,13 +57,17 @@ impl Hypapp for Verify {
     }
 }
 
-fn set(page: u64, rights: Rights) -> u64 {
+fn set(scope: Scope, page: u64, rights: Rights) -> u64 {
     let Some(address) = page_address(page) else { return 2 };
-    match set_protection(GuestRange::page(address), rights) {
-        Ok(()) => 0,
-        Err(ProtectError::HypervisorMemory | ProtectError::OutOfReach | ProtectError::Unaligned) => 2,
-        Err(ProtectError::Unsupported) => 1,
-        Err(_) => 3,
+    set_protection(scope, GuestRange::page(address), rights).map_or_else(status, |()| 0)
+}
+
+fn status(error: ProtectError) -> u64 {
+    match error {
+        ProtectError::Unsupported => 1,
+        ProtectError::HypervisorMemory | ProtectError::OutOfReach | ProtectError::Unaligned => 2,
+        ProtectError::NoView => 4,
+        _ => 3,
     }
 }
 

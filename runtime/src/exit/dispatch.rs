@@ -10,7 +10,6 @@ use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host;
 use crate::memory::second_level::Resolution;
-use crate::memory::views::View;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use core::sync::atomic::Ordering;
@@ -26,7 +25,7 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
         Exit::Hypercall => hypercall(vcpu),
         Exit::ReadMsr { msr } => read_msr(vcpu, cpu, msr),
         Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
-        Exit::SecondLevelViolation(violation) => second_level(vcpu, violation),
+        Exit::SecondLevelViolation(violation) => second_level(vcpu, cpu, violation),
         Exit::Port(access) => {
             port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, &machine::power(), access)
         }
@@ -101,12 +100,12 @@ fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> Actio
     }
 }
 
-fn second_level<V: Vcpu>(vcpu: &mut V, violation: SecondLevelViolation) -> Action {
+fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViolation) -> Action {
     let mut access = Rights::empty();
     access.set(Rights::READ, violation.is_read);
     access.set(Rights::WRITE, violation.is_write);
     access.set(Rights::EXECUTE, violation.is_fetch);
-    let resolution = SECOND_LEVEL.lock().violation(View::SHARED, violation.gpa, access);
+    let resolution = SECOND_LEVEL.lock().violation(cpu.view(), violation.gpa, access);
     match resolution {
         Resolution::Filled => Action::Resume,
         Resolution::Reclaimed(flush) => {

@@ -2,9 +2,8 @@
 
 use super::guest::{GuestMemory, Refused};
 use super::host::{self, GuestFrames};
-use super::views::View;
 use crate::machine::{self, SECOND_LEVEL};
-use crate::smp::percpu::physical_address_bits;
+use crate::smp::percpu::{self, physical_address_bits};
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
 use hw::{Cpuid, PhysMemory};
@@ -23,7 +22,7 @@ impl GuestPhysical {
         if machine::region().overlaps(gpa.get(), bytes as u64) || gpa.get() >> physical_address_bits() != 0 {
             return Err(Refused);
         }
-        let rights = SECOND_LEVEL.lock().rights(View::SHARED, gpa);
+        let rights = SECOND_LEVEL.lock().rights(percpu::current().view(), gpa);
         if rights.contains(access) { Ok(HostPhysAddr::new(gpa.get())) } else { Err(Refused) }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::exception::{FAULT_STACK, NMI_STACK};
 use crate::exit::mtrr::VirtualMtrrs;
+use crate::memory::views::View;
 use crate::vcpu::Registers;
 use core::arch::asm;
 use core::mem::offset_of;
@@ -47,6 +48,8 @@ pub(crate) struct PerCpu {
     pub(crate) is_just_started: AtomicBool,
     /// An NMI of the guest's arrived while the hypervisor ran.
     guest_nmi: AtomicBool,
+    /// This CPU runs on a view of the guest's memory of its own.
+    has_own_view: AtomicBool,
     /// Translations cached by this CPU are stale.
     pub(crate) flush: AtomicBool,
     /// This CPU has set up VMX.
@@ -124,6 +127,7 @@ impl PerCpu {
             is_running: AtomicBool::new(false),
             is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
+            has_own_view: AtomicBool::new(false),
             flush: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             index,
@@ -177,6 +181,16 @@ impl PerCpu {
     /// Takes over the MTRRs that the firmware gave the executing CPU, which this is the data of.
     pub(crate) fn set_mtrrs(&self) {
         *self.mtrrs.lock() = VirtualMtrrs::from_hardware(&Processor, physical_address_bits());
+    }
+
+    /// The view of the guest's memory that this CPU runs on.
+    pub(crate) fn view(&self) -> View {
+        if self.has_own_view.load(Ordering::Relaxed) { View::of_cpu(self.index) } else { View::SHARED }
+    }
+
+    /// Says whether this CPU runs on a view of its own.
+    pub(crate) fn set_own_view(&self, has_own_view: bool) {
+        self.has_own_view.store(has_own_view, Ordering::Relaxed);
     }
 
     /// Base of the GDT.

@@ -16,6 +16,8 @@ use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::processor::{halt, time_stamp};
 use hw::bare::vmx::{self, CurrentVmcs};
+use x86::address::HostPhysAddr;
+use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_qualification::EptViolationQualification;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{ActivityState, Interruption};
@@ -59,6 +61,13 @@ pub(crate) fn leave_vmx() {
     if unsafe { vmx::vmxoff() }.is_err() {
         log::warn!("cpu={} did not leave VMX operation", percpu::current().index);
     }
+}
+
+/// Has this CPU's guest run on the second-level tables under `root` from its next entry on.
+pub(crate) fn use_second_level(root: HostPhysAddr) {
+    // SAFETY: called while an exit is handled, so this CPU's VMCS is current.
+    let mut vmcs = unsafe { CurrentVmcs::new() };
+    vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
 }
 
 /// Every VM exit comes here. Causes that a guest may bring about often take the short way.

@@ -19,6 +19,8 @@ guest!(main);
 
 const SET: u64 = 0xdead_beef;
 const GET: u64 = 0xdead_bef0;
+const OPEN: u64 = 0xdead_bef1;
+const CLOSE: u64 = 0xdead_bef2;
 const NOT_PRESENT: u64 = 1;
 const READ_ONLY: u64 = 2 | 4 | 32;
 const DATA: u64 = 2 | 8 | 32;
@@ -41,6 +43,7 @@ fn main() {
         }
         neighbours_are_free();
     }
+    one_cpu_alone();
     refuses_nonsense();
     let default_type = rdmsr_existing(Msr::IA32_MTRR_DEF_TYPE);
     check_eq!(wrmsr(Msr::IA32_MTRR_DEF_TYPE, default_type), Err(GP), "this hypapp refuses MTRRs");
@@ -65,6 +68,29 @@ fn look() {
     let read = u64::from(read64(PAGE + 8).is_err());
     let write = u64::from(write64(PAGE + 16, 5).is_err());
     OTHER.store(read | write << 1, Ordering::SeqCst);
+}
+
+/// A view holds for the CPU that opened it; what it does not say comes from the protections of all.
+fn one_cpu_alone() {
+    let set_here = |types| call(Regs { rax: SET, rcx: PAGE >> 12, rdx: types, rsi: 1, ..Regs::default() }).rax;
+    check_eq!(set_here(READ_ONLY), 4, "a CPU without a view has no protections of its own");
+    for _ in 0..3 {
+        check_eq!(call(Regs { rax: OPEN, ..Regs::default() }).rax, 0, "opening a view");
+        check_eq!(set_here(NOT_PRESENT), 0, "hiding the page from this CPU");
+        check_eq!(read64(PAGE + 8), Err(GP), "this CPU does not see the page");
+        check!(smp::run_on(1, look), "the other CPU looks");
+        check_eq!(OTHER.load(Ordering::SeqCst), 0, "the other CPU sees the page");
+        neighbours_are_free();
+        check_eq!(set_here(ALL), 0, "showing the page to this CPU");
+        check_eq!(set(PAGE >> 12, NOT_PRESENT), 0, "hiding the page from all others");
+        check_eq!(read64(PAGE + 8).is_ok(), true, "this CPU sees the page");
+        check!(smp::run_on(1, look), "the other CPU looks");
+        check_eq!(OTHER.load(Ordering::SeqCst), 3, "the other CPU does not");
+        check_eq!(call(Regs { rax: CLOSE, ..Regs::default() }).rax, 0, "closing the view");
+        check_eq!(read64(PAGE + 8), Err(GP), "without its view this CPU is like all");
+        check_eq!(set(PAGE >> 12, ALL), 0, "showing the page to all");
+        check_eq!(write64(PAGE + 8, 0x1234), Ok(()), "all is as before");
+    }
 }
 
 fn neighbours_are_free() {
