@@ -51,7 +51,7 @@ fn main() {
 /// An INIT that reaches a CPU while it is in VMX root operation waits there by the SDM ("Other Causes of VM
 /// Exits"), but is lost in Bochs: under the hypervisor it is sent until it has struck.
 fn start_again(target: u32, vector: u8) -> bool {
-    let attempts = if under_hypervisor() { 200 } else { 1 };
+    let attempts = if under_hypervisor() { 1000 } else { 1 };
     (0..attempts).any(|attempt| {
         apic::init(target);
         // Not in step with the other CPU's loop.
