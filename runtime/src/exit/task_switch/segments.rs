@@ -29,19 +29,22 @@ pub(super) fn load<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
 ) -> Result<(), Event> {
     use SegmentRegister::{Cs, Ds, Es, Fs, Gs, Ss};
     let cpl = privilege(state.selectors[1]);
-    // Selectors come first; what has no descriptor yet cannot be used when a fault's handler starts.
+    let is_virtual_8086 = state.rflags().contains(Rflags::VM);
+    // Selectors come first; what has no descriptor yet cannot be used when a fault's handler starts. In
+    // virtual-8086 mode nothing has one.
     for (register, selector) in SEGMENTS.into_iter().zip(state.selectors) {
-        vcpu.set_segment(register, without_descriptor(register, selector, cpl));
+        let segment = match is_virtual_8086 {
+            true => Segment::real_mode(selector, VIRTUAL_8086),
+            false => without_descriptor(register, selector, cpl),
+        };
+        vcpu.set_segment(register, segment);
     }
     vcpu.set_segment(SegmentRegister::Ldtr, without_descriptor(SegmentRegister::Ldtr, state.ldt, 0));
     if is_not_null(state.ldt) {
         let ldt = ldt(vcpu, view, state.ldt, source)?;
         vcpu.set_segment(SegmentRegister::Ldtr, ldt.segment(state.ldt));
     }
-    if state.rflags().contains(Rflags::VM) {
-        for (register, selector) in SEGMENTS.into_iter().zip(state.selectors) {
-            vcpu.set_segment(register, Segment::real_mode(selector, VIRTUAL_8086));
-        }
+    if is_virtual_8086 {
         return Ok(());
     }
     let loader = Loader { view, source, cpl };

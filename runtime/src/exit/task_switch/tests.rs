@@ -333,6 +333,21 @@ fn a_virtual_8086_task_has_real_mode_segments() {
 }
 
 #[test]
+fn a_virtual_8086_task_whose_ldt_cannot_be_loaded_faults_with_its_segments() {
+    let (mut vcpu, memory) = tasks();
+    set32(&memory, 0x24, 0x2_0002);
+    set32(&memory, 0x4c, 0x1234);
+    set32(&memory, 0x60, DATA.into());
+    assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Jump), exception(Vector::TS, 0x10));
+    // An entry into a guest in virtual-8086 mode takes no other segments.
+    for register in state::SEGMENTS {
+        let segment = vcpu.segment(register);
+        assert_eq!((segment.base, segment.limit), (u64::from(segment.selector) << 4, 0xffff));
+        assert_eq!(segment.rights.bits(), 0xf3);
+    }
+}
+
+#[test]
 fn the_debug_trap_flag_traps_in_the_new_task() {
     let (mut vcpu, memory) = tasks();
     set32(&memory, 0x64, 1);
