@@ -1,6 +1,6 @@
 //! The machine, as traits: the only way by which the hypervisor reaches hardware.
 //!
-//! Decisions take `&impl Trait`, so they run in a host test over [`sim`]; the images pass the types of
+//! Decisions take `&impl Trait`, so they run in a host test over `sim`; the images pass the types of
 //! `bare`, where all inline assembly lives, one instruction family a file.
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 

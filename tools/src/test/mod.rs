@@ -1,7 +1,7 @@
 //! `tools/xmhf test`: house rules, host tests, bare guests, Linux and bad boots, with one verdict on all.
 //!
-//! [`Filter`] says which; [`job`] is one test on a machine, [`pool`] runs several side by side, [`report`]
-//! tells what came of them. The tests themselves are in [`bare`], [`linux`] and [`boot`].
+//! [`Filter`] says which; `job` is one test on a machine, `pool` runs several side by side, `report`
+//! tells what came of them. The tests themselves are in `bare`, `linux` and `boot`.
 
 mod bare;
 mod boot;
