@@ -1,2 +1,0 @@
-//! Hypervisor applications, one file or folder under `src/bin` each.
-#![no_std]
