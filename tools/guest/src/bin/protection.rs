@@ -72,7 +72,8 @@ fn look() {
 
 /// A view holds for the CPU that opened it; what it does not say comes from the protections of all.
 fn one_cpu_alone() {
-    let set_here = |types| call(Regs { rax: SET, rcx: PAGE >> 12, rdx: types, rsi: 1, ..Regs::default() }).rax;
+    let set_here =
+        |types| call(Regs { rax: SET, rcx: PAGE >> 12, rdx: types, rsi: 1, ..Regs::default() }).rax;
     check_eq!(set_here(READ_ONLY), 4, "a CPU without a view has no protections of its own");
     for _ in 0..3 {
         check_eq!(call(Regs { rax: OPEN, ..Regs::default() }).rax, 0, "opening a view");
