@@ -128,7 +128,14 @@ pub trait Vcpu {
     fn dr7(&self) -> u64;
     /// Sets DR7.
     fn set_dr7(&mut self, dr7: u64);
-    /// Sets CR2 and DR0 to DR7 to their values after INIT.
+    /// DR0 to DR3.
+    fn breakpoint_addresses(&self) -> [u64; 4];
+    /// RFLAGS.TF has the processor trap behind each instruction and each iteration of a repeated one.
+    fn is_single_stepped(&self) -> bool;
+    /// Notes breakpoints that struck, as bits 0 to 3 of DR6 have them: the guest takes the debug exception
+    /// behind the instruction, or the iteration, that is carried out.
+    fn strike_breakpoints(&mut self, breakpoints: u64);
+    /// Sets CR2 and DR0 to DR7 to their values after INIT, with no debug exception pending.
     fn reset_cr2_and_debug_registers(&mut self);
     /// Sets bits of DR6, which explain a #DB that the guest is to take.
     fn set_dr6_bits(&mut self, bits: u64);
@@ -158,8 +165,11 @@ pub trait Vcpu {
     fn finish_delivery(&mut self);
     /// Length in bytes of the instruction that exited.
     fn instruction_length(&self) -> u64;
-    /// Steps past the instruction that exited: RIP, blocking by STI and MOV SS, and single-step trap.
+    /// Steps past the instruction that exited: RIP, RFLAGS.RF, blocking by STI and MOV SS, single-step trap.
     fn advance(&mut self);
+    /// Ends an iteration, not the last, of the repeated instruction that exited: as [`Vcpu::advance`], but
+    /// RIP stays, and RFLAGS.RF says that the instruction has begun.
+    fn iterate(&mut self);
     /// Has the guest take `event` at the next VM entry.
     fn inject(&mut self, event: Event);
 

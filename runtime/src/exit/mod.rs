@@ -1,6 +1,7 @@
 //! Why the guest left, and what happens next: one cause a file, none of them in a vendor's words.
 
 pub mod bios_memory_map;
+pub mod breakpoint;
 pub mod control_register;
 pub mod cpuid;
 #[cfg(target_os = "none")]

@@ -2,8 +2,10 @@
 //!
 //! Privilege (IOPL, the TSS's permission bits) is checked before the exit; segments and paging of a string
 //! operand are not, and are checked here. A string instruction keeps its progress in RCX, RSI and RDI as the
-//! processor does, so that a fault or a long repetition goes on where it stopped.
+//! processor does, so that a fault or a long repetition goes on where it stopped. A debug trap comes behind the
+//! iteration that met it.
 
+use super::breakpoint::Breakpoints;
 use super::power::{Effect, PowerControl};
 use super::{Action, PortAccess, ResetCause, StringPort};
 use crate::hypapp::{Answer, Hypapp};
@@ -27,22 +29,23 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     power: &PowerControl,
     access: PortAccess,
 ) -> Action {
-    if hypapp.port(vcpu, access) == Answer::Handled {
-        return Action::Advance;
+    let is_handled = hypapp.port(vcpu, access) == Answer::Handled;
+    if let (Some(string), false) = (access.string, is_handled) {
+        return repeat(vcpu, memory, ports, power, access, string);
     }
-    match access.string {
-        None if access.is_input => {
-            let value = ports.read(access.port, access.width);
-            let rax = merged(vcpu.registers().rax(), value, access.width);
-            vcpu.registers_mut().set_rax(rax);
-            Action::Advance
+    if !is_handled && access.is_input {
+        let value = ports.read(access.port, access.width);
+        let rax = merged(vcpu.registers().rax(), value, access.width);
+        vcpu.registers_mut().set_rax(rax);
+    } else if !is_handled {
+        let value = low(vcpu.registers().rax());
+        if let Some(ended) = output(ports, power, access, value) {
+            return ended;
         }
-        None => {
-            let value = low(vcpu.registers().rax());
-            output(ports, power, access, value).unwrap_or(Action::Advance)
-        }
-        Some(string) => repeat(vcpu, memory, ports, power, access, string),
     }
+    let struck = Breakpoints::of(vcpu).on_ports(access.port, access.width as u64);
+    vcpu.strike_breakpoints(struck);
+    Action::Advance
 }
 
 /// Writes a port, unless that ends the guest.
@@ -68,60 +71,75 @@ fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
     access: PortAccess,
     string: StringPort,
 ) -> Action {
-    let view = GuestView::new(vcpu, memory);
+    let (view, breakpoints, width) =
+        (GuestView::new(vcpu, memory), Breakpoints::of(vcpu), access.width as u64);
+    let is_single_stepped = vcpu.is_single_stepped();
     for _ in 0..ELEMENTS_PER_EXIT {
         if string.is_repeated && string.get(vcpu.registers().rcx()) == 0 {
             return Action::Advance;
         }
+        let at = match operand(vcpu, access, string) {
+            Ok(at) => at,
+            Err(event) => return Action::Inject(event),
+        };
         let moved = if access.is_input {
-            input_element(vcpu, &view, ports, access, string).map(|()| None)
+            input_element(vcpu, &view, ports, access, at).map(|()| None)
         } else {
-            output_element(vcpu, &view, ports, power, access, string)
+            output_element(vcpu, &view, ports, power, access, at)
         };
         match moved {
-            Ok(Some(action)) => return action,
             Ok(None) => step(vcpu, access, string),
+            Ok(Some(ended)) => return ended,
             Err(event) => return Action::Inject(event),
         }
+        let struck =
+            breakpoints.on_ports(access.port, width) | breakpoints.on_data(at, width, intent(access));
+        vcpu.strike_breakpoints(struck);
         if !string.is_repeated {
             return Action::Advance;
+        }
+        if struck != 0 || is_single_stepped {
+            break;
         }
     }
     if string.get(vcpu.registers().rcx()) == 0 {
         return Action::Advance;
     }
-    // Between two repetitions the processor takes interrupts: a shadow covers the first only.
-    vcpu.clear_interrupt_shadow();
+    // Between two iterations the processor takes interrupts and debug traps.
+    vcpu.iterate();
     Action::Resume
 }
 
-/// One element of INS. The operand is checked before the port is read, for a read cannot be taken back.
+/// What the instruction does to its memory operand.
+const fn intent(access: PortAccess) -> Intent {
+    if access.is_input { Intent::Write } else { Intent::Read }
+}
+
+/// One element of INS at `at`. The operand is checked before the port is read, for a read cannot be taken back.
 fn input_element<V: Vcpu, M: GuestMemory + ?Sized>(
     vcpu: &V,
     view: &GuestView<'_, M>,
     ports: &impl Ports,
     access: PortAccess,
-    string: StringPort,
+    at: GuestLinearAddr,
 ) -> Result<(), Event> {
     let privilege = Privilege::of(vcpu);
     let length = access.width as usize;
-    let at = operand(vcpu, access, string)?;
     view.probe(at, length, Access { intent: Intent::Write, privilege })?;
     let value = ports.read(access.port, access.width);
     view.write(at, &value.to_le_bytes()[..length], privilege)
 }
 
-/// One element of OUTS.
+/// One element of OUTS from `at`.
 fn output_element<V: Vcpu, M: GuestMemory + ?Sized>(
     vcpu: &V,
     view: &GuestView<'_, M>,
     ports: &impl Ports,
     power: &PowerControl,
     access: PortAccess,
-    string: StringPort,
+    at: GuestLinearAddr,
 ) -> Result<Option<Action>, Event> {
     let mut bytes = [0; 4];
-    let at = operand(vcpu, access, string)?;
     view.read(at, &mut bytes[..access.width as usize], Privilege::of(vcpu))?;
     Ok(output(ports, power, access, u32::from_le_bytes(bytes)))
 }
@@ -129,9 +147,8 @@ fn output_element<V: Vcpu, M: GuestMemory + ?Sized>(
 /// Linear address of the memory operand.
 fn operand<V: Vcpu>(vcpu: &V, access: PortAccess, string: StringPort) -> Result<GuestLinearAddr, Event> {
     let index = if access.is_input { vcpu.registers().rdi() } else { vcpu.registers().rsi() };
-    let intent = if access.is_input { Intent::Write } else { Intent::Read };
     let length = access.width as u64;
-    let at = segmentation::linear(vcpu, string.segment, string.get(index), length, intent)?;
+    let at = segmentation::linear(vcpu, string.segment, string.get(index), length, intent(access))?;
     if segmentation::is_alignment_fault(vcpu, at, length) {
         return Err(Event::Exception { vector: Vector::AC, error_code: Some(0) });
     }

@@ -207,7 +207,7 @@ fn a_long_repetition_goes_on_at_the_next_exit() {
     vcpu.registers.set_rsi(0x10000);
     vcpu.registers.set_rcx(5000);
     assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Resume);
-    assert_eq!((vcpu.registers.rcx(), vcpu.shadow_clears), (904, 1));
+    assert_eq!((vcpu.registers.rcx(), vcpu.iterations), (904, 1));
     assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Advance);
     assert_eq!((vcpu.registers.rcx(), device.writes.borrow().len()), (0, 5000));
     vcpu.registers.set_rsi(0x10000);
@@ -284,4 +284,57 @@ fn a_string_of_resets_stops_at_the_first() {
     let cause = ResetCause::Port { port: 0x64, width: PortWidth::Byte, value: 0xfe };
     assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Reset(cause));
     assert_eq!(*device.writes.borrow(), [(0x64, 0x20)]);
+}
+
+#[test]
+fn single_step_traps_behind_every_iteration() {
+    let (mut vcpu, memory) = long_mode();
+    let access = ins(PortWidth::Byte, 64, true);
+    vcpu.rflags |= Rflags::TF;
+    vcpu.registers.set_rdi(0x6000);
+    vcpu.registers.set_rcx(3);
+    let mut step = || {
+        let action = run(&mut vcpu, &memory, &Device::default(), access);
+        (action, vcpu.registers.rcx(), vcpu.iterations)
+    };
+    assert_eq!(step(), (Action::Resume, 2, 1));
+    assert_eq!(step(), (Action::Resume, 1, 2));
+    assert_eq!(step(), (Action::Advance, 0, 2));
+}
+
+#[test]
+fn breakpoints_on_the_port_strike_where_it_is_touched() {
+    let memory = FakeMemory::new(0);
+    let port_64h = FakeVcpu { dr7: 0x2_0402, breakpoints: [0x64, 0, 0, 0], ..FakeVcpu::long_mode() };
+    for (port, width, has_extensions, expected) in [
+        (0x64, PortWidth::Byte, true, 1),
+        (0x64, PortWidth::Byte, false, 0),
+        (0x61, PortWidth::Dword, true, 1),
+        (0x65, PortWidth::Byte, true, 0),
+    ] {
+        for is_input in [true, false] {
+            let mut vcpu = port_64h.clone();
+            vcpu.cr4.set(x86::cr::Cr4::DE, has_extensions);
+            let action = run(&mut vcpu, &memory, &Device::default(), plain(port, width, is_input));
+            assert_eq!((action, vcpu.struck), (Action::Advance, expected), "{port:#x} {width:?}");
+        }
+    }
+}
+
+#[test]
+fn breakpoints_on_the_operand_end_the_exit_behind_their_iteration() {
+    let (vcpu, memory) = long_mode();
+    // DR1: 2 bytes at 6002H, writes; DR2: the same, reads and writes.
+    let mut vcpu = FakeVcpu { dr7: 0x0750_0428, breakpoints: [0, 0x6002, 0x6002, 0], ..vcpu };
+    vcpu.registers.set_rsi(0x6000);
+    vcpu.registers.set_rdi(0x6000);
+    vcpu.registers.set_rcx(4);
+    let mut reads = vcpu.clone();
+    let (access, device) = (ins(PortWidth::Byte, 64, true), Device::default());
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Resume);
+    assert_eq!((vcpu.registers.rcx(), vcpu.struck, vcpu.iterations), (1, 0b110, 1));
+    assert_eq!(run(&mut vcpu, &memory, &device, access), Action::Advance);
+    assert_eq!((vcpu.registers.rcx(), device.reads.get()), (0, 4));
+    assert_eq!(run(&mut reads, &memory, &device, outs(PortWidth::Byte, 64, true)), Action::Resume);
+    assert_eq!((reads.registers.rcx(), reads.struck), (1, 0b100));
 }

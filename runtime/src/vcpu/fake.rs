@@ -27,6 +27,8 @@ pub(crate) struct FakeVcpu {
     pub(crate) pdptes: [u64; 4],
     pub(crate) dr7: u64,
     pub(crate) dr6_bits: u64,
+    pub(crate) breakpoints: [u64; 4],
+    pub(crate) struck: u64,
     pub(crate) pkru: u32,
     pub(crate) cpl: u8,
     pub(crate) segments: [Segment; 8],
@@ -38,6 +40,7 @@ pub(crate) struct FakeVcpu {
     pub(crate) invalidations: usize,
     pub(crate) debug_resets: usize,
     pub(crate) shadow_clears: usize,
+    pub(crate) iterations: usize,
     pub(crate) is_nmi_blocked: Option<bool>,
     pub(crate) is_delivery_finished: bool,
 }
@@ -67,6 +70,8 @@ impl FakeVcpu {
             pdptes: [0; 4],
             dr7: 0x400,
             dr6_bits: 0,
+            breakpoints: [0; 4],
+            struck: 0,
             pkru: 0,
             cpl: 0,
             segments,
@@ -78,6 +83,7 @@ impl FakeVcpu {
             invalidations: 0,
             debug_resets: 0,
             shadow_clears: 0,
+            iterations: 0,
             is_nmi_blocked: None,
             is_delivery_finished: false,
         }
@@ -179,6 +185,15 @@ impl Vcpu for FakeVcpu {
     fn set_dr7(&mut self, dr7: u64) {
         self.dr7 = dr7;
     }
+    fn breakpoint_addresses(&self) -> [u64; 4] {
+        self.breakpoints
+    }
+    fn is_single_stepped(&self) -> bool {
+        self.rflags.contains(Rflags::TF)
+    }
+    fn strike_breakpoints(&mut self, breakpoints: u64) {
+        self.struck |= breakpoints;
+    }
     fn reset_cr2_and_debug_registers(&mut self) {
         self.debug_resets += 1;
         self.dr7 = 0x400;
@@ -230,6 +245,9 @@ impl Vcpu for FakeVcpu {
     }
     fn advance(&mut self) {
         self.rip += self.instruction_length;
+    }
+    fn iterate(&mut self) {
+        self.iterations += 1;
     }
     fn inject(&mut self, event: Event) {
         self.injected.push(event);

@@ -4,11 +4,14 @@
 
 #[cfg(target_os = "none")]
 pub(super) use hw::bare::guest_registers::{
-    invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
+    breakpoint_addresses, invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
 };
 
 #[cfg(not(target_os = "none"))]
 mod host {
+    pub(in crate::vmx) fn breakpoint_addresses() -> [u64; 4] {
+        [0; 4]
+    }
     pub(in crate::vmx) fn invalidate_translations() {}
     pub(in crate::vmx) fn pkru() -> u32 {
         0
@@ -19,4 +22,6 @@ mod host {
 }
 
 #[cfg(not(target_os = "none"))]
-pub(super) use host::{invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits};
+pub(super) use host::{
+    breakpoint_addresses, invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
+};

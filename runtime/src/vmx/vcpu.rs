@@ -16,6 +16,7 @@ pub(super) const CR0_MASK: Cr0 = Cr0::NE.union(Cr0::NW).union(Cr0::CD);
 /// CR4 bits that the guest sees through the read shadow: VMXE must be 1, SMX is not offered.
 pub(super) const CR4_MASK: Cr4 = Cr4::VMXE.union(Cr4::SMXE);
 const PENDING_SINGLE_STEP: u64 = 1 << 14;
+const PENDING_ENABLED_BREAKPOINT: u64 = 1 << 12;
 const DEBUGCTL_BTF: u64 = 1 << 1;
 const DR7_AFTER_INIT: u64 = 0x400;
 const PDPTES: [Field<u64>; 4] =
@@ -45,6 +46,17 @@ impl<'a, V: Vmcs> VmxVcpu<'a, V> {
     /// Interruptibility state.
     pub(super) fn interruptibility(&self) -> Interruptibility {
         Interruptibility::from_bits_retain(self.vmcs.read(vmcs::GUEST_INTERRUPTIBILITY))
+    }
+
+    fn pend_single_step(&mut self) {
+        if self.is_single_stepped() {
+            self.pend_debug_exception(PENDING_SINGLE_STEP);
+        }
+    }
+
+    fn pend_debug_exception(&mut self, conditions: u64) {
+        let pending = self.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
+        self.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | conditions);
     }
 
     /// Sets the interruptibility state.
@@ -154,8 +166,23 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         self.vmcs.write(vmcs::GUEST_DR7, dr7);
     }
 
+    fn breakpoint_addresses(&self) -> [u64; 4] {
+        machine_registers::breakpoint_addresses()
+    }
+
+    fn is_single_stepped(&self) -> bool {
+        self.rflags().contains(Rflags::TF) && self.vmcs.read(vmcs::GUEST_DEBUGCTL) & DEBUGCTL_BTF == 0
+    }
+
+    fn strike_breakpoints(&mut self, breakpoints: u64) {
+        if breakpoints != 0 {
+            self.pend_debug_exception(breakpoints | PENDING_ENABLED_BREAKPOINT);
+        }
+    }
+
     fn reset_cr2_and_debug_registers(&mut self) {
         machine_registers::reset_cr2_and_debug_registers();
+        self.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
         self.vmcs.write(vmcs::GUEST_DR7, DR7_AFTER_INIT);
     }
 
@@ -250,10 +277,17 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         }
         self.set_rip(next);
         self.clear_interrupt_shadow();
-        if self.rflags().contains(Rflags::TF) && self.vmcs.read(vmcs::GUEST_DEBUGCTL) & DEBUGCTL_BTF == 0 {
-            let pending = self.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
-            self.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, pending | PENDING_SINGLE_STEP);
+        let flags = self.rflags();
+        if flags.intersects(Rflags::TF | Rflags::RF) {
+            self.set_rflags(flags - Rflags::RF);
+            self.pend_single_step();
         }
+    }
+
+    fn iterate(&mut self) {
+        self.clear_interrupt_shadow();
+        self.set_rflags(self.rflags() | Rflags::RF);
+        self.pend_single_step();
     }
 
     fn inject(&mut self, event: Event) {
@@ -292,83 +326,5 @@ const SEGMENT_FIELDS: [SegmentFields; 8] = segment_fields! {
 };
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hw::sim::SimVmcs;
-
-    fn with<T>(set: impl FnOnce(&mut SimVmcs), act: impl FnOnce(&mut VmxVcpu<'_, SimVmcs>) -> T) -> T {
-        let mut vmcs = SimVmcs::default();
-        set(&mut vmcs);
-        act(&mut VmxVcpu::new(vmcs, &mut Registers::default(), 0))
-    }
-
-    #[test]
-    fn owned_bits_are_the_guests_to_see_and_the_hardwares_to_keep() {
-        with(
-            |_| (),
-            |vcpu| {
-                vcpu.set_cr0(Cr0::PE | Cr0::CD);
-                assert_eq!(vcpu.cr0(), Cr0::PE | Cr0::CD | Cr0::ET);
-                assert_eq!(vcpu.vmcs.read(vmcs::GUEST_CR0), (Cr0::PE | Cr0::ET | Cr0::NE).bits());
-                vcpu.set_cr4(Cr4::PAE);
-                assert_eq!(vcpu.cr4(), Cr4::PAE);
-                assert_eq!(vcpu.vmcs.read(vmcs::GUEST_CR4), (Cr4::PAE | Cr4::VMXE).bits());
-            },
-        );
-    }
-
-    #[test]
-    fn going_on_ends_the_shadow_and_keeps_the_single_step() {
-        let after = |flags: Rflags, debugctl| {
-            let set = |vmcs: &mut SimVmcs| {
-                vmcs.write(vmcs::GUEST_RIP, 0x1000);
-                vmcs.write(vmcs::EXIT_INSTRUCTION_LENGTH, 3);
-                vmcs.write(vmcs::GUEST_RFLAGS, flags.bits());
-                vmcs.write(vmcs::GUEST_DEBUGCTL, debugctl);
-                let shadow = Interruptibility::BLOCKING_BY_STI | Interruptibility::BLOCKING_BY_NMI;
-                vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, shadow.bits());
-            };
-            with(set, |vcpu| {
-                vcpu.advance();
-                assert_eq!(vcpu.rip(), 0x1003);
-                assert_eq!(vcpu.interruptibility(), Interruptibility::BLOCKING_BY_NMI);
-                vcpu.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS)
-            })
-        };
-        assert_eq!(after(Rflags::RESERVED1, 0), 0);
-        assert_eq!(after(Rflags::TF, 0), PENDING_SINGLE_STEP);
-        assert_eq!(after(Rflags::TF, DEBUGCTL_BTF), 0);
-    }
-
-    #[test]
-    fn the_instruction_pointer_wraps_at_4_gib_outside_64_bit_mode_only() {
-        let next = |efer: Efer, rights: AccessRights| {
-            let set = |vmcs: &mut SimVmcs| {
-                vmcs.write(vmcs::GUEST_RIP, 0xffff_fffe);
-                vmcs.write(vmcs::EXIT_INSTRUCTION_LENGTH, 2);
-                vmcs.write(vmcs::GUEST_EFER, efer.bits());
-                vmcs.write(vmcs::GUEST_CS_ACCESS_RIGHTS, rights.bits());
-            };
-            with(set, |vcpu| {
-                vcpu.advance();
-                vcpu.rip()
-            })
-        };
-        assert_eq!(next(Efer::empty(), AccessRights::empty()), 0);
-        assert_eq!(next(Efer::LMA, AccessRights::L), 1 << 32);
-    }
-
-    #[test]
-    fn long_mode_follows_into_the_entry_controls() {
-        with(
-            |_| (),
-            |vcpu| {
-                let controls = |vcpu: &VmxVcpu<'_, SimVmcs>| vcpu.vmcs.read(vmcs::ENTRY_CONTROLS);
-                vcpu.set_efer(Efer::LME | Efer::LMA);
-                assert_eq!(controls(vcpu), EntryControls::IA32E_MODE_GUEST.bits());
-                vcpu.set_efer(Efer::LME);
-                assert_eq!(controls(vcpu), 0);
-            },
-        );
-    }
-}
+#[path = "vcpu_tests.rs"]
+mod tests;

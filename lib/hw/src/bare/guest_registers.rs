@@ -23,6 +23,18 @@ pub fn reset_cr2_and_debug_registers() {
     }
 }
 
+/// DR0 to DR3.
+#[must_use]
+pub fn breakpoint_addresses() -> [u64; 4] {
+    let (first, second, third, fourth);
+    // SAFETY: reads registers; DR7 is clear in the hypervisor, so that DR7.GD stops none of it.
+    unsafe {
+        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3",
+            out(reg) first, out(reg) second, out(reg) third, out(reg) fourth, options(nomem, nostack));
+    }
+    [first, second, third, fourth]
+}
+
 /// Sets `bits` of DR6, which explain a #DB that the guest is to take.
 pub fn set_dr6_bits(bits: u64) {
     // SAFETY: DR6 only reports; its value is the guest's.

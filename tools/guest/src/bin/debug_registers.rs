@@ -71,7 +71,9 @@ fn execution() {
         let seen = with_breakpoint(code.address(), 2, code, Regs::default());
         check_eq!(seen, (Err(Fault::DB), 0, 1), "breakpoint on the first instruction");
         let seen = with_breakpoint(code.address(), 2, code, Regs { rflags: 1 << 16, ..Regs::default() });
-        check_eq!((seen.0, seen.2), (Ok(()), 0), "RFLAGS.RF passes a breakpoint once");
+        check_eq!((seen.0, seen.2), (Ok(()), 0), "RFLAGS.RF passes a breakpoint");
+        let seen = with_breakpoint(code.address() + 2, 2, code, Regs { rflags: 1 << 16, ..Regs::default() });
+        check_eq!(seen, (Err(Fault::DB), 2, 1), "RFLAGS.RF passes one instruction");
     }
 }
 
@@ -98,6 +100,11 @@ fn io() {
         let seen = with_breakpoint(port, 0x2_0002, code, regs);
         check_eq!(seen, (Err(Fault::DB), 1, 1), "breakpoint on port {port:#x}");
     }
+    let buffer = [0_u8; 4];
+    let code = snippet!("rep insb", "nop");
+    let regs = Regs { rdx: 0x64, rcx: 3, rdi: buffer.as_ptr() as u64, ..Regs::default() };
+    let seen = with_breakpoint(0x64, 0x2_0002, code, regs);
+    check_eq!(seen, (Err(Fault::DB), 0, 1), "breakpoint on a port behind the first iteration");
     check_eq!(write_cr4(old), Ok(()), "CR4 as before");
 }
 
