@@ -4,7 +4,7 @@
 use super::vcpu::VmxVcpu;
 use crate::vcpu::Vcpu;
 use hw::Vmcs;
-use x86::cr::Cr0;
+use x86::cr::{Cr0, Rflags};
 use x86::event::{Event, Vector};
 use x86::vmx::controls::PrimaryControls;
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
@@ -99,8 +99,19 @@ fn exception<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, vector: Vector, error_code: Opt
     if let Some(code) = error_code {
         vcpu.vmcs.write(vmcs::ENTRY_EXCEPTION_ERROR_CODE, code);
     }
+    if is_fault(vector) {
+        // The image of the flags that a fault leaves has RF set, so that a breakpoint on the instruction does
+        // not strike again; an injection leaves the flags as they are.
+        vcpu.set_rflags(vcpu.rflags() | Rflags::RF);
+    }
     vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, word.0);
     vcpu.vmcs.write(vmcs::GUEST_ACTIVITY, ActivityState::ACTIVE.0);
+}
+
+/// Whether an exception comes before its instruction (SDM, "Exception Classifications"). The debug exceptions
+/// that are injected are traps.
+fn is_fault(vector: Vector) -> bool {
+    !matches!(vector, Vector::DB | Vector::BP | Vector::OF | Vector::DF | Vector::MC)
 }
 
 #[cfg(test)]
@@ -211,5 +222,15 @@ mod tests {
             inject(vcpu, Event::GP0);
         });
         assert_eq!(entry(&real).0, 0x8000_030d);
+    }
+
+    #[test]
+    fn a_fault_sets_the_resume_flag_and_a_trap_does_not() {
+        let flags = |vector| {
+            let event = Event::Exception { vector, error_code: None };
+            let vmcs = after(SimVmcs::default(), |vcpu| inject(vcpu, event));
+            vmcs.read(vmcs::GUEST_RFLAGS)
+        };
+        assert_eq!((flags(Vector::UD), flags(Vector::DB), flags(Vector::DF)), (Rflags::RF.bits(), 0, 0));
     }
 }

@@ -12,6 +12,7 @@ use guest::{Fault, Mode, Regs, Snippet, check_eq, guest, run, snippet};
 guest!(main);
 
 const TRAP_FLAG: u64 = 1 << 8;
+const RESUME_FLAG: u64 = 1 << 16;
 const SINGLE_STEP: u64 = 1 << 14;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -52,7 +53,8 @@ fn main() {
         let mut regs = Regs { rflags: TRAP_FLAG, rcx, ..Regs::default() };
         check_eq!(run(Mode::Kernel64, code, &mut regs), Err(fault), "fault under single step");
         check_eq!(COUNT.load(Ordering::Relaxed), 0, "traps of an instruction that faults");
-        check_eq!(regs.rflags & TRAP_FLAG, TRAP_FLAG, "RFLAGS.TF that the fault saved");
+        let saved = TRAP_FLAG | RESUME_FLAG;
+        check_eq!(regs.rflags & saved, saved, "RFLAGS.TF and RF that the fault saved");
     }
 }
 
