@@ -3,6 +3,8 @@
 //! The runtime calls the one hypapp that is linked into its image; an answer of [`Answer::Chain`] has the
 //! core do what it does without a hypapp. Unless a method says otherwise, other CPUs go on meanwhile.
 
+use core::ops::RangeInclusive;
+
 use crate::exit::{PortAccess, SecondLevelViolation};
 use crate::vcpu::Vcpu;
 use x86::cpuid::CpuidResult;
@@ -32,6 +34,27 @@ pub trait Hypapp: Sync {
         Ok(())
     }
 
+    /// Ports whose accesses come to [`Hypapp::port`], beside those that the core looks at.
+    fn ports(&self) -> &[RangeInclusive<u16>] {
+        &[]
+    }
+
+    /// MSRs whose reads come to [`Hypapp::read_msr`] and whose writes come to [`Hypapp::write_msr`], beside
+    /// those that the core looks at.
+    fn msrs(&self) -> &[RangeInclusive<u32>] {
+        &[]
+    }
+
+    /// RDMSR of an MSR that exits; `None` has the core answer.
+    fn read_msr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr) -> Option<u64> {
+        None
+    }
+
+    /// WRMSR of an MSR that exits. Chained, the core carries it out as the processor would.
+    fn write_msr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> Answer {
+        Answer::Chain
+    }
+
     /// VMCALL, at any privilege level; by custom the command is in EAX. Chained, it is #UD.
     fn hypercall(&self, _vcpu: &mut dyn Vcpu) -> Answer {
         Answer::Chain
@@ -57,7 +80,8 @@ pub trait Hypapp: Sync {
         true
     }
 
-    /// An external interrupt, where the hypapp asked for them.
+    /// An external interrupt is pending, where the hypapp asked to be told; it stays pending, and comes back
+    /// until the hypapp no longer asks.
     fn external_interrupt(&self, _vcpu: &mut dyn Vcpu) -> Answer {
         Answer::Chain
     }

@@ -24,6 +24,17 @@ pub fn exits_of_others(_: &Quiesced) -> u64 {
     others.flat_map(|cpu| cpu.exits()).map(|(_, count)| count).sum()
 }
 
+/// Has external interrupts on the executing CPU come to [`crate::hypapp::Hypapp::external_interrupt`], or not.
+pub fn watch_external_interrupts(wanted: bool) {
+    vmx::watch_external_interrupts(wanted);
+}
+
+/// Has [`crate::hypapp::Hypapp::interrupt_window`] called when the executing CPU's guest can take an interrupt,
+/// or not.
+pub fn watch_interrupt_window(wanted: bool) {
+    vmx::watch_interrupt_window(wanted);
+}
+
 /// Whose protections are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {

@@ -65,6 +65,10 @@ pub(crate) fn hypercall<V: Vcpu>(vcpu: &mut V) -> Action {
 }
 
 fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {
+    if let Some(value) = machine::hypapp().read_msr(vcpu, msr) {
+        vcpu.registers_mut().set_edx_eax(value);
+        return Action::Advance;
+    }
     if !VirtualMtrrs::covers(msr) {
         return msr::read(vcpu, msr, machine::msr_policy(), &Processor);
     }
@@ -78,6 +82,9 @@ fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {
 }
 
 fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> Action {
+    if machine::hypapp().write_msr(vcpu, msr, value) == Answer::Handled {
+        return Action::Advance;
+    }
     if !VirtualMtrrs::covers(msr) {
         let action = msr::write(msr, value, machine::msr_policy(), &Processor);
         if msr == Msr::IA32_APIC_BASE {

@@ -16,12 +16,16 @@ mod run;
 mod setup;
 mod vcpu;
 #[cfg(target_os = "none")]
+mod watch;
+#[cfg(target_os = "none")]
 mod world_switch;
 
 #[cfg(target_os = "none")]
 pub(crate) use dump::dump;
 #[cfg(target_os = "none")]
 pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
+#[cfg(target_os = "none")]
+pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
 #[cfg(target_os = "none")]
 pub(crate) use setup::prepare;
 #[cfg(target_os = "none")]

@@ -54,9 +54,15 @@ pub(crate) fn prepare() {
     for wanted in msr::intercepted() {
         intercept_msr(msr_bitmap, wanted.msr, wanted.read, wanted.write);
     }
+    for number in machine::hypapp().msrs().iter().cloned().flatten() {
+        intercept_msr(msr_bitmap, Msr(number), true, true);
+    }
     // SAFETY: as above.
     let io_bitmap = unsafe { &mut *io_pointer };
     for port in machine::power().intercepted() {
+        intercept_port(io_bitmap, port);
+    }
+    for port in machine::hypapp().ports().iter().cloned().flatten() {
         intercept_port(io_bitmap, port);
     }
     BITMAPS.call_once(|| Bitmaps { msr: frames, io: io_frames });
