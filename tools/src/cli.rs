@@ -2,7 +2,7 @@
 
 use crate::guest::Guest;
 use crate::image::{self, ImageOptions};
-use crate::machine::MachineKind;
+use crate::machine::{MachineKind, Quirks};
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
 use crate::{backtrace, bench, build, lint};
@@ -116,6 +116,8 @@ fn run_guest(arguments: RunArguments) -> Result<()> {
         hypapp: arguments.hypapp,
         bare: arguments.bare,
         keep: arguments.keep,
+        // A guest that resets the machine by its keyboard controller comes to a triple fault of the BIOS.
+        quirks: Quirks { resets_on_triple_fault: true, ..Quirks::default() },
         ..RunOptions::default()
     })?;
     println!("{outcome}");
