@@ -15,6 +15,8 @@ const CPU_MODEL: &str = "corei7_haswell_4770";
 const INSTRUCTIONS_PER_SECOND: u32 = 100_000_000;
 /// Most memory that the emulator holds at once, in MiB; the machine's may be larger.
 const HOST_MEMORY_MIB: u32 = 2048;
+/// With more it does not start, and does not end either.
+pub(crate) const MEMORY_LIMIT_MIB: u32 = 8192;
 
 /// The command that runs `machine`, with its configuration written to the machine's folder.
 ///
@@ -59,6 +61,7 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
     let Machine { cpus, memory_mib, quirks, .. } = machine;
     let reset = u8::from(quirks.resets_on_triple_fault);
     let ignore = u8::from(!quirks.faults_on_unknown_msrs);
+    ensure!(*memory_mib <= MEMORY_LIMIT_MIB, "Bochs takes at most {MEMORY_LIMIT_MIB} MiB of memory");
     let bios = if quirks.has_legacy_bios { "BIOS-bochs-legacy" } else { "BIOS-bochs-latest" };
     let host_memory = memory_mib.min(&HOST_MEMORY_MIB);
     let mut text = format!(
@@ -125,6 +128,12 @@ mod tests {
     #[test]
     fn paths_that_would_change_the_configuration_are_refused() {
         assert!(configure(&machine(&["/a,mode=flat".into()])).is_err());
+    }
+
+    #[test]
+    fn memory_that_the_emulator_would_hang_on_is_refused() {
+        assert!(configure(&Machine { memory_mib: 8192, ..machine(&[]) }).is_ok());
+        assert!(configure(&Machine { memory_mib: 8193, ..machine(&[]) }).is_err());
     }
 
     #[test]

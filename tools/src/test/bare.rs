@@ -3,6 +3,7 @@
 //! `tools/emulator-faults.txt` lists guests whose expectations the emulator itself does not meet.
 
 use super::job::{Job, Verdict};
+use crate::backtrace;
 use crate::bare_guest::{self, BareGuest};
 use crate::guest::Guest;
 use crate::machine::Quirks;
@@ -110,7 +111,7 @@ fn options(guest: &BareGuest, bare: bool, folder: &Path) -> RunOptions {
 /// Why this run shows that something is wrong.
 fn failure(guest: &BareGuest, outcome: &Outcome, bare: bool) -> Option<String> {
     if guest.expects_stop() {
-        return missing(guest, outcome);
+        return missing(guest, outcome).or_else(|| nameless_backtrace(guest, outcome));
     }
     if let Some(why) = outcome.failure() {
         return Some(why);
@@ -133,6 +134,13 @@ fn missing(guest: &BareGuest, outcome: &Outcome) -> Option<String> {
     let mut expected = guest.expected_of_hypervisor.iter();
     let missing = expected.find(|words| !said(outcome, Origin::Hypervisor, words))?;
     Some(format!("the hypervisor did not print `{missing}`"))
+}
+
+/// Whether the symbols say nothing about the backtrace of a stop.
+fn nameless_backtrace(guest: &BareGuest, outcome: &Outcome) -> Option<String> {
+    let lines = backtrace::of(outcome, &guest.hypapp);
+    let is_named = lines.iter().any(|line| line.contains(" at ") && !line.contains("??"));
+    (!is_named).then(|| "the symbols name no function of the backtrace".into())
 }
 
 fn said(outcome: &Outcome, origin: Origin, words: &str) -> bool {
