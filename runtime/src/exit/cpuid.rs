@@ -6,8 +6,9 @@
 //! - VMX, until nesting can give it to the guest, and SMX, whose GETSEC would launch over us;
 //! - processor trace and the debug store (PEBS): both write records to memory that the guest names, and
 //!   PEBS would do so with the hypervisor's own address space current;
-//! - instructions whose enabling control this processor's virtualization lacks, and event delivery by
-//!   FRED, which needs state that is not switched.
+//! - instructions whose enabling control this processor's virtualization lacks, or which exit for reasons of
+//!   their own: accesses to lists of MSRs, to an MSR in an immediate operand, and from user mode;
+//! - event delivery by FRED, which needs state that is not switched.
 //!
 //! Bits that mirror a CR4 bit follow the guest's CR4. SGX and its launch control stay as the hardware has
 //! them: an enclave's accesses go through the second-level tables like any other, so it reaches nothing that
@@ -134,18 +135,21 @@ mod extended_feature {
     pub(super) const ECX_WAITPKG: u32 = 1 << 5;
     pub(super) const ECX_RDPID: u32 = 1 << 22;
     pub(super) const EDX_PCONFIG: u32 = 1 << 18;
-    /// In subleaf 1.
+}
+
+/// Subleaf 1 of leaf 7: event delivery by FRED, and the newer ways to access MSRs.
+mod extended_feature_1 {
     pub(super) const EAX_FRED: u32 = 1 << 17;
+    pub(super) const EAX_MSRLIST: u32 = 1 << 27;
+    pub(super) const ECX_MSR_IMM: u32 = 1 << 5;
+    pub(super) const EDX_USER_MSR: u32 = 1 << 15;
 }
 
 fn extended_features(mut result: CpuidResult, policy: &CpuidPolicy, subleaf: u32, cr4: Cr4) -> CpuidResult {
     use extended_feature as bit;
     match subleaf {
         0 => {}
-        1 => {
-            result.eax &= !bit::EAX_FRED;
-            return result;
-        }
+        1 => return extended_features_1(result),
         _ => return result,
     }
     result.ebx &= !bit::EBX_PROCESSOR_TRACE;
@@ -154,6 +158,14 @@ fn extended_features(mut result: CpuidResult, policy: &CpuidPolicy, subleaf: u32
     result = without(result, policy, Instructions::INVPCID, |result| result.ebx &= !bit::EBX_INVPCID);
     result = without(result, policy, Instructions::WAITPKG, |result| result.ecx &= !bit::ECX_WAITPKG);
     without(result, policy, Instructions::PCONFIG, |result| result.edx &= !bit::EDX_PCONFIG)
+}
+
+fn extended_features_1(mut result: CpuidResult) -> CpuidResult {
+    use extended_feature_1 as bit;
+    result.eax &= !(bit::EAX_FRED | bit::EAX_MSRLIST);
+    result.ecx &= !bit::ECX_MSR_IMM;
+    result.edx &= !bit::EDX_USER_MSR;
+    result
 }
 
 /// Leaf 0DH, subleaf 1.

@@ -122,6 +122,13 @@ fn instructions_without_their_control_are_hidden() {
 }
 
 #[test]
+fn event_delivery_by_fred_and_newer_msr_instructions_are_hidden() {
+    let result = answer(&FakeVcpu::long_mode(), &CpuidPolicy::default(), &Hardware::all_ones(), 7, 1);
+    let hidden = (1 << 17 | 1 << 27, 0, 1 << 5, 1 << 15);
+    assert_eq!((!result.eax, !result.ebx, !result.ecx, !result.edx), hidden);
+}
+
+#[test]
 fn the_signature_stands_where_the_hardware_reports_no_hypervisor() {
     let hardware = Hardware::without_hypervisor();
     let result = ask(CpuidPolicy::default(), &hardware, 0x4000_0000);

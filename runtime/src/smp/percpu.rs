@@ -27,7 +27,7 @@ pub(crate) const DATA_SELECTOR: u16 = 0x10;
 pub(crate) const TASK_SELECTOR: u16 = 0x18;
 
 /// Numbers that a vendor can give to causes of exits.
-const EXIT_CAUSES: usize = 80;
+const EXIT_CAUSES: usize = 88;
 
 /// One CPU.
 #[repr(C)]

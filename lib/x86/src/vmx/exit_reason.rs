@@ -21,7 +21,7 @@ macro_rules! reasons {
 
 impl ExitReason {
     /// One more than the largest basic reason that is named here.
-    pub const COUNT: usize = 76;
+    pub const COUNT: usize = 86;
 
     /// The basic exit reason.
     #[must_use]
@@ -118,6 +118,14 @@ reasons! {
     73 ENQCMDS_PASID "ENQCMDS PASID translation failure";
     74 BUS_LOCK "Bus lock";
     75 INSTRUCTION_TIMEOUT "Instruction timeout";
+    76 SEAMCALL "SEAMCALL";
+    77 TDCALL "TDCALL";
+    78 RDMSRLIST "RDMSRLIST";
+    79 WRMSRLIST "WRMSRLIST";
+    80 URDMSR "URDMSR";
+    81 UWRMSR "UWRMSR";
+    84 RDMSR_IMMEDIATE "RDMSR of an immediate operand";
+    85 WRMSRNS_IMMEDIATE "WRMSRNS to an immediate operand";
 }
 
 #[cfg(test)]
