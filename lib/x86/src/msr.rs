@@ -111,6 +111,10 @@ msrs! {
     IA32_XSS = 0xda0;
     /// Physical address of the table that the hardware feedback interface writes.
     IA32_HW_FEEDBACK_PTR = 0x17d0;
+    /// Activation of total memory encryption.
+    IA32_TME_ACTIVATE = 0x982;
+    /// Base of the range that total memory encryption leaves out; its mask comes before.
+    IA32_TME_EXCLUDE_BASE = 0x984;
     /// Extended features.
     IA32_EFER = 0xc000_0080;
     /// SYSCALL selectors.

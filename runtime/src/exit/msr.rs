@@ -45,7 +45,7 @@ pub fn intercepted() -> impl Iterator<Item = Intercept> {
 }
 
 /// First and last, read, write.
-const INTERCEPTED: [(Msr, Msr, bool, bool); 8] = [
+const INTERCEPTED: [(Msr, Msr, bool, bool); 9] = [
     (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, false, true),
     (Msr::IA32_FEATURE_CONTROL, Msr::IA32_FEATURE_CONTROL, true, true),
     (Msr::IA32_BIOS_UPDT_TRIG, Msr::IA32_BIOS_UPDT_TRIG, false, true),
@@ -53,6 +53,7 @@ const INTERCEPTED: [(Msr, Msr, bool, bool); 8] = [
     (Msr::IA32_PEBS_ENABLE, Msr::IA32_PEBS_ENABLE, false, true),
     (Msr::IA32_VMX_BASIC, Msr::IA32_VMX_LAST, true, true),
     (Msr::IA32_RTIT_FIRST, Msr::IA32_RTIT_LAST, true, true),
+    (Msr::IA32_TME_ACTIVATE, Msr::IA32_TME_EXCLUDE_BASE, false, true),
     (Msr::IA32_HW_FEEDBACK_PTR, Msr::IA32_HW_FEEDBACK_PTR, false, true),
 ];
 
@@ -75,7 +76,7 @@ pub fn read<V: Vcpu + ?Sized>(vcpu: &mut V, msr: Msr, policy: &MsrPolicy, msrs: 
 /// WRMSR of `value`.
 pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> Action {
     let is_allowed = match treatment(msr) {
-        Treatment::Absent | Treatment::Switched | Treatment::FeatureControl => false,
+        Treatment::Absent | Treatment::Switched | Treatment::FeatureControl | Treatment::Locked => false,
         // The update is not loaded: the revision stays as it was, which is how a guest sees a failure.
         Treatment::MicrocodeTrigger => return Action::Advance,
         Treatment::ApicBase => is_apic_base_allowed(value, policy, msrs),
@@ -98,6 +99,8 @@ enum Treatment {
     Switched,
     /// Reads as locked, without VMX and SMX, and takes no writes, as when it is locked.
     FeatureControl,
+    /// Takes no writes, as when the firmware has locked it: it changes what all memory reads as.
+    Locked,
     /// A write loads a microcode update.
     MicrocodeTrigger,
     /// Moves the local APIC.
@@ -118,6 +121,7 @@ fn treatment(msr: Msr) -> Treatment {
         Msr::IA32_MISC_ENABLE => Treatment::MiscEnable,
         Msr::IA32_PEBS_ENABLE => Treatment::PebsEnable,
         Msr::IA32_HW_FEEDBACK_PTR => Treatment::HardwareFeedback,
+        Msr(0x982..=0x984) => Treatment::Locked,
         Msr(0x480..=0x493 | 0x560..=0x58f) => Treatment::Absent,
         Msr::IA32_EFER | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_PAT | Msr::IA32_DEBUGCTL => {
             Treatment::Switched
@@ -271,6 +275,14 @@ mod tests {
         assert_eq!(write_to(1 << 34, Msr::IA32_MISC_ENABLE, 1 << 18), (Action::Advance, 1 << 18));
         assert_eq!(write_to(0, Msr::IA32_PEBS_ENABLE, 1), (GP, 0));
         assert_eq!(write_to(0, Msr::IA32_PEBS_ENABLE, 0), (Action::Advance, 0));
+    }
+
+    #[test]
+    fn memory_encryption_reads_as_it_is_and_takes_no_write() {
+        let msrs = SimMsrs::new([(Msr::IA32_TME_ACTIVATE, 2)]);
+        assert_eq!(read_with(&POLICY, &msrs, Msr::IA32_TME_ACTIVATE), Ok(2));
+        assert_eq!(write_to(2, Msr::IA32_TME_ACTIVATE, 3), (GP, 2));
+        assert_eq!(write_to(0, Msr::IA32_TME_EXCLUDE_BASE, 0x1000), (GP, 0));
     }
 
     #[test]
