@@ -24,7 +24,7 @@ const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 const GREY_ON_BLACK: u16 = 0x0700;
 
-static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, vga: None });
+static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, is_serial_stuck: false, vga: None });
 /// Apart from the output, so that its zeros take no room in the image.
 static RING: Mutex<Ring> = Mutex::new(Ring { bytes: [0; RING_SIZE], end: 0 });
 static IS_UP: AtomicBool = AtomicBool::new(false);
@@ -100,6 +100,8 @@ impl Log for Logger {
 
 struct Output {
     serial: Option<Uart16550<PioBackend>>,
+    /// The transmitter did not take the last byte.
+    is_serial_stuck: bool,
     vga: Option<Text>,
 }
 
@@ -133,12 +135,16 @@ impl Write for Output {
 impl Output {
     fn send(&mut self, byte: u8) {
         let Some(serial) = &mut self.serial else { return };
-        for _ in 0..PATIENCE {
+        // The guest owns the port too, and may have stopped it: that costs one long wait, not one a byte.
+        let polls = if self.is_serial_stuck { 1 } else { PATIENCE };
+        for _ in 0..polls {
             if serial.try_send_byte(byte).is_ok() {
+                self.is_serial_stuck = false;
                 return;
             }
             core::hint::spin_loop();
         }
+        self.is_serial_stuck = true;
     }
 }
 
