@@ -35,6 +35,9 @@ fn with_handlers() {
     let inputs = Regs { r9: 0x1234, ..Regs::default() };
     set_gate(13, snippet!("add qword ptr [rsp + 8], 2", "add rsp, 8", "iretq"));
     bench("rdmsr_unknown", KERNEL, measured!("rdmsr"), inputs);
+    // No bitmap holds this one, so that its access always leaves.
+    let outside = Regs { r9: 0x4000_0000, ..Regs::default() };
+    bench("rdmsr_outside", KERNEL, measured!("rdmsr"), outside);
     bench("wrmsr_unknown", KERNEL, measured!("wrmsr"), inputs);
     reset_gate(13);
     set_gate(6, snippet!("add qword ptr [rsp], 3", "iretq"));
