@@ -8,26 +8,20 @@ use crate::memory::host;
 use crate::smp::startup;
 use crate::{exception, log, machine, vmx};
 use hw::bare::Region;
-use platform::handoff::{Handoff, PhysRange, VIRTUAL_BASE};
+use platform::handoff::{Handoff, VIRTUAL_BASE};
 use x86::address::{GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 
 /// Runs the guest under `hypapp`, for ever. Called by the entry point that [`crate::hypapp!`] makes.
 ///
 /// # Safety
 ///
-/// Called once, by the secure loader's jump, with its arguments: the checked handoff, the physical address
-/// of the page tables in force, and the free part of the loader's scratch memory.
-pub unsafe fn start(
-    hypapp: &'static dyn Hypapp,
-    handoff: &'static Handoff,
-    page_tables: u64,
-    scratch: u64,
-    scratch_size: u64,
-) -> ! {
+/// Called once, by the secure loader's jump, with its first two arguments: the checked handoff, and the
+/// physical address of the page tables in force.
+pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page_tables: u64) -> ! {
     let base = HostPhysAddr::new(handoff.region.base);
     // SAFETY: the secure loader mapped the region there; frames come from the pool, apart from the image.
     let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
-    machine::start(handoff, region, hypapp, PhysRange { base: scratch, length: scratch_size });
+    machine::start(handoff, region, hypapp);
     let root = HostPhysAddr::new(page_tables);
     machine::with_frames(|frames| host::start(root, handoff.apic_ids().len(), frames));
     log::start(&handoff.console);
@@ -49,6 +43,7 @@ pub unsafe fn start(
         command_line: handoff.command_line(),
         cpus: machine::cpus().len(),
         boot_drive: handoff.boot_drive,
+        module: machine::hypapp_module(),
     };
     if let Err(error) = hypapp.init(&boot) {
         panic!("the hypapp refuses this configuration: {}", error.0);
@@ -76,15 +71,10 @@ macro_rules! hypapp {
     ($hypapp:expr) => {
         /// The image's entry point, where the secure loader jumps to.
         #[unsafe(no_mangle)]
-        extern "C" fn xmhf_runtime_entry(
-            handoff: &'static $crate::Handoff,
-            page_tables: u64,
-            scratch: u64,
-            scratch_size: u64,
-        ) -> ! {
+        extern "C" fn xmhf_runtime_entry(handoff: &'static $crate::Handoff, page_tables: u64) -> ! {
             static HYPAPP: &dyn $crate::hypapp::Hypapp = &$hypapp;
             // SAFETY: this is the entry point, and these are its arguments.
-            unsafe { $crate::entry::start(HYPAPP, handoff, page_tables, scratch, scratch_size) }
+            unsafe { $crate::entry::start(HYPAPP, handoff, page_tables) }
         }
     };
 }

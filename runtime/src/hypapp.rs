@@ -104,4 +104,6 @@ pub struct Boot<'a> {
     pub cpus: usize,
     /// BIOS number of the drive that the guest boots from.
     pub boot_drive: u8,
+    /// The module that GRUB loaded for the hypapp, the third one; empty where there is none.
+    pub module: &'a [u8],
 }

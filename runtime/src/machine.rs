@@ -10,6 +10,7 @@ use crate::exit::msr::MsrPolicy;
 use crate::exit::power::PowerControl;
 use crate::hypapp::Hypapp;
 use crate::memory::flush::Flush;
+use crate::memory::frame;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, FrameSource, GuestFrames};
 use crate::memory::policy::Machine as Facts;
@@ -19,7 +20,7 @@ use crate::smp::quiesce;
 use core::sync::atomic::Ordering;
 use hw::bare::{Processor, Region};
 use hw::{Cpuid, Msrs, PhysMemory};
-use platform::handoff::{Handoff, ImageHeader, PhysRange, RUNTIME_OFFSET, VIRTUAL_BASE};
+use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
 use spin::{Mutex, Once};
 use x86::address::HostPhysAddr;
 use x86::msr::Msr;
@@ -76,12 +77,7 @@ impl PhysMemory for RegionMemory {
 }
 
 /// Takes note of what the boot found, and gives the pool its frames.
-pub(crate) fn start(
-    handoff: &'static Handoff,
-    region: Region,
-    hypapp: &'static dyn Hypapp,
-    scratch: PhysRange,
-) {
+pub(crate) fn start(handoff: &'static Handoff, region: Region, hypapp: &'static dyn Hypapp) {
     BOOT.call_once(|| Boot { handoff, region, hypapp });
     let image = image_header();
     let region_end = handoff.region.base + handoff.region.length;
@@ -89,9 +85,9 @@ pub(crate) fn start(
     let pool = handoff.region.base + image.bss_end.next_multiple_of(4096);
     let mut second_level = SECOND_LEVEL.lock();
     let frames = second_level.frames();
-    // The scratch pages are too few to matter if the pool has no room for a second range.
-    let _ = scratch;
-    if let Err(error) = frames.add(HostPhysAddr::new(pool), (modules & !0xfff) - pool) {
+    // The bootloader sizes the region by a generous figure a CPU; what the pool cannot hold stays unused.
+    let bytes = ((modules & !0xfff) - pool).min(frame::CAPACITY as u64 * 4096);
+    if let Err(error) = frames.add(HostPhysAddr::new(pool), bytes) {
         panic!("the hypervisor region has no room for a pool: {error:?}");
     }
 }
@@ -160,6 +156,18 @@ pub(crate) fn image_bytes() -> u64 {
 /// Virtual addresses of the hypervisor's code.
 pub(crate) fn text_range() -> core::ops::Range<u64> {
     VIRTUAL_BASE + RUNTIME_OFFSET..VIRTUAL_BASE + image_header().text_end
+}
+
+/// The module that GRUB loaded for the hypapp; empty where there is none.
+pub(crate) fn hypapp_module() -> &'static [u8] {
+    let module = handoff().hypapp_module;
+    let Ok(bytes) = usize::try_from(module.length) else { return &[] };
+    if bytes == 0 {
+        return &[];
+    }
+    let start = region().virt(HostPhysAddr::new(module.base), bytes);
+    // SAFETY: the handoff's check put it inside the region, behind the pool: nobody writes there.
+    unsafe { core::slice::from_raw_parts(start, bytes) }
 }
 
 /// A run of zeroed frames for good. At boot the pool was sized for them: running out is a bug of ours.
