@@ -25,9 +25,9 @@ pub(crate) use dump::dump;
 #[cfg(target_os = "none")]
 pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
 #[cfg(target_os = "none")]
-pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
-#[cfg(target_os = "none")]
 pub(crate) use setup::prepare;
+#[cfg(target_os = "none")]
+pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
 #[cfg(target_os = "none")]
 pub(crate) use world_switch::restart as restart_after_nmi;
 
