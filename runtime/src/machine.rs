@@ -40,6 +40,7 @@ struct Policies {
     cpuid: CpuidPolicy,
     msr: MsrPolicy,
     control_register: ControlRegisterPolicy,
+    power: PowerControl,
 }
 
 /// Where a BIOS puts a boot sector.
@@ -144,8 +145,8 @@ pub(crate) fn hypapp() -> &'static dyn Hypapp {
 }
 
 /// Reset and power ports.
-pub(crate) fn power() -> PowerControl {
-    PowerControl { ports: handoff().power, soft_off_type: None }
+pub(crate) fn power() -> &'static PowerControl {
+    &policies().power
 }
 
 /// Bytes of the runtime image file.
@@ -225,6 +226,7 @@ pub(crate) fn set_policies() {
             nested: false,
             cr4_supported: capability(Msr::IA32_VMX_CR4_FIXED1),
         },
+        power: PowerControl::new(handoff().power),
     });
 }
 

@@ -142,10 +142,14 @@ pub struct PowerPorts {
     pub pm1a_control: u16,
     /// PM1b_CNT_BLK; 0 where there is none.
     pub pm1b_control: u16,
+    /// PM1a_EVT_BLK, whose first half is the status register; 0 where there is none.
+    pub pm1a_status: u16,
     /// RESET_VALUE.
     pub reset_value: u8,
+    /// Bit n: SLP_TYP n in the PM1 control registers cuts the power. 0 where that is not known.
+    pub power_off_types: u8,
     /// Reserved, zero.
-    pub reserved: u8,
+    pub reserved: [u8; 2],
 }
 
 /// Time stamps of the boot, in TSC ticks since reset.
@@ -243,7 +247,15 @@ impl Handoff {
         rsdp: 0,
         times: BootTimes { bootloader: 0, launch: 0, secure_loader: 0, verified: 0 },
         console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
-        power: PowerPorts { reset_port: 0, pm1a_control: 0, pm1b_control: 0, reset_value: 0, reserved: 0 },
+        power: PowerPorts {
+            reset_port: 0,
+            pm1a_control: 0,
+            pm1b_control: 0,
+            pm1a_status: 0,
+            reset_value: 0,
+            power_off_types: 0,
+            reserved: [0; 2],
+        },
         boot_drive: 0,
         hypervisor_bit: 0,
         reserved: [0; 2],

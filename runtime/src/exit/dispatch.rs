@@ -27,7 +27,7 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
         Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
         Exit::SecondLevelViolation(violation) => second_level(vcpu, cpu, violation),
         Exit::Port(access) => {
-            port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, &machine::power(), access)
+            port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, machine::power(), access)
         }
         Exit::ControlRegister(access) => {
             control_register::handle(vcpu, &GuestPhysical, machine::control_register_policy(), access)

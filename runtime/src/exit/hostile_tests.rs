@@ -153,17 +153,22 @@ proptest! {
         mut vcpu in vcpu(),
         memory in memory(),
         width in width(),
-        port in any::<u16>(),
+        (port, power_off_types) in any::<(u16, u8)>(),
         (is_input, is_repeated) in any::<(bool, bool)>(),
         address_bits in prop_oneof![Just(16), Just(32), Just(64)],
         register in 0..6_usize,
     ) {
         let string = StringPort { is_repeated, address_bits, segment: SegmentRegister::ALL[register] };
         let access = PortAccess { port, width, is_input, string: Some(string) };
-        let power = power::PowerControl {
-            ports: PowerPorts { reset_port: 0x610, pm1a_control: 0xffff, pm1b_control: 0x404, reset_value: 1, reserved: 0 },
-            soft_off_type: None,
-        };
+        let power = power::PowerControl::new(PowerPorts {
+            reset_port: 0x610,
+            pm1a_control: 0xffff,
+            pm1b_control: 0x404,
+            pm1a_status: 0xffff,
+            reset_value: 1,
+            power_off_types,
+            ..PowerPorts::default()
+        });
         port::handle(&mut vcpu, &memory, &Nothing, &Nothing, &power, access);
         assert_hidden_memory_is_untouched(&memory);
     }

@@ -6,7 +6,7 @@
 //! iteration that met it.
 
 use super::breakpoint::Breakpoints;
-use super::power::{Effect, PowerControl};
+use super::power::{PowerControl, Write};
 use super::{Action, PortAccess, ResetCause, StringPort};
 use crate::hypapp::{Answer, Hypapp};
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, segmentation};
@@ -34,7 +34,7 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
         return repeat(vcpu, memory, ports, power, access, string);
     }
     if !is_handled && access.is_input {
-        let value = ports.read(access.port, access.width);
+        let value = input(ports, power, access);
         let rax = merged(vcpu.registers().rax(), value, access.width);
         vcpu.registers_mut().set_rax(rax);
     } else if !is_handled {
@@ -48,15 +48,21 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     Action::Advance
 }
 
+/// Reads a port.
+fn input(ports: &impl Ports, power: &PowerControl, access: PortAccess) -> u32 {
+    power.read(access.port, access.width, ports.read(access.port, access.width))
+}
+
 /// Writes a port, unless that ends the guest.
 fn output(ports: &impl Ports, power: &PowerControl, access: PortAccess, value: u32) -> Option<Action> {
     let PortAccess { port, width, .. } = access;
-    match power.effect(port, width, value) {
-        Effect::None => ports.write(port, width, value),
-        Effect::Sleep { instead } => ports.write(port, width, instead),
-        Effect::Ends => return Some(Action::Reset(ResetCause::Port { port, width, value })),
+    match power.write(port, width, value) {
+        Write::Performed(value) => {
+            ports.write(port, width, value);
+            None
+        }
+        Write::Ends => Some(Action::Reset(ResetCause::Port { port, width, value })),
     }
-    None
 }
 
 /// Carries out a string instruction, or as much of it as one exit may.
@@ -83,7 +89,7 @@ fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
             Err(event) => return Action::Inject(event),
         };
         let moved = if access.is_input {
-            input_element(vcpu, &view, ports, access, at).map(|()| None)
+            input_element(vcpu, &view, ports, power, access, at).map(|()| None)
         } else {
             output_element(vcpu, &view, ports, power, access, at)
         };
@@ -120,13 +126,14 @@ fn input_element<V: Vcpu, M: GuestMemory + ?Sized>(
     vcpu: &V,
     view: &GuestView<'_, M>,
     ports: &impl Ports,
+    power: &PowerControl,
     access: PortAccess,
     at: GuestLinearAddr,
 ) -> Result<(), Event> {
     let privilege = Privilege::of(vcpu);
     let length = access.width as usize;
     view.probe(at, length, Access { intent: Intent::Write, privilege })?;
-    let value = ports.read(access.port, access.width);
+    let value = input(ports, power, access);
     view.write(at, &value.to_le_bytes()[..length], privilege)
 }
 

@@ -5,10 +5,15 @@ use core::cell::{Cell, RefCell};
 use platform::handoff::PowerPorts;
 use x86::segment::SegmentRegister;
 
-const POWER: PowerControl = PowerControl {
-    ports: PowerPorts { reset_port: 0, pm1a_control: 0x404, pm1b_control: 0, reset_value: 0, reserved: 0 },
-    soft_off_type: Some(7),
-};
+/// Sleep type 7 cuts the power, others do not.
+fn power() -> PowerControl {
+    PowerControl::new(PowerPorts {
+        pm1a_control: 0x404,
+        pm1a_status: 0x400,
+        power_off_types: 1 << 7,
+        ..PowerPorts::default()
+    })
+}
 
 /// A device whose reads count up, and which keeps what is written.
 #[derive(Default)]
@@ -53,7 +58,7 @@ fn outs(width: PortWidth, address_bits: u8, is_repeated: bool) -> PortAccess {
 }
 
 fn run(vcpu: &mut FakeVcpu, memory: &FakeMemory, device: &Device, access: PortAccess) -> Action {
-    handle(vcpu, memory, &Chaining, device, &POWER, access)
+    handle(vcpu, memory, &Chaining, device, &power(), access)
 }
 
 /// 64-bit mode with the first 2 MiB mapped one to one, but without the page at 0x9000.
@@ -115,12 +120,26 @@ fn a_sleep_loses_its_enable_bit() {
 }
 
 #[test]
+fn a_sleep_that_is_left_out_shows_in_the_status_by_every_instruction() {
+    let (mut vcpu, memory) = long_mode();
+    let (device, power) = (Device::default(), power());
+    power.write(0x404, PortWidth::Word, 0x1401);
+    assert_eq!(power.read(0x400, PortWidth::Word, 0), 0, "type 5, no SLP_EN");
+    power.write(0x404, PortWidth::Word, 0x2401);
+    let mut read = |access| handle(&mut vcpu, &memory, &Chaining, &device, &power, access);
+    assert_eq!(read(plain(0x401, PortWidth::Byte, true)), Action::Advance);
+    let string = PortAccess { port: 0x401, ..ins(PortWidth::Byte, 64, false) };
+    assert_eq!(read(string), Action::Advance);
+    assert_eq!((vcpu.registers.rax() & 0x80, memory.get::<1>(0)[0] & 0x80), (0x80, 0x80));
+}
+
+#[test]
 fn the_hypapp_comes_first() {
     let device = Device::default();
     let access = plain(0x64, PortWidth::Byte, false);
     let mut vcpu = FakeVcpu::long_mode();
     vcpu.registers.set_rax(0xfe);
-    let action = handle(&mut vcpu, &FakeMemory::new(0), &Refusing, &device, &POWER, access);
+    let action = handle(&mut vcpu, &FakeMemory::new(0), &Refusing, &device, &power(), access);
     assert_eq!(action, Action::Advance);
     assert!(device.writes.borrow().is_empty());
 }

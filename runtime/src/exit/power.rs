@@ -4,10 +4,12 @@
 //! register at CF9H, the FADT's reset register, and SLP_EN in the PM1 control registers. The keyboard
 //! controller's other way, command D1H and then a data byte, is not: its data port would have to exit.
 //!
-//! A sleep from which the firmware wakes the machine would hand it to the guest without us. Where the type
-//! of soft-off is known, SLP_EN with any other type is left out of the write, and the guest waits for a
-//! wake-up that does not come; where it is not known, every SLP_EN ends the guest first.
+//! A sleep from which the firmware wakes the machine would hand it to the guest without us. Where the types of
+//! \_S4 and \_S5 are known, SLP_EN with any other type is left out of the write, and WAK_STS reads as set until
+//! the guest clears it: a sleep that ended at once, after which an operating system resumes as from any other.
+//! Where they are not known, every SLP_EN ends the guest first, as what cuts the power does.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use hw::PortWidth;
 use platform::handoff::PowerPorts;
 
@@ -21,59 +23,74 @@ const PCI_ADDRESS: u16 = 0xcf8;
 const RESET_CONTROL: u16 = 0xcf9;
 /// SLP_EN in the high byte of a PM1 control register (ACPI, "PM1 Control Grouping").
 const SLEEP_ENABLE: u8 = 1 << 5;
+/// WAK_STS in the high byte of a PM1 status register (ACPI, "PM1 Event Grouping").
+const WAKE_STATUS: u8 = 1 << 7;
 
-/// What is known of the machine's power control.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The machine's power control.
+#[derive(Debug, Default)]
 pub struct PowerControl {
-    /// Ports that the FADT names.
-    pub ports: PowerPorts,
-    /// SLP_TYP of soft-off, from the \_S5 object; `None` where that was not read.
-    pub soft_off_type: Option<u8>,
+    ports: PowerPorts,
+    /// A sleep was left out, and the guest has not cleared WAK_STS since.
+    has_woken: AtomicBool,
 }
 
-/// What a port write would do to the machine.
+/// What becomes of a port write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing of note.
-    None,
-    /// It resets the machine or cuts its power.
+pub enum Write {
+    /// It is performed, with this value.
+    Performed(u32),
+    /// It resets the machine or cuts its power: the guest ends first.
     Ends,
-    /// It begins a sleep that must not be; this value instead does the rest of what the write does.
-    Sleep {
-        /// The value without SLP_EN.
-        instead: u32,
-    },
 }
 
 impl PowerControl {
-    /// The ports that must exit, for the I/O bitmap.
-    pub fn intercepted(&self) -> impl Iterator<Item = u16> {
-        let sleep = self.sleep_ports();
-        [KEYBOARD_COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL]
-            .into_iter()
-            .chain(Some(self.ports.reset_port).filter(|&port| port != 0))
-            .chain(sleep.into_iter().flatten())
+    /// The power control by `ports`.
+    #[must_use]
+    pub const fn new(ports: PowerPorts) -> Self {
+        Self { ports, has_woken: AtomicBool::new(false) }
     }
 
-    /// What writing `value` to `port` does, each of its bytes taken for itself.
-    #[must_use]
-    pub fn effect(&self, port: u16, width: PortWidth, value: u32) -> Effect {
+    /// The ports that must exit, for the I/O bitmap.
+    pub fn intercepted(&self) -> impl Iterator<Item = u16> {
+        let optional = [Some(self.ports.reset_port).filter(|&port| port != 0), self.wake_port()];
+        [KEYBOARD_COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL]
+            .into_iter()
+            .chain(optional.into_iter().flatten())
+            .chain(self.sleep_ports().into_iter().flatten())
+    }
+
+    /// What becomes of the guest's write of `value` to `port`, each of its bytes taken for itself.
+    pub fn write(&self, port: u16, width: PortWidth, value: u32) -> Write {
         if port == PCI_ADDRESS && width == PortWidth::Dword {
-            return Effect::None;
+            return Write::Performed(value);
         }
         let bytes = value.to_le_bytes();
-        let touched = || (0..width as u16).map(|index| (port.wrapping_add(index), bytes[usize::from(index)]));
+        let touched = || touched(port, width).map(|(index, port)| (port, bytes[usize::from(index)]));
         if touched().any(|(port, byte)| self.resets(port, byte)) {
-            return Effect::Ends;
+            return Write::Ends;
+        }
+        if touched().any(|(port, byte)| self.wake_port() == Some(port) && byte & WAKE_STATUS != 0) {
+            self.has_woken.store(false, Ordering::Relaxed);
         }
         let Some(index) = touched().position(|(port, byte)| self.sleeps(port, byte)) else {
-            return Effect::None;
+            return Write::Performed(value);
         };
-        let sleep_type = bytes[index] >> 2 & 7;
-        if self.soft_off_type.is_none_or(|soft_off| soft_off == sleep_type) {
-            Effect::Ends
-        } else {
-            Effect::Sleep { instead: value & !(u32::from(SLEEP_ENABLE) << (8 * index)) }
+        let (off, sleep_type) = (self.ports.power_off_types, bytes[index] >> 2 & 7);
+        if off == 0 || off >> sleep_type & 1 != 0 {
+            return Write::Ends;
+        }
+        self.has_woken.store(true, Ordering::Relaxed);
+        Write::Performed(value & !(u32::from(SLEEP_ENABLE) << (8 * index)))
+    }
+
+    /// What the guest reads at `port`, where the hardware has `value`.
+    pub fn read(&self, port: u16, width: PortWidth, value: u32) -> u32 {
+        let mut wakes = touched(port, width).filter(|&(_, port)| self.wake_port() == Some(port));
+        match wakes.next() {
+            Some((index, _)) if self.has_woken.load(Ordering::Relaxed) => {
+                value | u32::from(WAKE_STATUS) << (8 * index)
+            }
+            _ => value,
         }
     }
 
@@ -98,6 +115,17 @@ impl PowerControl {
         [self.ports.pm1a_control, self.ports.pm1b_control]
             .map(|port| if port == 0 { None } else { port.checked_add(1) })
     }
+
+    /// High byte of the PM1a status register, where a sleep can be left out.
+    fn wake_port(&self) -> Option<u16> {
+        let is_known = self.ports.power_off_types != 0 && self.ports.pm1a_status != 0;
+        if is_known { self.ports.pm1a_status.checked_add(1) } else { None }
+    }
+}
+
+/// Ports of an access, each with its place in it.
+fn touched(port: u16, width: PortWidth) -> impl Iterator<Item = (u16, u16)> {
+    (0..width as u16).map(move |index| (index, port.wrapping_add(index)))
 }
 
 #[cfg(test)]
@@ -105,72 +133,100 @@ mod tests {
     use super::*;
     use PortWidth::{Byte, Dword, Word};
 
-    fn control(soft_off_type: Option<u8>) -> PowerControl {
-        let ports = PowerPorts {
+    fn control(power_off_types: u8) -> PowerControl {
+        PowerControl::new(PowerPorts {
             reset_port: 0x610,
             reset_value: 0x0e,
             pm1a_control: 0xb004,
-            pm1b_control: 0,
-            reserved: 0,
-        };
-        PowerControl { ports, soft_off_type }
+            pm1a_status: 0xb000,
+            power_off_types,
+            ..PowerPorts::default()
+        })
     }
 
-    fn effect(port: u16, width: PortWidth, value: u32) -> Effect {
-        control(None).effect(port, width, value)
+    /// Whether a write ends the guest; else it is performed as it is.
+    fn ends(port: u16, width: PortWidth, value: u32) -> bool {
+        let done = control(0).write(port, width, value);
+        assert!(matches!(done, Write::Ends) || done == Write::Performed(value));
+        done == Write::Ends
     }
 
     #[test]
     fn keyboard_controller_pulses_of_line_0_reset() {
-        let resetting = (0..=255).filter(|&value| effect(0x64, Byte, value) == Effect::Ends);
+        let resetting = (0..=255).filter(|&value| ends(0x64, Byte, value));
         assert_eq!(resetting.collect::<Vec<_>>(), [0xf0, 0xf2, 0xf4, 0xf6, 0xf8, 0xfa, 0xfc, 0xfe]);
     }
 
     #[test]
     fn fast_reset_and_reset_control_need_their_bit() {
-        assert_eq!(effect(0x92, Byte, 3), Effect::Ends);
-        assert_eq!(effect(0x92, Byte, 2), Effect::None);
-        assert_eq!(effect(0xcf9, Byte, 6), Effect::Ends);
-        assert_eq!(effect(0xcf9, Byte, 2), Effect::None);
-        assert_eq!(effect(0xcf8, Word, 0x0600), Effect::Ends);
-        assert_eq!(effect(0xcf9, Dword, 0xe), Effect::Ends);
+        assert!(ends(0x92, Byte, 3));
+        assert!(!ends(0x92, Byte, 2));
+        assert!(ends(0xcf9, Byte, 6));
+        assert!(!ends(0xcf9, Byte, 2));
+        assert!(ends(0xcf8, Word, 0x0600));
+        assert!(ends(0xcf9, Dword, 0xe));
     }
 
     #[test]
     fn a_pci_configuration_address_never_resets() {
-        assert_eq!(effect(0xcf8, Dword, 0x8000_ff04), Effect::None);
+        assert!(!ends(0xcf8, Dword, 0x8000_ff04));
     }
 
     #[test]
     fn the_firmwares_reset_register_wants_its_value() {
-        assert_eq!(effect(0x610, Byte, 0x0e), Effect::Ends);
-        assert_eq!(effect(0x610, Byte, 0x0f), Effect::None);
-        assert_eq!(PowerControl::default().effect(0, Byte, 0), Effect::None);
+        assert!(ends(0x610, Byte, 0x0e));
+        assert!(!ends(0x610, Byte, 0x0f));
+        assert_eq!(PowerControl::default().write(0, Byte, 0), Write::Performed(0));
     }
 
     #[test]
-    fn sleeping_ends_the_guest_when_it_is_soft_off_or_unknown() {
-        assert_eq!(effect(0xb004, Word, 0x3401), Effect::Ends);
-        assert_eq!(effect(0xb005, Byte, 0x20), Effect::Ends);
-        assert_eq!(effect(0xb004, Word, 0x1401), Effect::None);
-        assert_eq!(control(Some(5)).effect(0xb004, Word, 0x3401), Effect::Ends);
+    fn sleeping_ends_the_guest_when_it_cuts_the_power_or_may() {
+        assert!(ends(0xb004, Word, 0x3401));
+        assert!(ends(0xb005, Byte, 0x20));
+        assert!(!ends(0xb004, Word, 0x1401));
+        let known = control(1 << 5 | 1 << 6);
+        assert_eq!(known.write(0xb004, Word, 0x3401), Write::Ends);
+        assert_eq!(known.write(0xb005, Byte, 0x38), Write::Ends);
     }
 
     #[test]
     fn another_sleep_is_left_out_of_the_write() {
-        let known = control(Some(0));
-        assert_eq!(known.effect(0xb004, Word, 0x2401), Effect::Sleep { instead: 0x0401 });
-        assert_eq!(known.effect(0xb005, Byte, 0x24), Effect::Sleep { instead: 0x04 });
-        assert_eq!(known.effect(0xb004, Dword, 0x2401), Effect::Sleep { instead: 0x0401 });
+        let known = control(1);
+        assert_eq!(known.write(0xb004, Word, 0x2401), Write::Performed(0x0401));
+        assert_eq!(known.write(0xb005, Byte, 0x24), Write::Performed(0x04));
+        assert_eq!(known.write(0xb004, Dword, 0x2401), Write::Performed(0x0401));
+    }
+
+    #[test]
+    fn a_sleep_that_is_left_out_ends_at_once_for_the_guest() {
+        let known = control(1);
+        let status = |width, port| known.read(port, width, 1);
+        assert_eq!(status(Word, 0xb000), 1);
+        known.write(0xb004, Word, 0x0401);
+        assert_eq!(status(Word, 0xb000), 1, "without SLP_EN");
+        known.write(0xb004, Word, 0x2401);
+        assert_eq!(
+            (status(Word, 0xb000), status(Dword, 0xb000), status(Byte, 0xb001)),
+            (0x8001, 0x8001, 0x81)
+        );
+        assert_eq!((status(Byte, 0xb000), status(Word, 0xb002)), (1, 1));
+        assert_eq!(known.write(0xb000, Word, 0x0100), Write::Performed(0x0100));
+        assert_eq!(status(Word, 0xb000), 0x8001, "another bit was cleared");
+        assert_eq!(known.write(0xb000, Word, 0x8000), Write::Performed(0x8000));
+        assert_eq!(status(Word, 0xb000), 1);
     }
 
     #[test]
     fn every_port_with_an_effect_is_intercepted() {
-        let known = control(None);
-        let ports: Vec<_> = known.intercepted().collect();
-        for port in 1..=u16::MAX {
-            let has_effect = (0..=255).any(|value| known.effect(port, Byte, value) != Effect::None);
-            assert_eq!(has_effect, ports.contains(&port), "port {port:#x}");
+        for power_off_types in [0, 1] {
+            let known = control(power_off_types);
+            let ports: Vec<_> = known.intercepted().collect();
+            known.write(0xb004, Word, 0x2401);
+            for port in 1..=u16::MAX {
+                let has_effect = known.read(port, Byte, 0) != 0
+                    || (0..=255).any(|value| known.write(port, Byte, value) != Write::Performed(value));
+                assert_eq!(has_effect, ports.contains(&port), "port {port:#x}");
+            }
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Ports that reset the machine or cut its power (ACPI, "Fixed ACPI Description Table (FADT)").
 
+use super::sleep::power_off_types;
 use super::{AcpiError, Table};
 use crate::handoff::PowerPorts;
 use crate::physical::ReadPhysical;
 
 /// Offsets of the fields used, in bytes.
+const PM1A_EVENT: u64 = 56;
 const PM1A_CONTROL: u64 = 64;
 const PM1B_CONTROL: u64 = 68;
 const FLAGS: u64 = 112;
 const RESET_REGISTER: u64 = 116;
 const RESET_VALUE: u64 = 128;
+const X_PM1A_EVENT: u64 = 148;
 const X_PM1A_CONTROL: u64 = 172;
 const X_PM1B_CONTROL: u64 = 184;
 
@@ -20,15 +23,17 @@ const GENERIC_ADDRESS_SIZE: u64 = 12;
 /// Address space of a generic address structure: I/O ports.
 const SYSTEM_IO: u8 = 1;
 
-/// Reads RESET_REG and the PM1 control blocks; a register outside I/O space counts as absent.
+/// Reads RESET_REG, the PM1 blocks and the sleep types; a register outside I/O space counts as absent.
 ///
 /// # Errors
 ///
 /// [`AcpiError::Unreadable`]; an old, short table only lacks registers.
 pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPorts, AcpiError> {
     let mut ports = PowerPorts {
-        pm1a_control: control(memory, fadt, PM1A_CONTROL, X_PM1A_CONTROL)?,
-        pm1b_control: control(memory, fadt, PM1B_CONTROL, X_PM1B_CONTROL)?,
+        pm1a_control: block(memory, fadt, PM1A_CONTROL, X_PM1A_CONTROL)?,
+        pm1b_control: block(memory, fadt, PM1B_CONTROL, X_PM1B_CONTROL)?,
+        pm1a_status: block(memory, fadt, PM1A_EVENT, X_PM1A_EVENT)?,
+        power_off_types: power_off_types(memory, fadt).unwrap_or(0),
         ..PowerPorts::default()
     };
     let has_reset =
@@ -40,8 +45,8 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
     Ok(ports)
 }
 
-/// A PM1 control block: the extended field where it is set, else the old one.
-fn control(memory: &impl ReadPhysical, fadt: &Table, old: u64, extended: u64) -> Result<u16, AcpiError> {
+/// A PM1 block: the extended field where it is set, else the old one.
+fn block(memory: &impl ReadPhysical, fadt: &Table, old: u64, extended: u64) -> Result<u16, AcpiError> {
     let port = generic_port(memory, fadt, extended)?;
     if port != 0 || !has(fadt, old, 4) {
         return Ok(port);
@@ -91,6 +96,8 @@ mod tests {
                 (PM1A_CONTROL, &[0xff, 0xff]),
                 (X_PM1A_CONTROL, &[1, 16, 0, 2, 0x04, 0x06]),
                 (PM1B_CONTROL, &[0x04, 0x07]),
+                (PM1A_EVENT, &[0xff, 0xff]),
+                (X_PM1A_EVENT, &[1, 32, 0, 2, 0x00, 0x06]),
             ],
         );
         let expected = PowerPorts {
@@ -98,9 +105,22 @@ mod tests {
             reset_value: 6,
             pm1a_control: 0x604,
             pm1b_control: 0x704,
+            pm1a_status: 0x600,
             ..PowerPorts::default()
         };
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn sleep_types_come_from_the_table_that_it_names() {
+        let dsdt = 0x5000_u32;
+        let mut table = [0; 208];
+        table[4..8].copy_from_slice(&dsdt.to_le_bytes());
+        let mut memory = TestMemory::new();
+        put_table(&mut memory, 0x4000, b"FACP", &table);
+        put_table(&mut memory, 0x5000, b"DSDT", b"\x08_S5_\x12\x06\x04\x0a\x05\x0a\x05\0\0");
+        let fadt = Table::read(&memory, 0x4000).unwrap();
+        assert_eq!(power_ports(&memory, &fadt).unwrap().power_off_types, 1 << 5);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod fadt;
 mod madt;
 mod rsdp;
 mod sdt;
+mod sleep;
 
 pub use fadt::power_ports;
 pub use madt::enabled_processors;
