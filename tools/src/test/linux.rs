@@ -51,10 +51,11 @@ const KEYBOARD: &str = "the guest ends: Port { port: 100";
 const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
-const SYSTEMS: [System; 13] = [
+const SYSTEMS: [System; 14] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
+    System { name: "linux-suspend", cpus: 2, actions: "suspend", seconds: 60, ..LINUX },
     // Each way to reset a machine that Linux has on this one.
     System { name: "linux-reboot", kernel: "cryptomgr.notests reboot=pci", hypervisor: CF9, ..REBOOT },
     System { name: "linux-reboot-keyboard", hypervisor: KEYBOARD, ..REBOOT },

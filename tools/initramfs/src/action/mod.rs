@@ -8,6 +8,7 @@ mod offline;
 mod program32;
 mod quiesce;
 mod reboot;
+mod suspend;
 mod verify;
 mod vmcall;
 
@@ -30,6 +31,7 @@ pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
         "program32" => program32::perform(),
         "quiesce" => quiesce::perform(machine),
         "reboot" => reboot::perform(),
+        "suspend" => suspend::perform(machine),
         "verify" => verify::perform(),
         _ => Err("no such action".into()),
     }
