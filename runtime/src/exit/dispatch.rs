@@ -64,7 +64,9 @@ pub(crate) fn hypercall<V: Vcpu>(vcpu: &mut V) -> Action {
     hypercall::handle(vcpu, &GuestPhysical, machine::hypapp(), machine::handoff().memory_map())
 }
 
-fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {
+/// RDMSR.
+#[inline(never)]
+pub(crate) fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {
     if let Some(value) = machine::hypapp().read_msr(vcpu, msr) {
         vcpu.registers_mut().set_edx_eax(value);
         return Action::Advance;

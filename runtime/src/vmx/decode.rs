@@ -60,8 +60,9 @@ pub(super) fn decode<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, reason: ExitReason) -> Opti
     })
 }
 
+/// The register that RDMSR or WRMSR names.
 #[expect(clippy::cast_possible_truncation, reason = "RDMSR and WRMSR look at ECX")]
-fn msr<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> Msr {
+pub(super) fn msr<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> Msr {
     Msr(vcpu.registers().rcx() as u32)
 }
 

@@ -81,6 +81,10 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     let action = match reason {
         ExitReason::CPUID => dispatch::cpuid(&mut vcpu),
         ExitReason::VMCALL => dispatch::hypercall(&mut vcpu),
+        ExitReason::RDMSR => {
+            let msr = decode::msr(&vcpu);
+            dispatch::read_msr(&mut vcpu, cpu, msr)
+        }
         _ => return handle_rarely(&mut vcpu, cpu, reason),
     };
     if action == Action::Advance {
