@@ -76,6 +76,14 @@ pub trait Ports {
     fn write(&self, port: u16, width: PortWidth, value: u32);
 }
 
+/// The registers of a processor's local APIC, by their offsets in its page (SDM, "The Local APIC Block Diagram").
+pub trait ApicRegisters {
+    /// Reads a register; 0 where the APIC, or its present mode, has none.
+    fn read(&self, offset: u16) -> u32;
+    /// Writes a register; without effect where the APIC, or its present mode, has none.
+    fn write(&self, offset: u16, value: u32);
+}
+
 /// Physical memory, by copies: no reference into a guest's memory is ever made.
 pub trait PhysMemory {
     /// Copies `bytes.len()` bytes at `address` out.

@@ -2,7 +2,7 @@
 
 use super::{
     Action, Exit, ResetCause, SecondLevelViolation, control_register, cpuid, exception, hypercall, init_sipi,
-    invd, msr, port, task_switch, xsetbv,
+    invd, local_apic, msr, port, task_switch, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
@@ -137,6 +137,7 @@ fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
     }
     let action = init_sipi::init(vcpu, &Processor);
     if action == Action::Resume {
+        local_apic::reset(&host::local_apic());
         cpu.is_running.store(false, Ordering::SeqCst);
     }
     action

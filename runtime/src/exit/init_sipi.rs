@@ -37,7 +37,8 @@ pub fn startup<V: Vcpu + ?Sized>(vcpu: &mut V, vector: u8) -> Action {
 /// Sets the state that INIT leaves (SDM, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or
 /// INIT").
 ///
-/// FPU state, XCR0 and MSRs but IA32_EFER stay, as INIT leaves them.
+/// FPU state, XCR0 and MSRs but IA32_EFER stay, as INIT leaves them; the local APIC is reset by
+/// [`super::local_apic`].
 pub fn reset_state<V: Vcpu + ?Sized>(vcpu: &mut V, cpuid: &impl Cpuid) {
     // INIT keeps the two cache bits; CR0 is 6000_0010H at power-up, which is the first INIT's state here.
     let cache_bits = vcpu.cr0() & (Cr0::CD | Cr0::NW);

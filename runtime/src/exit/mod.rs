@@ -12,6 +12,7 @@ mod hostile_tests;
 pub mod hypercall;
 pub mod init_sipi;
 pub mod invd;
+pub mod local_apic;
 pub mod msr;
 pub mod mtrr;
 pub mod port;

@@ -16,11 +16,15 @@ pub mod register {
     pub const VERSION: u32 = 0x30;
     pub const TPR: u32 = 0x80;
     pub const EOI: u32 = 0xb0;
+    pub const LDR: u32 = 0xd0;
+    pub const DFR: u32 = 0xe0;
     pub const SPURIOUS: u32 = 0xf0;
+    pub const ISR: u32 = 0x100;
     pub const ICR: u32 = 0x300;
     pub const LVT_TIMER: u32 = 0x320;
     pub const LVT_LINT0: u32 = 0x350;
     pub const LVT_LINT1: u32 = 0x360;
+    pub const LVT_ERROR: u32 = 0x370;
     pub const TIMER_INITIAL: u32 = 0x380;
     pub const TIMER_CURRENT: u32 = 0x390;
     pub const TIMER_DIVIDE: u32 = 0x3e0;

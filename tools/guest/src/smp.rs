@@ -169,6 +169,36 @@ pub fn number() -> usize {
     (core::ptr::from_ref(Cpu::current()) as usize - &raw const cpu_blocks as usize) / BLOCK_SIZE
 }
 
+/// Registers of the local APIC that [`apic_state`] tells.
+pub const APIC_STATE: [u32; 12] = {
+    use apic::register::{
+        DFR, ISR, LDR, LVT_ERROR, LVT_LINT0, LVT_LINT1, LVT_TIMER, SPURIOUS, TIMER_CURRENT, TIMER_DIVIDE,
+        TIMER_INITIAL, TPR,
+    };
+    [
+        SPURIOUS,
+        TPR,
+        LDR,
+        DFR,
+        LVT_TIMER,
+        LVT_LINT0,
+        LVT_LINT1,
+        LVT_ERROR,
+        TIMER_INITIAL,
+        TIMER_CURRENT,
+        TIMER_DIVIDE,
+        ISR + 0x20,
+    ]
+};
+
+static ARRIVING_APIC: [AtomicU32; APIC_STATE.len()] = [const { AtomicU32::new(0) }; APIC_STATE.len()];
+
+/// The registers [`APIC_STATE`] of the CPU that arrived last, before it set up its local APIC; it was in
+/// xAPIC mode.
+pub fn apic_state() -> [u32; APIC_STATE.len()] {
+    core::array::from_fn(|index| ARRIVING_APIC[index].load(Ordering::SeqCst))
+}
+
 /// A quadword of the global descriptor table, by selector; 0x50, 0x58 and 0x60 are free for tests.
 pub fn descriptor(selector: u16) -> &'static Cell<u64> {
     // SAFETY: the table of boot.S has 32 quadwords.
@@ -219,6 +249,11 @@ extern "C" fn guest_ap_start(number: usize) -> ! {
     initialise_cpu(number);
     let cpu = Cpu::current();
     cpu.resume_rsp.set(0);
+    if !apic::is_x2apic() {
+        for (place, register) in ARRIVING_APIC.iter().zip(APIC_STATE) {
+            place.store(apic::read(register), Ordering::SeqCst);
+        }
+    }
     apic::initialise();
     cpu.apic_id.store(apic::id(), Ordering::SeqCst);
     cpu.arrivals.fetch_add(1, Ordering::SeqCst);

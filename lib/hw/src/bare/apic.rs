@@ -2,7 +2,7 @@
 //! (SDM, "Advanced Programmable Interrupt Controller (APIC)").
 
 use super::Processor;
-use crate::Msrs;
+use crate::{ApicRegisters, Msrs};
 use x86::msr::Msr;
 
 /// Delivery modes of the interrupt command register, with the level bit asserted.
@@ -29,11 +29,13 @@ impl Command {
     }
 }
 
-const ICR_LOW: usize = 0x300;
-const ICR_HIGH: usize = 0x310;
+const ICR_LOW: u16 = 0x300;
+const ICR_HIGH: u16 = 0x310;
 const DELIVERY_PENDING: u32 = 1 << 12;
 const X2APIC_ENABLE: u64 = 1 << 10;
 const GLOBAL_ENABLE: u64 = 1 << 11;
+/// MSR of the register at offset 0; each stands for 16 bytes of the page.
+const X2APIC_FIRST: u32 = 0x800;
 /// Polls of the delivery status before the APIC is called dead.
 const PATIENCE: u32 = 1_000_000;
 
@@ -62,26 +64,26 @@ impl LocalApic {
     ///
     /// The guest has disabled this APIC, or it does not accept commands.
     pub fn send(&self, apic_id: u32, command: Command) -> Result<(), ApicUnavailable> {
-        let base = Processor.read(Msr::IA32_APIC_BASE).map_err(|_| ApicUnavailable)?;
-        if base & GLOBAL_ENABLE == 0 {
-            return Err(ApicUnavailable);
-        }
-        if base & X2APIC_ENABLE != 0 {
-            let value = u64::from(apic_id) << 32 | u64::from(command.bits());
-            return Processor.write(Msr::X2APIC_ICR, value).map_err(|_| ApicUnavailable);
+        match Mode::current() {
+            Mode::Disabled => return Err(ApicUnavailable),
+            Mode::X2apic => {
+                let value = u64::from(apic_id) << 32 | u64::from(command.bits());
+                return Processor.write(Msr::X2APIC_ICR, value).map_err(|_| ApicUnavailable);
+            }
+            Mode::Xapic => {}
         }
         self.wait_idle()?;
-        let guest_destination = self.read(ICR_HIGH);
-        self.write(ICR_HIGH, apic_id << 24);
-        self.write(ICR_LOW, command.bits());
+        let guest_destination = self.read_page(ICR_HIGH);
+        self.write_page(ICR_HIGH, apic_id << 24);
+        self.write_page(ICR_LOW, command.bits());
         self.wait_idle()?;
-        self.write(ICR_HIGH, guest_destination);
+        self.write_page(ICR_HIGH, guest_destination);
         Ok(())
     }
 
     fn wait_idle(&self) -> Result<(), ApicUnavailable> {
         for _ in 0..PATIENCE {
-            if self.read(ICR_LOW) & DELIVERY_PENDING == 0 {
+            if self.read_page(ICR_LOW) & DELIVERY_PENDING == 0 {
                 return Ok(());
             }
             core::hint::spin_loop();
@@ -89,19 +91,65 @@ impl LocalApic {
         Err(ApicUnavailable)
     }
 
-    fn read(&self, register: usize) -> u32 {
+    fn read_page(&self, register: u16) -> u32 {
         // SAFETY: by the contract of `new`; registers are 32 bits at multiples of 16.
         unsafe { self.register(register).read_volatile() }
     }
 
-    fn write(&self, register: usize, value: u32) {
+    fn write_page(&self, register: u16, value: u32) {
         // SAFETY: as in `read`.
         unsafe { self.register(register).write_volatile(value) }
     }
 
-    fn register(&self, register: usize) -> *mut u32 {
-        self.mapping.wrapping_add(register).cast()
+    fn register(&self, register: u16) -> *mut u32 {
+        self.mapping.wrapping_add(register.into()).cast()
     }
+}
+
+impl ApicRegisters for LocalApic {
+    fn read(&self, offset: u16) -> u32 {
+        match Mode::current() {
+            Mode::Disabled => 0,
+            Mode::Xapic => self.read_page(offset),
+            // Of all registers only the interrupt command is wider, and that reads as its lower half.
+            Mode::X2apic => {
+                let value = Processor.read(x2apic(offset)).unwrap_or_default();
+                u32::try_from(value & 0xffff_ffff).unwrap_or_default()
+            }
+        }
+    }
+
+    fn write(&self, offset: u16, value: u32) {
+        match Mode::current() {
+            Mode::Disabled => {}
+            Mode::Xapic => self.write_page(offset, value),
+            Mode::X2apic => {
+                let _ = Processor.write(x2apic(offset), value.into());
+            }
+        }
+    }
+}
+
+/// What the guest made of the APIC.
+enum Mode {
+    Disabled,
+    Xapic,
+    X2apic,
+}
+
+impl Mode {
+    fn current() -> Self {
+        let base = Processor.read(Msr::IA32_APIC_BASE).unwrap_or_default();
+        match base & (GLOBAL_ENABLE | X2APIC_ENABLE) {
+            GLOBAL_ENABLE => Self::Xapic,
+            0 | X2APIC_ENABLE => Self::Disabled,
+            _ => Self::X2apic,
+        }
+    }
+}
+
+fn x2apic(offset: u16) -> Msr {
+    Msr(X2APIC_FIRST + u32::from(offset) / 16)
 }
 
 /// This processor's APIC ID by CPUID, whatever mode its APIC is in.
