@@ -1,0 +1,54 @@
+//! The hypercalls.
+//!
+//! VMCALL from CPL 3, with the command in EAX and arguments in ECX, EDX, ESI and EDI, as wide as the caller's
+//! words: 64 bits in 64-bit mode, 32 bits in compatibility and protected mode. Pointers are linear addresses of
+//! the caller. EAX returns a [`Status`](crate::status::Status), zero-extended; no other register changes.
+
+/// What a hypercall asks for. Any number may come from a program: those without a name are answered with
+/// [`Status::UNKNOWN_COMMAND`](crate::status::Status::UNKNOWN_COMMAND).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Command(pub u32);
+
+impl Command {
+    /// Registers a PAL: ECX names the section list, ESI the parameter list, EDI is the entry address.
+    pub const REGISTER: Self = Self(1);
+    /// Ends a registration: ECX is the entry address. The pages are the process's again, content and all.
+    pub const UNREGISTER: Self = Self(2);
+    /// Sealed for a single PCR value. Deprecated: answered with `DEPRECATED`.
+    pub const SEAL_DEPRECATED: Self = Self(3);
+    /// Opened what the deprecated seal made. Deprecated: answered with `DEPRECATED`.
+    pub const UNSEAL_DEPRECATED: Self = Self(4);
+    /// Quoted without the composite. Deprecated: answered with `DEPRECATED`.
+    pub const QUOTE_DEPRECATED: Self = Self(5);
+    /// Gives a registered PAL more pages, shared with the process: ECX is the entry address, EDX names an array
+    /// of EDI u32 addresses, ESI one of as many u32 lengths in bytes. All are multiples of 4096.
+    pub const SHARE: Self = Self(6);
+    /// Reads a PCR of the SHA-1 bank: ECX is the index, EDX names 20 bytes. From inside a PAL, as all that follow.
+    pub const PCR_READ: Self = Self(7);
+    /// Extends a PCR of both banks: ECX is the index, EDX names 20 bytes.
+    pub const PCR_EXTEND: Self = Self(8);
+    /// Random bytes: ECX names where they go, EDX a u32: in how many, at most 4096, out how many.
+    pub const RANDOM: Self = Self(9);
+    /// Seals: ECX names an input buffer (at most 2048 bytes), EDX the PCRs to bind to or is 0, ESI an output buffer.
+    pub const SEAL: Self = Self(10);
+    /// Unseals: ECX names an input buffer, EDX an output buffer, ESI 20 bytes for the digest at creation.
+    pub const UNSEAL: Self = Self(11);
+    /// Quotes: ESI names a nonce of 20 bytes, ECX the PCR selection, EDX an output buffer for the signature, EDI
+    /// one for the PCR composite.
+    pub const QUOTE: Self = Self(12);
+    /// The public key of quotes: ECX names where the modulus goes, EDX a u32: in its room, out its size.
+    pub const ID_GETPUB: Self = Self(13);
+    /// Writes ECX to the hypervisor's log, and returns 0. From anywhere.
+    pub const TEST: Self = Self(255);
+
+    /// Whether the command is one of a PAL's own, for its microTPM.
+    #[must_use]
+    pub const fn is_microtpm(self) -> bool {
+        matches!(self.0, 7..=13)
+    }
+}
+
+/// Most bytes that one [`Command::RANDOM`] gives.
+pub const RANDOM_BYTES_LIMIT: u32 = 4096;
+/// Most bytes that one [`Command::SEAL`] takes.
+pub const SEAL_BYTES_LIMIT: u32 = 2048;

@@ -1,0 +1,14 @@
+//! The CPUID leaf by which a program finds TrustVisor, and a PAL itself.
+//!
+//! EAX = [`LEAF`], ECX = 0.
+
+/// The leaf.
+pub const LEAF: u32 = 0x7a56_7254;
+/// EAX where TrustVisor is there.
+pub const PRESENT: u32 = 0x7a76_7274;
+/// EBX outside a PAL; inside, EBX is the PAL's number, which is below [`PAL_NUMBER_LIMIT`].
+pub const NOT_IN_PAL: u32 = 0xffff_ffff;
+/// One more than the largest number of a PAL.
+pub const PAL_NUMBER_LIMIT: u32 = 0x8000_0000;
+/// Bit of ECX: the caller runs in 64-bit mode. EDX is 0.
+pub const CALLER_IS_64_BIT: u32 = 1 << 0;
