@@ -10,6 +10,8 @@ mod enable;
 mod host_state;
 mod inject;
 mod machine_registers;
+#[expect(dead_code, reason = "L1 cannot enter VMX operation yet")]
+mod nested;
 #[cfg(target_os = "none")]
 mod run;
 #[cfg(target_os = "none")]

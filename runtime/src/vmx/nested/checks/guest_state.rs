@@ -1,0 +1,1 @@
+//! Guest state (SDM, "Checks on the Guest State Area").

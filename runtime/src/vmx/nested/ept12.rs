@@ -1,0 +1,1 @@
+//! The walk of L1's extended page tables, in software.

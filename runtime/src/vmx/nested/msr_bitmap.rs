@@ -1,0 +1,1 @@
+//! The MSR bitmap under which L2 runs: L1's and the hypervisor's, merged.

@@ -1,0 +1,1 @@
+//! Virtual-processor identifiers: L1's numbers to the hardware's.
