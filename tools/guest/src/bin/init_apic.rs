@@ -15,7 +15,7 @@ const VECTOR: u8 = 0x50;
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
-    handle(VECTOR.into(), Some(note));
+    handle(VECTOR, Some(note));
     for round in 1..=2 {
         check!(smp::start_others(1), "start of the other CPU, round {round}");
         reset_state();
