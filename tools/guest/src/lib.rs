@@ -7,8 +7,8 @@
 //!
 //! Key pieces: [`guest!`] makes an entry point; [`check!`] and [`check_eq!`] count; [`snippet!`] holds
 //! instructions, and [`run()`] executes them in any [`Mode`] with every fault caught; [`smp`] starts other
-//! processors. What the machine must have is said in the first lines of a guest's file, see
-//! `tools/src/bare_guest.rs`.
+//! processors; [`vmx`] makes the guest a hypervisor of its own. What the machine must have is said in the
+//! first lines of a guest's file, see `tools/src/bare_guest.rs`.
 #![no_std]
 #![expect(
     clippy::cast_possible_truncation,
@@ -31,6 +31,7 @@ pub mod run;
 pub mod smp;
 mod start;
 pub mod trap;
+pub mod vmx;
 
 pub use run::{Fault, Mode, Regs, Snippet, run};
 

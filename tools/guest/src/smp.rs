@@ -16,8 +16,9 @@ pub const CAPACITY: usize = 8;
 /// A good while: ticks after which another CPU counts as lost.
 pub const PATIENCE: u64 = 200_000_000;
 
-const BLOCK_SIZE: usize = 0x4000;
+const BLOCK_SIZE: usize = 0x8000;
 const USER_STACK: usize = 0x1000;
+const NESTED_STACK: usize = 0x4000;
 
 /// What a processor has of its own.
 #[repr(C)]
@@ -35,7 +36,7 @@ pub struct Cpu {
     jobs_done: AtomicUsize,
 }
 
-#[repr(C, align(0x4000))]
+#[repr(C, align(0x8000))]
 struct Block {
     cpu: Cpu,
     stacks: Cell<[u8; BLOCK_SIZE - size_of::<Cpu>()]>,
@@ -221,6 +222,16 @@ impl Cpu {
     /// Top of the small stack that ring 3 gets.
     pub(crate) fn user_stack_top(&self) -> u64 {
         core::ptr::from_ref(self) as u64 + USER_STACK as u64
+    }
+
+    /// Top of the stack that a guest of this guest gets (`crate::vmx`).
+    pub(crate) fn nested_stack_top(&self) -> u64 {
+        core::ptr::from_ref(self) as u64 + NESTED_STACK as u64
+    }
+
+    /// Base of this CPU's task-state segment.
+    pub(crate) fn tss_base(&self) -> u64 {
+        self.tss.as_ptr() as u64
     }
 
     /// Where the task-state segment keeps RSP0 (SDM, "64-Bit Task State Segment").

@@ -12,6 +12,7 @@ use crate::{apic, check, console, legacy, power, println, smp, trap};
 global_asm!(include_str!("asm/boot.S"));
 global_asm!(include_str!("asm/trap.S"));
 global_asm!(include_str!("asm/legacy.S"));
+global_asm!(include_str!("asm/vmx.S"));
 
 unsafe extern "C" {
     fn guest_main();

@@ -244,7 +244,7 @@ long_entry:
     mov ebx, ebx
     jmp rbx
 long_bsp:
-    mov esp, offset cpu_blocks + 0x4000
+    mov esp, offset cpu_blocks + 0x8000
     xor ebp, ebp
     call guest_start
 1:  hlt
@@ -302,7 +302,7 @@ ap_long:
     lock xadd [ap_arrivals], edi
     mov eax, edi
     inc eax
-    shl eax, 14
+    shl eax, 15
     lea rsp, [rax + cpu_blocks]
     xor ebp, ebp
     call guest_ap_start

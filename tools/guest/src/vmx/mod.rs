@@ -1,0 +1,21 @@
+//! VMX operation of the test guest itself: it is then the hypervisor, L1, of a guest of its own, L2.
+//!
+//! [`enter_operation`] executes VMXON; a [`Guest`] is a VMCS whose guest runs a function of this program in
+//! the same address space, with or without extended page tables of [`Ept`]; [`instruction`] holds the VMX
+//! instructions with their outcome. A controlling field is written by its name of `x86::vmx::vmcs`. Nothing here
+//! executes IRET, which would unblock NMIs.
+
+mod ept;
+mod guest;
+pub mod instruction;
+mod operation;
+mod page;
+mod state;
+
+pub use ept::Ept;
+pub use guest::{Guest, Registers};
+pub use instruction::Failure;
+pub use operation::{capability, enter_operation, has_vmx, leave_operation, prepare, region, revision};
+pub use page::{allocate, allocate_run, clear, read, write};
+pub use x86::vmx::exit_reason::ExitReason;
+pub use x86::vmx::vmcs;
