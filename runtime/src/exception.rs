@@ -73,7 +73,7 @@ extern "C" fn handle(frame: &mut Frame) {
         }
         return;
     }
-    match exception_table::resume_address(frame.rip) {
+    match exception_table::resume_address(frame.vector, frame.rip) {
         Some(resume) => frame.rip = resume,
         None => crate::panic::stop_on_exception(frame),
     }

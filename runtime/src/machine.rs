@@ -278,7 +278,9 @@ pub(crate) fn second_level_facts(cpu: &PerCpu) -> Facts {
 
 /// Puts the guest's boot sector where a BIOS would, and the memory map's hook in its way.
 pub(crate) fn place_boot_sector() {
-    GuestFrames.write(HostPhysAddr::new(BOOT_SECTOR), handoff().boot_sector());
+    if GuestFrames::write(HostPhysAddr::new(BOOT_SECTOR), handoff().boot_sector()).is_err() {
+        panic!("nothing is mapped where a boot sector goes");
+    }
     if let Err(refused) = bios_memory_map::install(&GuestPhysical) {
         panic!("the BIOS data area is not the guest's: {refused:?}");
     }

@@ -11,11 +11,12 @@ use crate::{machine, vmx};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hw::bare::apic::Command;
+use hw::bare::memory;
 use hw::bare::processor::{cr2, halt};
 
 static IS_STOPPING: AtomicBool = AtomicBool::new(false);
-/// Words of stack that are searched for return addresses.
-const BACKTRACE_WORDS: usize = 1024;
+/// Words above the stack pointer that are searched for return addresses; a guard page is half of them.
+const BACKTRACE_WORDS: u64 = 1024;
 const BACKTRACE_DEPTH: usize = 32;
 
 /// Reads an address that nothing is mapped at.
@@ -81,21 +82,22 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
 /// Prints what on the stack looks like return addresses: no frame pointers are kept.
 fn backtrace(stack: Option<u64>) {
     let here = 0u64;
-    let top = percpu::current().registers() as u64;
-    // A stack that overflowed has its pointer in the guard page.
-    let bottom = (top & !0xfff) + 0x1000 - host::MAIN_STACK_BYTES;
-    let start = stack.unwrap_or((&raw const here) as u64).max(bottom) & !7;
-    let end = top.min(start + BACKTRACE_WORDS as u64 * 8);
+    let start = stack.unwrap_or((&raw const here) as u64) & !7;
     let text = machine::text_range();
-    let mut depth = 0;
-    for address in (start..end).step_by(8) {
-        // SAFETY: between the stack pointer and the top of this CPU's stack, aligned.
-        let word = unsafe { (address as *const u64).read_volatile() };
-        if text.contains(&word) && depth < BACKTRACE_DEPTH {
-            print(format_args!("backtrace {word:#x}"));
-            depth += 1;
-        }
+    // A stack that overflowed has its pointer in the guard page, and a pointer gone wild shows anything.
+    let words = (0..BACKTRACE_WORDS).filter_map(|index| probe(start.wrapping_add(8 * index)));
+    for word in words.filter(|word| text.contains(word)).take(BACKTRACE_DEPTH) {
+        print(format_args!("backtrace {word:#x}"));
     }
+}
+
+/// The word at `address` in the hypervisor's address space; `None` where nothing is mapped.
+pub(crate) fn probe(address: u64) -> Option<u64> {
+    let mut bytes = [0; size_of::<u64>()];
+    // SAFETY: of devices only VGA memory and the local APIC are mapped, whose reads change nothing; a word that
+    // is being written may be read torn.
+    unsafe { memory::try_read(address as *const u8, &mut bytes) }.ok()?;
+    Some(u64::from_le_bytes(bytes))
 }
 
 /// Sends what is written to the consoles, by lines.

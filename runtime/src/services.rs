@@ -105,6 +105,12 @@ pub fn close_view() {
     machine::flush_second_level(flush);
 }
 
+/// The word at `address` in the hypervisor's own address space; `None` where nothing is mapped.
+#[must_use]
+pub fn probe(address: u64) -> Option<u64> {
+    crate::panic::probe(address)
+}
+
 /// Reads an address that nothing is mapped at: for hypapps that show what a stop looks like.
 #[must_use]
 pub fn read_unmapped() -> u64 {

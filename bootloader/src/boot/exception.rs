@@ -12,7 +12,7 @@ pub(super) struct Frame {
 
 /// Called by `entry.S` for each of the 32 exceptions, NMI among them.
 pub(super) extern "C" fn exception(frame: &mut Frame) {
-    match resume_address(frame.rip) {
+    match resume_address(frame.vector, frame.rip) {
         Some(resume) => frame.rip = resume,
         None => {
             super::console::seize();

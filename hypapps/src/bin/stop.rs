@@ -1,7 +1,8 @@
 //! Stops the hypervisor on demand, for those who read its dumps: no machine of worth boots this one.
 //!
 //! VMCALL with EBX = 0x53544F50 ("POTS") and EAX: 1 a panic, 2 a stack that overflows into its guard page,
-//! 3 a page fault.
+//! 3 a page fault. 4 stops
+//! nothing: it returns in EAX whether there is memory at RDX in the hypervisor's address space.
 #![no_std]
 #![no_main]
 
@@ -22,6 +23,10 @@ impl Hypapp for Stop {
             1 => panic!("the guest asked for a stop"),
             2 => vcpu.registers_mut().set_rax(descend(0)),
             3 => vcpu.registers_mut().set_rax(runtime::services::read_unmapped()),
+            4 => {
+                let is_there = runtime::services::probe(vcpu.registers().rdx()).is_some();
+                vcpu.registers_mut().set_rax(is_there.into());
+            }
             _ => return Answer::Chain,
         }
         Answer::Handled

@@ -11,12 +11,17 @@ use x86::vmx::vmcs::{Field, FieldValue};
 
 #[cfg(target_os = "none")]
 pub mod bare;
+pub mod exception_table;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
 /// The instruction raised #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GeneralProtection;
+
+/// Nothing is mapped at the address, or not for this access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmapped;
 
 /// CPUID.
 pub trait Cpuid {

@@ -1,12 +1,11 @@
 //! The guest's memory as its own processor reaches it: what the second-level tables allow, and no more.
 
 use super::guest::{GuestMemory, Refused};
-use super::host::{self, GuestFrames};
+use super::host::GuestFrames;
 use crate::machine::{self, SECOND_LEVEL};
 use crate::smp::percpu::{self, physical_address_bits};
-use core::sync::atomic::Ordering;
 use hw::bare::Processor;
-use hw::{Cpuid, PhysMemory};
+use hw::{Cpuid, Unmapped};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::Rights;
 
@@ -29,20 +28,16 @@ impl GuestPhysical {
 
 impl GuestMemory for GuestPhysical {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
-        GuestFrames.read(Self::reach(gpa, bytes.len(), Rights::READ)?, bytes);
-        Ok(())
+        Ok(GuestFrames::read(Self::reach(gpa, bytes.len(), Rights::READ)?, bytes)?)
     }
 
     fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
-        GuestFrames.write(Self::reach(gpa, bytes.len(), Rights::WRITE)?, bytes);
-        Ok(())
+        Ok(GuestFrames::write(Self::reach(gpa, bytes.len(), Rights::WRITE)?, bytes)?)
     }
 
     fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
         let address = Self::reach(gpa, size_of::<u64>(), Rights::READ | Rights::WRITE)?;
-        Ok(host::with_word(address, |word| {
-            word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        }))
+        Ok(GuestFrames::compare_exchange(address, current, new)?)
     }
 
     fn physical_address_bits(&self) -> u8 {
@@ -51,5 +46,11 @@ impl GuestMemory for GuestPhysical {
 
     fn has_1gib_pages(&self) -> bool {
         Processor.cpuid(0x8000_0001, 0).edx & CPUID_PAGES_1G != 0
+    }
+}
+
+impl From<Unmapped> for Refused {
+    fn from(Unmapped: Unmapped) -> Self {
+        Self
     }
 }

@@ -11,10 +11,11 @@
 
 use crate::machine;
 use crate::smp::percpu::{self, Stacks};
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::apic::LocalApic;
-use hw::bare::{Processor, Region};
-use hw::{Msrs, PhysMemory};
+use hw::bare::{Processor, Region, memory};
+use hw::{Msrs, PhysMemory, Unmapped};
 use platform::handoff::{CPU_CAPACITY, VIRTUAL_BASE};
 use spin::Once;
 use x86::address::HostPhysAddr;
@@ -32,9 +33,8 @@ const WINDOW_TABLE_COUNT: usize = CPU_CAPACITY * WINDOWS_PER_CPU / 512;
 const STACKS: u64 = BASE + 0x100_0000;
 /// Address space of one CPU's stacks: guard, main, guard, NMI, guard, fault.
 const STACK_STRIDE: u64 = 0x1_0000;
+/// The guest's registers lie on its top.
 const MAIN_STACK_PAGES: u64 = 8;
-/// Size of a CPU's main stack, in bytes; the guest's registers lie on its top.
-pub(crate) const MAIN_STACK_BYTES: u64 = MAIN_STACK_PAGES * PAGE;
 const SMALL_STACK_PAGES: u64 = 2;
 const PAGE: u64 = 4096;
 const PAGE_BYTES: usize = 4096;
@@ -105,14 +105,47 @@ pub(crate) const fn vga_text() -> *mut u16 {
 }
 
 /// Memory that the guest can reach, seen from the executing CPU.
-#[derive(Clone, Copy, Debug)]
 pub(crate) struct GuestFrames;
 
 impl GuestFrames {
+    /// Copies `bytes.len()` bytes at `address` out.
+    pub(crate) fn read(address: HostPhysAddr, bytes: &mut [u8]) -> Result<(), Unmapped> {
+        Self::pieces(address, bytes.len(), |window, piece| {
+            // SAFETY: the piece stays inside the window's page; the guest may change it at will, which a plain
+            // copy of bytes tolerates.
+            unsafe { memory::try_read(window, &mut bytes[piece]) }
+        })
+    }
+
+    /// Copies `bytes` to `address`.
+    pub(crate) fn write(address: HostPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
+        Self::pieces(address, bytes.len(), |window, piece| {
+            // SAFETY: as in `read`; no Rust object lies in guest memory.
+            unsafe { memory::try_write(window, &bytes[piece]) }
+        })
+    }
+
+    /// Writes `new` to the aligned word at `address` if it is `current`, and says whether it was.
+    pub(crate) fn compare_exchange(address: HostPhysAddr, current: u64, new: u64) -> Result<bool, Unmapped> {
+        assert!(address.get().is_multiple_of(8), "{address:?} is not aligned");
+        let mut is_equal = false;
+        Self::pieces(address, size_of::<u64>(), |window, _| {
+            // SAFETY: an aligned word lies in one page, the window's; no Rust object lies in guest memory.
+            is_equal = unsafe { memory::try_compare_exchange(window.cast(), current, new) }?;
+            Ok(())
+        })?;
+        Ok(is_equal)
+    }
+
     /// Calls `copy` with each piece of `[address, address + length)` that lies in one page.
     ///
-    /// Addresses in the hypervisor region never get here: the second-level policy is asked before.
-    fn pieces(address: HostPhysAddr, length: usize, mut copy: impl FnMut(*mut u8, usize, usize)) {
+    /// Addresses in the hypervisor region never get here: the second-level policy is asked before. Nor do
+    /// others that the window cannot show; should one, the access is refused, and the machine goes on.
+    fn pieces(
+        address: HostPhysAddr,
+        length: usize,
+        mut copy: impl FnMut(*mut u8, Range<usize>) -> Result<(), Unmapped>,
+    ) -> Result<(), Unmapped> {
         let index = guest_window();
         let window = window_address(index);
         let mut done = 0;
@@ -124,50 +157,10 @@ impl GuestFrames {
                 "a guest copy names hypervisor memory"
             );
             set_window(index, at.page().get() | DATA);
-            copy((window + at.page_offset() as u64) as *mut u8, done, count);
+            copy((window + at.page_offset() as u64) as *mut u8, done..done + count)?;
             done += count;
         }
-    }
-}
-
-impl PhysMemory for GuestFrames {
-    fn read(&self, address: HostPhysAddr, bytes: &mut [u8]) {
-        Self::pieces(address, bytes.len(), |window, offset, count| {
-            // SAFETY: the window maps the page, `count` bytes stay inside it; the guest may change it at
-            // will, which a plain copy of bytes tolerates.
-            unsafe { core::ptr::copy_nonoverlapping(window, bytes[offset..].as_mut_ptr(), count) };
-        });
-    }
-
-    fn write(&self, address: HostPhysAddr, bytes: &[u8]) {
-        Self::pieces(address, bytes.len(), |window, offset, count| {
-            // SAFETY: as in `read`; no Rust object lies in guest memory.
-            unsafe { core::ptr::copy_nonoverlapping(bytes[offset..].as_ptr(), window, count) };
-        });
-    }
-
-    fn read_u64(&self, address: HostPhysAddr) -> u64 {
-        with_word(address, |word| word.load(Ordering::Relaxed))
-    }
-
-    fn write_u64(&self, address: HostPhysAddr, value: u64) {
-        with_word(address, |word| word.store(value, Ordering::Release));
-    }
-}
-
-/// An aligned word of guest memory, for the guest's own page-table entries.
-pub(crate) fn with_word<T>(address: HostPhysAddr, act: impl FnOnce(&AtomicU64) -> T) -> T {
-    assert!(address.get().is_multiple_of(8), "{address:?} is not aligned");
-    let mut act = Some(act);
-    let mut result = None;
-    GuestFrames::pieces(address, 8, |window, _, _| {
-        // SAFETY: aligned, in the window's page, and accessed atomically by both sides.
-        let word = unsafe { AtomicU64::from_ptr(window.cast()) };
-        result = act.take().map(|act| act(word));
-    });
-    match result {
-        Some(result) => result,
-        None => unreachable!("an aligned word lies in one page"),
+        Ok(())
     }
 }
 

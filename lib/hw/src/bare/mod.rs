@@ -7,6 +7,7 @@
 pub mod apic;
 pub mod exception_table;
 pub mod guest_registers;
+pub mod memory;
 pub mod port;
 pub mod processor;
 pub mod region;
