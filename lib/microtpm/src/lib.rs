@@ -1,0 +1,53 @@
+//! The microTPM that each PAL has: registers that say what it is, sealed data, quotes and random bytes.
+//!
+//! Everything here works on bytes and is the same on the host. What belongs to a PAL is [`PcrBanks`]; what the
+//! machine has once are [`SealKeys`], an [`Identity`] and a [`Generator`], all three from one secret
+//! ([`RootSecret`]). [`SectionMeasurement`] tells what a PAL's first register will hold, so the host can say what
+//! it has to be. Structures and numbers are those of the original TrustVisor, whose SHA-1 registers keep
+//! their meaning; a SHA-256 bank, quotes of it, and blobs under AES-256-GCM stand beside them.
+//!
+//! Numbers in structures are little-endian, unless it says otherwise.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::unwrap_used,
+        clippy::cast_possible_truncation,
+        reason = "tests may stop, and know their sizes"
+    )
+)]
+
+extern crate alloc;
+
+mod bank;
+mod bytes;
+mod deprecated;
+mod drbg;
+mod error;
+mod generator;
+mod identity;
+mod keys;
+mod measurement;
+mod pcr;
+mod policy;
+mod primes;
+mod public_key;
+mod quote;
+mod seal;
+mod selection;
+
+pub use bank::{Bank, Digest};
+pub use deprecated::{DEPRECATED_PCRS_LIMIT, DeprecatedSelection, deprecated_policy, quote_deprecated};
+pub use drbg::HmacDrbg;
+pub use error::Error;
+pub use generator::{Entropy, Generator, RANDOM_BYTES_LIMIT};
+pub use identity::{Identity, SigningKey};
+pub use keys::{PerBootRoot, ROOT_BYTES, RootSecret, SealKeys};
+pub use measurement::{SectionDigests, SectionMeasurement};
+pub use pcr::{PCRS, PcrBanks, PcrIndex};
+pub use policy::{PCR_INFO_BYTES_LIMIT, PcrInfo, Policy};
+pub use public_key::{MODULUS_BYTES, PUBLIC_KEY_BYTES, PublicKey};
+pub use quote::{NONCE_BYTES_LIMIT, Quote, QuoteInfo, quote};
+pub use seal::{BLOB_BYTES_LIMIT, SEAL_BYTES_LIMIT, Unsealed, seal, unseal};
+pub use selection::{SELECTION_BYTES, Selection};

@@ -1,0 +1,186 @@
+use super::*;
+use crate::bank::Bank;
+use crate::bytes::hex;
+use crate::deprecated::deprecated_policy;
+use crate::pcr::PcrIndex;
+use crate::selection::Selection;
+use proptest::prelude::*;
+
+const DATA: &[u8] = b"the quick brown fox jumps over the lazy dog";
+
+fn keys() -> SealKeys {
+    SealKeys::new(&[0x5a; 32])
+}
+
+fn random() -> HmacDrbg {
+    HmacDrbg::new(&[b"test"])
+}
+
+/// Registers of which the first has been extended once.
+fn banks() -> PcrBanks {
+    let mut banks = PcrBanks::new();
+    banks.extend(PcrIndex::from_number(0).unwrap(), &[0x44; 20]).unwrap();
+    banks
+}
+
+fn policy(bank: Bank, map: u8) -> Policy {
+    Policy::current(Selection { bank, map: Some(map) }, &banks())
+}
+
+fn sealed(policy: Option<&Policy>, data: &[u8]) -> Vec<u8> {
+    seal(&keys(), &mut random(), &banks(), policy, true, data).unwrap()
+}
+
+fn data_of(blob: &[u8], banks: &PcrBanks) -> Result<Vec<u8>, Error> {
+    unseal(&keys(), banks, blob).map(|unsealed| unsealed.data.to_vec())
+}
+
+// The blobs below are made by a script over Python's cryptography, from a root secret of bytes 0x5a.
+
+/// The original's format, bound to nothing.
+const ORIGINAL_UNBOUND: &str = "
+        000102030405060708090a0b0c0d0e0f68e3fc30ada6a2568d0b98876d392747
+        dfb2ece818bfc19225b1f98dfc461d982e5500cc63ed926da6ad412979a0df1c
+        1f5be33bd84cc05ed0b853e38ddf249277c93c2e6b9b275608a06eb5fda7c6a7
+        ca8e12d3";
+
+/// The original's format, bound to the first register of `banks()`; the digest at creation is all 0xcc.
+const ORIGINAL_BOUND: &str = "
+        000102030405060708090a0b0c0d0e0f12ea1918dba2c5634bdc440006ec2b90
+        fb254632c80fc50aad08228093363ce50d90368869f31168cf43f3b0d2f75fcb
+        5f97c5b7d09b46709520e72a4e4b347d50d6c721689c189f600239abf009c3f3
+        3aab94546033bdea632e917054782e499ff37d0b3a4c1f9c4603e7c0a59e0030
+        873079eb";
+
+/// Ours, bound to nothing.
+const CURRENT_UNBOUND: &str = "
+        75545002000102030405060708090a0b36ea1372bb17f67ba4a20a83d5ed0bac
+        cbdc3d28c214246832e1af303a0dc8f09ea785342e05af8c14ce8149bb89efb3
+        e03e92f961b30eacda33ef4d";
+
+/// Ours, bound to the first SHA-256 register; the digest at creation is all 0xcc.
+const CURRENT_BOUND: &str = "
+        75545002000102030405060708090a0b379ffb1666ed751705d3ee4f49351540
+        5f3a0605d62baa2961cb6f7bfb30cda64119b90a8ea81939f86622e2c9fa7ce9
+        d30540ba7701efd3099fccb8f32144fc564717be922cf8d7e4ea5dffce6d97a3
+        bd6fbb84ef0049a2c5175773bc4ecadf4959b88c669c37af4a290c4f138fd702
+        4c0c1f921ae5a588fac2dba3d0b2db";
+
+#[test]
+fn blobs_of_the_originals_format_open() {
+    let unsealed = unseal(&keys(), &PcrBanks::new(), &hex(ORIGINAL_UNBOUND)).unwrap();
+    assert_eq!((&unsealed.data[..], unsealed.digest_at_creation), (DATA, [0; 20]));
+    let unsealed = unseal(&keys(), &banks(), &hex(ORIGINAL_BOUND)).unwrap();
+    assert_eq!((&unsealed.data[..], unsealed.digest_at_creation), (DATA, [0xcc; 20]));
+    assert_eq!(data_of(&hex(ORIGINAL_BOUND), &PcrBanks::new()), Err(Error::Other));
+}
+
+#[test]
+fn blobs_that_were_made_elsewhere_open() {
+    assert_eq!(data_of(&hex(CURRENT_UNBOUND), &PcrBanks::new()).unwrap(), DATA);
+    let unsealed = unseal(&keys(), &banks(), &hex(CURRENT_BOUND)).unwrap();
+    assert_eq!((&unsealed.data[..], unsealed.digest_at_creation), (DATA, [0xcc; 20]));
+    assert_eq!(data_of(&hex(CURRENT_BOUND), &PcrBanks::new()), Err(Error::Other));
+}
+
+#[test]
+fn no_bit_of_a_blob_can_change() {
+    let bound = sealed(Some(&policy(Bank::Sha256, 1)), DATA);
+    for blob in [hex(ORIGINAL_BOUND), hex(ORIGINAL_UNBOUND), bound, sealed(None, DATA)] {
+        for bit in 0..8 * blob.len() {
+            let mut changed = blob.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(data_of(&changed, &banks()), Err(Error::BadParameter), "bit {bit}");
+        }
+        for length in 0..blob.len() {
+            assert_eq!(data_of(&blob[..length], &banks()), Err(Error::BadParameter), "{length} bytes");
+        }
+        assert_eq!(data_of(&[&blob[..], &[0; 16]].concat(), &banks()), Err(Error::BadParameter));
+    }
+}
+
+#[test]
+fn another_machine_does_not_open_a_blob() {
+    let other = SealKeys::new(&[0x5b; 32]);
+    for blob in [hex(ORIGINAL_BOUND), sealed(None, DATA), sealed(Some(&policy(Bank::Sha1, 1)), DATA)] {
+        assert_eq!(unseal(&other, &banks(), &blob), Err(Error::BadParameter));
+    }
+}
+
+#[test]
+fn the_digest_at_creation_is_that_of_the_selected_registers_then() {
+    let mut later = banks();
+    later.extend(PcrIndex::from_number(3).unwrap(), &[1; 20]).unwrap();
+    for bank in [Bank::Sha1, Bank::Sha256] {
+        let selection = Selection { bank, map: Some(0b1001) };
+        let release = Policy::current(selection, &later);
+        let blob = seal(&keys(), &mut random(), &banks(), Some(&release), true, DATA).unwrap();
+        assert_eq!(data_of(&blob, &banks()), Err(Error::Other));
+        let unsealed = unseal(&keys(), &later, &blob).unwrap();
+        assert_eq!(unsealed.digest_at_creation[..], selection.composite_digest(&banks())[..20]);
+    }
+}
+
+#[test]
+fn a_blob_is_no_longer_than_the_originals_was() {
+    // IV, TPM_PCR_INFO or u16, length, data, padding, MAC.
+    let original = |info: usize, data: usize| (16 + info + 4 + data).next_multiple_of(16) + 20;
+    // Confounder, MAC, register, length, data, padding.
+    let deprecated = |data: usize| (20 + 20 + 20 + 4 + data).next_multiple_of(16);
+    for length in 0..100 {
+        let data = vec![1; length];
+        assert!(sealed(None, &data).len() <= original(2, length));
+        assert!(sealed(Some(&policy(Bank::Sha1, 1)), &data).len() <= original(43, length));
+        let first = deprecated_policy(&banks(), None);
+        let blob = seal(&keys(), &mut random(), &banks(), Some(&first), false, &data).unwrap();
+        assert!(blob.len() <= deprecated(length));
+        assert_eq!(data_of(&blob, &banks()).unwrap(), data);
+    }
+}
+
+#[test]
+fn data_and_blobs_have_limits() {
+    let most = vec![0; SEAL_BYTES_LIMIT];
+    let blob = sealed(Some(&policy(Bank::Sha256, 0xff)), &most);
+    assert!(blob.len() <= BLOB_BYTES_LIMIT);
+    assert_eq!(data_of(&blob, &banks()).unwrap(), most);
+    let more = vec![0; SEAL_BYTES_LIMIT + 1];
+    assert_eq!(seal(&keys(), &mut random(), &banks(), None, true, &more), Err(Error::BadParameter));
+    assert_eq!(data_of(&vec![0; BLOB_BYTES_LIMIT + 1], &banks()), Err(Error::BadParameter));
+    assert_eq!(data_of(&sealed(None, &[]), &banks()).unwrap(), []);
+}
+
+#[test]
+fn equal_data_makes_unequal_blobs() {
+    let mut random = random();
+    let mut blob = || seal(&keys(), &mut random, &banks(), None, true, DATA).unwrap();
+    assert_ne!(blob(), blob());
+}
+
+proptest! {
+    #[test]
+    fn what_is_sealed_unseals_for_the_same_registers_alone(
+        data in proptest::collection::vec(any::<u8>(), 0..600),
+        sha256: bool,
+        map: u8,
+        extended in 0_u64..8,
+        bound: bool,
+    ) {
+        let bank = if sha256 { Bank::Sha256 } else { Bank::Sha1 };
+        let policy = policy(bank, map);
+        let blob = sealed(bound.then_some(&policy), &data);
+        prop_assert_eq!(data_of(&blob, &banks()).unwrap(), data.clone());
+        let mut changed = banks();
+        changed.extend(PcrIndex::from_number(extended).unwrap(), &[9; 20]).unwrap();
+        let expected = if bound && map >> extended & 1 == 1 { Err(Error::Other) } else { Ok(data) };
+        prop_assert_eq!(data_of(&blob, &changed), expected);
+    }
+
+    #[test]
+    fn what_was_never_sealed_does_not_unseal(mut blob: Vec<u8>, tagged: bool) {
+        if tagged {
+            blob.splice(0..0, *b"uTP\x02");
+        }
+        prop_assert_eq!(data_of(&blob, &banks()), Err(Error::BadParameter));
+    }
+}
