@@ -5,6 +5,7 @@
 //! instructions with their outcome. A controlling field is written by its name of `x86::vmx::vmcs`. Nothing here
 //! executes IRET, which would unblock NMIs.
 
+mod attempt;
 mod ept;
 mod guest;
 pub mod instruction;
@@ -12,6 +13,7 @@ mod operation;
 mod page;
 mod state;
 
+pub use attempt::{Outcome, attempt, attempt_with};
 pub use ept::Ept;
 pub use guest::{Guest, Registers};
 pub use instruction::Failure;
