@@ -72,13 +72,28 @@ pub fn find() -> Result<Vec<BareGuest>> {
 pub fn build() -> Result<Vec<BareGuest>> {
     let guests = find()?;
     process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest"]))?;
-    for guest in &guests {
-        let path = bare_release().join(&guest.name);
-        let image = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let disk = flatten(&image).with_context(|| format!("guest {}", guest.name))?;
-        write(&paths::bare_guest(&guest.name), &disk)?;
-    }
+    guests.iter().try_for_each(lay_out)?;
     Ok(guests)
+}
+
+/// Builds the disk of one guest, to [`paths::bare_guest`].
+///
+/// # Errors
+///
+/// There is no such guest, or as for [`build`].
+pub fn build_one(name: &str) -> Result<BareGuest> {
+    let guest = find()?.into_iter().find(|guest| guest.name == name);
+    let guest = guest.with_context(|| format!("tools/guest/src/bin holds no guest {name}"))?;
+    process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest", "--bin", name]))?;
+    lay_out(&guest)?;
+    Ok(guest)
+}
+
+fn lay_out(guest: &BareGuest) -> Result<()> {
+    let path = bare_release().join(&guest.name);
+    let image = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let disk = flatten(&image).with_context(|| format!("guest {}", guest.name))?;
+    write(&paths::bare_guest(&guest.name), &disk)
 }
 
 impl BareGuest {
