@@ -5,7 +5,7 @@ use crate::image::{self, ImageOptions};
 use crate::machine::{MachineKind, Quirks};
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
-use crate::{backtrace, bench, build, lint};
+use crate::{backtrace, bare_guest, bench, build, lint};
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -107,8 +107,19 @@ fn run_guest(arguments: RunArguments) -> Result<()> {
         build.hypervisor(&arguments.hypapp)?;
         build::report(&build)?;
     }
-    let hypapp = arguments.hypapp.clone();
-    let outcome = run::run(&RunOptions {
+    let options = run_options(arguments)?;
+    let outcome = run::run(&options)?;
+    println!("{outcome}");
+    backtrace::of(&outcome, &options.hypapp).iter().for_each(|line| println!("{line}"));
+    match outcome.failure() {
+        None => Ok(()),
+        Some(why) => bail!("{why}"),
+    }
+}
+
+/// What the command line asks for; a bare guest is built, and has the machine that its first lines describe.
+fn run_options(arguments: RunArguments) -> Result<RunOptions> {
+    let mut options = RunOptions {
         guest: arguments.guest,
         machine: arguments.machine,
         cpus: arguments.cpus,
@@ -119,13 +130,21 @@ fn run_guest(arguments: RunArguments) -> Result<()> {
         // A guest that resets the machine by its keyboard controller comes to a triple fault of the BIOS.
         quirks: Quirks { resets_on_triple_fault: true, ..Quirks::default() },
         ..RunOptions::default()
-    })?;
-    println!("{outcome}");
-    backtrace::of(&outcome, &hypapp).iter().for_each(|line| println!("{line}"));
-    match outcome.failure() {
-        None => Ok(()),
-        Some(why) => bail!("{why}"),
+    };
+    if let Guest::Bare(name) = &options.guest {
+        let guest = bare_guest::build_one(name)?;
+        options.cpus = guest.cpus;
+        options.memory_mib = guest.memory_mib;
+        options.cpu_model = guest.cpu_model;
+        options.arguments = guest.arguments;
+        options.hypapp = guest.hypapp;
+        options.quirks = Quirks {
+            resets_on_triple_fault: guest.resets,
+            faults_on_unknown_msrs: !guest.ignores_unknown_msrs,
+            ..Quirks::default()
+        };
     }
+    Ok(options)
 }
 
 #[cfg(test)]
