@@ -35,6 +35,12 @@ impl Vector {
     pub const AC: Self = Self(17);
     /// Machine check.
     pub const MC: Self = Self(18);
+
+    /// The exception pushes an error code, those of control-flow enforcement and later excepted.
+    #[must_use]
+    pub const fn has_error_code(self) -> bool {
+        matches!(self.0, 8 | 10..=14 | 17)
+    }
 }
 
 /// A fault or interrupt that the guest is to take before its next instruction.

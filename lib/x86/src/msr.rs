@@ -61,6 +61,8 @@ msrs! {
     IA32_MTRR_DEF_TYPE = 0x2ff;
     /// Precise event-based sampling.
     IA32_PEBS_ENABLE = 0x3f1;
+    /// Performance-monitoring capabilities.
+    IA32_PERF_CAPABILITIES = 0x345;
     /// First VMX capability MSR.
     IA32_VMX_BASIC = 0x480;
     /// Pin-based controls.
@@ -81,6 +83,8 @@ msrs! {
     IA32_VMX_CR4_FIXED0 = 0x488;
     /// CR4 bits that may be 1.
     IA32_VMX_CR4_FIXED1 = 0x489;
+    /// Highest index of a VMCS field.
+    IA32_VMX_VMCS_ENUM = 0x48a;
     /// Secondary processor-based controls.
     IA32_VMX_PROCBASED_CTLS2 = 0x48b;
     /// EPT and VPID capabilities.

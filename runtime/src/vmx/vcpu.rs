@@ -200,13 +200,7 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn segment(&self, register: SegmentRegister) -> Segment {
-        let fields = Self::segment_fields(register);
-        Segment {
-            selector: self.vmcs.read(fields.selector),
-            base: self.vmcs.read(fields.base),
-            limit: self.vmcs.read(fields.limit),
-            rights: AccessRights::from_bits_retain(self.vmcs.read(fields.rights)),
-        }
+        segment_of(&self.vmcs, register)
     }
 
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
@@ -292,6 +286,17 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
 
     fn inject(&mut self, event: Event) {
         inject::inject(self, event);
+    }
+}
+
+/// A segment register of the guest of `vmcs`.
+pub(super) fn segment_of(vmcs: &impl Vmcs, register: SegmentRegister) -> Segment {
+    let fields = SEGMENT_FIELDS[register as usize];
+    Segment {
+        selector: vmcs.read(fields.selector),
+        base: vmcs.read(fields.base),
+        limit: vmcs.read(fields.limit),
+        rights: AccessRights::from_bits_retain(vmcs.read(fields.rights)),
     }
 }
 

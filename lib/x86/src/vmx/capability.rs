@@ -1,5 +1,6 @@
 //! VMX capability MSRs (SDM, appendix "VMX Capability Reporting Facility").
 
+use super::interruption::ActivityState;
 use bitflags::bitflags;
 
 /// IA32_VMX_BASIC.
@@ -17,6 +18,52 @@ impl VmxBasic {
     #[must_use]
     pub const fn has_true_controls(self) -> bool {
         self.0 >> 55 & 1 == 1
+    }
+
+    /// Any hardware exception can be injected with or without an error code.
+    #[must_use]
+    pub const fn has_free_error_codes(self) -> bool {
+        self.0 >> 56 & 1 == 1
+    }
+}
+
+/// IA32_VMX_MISC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmxMisc(pub u64);
+
+impl VmxMisc {
+    /// A VM entry can leave the guest in this activity state.
+    #[must_use]
+    pub const fn has_activity(self, state: ActivityState) -> bool {
+        match state.0 {
+            0 => true,
+            number @ 1..=3 => self.0 >> (5 + number) & 1 == 1,
+            _ => false,
+        }
+    }
+
+    /// Number of CR3-target values.
+    #[must_use]
+    pub const fn cr3_target_count(self) -> u32 {
+        (self.0 >> 16 & 0x1ff) as u32
+    }
+
+    /// Most entries that an MSR area should have.
+    #[must_use]
+    pub const fn msr_area_entries(self) -> u32 {
+        512 * (1 + (self.0 >> 25 & 7) as u32)
+    }
+
+    /// VMWRITE reaches the fields of VM-exit information.
+    #[must_use]
+    pub const fn writes_exit_information(self) -> bool {
+        self.0 >> 29 & 1 == 1
+    }
+
+    /// Software interrupts and exceptions can be injected with an instruction length of 0.
+    #[must_use]
+    pub const fn allows_length_0(self) -> bool {
+        self.0 >> 30 & 1 == 1
     }
 }
 
@@ -53,6 +100,12 @@ impl Allowed {
             return Err(MissingControls(missing));
         }
         Ok((required | optional & self.may_be_one()) | self.must_be_one())
+    }
+
+    /// A VM entry accepts the control word.
+    #[must_use]
+    pub const fn allows(self, word: u32) -> bool {
+        word & !self.may_be_one() == 0 && self.must_be_one() & !word == 0
     }
 }
 

@@ -149,6 +149,12 @@ bitflags! {
         const LOAD_EFER = 1 << 21;
         /// Save the VMX-preemption timer.
         const SAVE_PREEMPTION_TIMER = 1 << 22;
+        /// Clear IA32_BNDCFGS.
+        const CLEAR_BNDCFGS = 1 << 23;
+        /// Load the state of control-flow enforcement.
+        const LOAD_CET_STATE = 1 << 28;
+        /// Load IA32_PKRS.
+        const LOAD_PKRS = 1 << 29;
         /// Bits that processors may demand.
         const _ = !0;
     }
@@ -166,6 +172,12 @@ bitflags! {
         const LOAD_PAT = 1 << 14;
         /// Load IA32_EFER.
         const LOAD_EFER = 1 << 15;
+        /// Load IA32_BNDCFGS.
+        const LOAD_BNDCFGS = 1 << 16;
+        /// Load the state of control-flow enforcement.
+        const LOAD_CET_STATE = 1 << 20;
+        /// Load IA32_PKRS.
+        const LOAD_PKRS = 1 << 22;
         /// Bits that processors may demand.
         const _ = !0;
     }

@@ -15,6 +15,24 @@ impl EptPointer {
         Self(root.get() & ADDRESS_MASK | 3 << 3 | MemoryType::WriteBack as u64)
     }
 
+    /// Memory type of the tables, by its number.
+    #[must_use]
+    pub const fn memory_type(self) -> u8 {
+        (self.0 & 7) as u8
+    }
+
+    /// Levels of a page walk.
+    #[must_use]
+    pub const fn walk_length(self) -> u8 {
+        (self.0 >> 3 & 7) as u8 + 1
+    }
+
+    /// Accessed and dirty flags are on.
+    #[must_use]
+    pub const fn has_accessed_dirty(self) -> bool {
+        self.0 >> 6 & 1 == 1
+    }
+
     /// The root table.
     #[must_use]
     pub const fn root(self) -> HostPhysAddr {

@@ -13,7 +13,7 @@ mod paging_tests;
 pub mod segmentation;
 mod walk;
 
-pub use paging::{Paging, PdpteError, load_pdptes};
+pub use paging::{Paging, PdpteError, is_pdpte_valid, load_pdptes};
 pub use walk::{Access, Intent, Privilege};
 
 use crate::vcpu::Vcpu;

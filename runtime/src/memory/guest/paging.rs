@@ -158,9 +158,15 @@ pub fn load_pdptes<M: GuestMemory + ?Sized>(memory: &M, cr3: u64) -> Result<[u64
     for (pdpte, word) in pdptes.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *pdpte = u64::from_le_bytes(*word);
     }
-    let reserved = bits(1, 3) | bits(5, 9) | bits(memory.physical_address_bits(), 64);
-    let is_bad = |pdpte: &u64| pdpte & P != 0 && pdpte & reserved != 0;
-    if pdptes.iter().any(is_bad) { Err(PdpteError::Reserved) } else { Ok(pdptes) }
+    let is_valid = |&pdpte: &u64| is_pdpte_valid(pdpte, memory.physical_address_bits());
+    if pdptes.iter().all(is_valid) { Ok(pdptes) } else { Err(PdpteError::Reserved) }
+}
+
+/// Whether a PDPTE register takes `pdpte`, with physical addresses of `physical_address_bits`.
+#[must_use]
+pub fn is_pdpte_valid(pdpte: u64, physical_address_bits: u8) -> bool {
+    let reserved = bits(1, 3) | bits(5, 9) | bits(physical_address_bits, 64);
+    pdpte & P == 0 || pdpte & reserved == 0
 }
 
 fn mode(cr0: Cr0, cr4: Cr4, efer: Efer) -> Mode {

@@ -1,21 +1,47 @@
 //! The checks of a VM entry, split as the manual splits them (SDM, "Checks on VMX Controls and Host-State
 //! Area"; "Checking and Loading Guest State").
 //!
-//! Each takes VMCS12 as `&impl hw::Vmcs` and says which rule it found broken.
+//! Each takes VMCS12 as `&impl hw::Vmcs` and says which rule it found broken. Rules that only depend on
+//! controls which [`Capability`] never offers are left to the check of reserved bits, which refuses those
+//! controls.
 
 mod controls;
+mod event_injection;
 mod guest_state;
 mod host_state;
+mod non_register_state;
+mod processor;
+mod segments;
 
+#[cfg(test)]
+pub(super) mod fixture;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod model_guest;
+#[cfg(test)]
+mod model_tests;
+
+pub(super) use processor::Processor;
+
+use super::capability::Capability;
+use crate::memory::guest::GuestMemory;
+use crate::vmx::controls::Controls;
+use hw::Vmcs;
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::instruction_error::InstructionError;
+use x86::vmx::vmcs::{self, Field, FieldValue};
+
+/// A rule of the manual in a few words, for the log and for tests.
+pub(super) type Rule = &'static str;
 
 /// A check that failed before the entry: VMfailValid, and L1 goes on behind its instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// [`InstructionError::ENTRY_CONTROLS`] or [`InstructionError::ENTRY_HOST_STATE`].
     pub(super) error: InstructionError,
-    /// The rule, for the log and for tests.
-    pub(super) rule: &'static str,
+    /// The broken rule.
+    pub(super) rule: Rule,
 }
 
 /// A VM entry that failed: a VM exit to L1 with bit 31 of the exit reason set and its host state loaded.
@@ -25,12 +51,110 @@ pub(super) enum EntryFailure {
     GuestState {
         /// Exit qualification: 0, 2 for PDPTEs, 3 for the injection of an NMI, 4 for the VMCS link pointer.
         qualification: u64,
-        /// The rule, for the log and for tests.
-        rule: &'static str,
+        /// The broken rule.
+        rule: Rule,
     },
     /// Exit reason 34.
     MsrLoading {
         /// Exit qualification: number of the entry that failed, the first being 1.
         entry: u32,
     },
+}
+
+/// The PDPTEs with which L2 starts, where it uses PAE paging and VMCS12 does not hold them.
+pub(super) type LoadedPdptes = Option<[u64; 4]>;
+
+/// The checks that come before anything is loaded: on the controls, then on the host state.
+pub(super) fn check_controls_and_host<V: Vmcs, M: GuestMemory + ?Sized>(
+    entry: &Entry<'_, V>,
+    memory: &M,
+) -> Result<(), Failure> {
+    controls::check(entry, memory)
+        .map_err(|rule| Failure { error: InstructionError::ENTRY_CONTROLS, rule })?;
+    host_state::check(entry).map_err(|rule| Failure { error: InstructionError::ENTRY_HOST_STATE, rule })
+}
+
+/// The checks on the guest state. What is returned was read once, and is what was checked.
+pub(super) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
+    entry: &Entry<'_, V>,
+    memory: &M,
+) -> Result<LoadedPdptes, EntryFailure> {
+    guest_state::check(entry, memory)
+}
+
+/// A VM entry to be checked: VMCS12, its controls, and the processor that L1 believes to have.
+#[derive(Debug)]
+pub(super) struct Entry<'a, V> {
+    vmcs: &'a V,
+    capability: &'a Capability,
+    processor: &'a Processor,
+    controls: Controls,
+    is_ia32e: bool,
+}
+
+impl<'a, V: Vmcs> Entry<'a, V> {
+    /// The entry that `vmcs` asks for; `is_ia32e` tells whether L1 itself is in IA-32e mode.
+    pub(super) fn new(
+        vmcs: &'a V,
+        capability: &'a Capability,
+        processor: &'a Processor,
+        is_ia32e: bool,
+    ) -> Self {
+        Self { vmcs, capability, processor, controls: effective_controls(vmcs), is_ia32e }
+    }
+
+    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+        self.vmcs.read(field)
+    }
+
+    fn has_primary(&self, control: PrimaryControls) -> bool {
+        self.controls.primary.contains(control)
+    }
+
+    fn has_secondary(&self, control: SecondaryControls) -> bool {
+        self.controls.secondary.contains(control)
+    }
+
+    fn has_exit(&self, control: ExitControls) -> bool {
+        self.controls.exit.contains(control)
+    }
+
+    fn has_entry(&self, control: EntryControls) -> bool {
+        self.controls.entry.contains(control)
+    }
+
+    /// Whether the field holds a physical address of this processor whose low `aligned_bits` are 0.
+    fn is_physical(&self, field: Field<u64>, aligned_bits: u8) -> bool {
+        let address = self.read(field);
+        address & ((1 << aligned_bits) - 1) == 0 && self.is_within_width(address)
+    }
+
+    const fn is_within_width(&self, address: u64) -> bool {
+        match address.checked_shr(self.capability.physical_address_bits as u32) {
+            Some(beyond) => beyond == 0,
+            None => true,
+        }
+    }
+
+    fn is_canonical(&self, field: Field<u64>) -> bool {
+        self.processor.is_canonical(self.read(field))
+    }
+}
+
+/// The control words of `vmcs`; secondary ones count only where they are activated.
+fn effective_controls(vmcs: &impl Vmcs) -> Controls {
+    let primary = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
+    let has_secondary = primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);
+    let secondary = if has_secondary { vmcs.read(vmcs::SECONDARY_CONTROLS) } else { 0 };
+    Controls {
+        pin_based: PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS)),
+        primary,
+        secondary: SecondaryControls::from_bits_retain(secondary),
+        exit: ExitControls::from_bits_retain(vmcs.read(vmcs::EXIT_CONTROLS)),
+        entry: EntryControls::from_bits_retain(vmcs.read(vmcs::ENTRY_CONTROLS)),
+    }
+}
+
+fn require(holds: bool, rule: Rule) -> Result<(), Rule> {
+    if holds { Ok(()) } else { Err(rule) }
 }

@@ -1,0 +1,118 @@
+//! What registers of L1's processor accept, VMX aside: the facts from CPUID that checks of a VM entry need.
+
+use hw::{Cpuid, Msrs};
+use x86::cr::Efer;
+use x86::msr::Msr;
+use x86::pat::Pat;
+
+/// What L1's processor accepts in registers that a VM entry or VM exit loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Processor {
+    /// Width of linear addresses in bits, with as many levels of paging as the processor has.
+    pub(in super::super) linear_address_bits: u8,
+    /// Bits of CR3 that must be 0.
+    pub(in super::super) cr3_reserved: u64,
+    /// Bits that IA32_EFER has.
+    pub(in super::super) efer: u64,
+    /// Bits that IA32_DEBUGCTL has.
+    pub(in super::super) debugctl: u64,
+    /// Bits that IA32_PERF_GLOBAL_CTRL has.
+    pub(in super::super) perf_global_ctrl: u64,
+    /// Enclaves.
+    pub(in super::super) has_sgx: bool,
+    /// Restricted transactional memory.
+    pub(in super::super) has_rtm: bool,
+    /// Bus-lock detection by debug exceptions.
+    pub(in super::super) has_bus_lock_detection: bool,
+}
+
+const DEBUGCTL_BUS_LOCK_DETECT: u64 = 1 << 2;
+/// What IA32_DEBUGCTL has besides. Which of these a model lacks CPUID does not say; the hardware checks them
+/// once more.
+const DEBUGCTL: u64 = 0xffc3;
+const PERF_METRICS_AVAILABLE: u64 = 1 << 15;
+const PERF_METRICS: u64 = 1 << 48;
+/// Linear-address masking for user and for supervisor pointers of 57 and of 48 bits.
+const CR3_LAM: u64 = 3 << 61;
+
+impl Processor {
+    /// The facts of the executing processor.
+    pub(in super::super) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
+        let widths = cpuid.cpuid(0x8000_0008, 0).eax.to_le_bytes();
+        let extended = cpuid.cpuid(7, 0);
+        let has_lam = cpuid.cpuid(7, 1).eax >> 26 & 1 == 1;
+        let has_bus_lock_detection = extended.ecx >> 24 & 1 == 1;
+        let beyond_width = u64::MAX.checked_shl(widths[0].into()).unwrap_or(0);
+        Self {
+            linear_address_bits: widths[1],
+            cr3_reserved: beyond_width & if has_lam { !CR3_LAM } else { !0 },
+            efer: efer(cpuid.cpuid(0x8000_0001, 0).edx),
+            debugctl: DEBUGCTL | if has_bus_lock_detection { DEBUGCTL_BUS_LOCK_DETECT } else { 0 },
+            perf_global_ctrl: perf_global_ctrl(cpuid, msrs),
+            has_sgx: extended.ebx >> 2 & 1 == 1,
+            has_rtm: extended.ebx >> 11 & 1 == 1,
+            has_bus_lock_detection,
+        }
+    }
+
+    /// Whether `address` is canonical (SDM, "Canonical Addressing").
+    pub(super) const fn is_canonical(&self, address: u64) -> bool {
+        let unused = 64 - self.linear_address_bits;
+        (address << unused).cast_signed() >> unused == address.cast_signed()
+    }
+
+    /// Whether IA32_PAT takes `value`.
+    pub(super) const fn accepts_pat(value: u64) -> bool {
+        Pat(value).is_valid()
+    }
+
+    /// Whether IA32_EFER takes `value` where IA-32e mode is `is_ia32e`, active and enabled alike.
+    pub(super) const fn accepts_efer(&self, value: u64, is_ia32e: bool, is_enable_checked: bool) -> bool {
+        let efer = Efer::from_bits_retain(value);
+        value & !self.efer == 0
+            && efer.contains(Efer::LMA) == is_ia32e
+            && (!is_enable_checked || efer.contains(Efer::LME) == is_ia32e)
+    }
+
+    /// Whether IA32_PERF_GLOBAL_CTRL takes `value`.
+    pub(super) const fn accepts_perf_global_ctrl(&self, value: u64) -> bool {
+        value & !self.perf_global_ctrl == 0
+    }
+
+    /// Whether IA32_S_CET takes `value` (SDM, "Control-flow Enforcement Technology", "IA32_U_CET and IA32_S_CET").
+    pub(super) const fn accepts_s_cet(&self, value: u64) -> bool {
+        const RESERVED: u64 = 0xf << 6;
+        const SUPPRESS_AND_TRACKER: u64 = 3 << 10;
+        value & RESERVED == 0
+            && value & SUPPRESS_AND_TRACKER != SUPPRESS_AND_TRACKER
+            && self.is_canonical(value & !0xfff)
+    }
+}
+
+fn efer(features: u32) -> u64 {
+    let (has_syscall, has_execute_disable) = (features >> 11 & 1 == 1, features >> 20 & 1 == 1);
+    let has_64_bit_mode = features >> 29 & 1 == 1;
+    let mut bits = Efer::empty();
+    bits.set(Efer::SCE, has_syscall);
+    bits.set(Efer::LME | Efer::LMA, has_64_bit_mode);
+    bits.set(Efer::NXE, has_execute_disable);
+    bits.bits()
+}
+
+/// Bits of IA32_PERF_GLOBAL_CTRL (SDM, "Architectural Performance Monitoring").
+fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
+    let leaf = cpuid.cpuid(0xa, 0);
+    let [version, general, ..] = leaf.eax.to_le_bytes();
+    if version == 0 {
+        return 0;
+    }
+    let below = |count: u32| (1_u64 << count.min(32)) - 1;
+    let fixed = match version {
+        1 => 0,
+        2..=4 => below(leaf.edx & 0x1f),
+        _ => below(leaf.edx & 0x1f) | u64::from(leaf.ecx),
+    };
+    let capabilities = msrs.read(Msr::IA32_PERF_CAPABILITIES).unwrap_or(0);
+    let metrics = if capabilities & PERF_METRICS_AVAILABLE != 0 { PERF_METRICS } else { 0 };
+    below(general.into()) | fixed << 32 | metrics
+}
