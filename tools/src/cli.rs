@@ -3,6 +3,7 @@
 use crate::guest::Guest;
 use crate::image::{self, ImageOptions};
 use crate::machine::{MachineKind, Quirks};
+use crate::quote::{self, VerifyArguments};
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
 use crate::{backtrace, bare_guest, bench, build, lint};
@@ -40,6 +41,8 @@ enum Command {
     },
     /// Check format, compiler lints, documentation and the house rules
     Lint,
+    /// Check a quote of a PAL's microTPM against the PAL's file, and say why it is not good
+    VerifyQuote(VerifyArguments),
 }
 
 #[derive(Args, Debug)]
@@ -90,6 +93,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(arguments) => run_guest(arguments),
         Command::Test { filter } => test::run(&filter),
         Command::Lint => lint::run(),
+        Command::VerifyQuote(arguments) => quote::verify(&arguments),
     }
 }
 
@@ -167,6 +171,14 @@ mod tests {
         assert!(matches!(parse("xmhf test unit"), Some(Command::Test { filter: Filter::Group(_) })));
         assert!(matches!(parse("xmhf test reset"), Some(Command::Test { filter: Filter::Name(_) })));
         assert!(parse("xmhf").is_none());
+    }
+
+    #[test]
+    fn verify_quote_takes_files_a_nonce_and_registers() {
+        let line = "xmhf verify-quote --pal p --quote q --nonce 00 --key k";
+        assert!(matches!(parse(line), Some(Command::VerifyQuote(_))));
+        assert!(parse(&format!("{line} --pcr 1=00 --pcr 2=00 --parameter-pages 2")).is_some());
+        assert!(parse("xmhf verify-quote --pal p --quote q --key k").is_none());
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod machine;
 pub mod pack;
 pub mod paths;
 pub mod process;
+pub mod quote;
 pub mod run;
 pub mod stage;
 pub mod summary;

@@ -34,6 +34,7 @@ mod policy;
 mod primes;
 mod public_key;
 mod quote;
+mod quote_file;
 mod seal;
 mod selection;
 
@@ -49,5 +50,6 @@ pub use pcr::{PCRS, PcrBanks, PcrIndex};
 pub use policy::{PCR_INFO_BYTES_LIMIT, PcrInfo, Policy};
 pub use public_key::{MODULUS_BYTES, PUBLIC_KEY_BYTES, PublicKey};
 pub use quote::{NONCE_BYTES_LIMIT, Quote, QuoteInfo, quote};
+pub use quote_file::QuoteFile;
 pub use seal::{BLOB_BYTES_LIMIT, SEAL_BYTES_LIMIT, Unsealed, seal, unseal};
 pub use selection::{SELECTION_BYTES, Selection};

@@ -1,0 +1,152 @@
+//! `tools/xmhf verify-quote`: whether a quote says of a PAL what its file says, and if not, why.
+
+mod expected;
+mod reason;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use expected::Section;
+use microtpm::{Bank, PublicKey, QuoteFile};
+use std::path::PathBuf;
+
+/// What is checked against what.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArguments {
+    /// The PAL: the SDK's file, or a list of lines TYPE ADDRESS PAGES CONTENTS
+    #[arg(long, value_name = "FILE")]
+    pal: PathBuf,
+    /// The quote: composite, nonce and signature, one behind the other
+    #[arg(long, value_name = "FILE")]
+    quote: PathBuf,
+    /// The nonce that was sent to the PAL, 20 bytes, or 32 for a quote of the SHA-256 bank
+    #[arg(long, value_name = "HEX")]
+    nonce: String,
+    /// The machine's public key, as ID_GETPUB gave it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Value that another register has to have, which otherwise is zero: INDEX=HEX, as often as needed
+    #[arg(long = "pcr", value_name = "INDEX=HEX")]
+    registers: Vec<String>,
+    /// Pages that the SDK gives to the PAL's parameters
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    parameter_pages: usize,
+}
+
+/// Checks the quote and prints what was found good.
+///
+/// # Errors
+///
+/// A file cannot be read, or why the quote is not good.
+pub fn verify(arguments: &VerifyArguments) -> Result<()> {
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let file = QuoteFile::parse(&read(&arguments.quote)?)
+        .with_context(|| format!("{} is no quote: composite, nonce, signature", arguments.quote.display()))?;
+    let key = PublicKey::from_bytes(&read(&arguments.key)?)
+        .ok()
+        .with_context(|| format!("{} is no RSA key of 2048 bits", arguments.key.display()))?;
+    let question = Question {
+        key,
+        nonce: bytes(&arguments.nonce).context("--nonce")?,
+        sections: expected::sections(&arguments.pal, arguments.parameter_pages)?,
+        others: arguments.registers.iter().map(|text| register(text)).collect::<Result<_>>()?,
+    };
+    for line in question.check(&file)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// What a quote has to answer.
+#[derive(Clone, Debug)]
+struct Question {
+    key: PublicKey,
+    nonce: Vec<u8>,
+    sections: Vec<Section>,
+    /// Values of registers that are not zero.
+    others: Vec<(usize, Vec<u8>)>,
+}
+
+impl Question {
+    /// What is good, a line each, or the first thing that is not.
+    fn check(&self, file: &QuoteFile) -> Result<Vec<String>> {
+        ensure!(
+            file.is_signed_by(&self.key),
+            "the signature is not this key's over this quote: another machine made it, or another boot, or the \
+             quote was changed"
+        );
+        ensure!(
+            file.nonce[..] == self.nonce[..],
+            "the quote is sound but answers another nonce, {}: it was made for somebody else, or is an old one",
+            hex(&file.nonce)
+        );
+        let mut good = vec!["signature: this key's".into(), "nonce: the one that was asked with".into()];
+        good.push(self.check_pal(file)?);
+        for index in file.selection.indices().filter(|&index| index != 0) {
+            good.push(self.check_other(file, index)?);
+        }
+        Ok(good)
+    }
+
+    fn check_pal(&self, file: &QuoteFile) -> Result<String> {
+        let value =
+            file.value(0).context("the quote leaves register 0 out, so it says of no PAL which it is")?;
+        let expected = reason::first_register(file.bank(), &self.sections);
+        if value == expected {
+            return Ok(format!("register 0: the PAL's, by {}", name(file.bank())));
+        }
+        let change = reason::single_change(file.bank(), &self.sections, value);
+        let why = change.unwrap_or_else(|| {
+            let sections = self.sections.iter().map(|section| {
+                format!("\n  {section}: measured as {}", hex(section.digests().of_bank(file.bank())))
+            });
+            let sections: String = sections.collect();
+            format!(
+                "no single change explains it; contents or an address differ, or the PAL has extended it. \
+                 Expected were{sections}"
+            )
+        });
+        bail!("register 0 is {}, but this PAL makes it {}: {why}", hex(value), hex(&expected))
+    }
+
+    fn check_other(&self, file: &QuoteFile, index: usize) -> Result<String> {
+        let value = file.value(index).unwrap_or_default();
+        let given = self.others.iter().find(|(other, _)| *other == index);
+        let expected = given.map_or_else(|| vec![0; value.len()], |(_, expected)| expected.clone());
+        ensure!(
+            value == expected,
+            "register {index} is {}, but should be {}{}",
+            hex(value),
+            hex(&expected),
+            if given.is_none() { "; give it with --pcr if the PAL extends it" } else { "" }
+        );
+        Ok(format!("register {index}: as it should be"))
+    }
+}
+
+/// `INDEX=HEX`.
+fn register(text: &str) -> Result<(usize, Vec<u8>)> {
+    let (index, value) = text.split_once('=').context("--pcr takes INDEX=HEX")?;
+    let index = index.parse().ok().filter(|&index| index < microtpm::PCRS);
+    Ok((index.context("--pcr: registers are 0 to 7")?, bytes(value).context("--pcr")?))
+}
+
+fn name(bank: Bank) -> &'static str {
+    match bank {
+        Bank::Sha1 => "SHA-1",
+        Bank::Sha256 => "SHA-256",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>> {
+    let is_even = text.is_ascii() && text.len().is_multiple_of(2);
+    let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).unwrap_or("?"));
+    let bytes = pairs.map(|pair| u8::from_str_radix(pair, 16)).collect();
+    is_even.then_some(bytes).and_then(Result::ok).context("bytes are pairs of hexadecimal digits")
+}
+
+#[cfg(test)]
+mod tests;

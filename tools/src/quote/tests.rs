@@ -1,0 +1,117 @@
+use super::*;
+use microtpm::{HmacDrbg, Identity, PcrBanks, PcrIndex, Selection, SigningKey, quote};
+use std::sync::{Arc, OnceLock};
+
+fn key() -> Arc<SigningKey> {
+    static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
+    let search = || {
+        let mut identity = Identity::new(&[0x5a; 32]);
+        std::iter::repeat_with(|| identity.advance()).flatten().next().unwrap()
+    };
+    KEY.get_or_init(search).clone()
+}
+
+fn sections() -> Vec<Section> {
+    let section = |kind, start, byte| Section { kind, start, contents: vec![byte; 4096] };
+    vec![section(1, 0x1000, 0xc3), section(3, 0, 0), section(4, 0, 0)]
+}
+
+fn question(bank: Bank) -> Question {
+    let nonce = vec![7; bank.digest_bytes()];
+    Question { key: key().public_key(), nonce, sections: sections(), others: Vec::new() }
+}
+
+/// What a PAL of these sections answers, after it has extended register 1 where `extended`.
+fn answer(bank: Bank, sections: &[Section], map: u8, extended: bool) -> QuoteFile {
+    let mut banks: PcrBanks = sections.iter().map(Section::digests).collect();
+    if extended {
+        banks.extend(PcrIndex::from_number(1).unwrap(), &[1; 20]).unwrap();
+    }
+    let (selection, nonce) = (Selection { bank, map: Some(map) }, question(bank).nonce);
+    let quote = quote(&key(), &mut HmacDrbg::new(&[b"test"]), &banks, selection, &nonce).unwrap();
+    QuoteFile { selection, quote, nonce: nonce.into_iter().collect() }
+}
+
+fn why_not(question: &Question, file: &QuoteFile) -> String {
+    question.check(file).unwrap_err().to_string()
+}
+
+#[test]
+fn a_good_quote_is_good_in_either_bank() {
+    for bank in [Bank::Sha1, Bank::Sha256] {
+        let lines = question(bank).check(&answer(bank, &sections(), 0b11, false)).unwrap();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert!(lines[2].contains(name(bank)), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_forged_quote_is_told_from_an_old_one() {
+    let file = answer(Bank::Sha1, &sections(), 1, false);
+    let mut changed = file.clone();
+    changed.quote.signature[9] ^= 1;
+    assert!(why_not(&question(Bank::Sha1), &changed).contains("signature is not this key's"));
+    let mut changed = file.clone();
+    *changed.quote.composite.last_mut().unwrap() ^= 1;
+    assert!(why_not(&question(Bank::Sha1), &changed).contains("signature is not this key's"));
+    let other = Question { key: PublicKey { modulus: [0xff; 256] }, ..question(Bank::Sha1) };
+    assert!(why_not(&other, &file).contains("signature is not this key's"));
+    let later = Question { nonce: vec![8; 20], ..question(Bank::Sha1) };
+    assert!(why_not(&later, &file).contains("answers another nonce, 0707"));
+}
+
+#[test]
+fn another_pal_is_told_with_its_section() {
+    let mut filled = sections();
+    filled[2].contents.fill(0x90);
+    let why = why_not(&question(Bank::Sha256), &answer(Bank::Sha256, &filled, 1, false));
+    assert!(why.contains("section 3 (stack, 1 page) was full of 0x90"), "{why}");
+    let mut patched = sections();
+    patched[0].contents[0] = 0x90;
+    let why = why_not(&question(Bank::Sha1), &answer(Bank::Sha1, &patched, 1, false));
+    assert!(why.contains("no single change explains it") && why.contains("code at 0x1000"), "{why}");
+}
+
+#[test]
+fn a_quote_without_the_first_register_says_nothing_of_the_pal() {
+    let why = why_not(&question(Bank::Sha1), &answer(Bank::Sha1, &sections(), 0b10, false));
+    assert!(why.contains("leaves register 0 out"), "{why}");
+}
+
+#[test]
+fn other_registers_are_zero_or_as_given() {
+    let file = answer(Bank::Sha1, &sections(), 0b11, true);
+    let why = why_not(&question(Bank::Sha1), &file);
+    assert!(why.contains("register 1 is") && why.contains("--pcr"), "{why}");
+    let value = file.value(1).unwrap();
+    let given = register(&format!("1={}", hex(value))).unwrap();
+    assert!(Question { others: vec![given], ..question(Bank::Sha1) }.check(&file).is_ok());
+    assert!(register("8=00").is_err() && register("1").is_err() && register("1=0").is_err());
+}
+
+#[test]
+fn the_command_reads_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("pal"), "code 1000 1 fill=c3\nparameters - 1 zero\nstack - 1 zero\n").unwrap();
+    std::fs::write(path("quote"), answer(Bank::Sha256, &sections(), 1, false).to_bytes()).unwrap();
+    std::fs::write(path("key"), key().public_key().to_der()).unwrap();
+    let arguments = VerifyArguments {
+        pal: path("pal"),
+        quote: path("quote"),
+        nonce: "07".repeat(32),
+        key: path("key"),
+        registers: Vec::new(),
+        parameter_pages: 1,
+    };
+    verify(&arguments).unwrap();
+    for (name, words) in [("quote", "is no quote"), ("key", "is no RSA key"), ("pal", "names no section")] {
+        let old = std::fs::read(path(name)).unwrap();
+        std::fs::write(path(name), "").unwrap();
+        let error = format!("{:#}", verify(&arguments).unwrap_err());
+        assert!(error.contains(words), "{error}");
+        std::fs::write(path(name), old).unwrap();
+    }
+    let odd = VerifyArguments { nonce: "7".into(), ..arguments };
+    assert!(format!("{:#}", verify(&odd).unwrap_err()).contains("--nonce"));
+}
