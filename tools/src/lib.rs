@@ -18,6 +18,7 @@ pub mod image;
 pub mod lint;
 pub mod machine;
 pub mod pack;
+pub mod pal;
 pub mod paths;
 pub mod process;
 pub mod quote;

@@ -33,6 +33,12 @@ pub fn guests() -> PathBuf {
     out().join("guest")
 }
 
+/// Folder of the PAL programs.
+#[must_use]
+pub fn pal() -> PathBuf {
+    out().join("pal")
+}
+
 /// Disk image of the bare test guest called `name`.
 #[must_use]
 pub fn bare_guest(name: &str) -> PathBuf {

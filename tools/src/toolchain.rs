@@ -25,6 +25,16 @@ pub fn cargo() -> Command {
 ///
 /// The toolchain lacks the standard library's source, or there is no linker.
 pub fn bare_cargo(verb: &str) -> Result<Command> {
+    source_cargo(verb, Path::new(&format!("{BARE_TARGET}.json")), "core,alloc,compiler_builtins")
+}
+
+/// `cargo VERB` in release mode for a target that rustc has no library for: described in a file of ours, or one of
+/// its own. The library's `crates` are built from source.
+///
+/// # Errors
+///
+/// The toolchain lacks the standard library's source, or there is no linker.
+pub fn source_cargo(verb: &str, target: &Path, crates: &str) -> Result<Command> {
     // Asked in the tree, whose rust-toolchain.toml has a say.
     let mut rustc = Command::new("rustc");
     let sysroot = process::output(rustc.args(["--print", "sysroot"]).current_dir(paths::root()))?;
@@ -37,15 +47,18 @@ pub fn bare_cargo(verb: &str) -> Result<Command> {
     let mut command = cargo();
     command
         .args([verb, "--release", "--target"])
-        .arg(format!("{BARE_TARGET}.json"))
-        .args(["-Zjson-target-spec", "-Zbuild-std=core,alloc,compiler_builtins"])
+        .arg(target)
+        .args(["-Zjson-target-spec", &format!("-Zbuild-std={crates}")])
         .arg("-Zbuild-std-features=compiler-builtins-mem")
         // The options above are unstable; this lets the pinned stable compiler take them.
         .env("RUSTC_BOOTSTRAP", "1");
-    if !sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld").exists() {
+    // Targets of rustc's own have linkers of their own.
+    let is_ours = target.extension().is_some();
+    if is_ours && !sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld").exists() {
         let linker = LINKERS.into_iter().find(|linker| exists(linker));
         ensure!(linker.is_some(), "no LLVM linker found, tried {LINKERS:?}");
-        command.env("CARGO_TARGET_X86_64_XMHF_LINKER", linker.unwrap_or_default());
+        let name = target.file_stem().unwrap_or_default().to_string_lossy().to_uppercase().replace('-', "_");
+        command.env(format!("CARGO_TARGET_{name}_LINKER"), linker.unwrap_or_default());
     }
     Ok(command)
 }
@@ -53,9 +66,15 @@ pub fn bare_cargo(verb: &str) -> Result<Command> {
 /// Folder of Cargo's release builds for the bare target.
 #[must_use]
 pub fn bare_release() -> PathBuf {
-    let target =
+    release(BARE_TARGET)
+}
+
+/// Folder of Cargo's release builds for a target, by its name.
+#[must_use]
+pub fn release(target: &str) -> PathBuf {
+    let folder =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| paths::root().join("target"), PathBuf::from);
-    target.join(BARE_TARGET).join("release")
+    folder.join(target).join("release")
 }
 
 /// Names of the binaries that Cargo finds in `folder`: files `NAME.rs` and folders `NAME/main.rs`, sorted.

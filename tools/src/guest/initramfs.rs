@@ -1,6 +1,7 @@
-//! The Linux guest's userspace: init, busybox and a 32-bit program, in one uncompressed archive.
+//! The Linux guest's userspace: init, busybox, a 32-bit program and the PAL programs, in one uncompressed archive.
 
 use super::package;
+use crate::pal::{self, Platform};
 use crate::paths;
 use crate::process::output;
 use crate::toolchain::cargo;
@@ -22,7 +23,15 @@ const CONSOLE: (u32, u32) = (5, 1);
 /// Cargo, the assembler or the linker fails, or busybox cannot be fetched.
 pub(super) fn build() -> Result<Vec<u8>> {
     let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
-    let programs = [("init", init()?), ("bin/busybox", read(&busybox)?), ("bin/program32", program32()?)];
+    let mut programs: Vec<(String, Vec<u8>)> =
+        [("init", init()?), ("bin/busybox", read(&busybox)?), ("bin/program32", program32()?)]
+            .map(|(name, bytes)| (name.to_owned(), bytes))
+            .to_vec();
+    for platform in Platform::LINUX {
+        for (name, path) in pal::build(platform, false)? {
+            programs.push((format!("bin/{name}"), read(&path)?));
+        }
+    }
     let mut archive = Vec::new();
     for folder in ["bin", "dev", "proc", "sys"] {
         let entry = Builder::new(folder).mode(0o755).set_mode_file_type(ModeFileType::Directory);
@@ -31,7 +40,7 @@ pub(super) fn build() -> Result<Vec<u8>> {
     let console = Builder::new("dev/console").mode(0o600).set_mode_file_type(ModeFileType::Char);
     console.rdev_major(CONSOLE.0).rdev_minor(CONSOLE.1).write(&mut archive, 0).finish()?;
     for (name, bytes) in programs {
-        let entry = Builder::new(name).mode(0o755).set_mode_file_type(ModeFileType::Regular);
+        let entry = Builder::new(&name).mode(0o755).set_mode_file_type(ModeFileType::Regular);
         let mut writer = entry.write(&mut archive, u32::try_from(bytes.len())?);
         writer.write_all(&bytes)?;
         writer.finish()?;

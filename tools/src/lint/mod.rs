@@ -8,7 +8,8 @@ mod sources;
 mod unsafe_opt_in;
 mod vendor_words;
 
-use crate::toolchain::{bare_cargo, cargo};
+use crate::pal::Platform;
+use crate::toolchain::{bare_cargo, cargo, source_cargo};
 use crate::{paths, process};
 use anyhow::{Result, ensure};
 use sources::Source;
@@ -43,6 +44,10 @@ pub fn run() -> Result<()> {
     for packages in [IMAGES, GUESTS] {
         let images = packages.iter().map(|package| format!("--package={package}"));
         process::run(bare_cargo("clippy")?.arg("--quiet").args(images).args(["--", "-D", "warnings"]))?;
+    }
+    for platform in Platform::LINUX {
+        let mut clippy = source_cargo("clippy", &platform.target(), "core,compiler_builtins")?;
+        process::run(clippy.args(["--quiet", "--package=xmhf-pal-demo", "--", "-D", "warnings"]))?;
     }
     let mut documentation = cargo();
     documentation.args(["doc", "--quiet", "--no-deps", "--document-private-items"]);

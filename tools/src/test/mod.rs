@@ -9,6 +9,7 @@ mod filter;
 mod host;
 mod job;
 mod linux;
+mod pal;
 mod pool;
 mod report;
 
@@ -46,6 +47,7 @@ pub fn run(filter: &Filter) -> Result<()> {
 
 fn jobs(filter: &Filter) -> Result<Vec<Job>> {
     let mut jobs = linux::jobs();
+    jobs.extend(pal::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(bare::jobs()?);
     jobs.retain(|job| filter.takes(job.group, &job.name));

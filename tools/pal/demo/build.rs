@@ -1,0 +1,12 @@
+//! Links the programs without any library.
+
+fn main() {
+    let arguments: &[&str] = match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        Ok("linux") => &["-no-pie", "-nostdlib", "--gc-sections", "--build-id=none", "-znognustack"],
+        Ok("windows") => &["-nostartfiles", "-nostdlib", "-Wl,--gc-sections", "-lkernel32"],
+        _ => &[],
+    };
+    for argument in arguments {
+        println!("cargo:rustc-link-arg-bins={argument}");
+    }
+}

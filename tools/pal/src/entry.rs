@@ -1,0 +1,36 @@
+//! The PAL's side of its entry.
+
+/// Makes a function the entry of the PAL that this program is.
+///
+/// Its parameters are integers, and references to memory that is copied in before the call and back behind it. It
+/// and all that it calls run without the system, its libraries, and the FPU; statics keep their values from one call to
+/// the next, hidden from everybody else. A panic ends the PAL.
+///
+/// ```ignore
+/// #![no_std]
+/// #![no_main]
+///
+/// xmhf_pal::entry! {
+///     fn count(step: u32, total: &mut u64) -> usize {
+///         *total += u64::from(step);
+///         0
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! entry {
+    (fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> usize $body:block) => {
+        fn $name($($argument: $type),*) -> usize $body
+
+        #[allow(unsafe_code, reason = "the name that pal.ld looks for; UNSAFETY: there is one entry")]
+        #[unsafe(no_mangle)]
+        extern "C" fn pal_entry($($argument: $type),*) -> usize {
+            $name($($argument),*)
+        }
+
+        #[panic_handler]
+        fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            $crate::microtpm::give_up()
+        }
+    };
+}

@@ -1,0 +1,126 @@
+//! The PAL programs of `tools/pal/demo`, for each system and word size.
+//!
+//! Their names are the original's: the program's, the word size, `L2` for a guest of a guest, `.exe` for Windows.
+
+use crate::toolchain::{binaries, release, source_cargo};
+use crate::{paths, process};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A system that the programs run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// Linux, 64 bits.
+    Linux64,
+    /// Linux, 32 bits, on a kernel of either word size.
+    Linux32,
+    /// Windows, 64 bits.
+    Windows64,
+    /// Windows, 32 bits.
+    Windows32,
+}
+
+impl Platform {
+    /// Those that the tests run on.
+    pub const LINUX: [Self; 2] = [Self::Linux64, Self::Linux32];
+    /// Those that are built with mingw-w64.
+    pub const WINDOWS: [Self; 2] = [Self::Windows64, Self::Windows32];
+
+    /// What rustc calls it: a file of ours, or a name.
+    #[must_use]
+    pub fn target(self) -> PathBuf {
+        match self {
+            Self::Linux64 => "tools/pal/x86_64-pal-linux.json".into(),
+            Self::Linux32 => "tools/pal/i686-pal-linux.json".into(),
+            Self::Windows64 => "x86_64-pc-windows-gnu".into(),
+            Self::Windows32 => "i686-pc-windows-gnu".into(),
+        }
+    }
+
+    /// Words behind a program's name.
+    fn suffix(self, level_2: bool) -> String {
+        let (bits, end) = match self {
+            Self::Linux64 => ("64", ""),
+            Self::Linux32 => ("32", ""),
+            Self::Windows64 => ("64", ".exe"),
+            Self::Windows32 => ("32", ".exe"),
+        };
+        format!("{bits}{}{end}", if level_2 { "L2" } else { "" })
+    }
+
+    fn is_windows(self) -> bool {
+        Self::WINDOWS.contains(&self)
+    }
+}
+
+/// Builds all programs for `platform`, for a guest of a guest where `level_2`; gives their names and files.
+///
+/// # Errors
+///
+/// The compiler's or linker's, already shown.
+pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>> {
+    let target = platform.target();
+    let mut cargo = source_cargo("build", &target, "core,compiler_builtins")?;
+    cargo.args(["--quiet", "--package=xmhf-pal-demo"]);
+    if level_2 {
+        cargo.args(["--features", "l2"]);
+    }
+    let programs = binaries(&paths::root().join("tools/pal/demo/src/bin"))?;
+    if platform.is_windows() {
+        // Code that is copied has no constants elsewhere, nor vector registers.
+        cargo.env("RUSTFLAGS", "-C no-vectorize-loops -C no-vectorize-slp -C strip=symbols");
+        let portable = programs.iter().filter(|name| !LINUX_ONLY.contains(&name.as_str()));
+        portable.for_each(|name| {
+            cargo.args(["--bin", name]);
+        });
+    }
+    process::run(&mut cargo).with_context(|| format!("the PAL programs for {platform:?}"))?;
+    let name = target.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let built = release(&name);
+    fs::create_dir_all(paths::pal())?;
+    let mut files = Vec::new();
+    for program in programs {
+        let end = if platform.is_windows() { ".exe" } else { "" };
+        let from = built.join(format!("{program}{end}"));
+        if platform.is_windows() && LINUX_ONLY.contains(&program.as_str()) {
+            continue;
+        }
+        let name = format!("{program}{}", platform.suffix(level_2));
+        let to = paths::pal().join(&name);
+        keep(&from, &to)?;
+        files.push((name, to));
+    }
+    Ok(files)
+}
+
+/// Programs that need Linux for what they do.
+const LINUX_ONLY: [&str; 2] = ["init", "palbench"];
+
+fn keep(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    // Copied, for the right to execute.
+    fs::copy(from, to).with_context(|| format!("writing {}", to.display()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_end_as_the_originals_do() {
+        assert_eq!(Platform::Linux64.suffix(false), "64");
+        assert_eq!(Platform::Linux32.suffix(true), "32L2");
+        assert_eq!(Platform::Windows32.suffix(true), "32L2.exe");
+    }
+
+    #[test]
+    fn the_originals_programs_are_there() {
+        let programs = binaries(&paths::root().join("tools/pal/demo/src/bin")).unwrap();
+        assert!(["test", "main", "test_args"].iter().all(|name| programs.contains(&(*name).to_owned())));
+    }
+}
