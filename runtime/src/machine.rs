@@ -17,6 +17,7 @@ use crate::memory::policy::Machine as Facts;
 use crate::memory::second_level::SecondLevel;
 use crate::smp::percpu::{Frames, PerCpu, physical_address_bits};
 use crate::smp::quiesce;
+use crate::vmx;
 use core::sync::atomic::Ordering;
 use hw::bare::{Processor, Region};
 use hw::{Cpuid, Msrs, PhysMemory};
@@ -194,15 +195,21 @@ pub(crate) fn invalidate_second_level() {
 
 /// Has every CPU drop its translations before its guest goes on, then frees what they named.
 pub(crate) fn flush_second_level(flush: Flush) {
-    if flush.is_needed() {
-        quiesce::quiesce(|_| {
-            for cpu in cpus() {
-                cpu.flush.store(true, Ordering::SeqCst);
-                cpu.demand_attention();
-            }
-        });
+    let is_derived_stale = vmx::forget_changes();
+    if flush.is_needed() || is_derived_stale {
+        flush_all();
     }
     SECOND_LEVEL.lock().flushed(flush);
+}
+
+/// Has every CPU drop its translations before its guest goes on.
+pub(crate) fn flush_all() {
+    quiesce::quiesce(|_| {
+        for cpu in cpus() {
+            cpu.flush.store(true, Ordering::SeqCst);
+            cpu.demand_attention();
+        }
+    });
 }
 
 /// Decides what exits' handlers are to know of the processor and the configuration; once, at boot.

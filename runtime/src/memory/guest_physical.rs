@@ -9,6 +9,8 @@ use hw::{Cpuid, Unmapped};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::Rights;
 
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 const CPUID_PAGES_1G: u32 = 1 << 26;
 
 /// Guest-physical memory, seen from the executing CPU.
@@ -33,6 +35,21 @@ impl GuestMemory for GuestPhysical {
 
     fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
         Ok(GuestFrames::write(Self::reach(gpa, bytes.len(), Rights::WRITE)?, bytes)?)
+    }
+
+    fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        let mut address = Self::reach(gpa, size_of_val(words), Rights::READ)?;
+        for chunk in words.chunks_mut(LINE_WORDS) {
+            // The copy moves eight bytes at a time.
+            let mut bytes = [0; 8 * LINE_WORDS];
+            let bytes = &mut bytes[..size_of_val(chunk)];
+            GuestFrames::read(address, bytes)?;
+            for (word, bytes) in chunk.iter_mut().zip(bytes.as_chunks().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+            address = HostPhysAddr::new(address.get() + size_of_val(chunk) as u64);
+        }
+        Ok(())
     }
 
     fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {

@@ -4,6 +4,7 @@
 //! as a cache of it, through `radix`, in frames of the pool ([`frame`]). [`protect`] and [`views`] are what
 //! hypapps change. `host` is the hypervisor's own address space, [`guest`] copies to and from the guest.
 
+pub mod changes;
 pub mod flush;
 pub mod frame;
 pub mod guest;

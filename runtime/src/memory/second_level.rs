@@ -10,6 +10,7 @@ use platform::mtrr_map::Mtrrs;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::{Attributes, PageSize, Rights, TableFormat};
 
+use super::changes::Changes;
 use super::flush::Flush;
 use super::frame::{Exhausted, Frames};
 use super::policy::{Machine, Policy};
@@ -65,6 +66,7 @@ pub struct SecondLevel<M, F> {
     frames: Frames,
     policy: Policy,
     roots: Roots,
+    changes: Changes,
     tables: usize,
     format: PhantomData<F>,
 }
@@ -77,6 +79,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             frames: Frames::new(),
             policy: Policy::new(),
             roots: Roots::new(),
+            changes: Changes::new(),
             tables: 0,
             format: PhantomData,
         }
@@ -243,6 +246,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
         let Some(root) = self.roots.remove(view) else { return Flush::NONE };
         self.policy.protections.clear(view);
+        self.changes.note(view, GuestRange::between(0, self.policy.reach()));
         self.radix().remove(root);
         Flush { retired: Some(self.frames.retired()) }
     }
@@ -259,6 +263,11 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.flush_if(is_stale)
     }
 
+    /// Takes the changes of protections since the last call, for tables that are derived from these.
+    pub fn take_changes(&mut self) -> Changes {
+        self.changes.take()
+    }
+
     fn protect(
         &mut self,
         view: View,
@@ -273,6 +282,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
         self.root(view).ok_or(ProtectError::NoView)?;
         self.policy.protections.set(view, range, rights)?;
+        self.changes.note(view, range);
         let is_stale = self.refresh(view, range);
         Ok(self.flush_if(is_stale))
     }

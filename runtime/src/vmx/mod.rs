@@ -25,6 +25,8 @@ mod world_switch;
 #[cfg(target_os = "none")]
 pub(crate) use dump::dump;
 #[cfg(target_os = "none")]
+pub(crate) use nested::forget_changes;
+#[cfg(target_os = "none")]
 pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
 #[cfg(target_os = "none")]
 pub(crate) use setup::prepare;

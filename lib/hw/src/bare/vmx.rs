@@ -95,6 +95,42 @@ pub unsafe fn invept_all() -> Result<(), VmFail> {
     }
 }
 
+/// Drops cached translations of one EPT pointer from this processor's TLB.
+///
+/// # Errors
+///
+/// As the processor says, for a pointer that VM entry would refuse or a type that the processor does not have.
+///
+/// # Safety
+///
+/// This processor is in VMX root operation.
+pub unsafe fn invept_single(pointer: u64) -> Result<(), VmFail> {
+    let descriptor = [pointer, 0];
+    // SAFETY: dropping translations is always correct; the caller answers for the rest.
+    unsafe {
+        with_status!("invept {kind}, [{operand}]"; kind = in(reg) 1u64, operand = in(reg) &raw const descriptor,
+            options(nostack))
+    }
+}
+
+/// INVVPID of type `kind`, for the identifier `vpid` and, where the type takes one, a linear address.
+///
+/// # Errors
+///
+/// As the processor says: a type that it does not have, identifier 0, an address that is not canonical.
+///
+/// # Safety
+///
+/// This processor is in VMX root operation.
+pub unsafe fn invvpid(kind: u64, vpid: u16, address: u64) -> Result<(), VmFail> {
+    let descriptor = [u64::from(vpid), address];
+    // SAFETY: dropping translations is always correct; the caller answers for the rest.
+    unsafe {
+        with_status!("invvpid {kind}, [{operand}]"; kind = in(reg) kind, operand = in(reg) &raw const descriptor,
+            options(nostack))
+    }
+}
+
 /// The current VMCS of this processor.
 #[derive(Debug)]
 pub struct CurrentVmcs(());

@@ -33,6 +33,13 @@ impl EptPointer {
         self.0 >> 6 & 1 == 1
     }
 
+    /// The same, with accessed and dirty flags on or off.
+    #[must_use]
+    pub const fn with_accessed_dirty(self, is_enabled: bool) -> Self {
+        let flags = if is_enabled { ACCESSED_DIRTY } else { 0 };
+        Self(self.0 & !ACCESSED_DIRTY | flags)
+    }
+
     /// The root table.
     #[must_use]
     pub const fn root(self) -> HostPhysAddr {
@@ -50,6 +57,7 @@ pub enum InveptType {
     AllContexts = 2,
 }
 
+const ACCESSED_DIRTY: u64 = 1 << 6;
 const PAGE: u64 = 1 << 7;
 const TYPE_SHIFT: u32 = 3;
 const RIGHTS: u64 = 7;
@@ -137,5 +145,8 @@ mod tests {
         let pointer = EptPointer::new(HostPhysAddr::new(0x7000));
         assert_eq!(pointer.0, 0x701e);
         assert_eq!(pointer.root(), HostPhysAddr::new(0x7000));
+        assert_eq!(pointer.with_accessed_dirty(true).0, 0x705e);
+        assert!(pointer.with_accessed_dirty(true).has_accessed_dirty());
+        assert_eq!(EptPointer(0x705e).with_accessed_dirty(false), pointer);
     }
 }

@@ -1,5 +1,7 @@
 //! Exit qualifications (SDM, "Basic VM-Exit Information").
 
+use crate::paging::Rights;
+
 /// Of control-register accesses (SDM, "Exit Qualification for Control-Register Accesses").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlRegisterQualification(pub u64);
@@ -71,6 +73,18 @@ impl IoQualification {
 pub struct EptViolationQualification(pub u64);
 
 impl EptViolationQualification {
+    /// IRET had removed blocking by NMI; in the qualification of a full page-modification log too.
+    pub const NMI_UNBLOCKING: u64 = 1 << 12;
+    const RIGHTS_SHIFT: u32 = 3;
+    /// What the tables allow, user-mode fetches included.
+    const ALLOWED: u64 = 0xf << Self::RIGHTS_SHIFT;
+
+    /// The same access, where the tables give `rights`.
+    #[must_use]
+    pub const fn with_allowed(self, rights: Rights) -> Self {
+        Self(self.0 & !Self::ALLOWED | (rights.bits() as u64) << Self::RIGHTS_SHIFT)
+    }
+
     /// Data read.
     #[must_use]
     pub const fn is_read(self) -> bool {
@@ -104,7 +118,7 @@ impl EptViolationQualification {
     /// IRET had removed blocking by NMI before the exit.
     #[must_use]
     pub const fn is_nmi_unblocking(self) -> bool {
-        self.0 >> 12 & 1 == 1
+        self.0 & Self::NMI_UNBLOCKING != 0
     }
 }
 

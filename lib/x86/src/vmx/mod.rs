@@ -4,6 +4,7 @@ pub mod bitmap;
 pub mod capability;
 pub mod controls;
 pub mod ept;
+pub mod ept_entry;
 pub mod exit_qualification;
 pub mod exit_reason;
 pub mod instruction_error;

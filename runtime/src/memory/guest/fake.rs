@@ -88,6 +88,15 @@ impl GuestMemory for FakeMemory {
         Ok(())
     }
 
+    fn read_words(&self, address: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        assert!(address.get().is_multiple_of(8), "words at {address:?} are not aligned");
+        self.check(address, 8 * words.len(), &[&self.hidden])?;
+        for (word, at) in words.iter_mut().zip((address.get()..).step_by(8)) {
+            *word = self.get_u64(at);
+        }
+        Ok(())
+    }
+
     fn compare_exchange(&self, address: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
         assert!(address.get().is_multiple_of(8), "exchange at {address:?} is not aligned");
         self.check(address, 8, &[&self.hidden, &self.read_only])?;

@@ -51,6 +51,13 @@ pub trait GuestMemory {
     /// [`Refused`]; nothing is written then.
     fn write(&self, address: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused>;
 
+    /// Reads 64-bit words from `address` on, which is 8-byte aligned; each read is atomic.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; some words may have been read then.
+    fn read_words(&self, address: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused>;
+
     /// Writes `new` where the 64-bit word at `address`, which is 8-byte aligned, still is `current`, in one
     /// atomic step. Tells whether it was.
     ///

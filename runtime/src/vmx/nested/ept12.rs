@@ -1,1 +1,259 @@
-//! The walk of L1's extended page tables, in software.
+//! The walk of L1's extended page tables, in software (SDM, "EPT Translation Mechanism").
+//!
+//! L1's tables lie in memory that all of L1's processors write: each entry is read once, as a whole, and what
+//! was read is what is used. Memory that is not L1's answers as where nothing is, with all ones: an entry read
+//! there is misconfigured. A flag set there is lost, as in a ROM.
+
+use crate::memory::guest::GuestMemory;
+use x86::address::GuestPhysAddr;
+use x86::paging::{PageSize, Rights, entry_bytes, index};
+use x86::vmx::ept::EptPointer;
+use x86::vmx::ept_entry::{EptEntry, EptFeatures};
+
+const TOP_LEVEL: u8 = 4;
+/// Address bits that four levels translate.
+const TABLE_BITS: u32 = 48;
+/// What a read of no memory gives.
+const ALL_ONES: u64 = !0;
+/// Entries of the lowest level that are read at a time: one cache line of them.
+pub(super) const LINE: usize = 8;
+const LINE_BYTES: u64 = 8 * LINE as u64;
+/// Walks that another processor may spoil by changing an entry meanwhile.
+const ATTEMPTS: usize = 8;
+/// Entries of a page-modification log.
+const LOG_ENTRIES: u16 = 512;
+
+/// L1's tables and its processor.
+#[derive(Debug)]
+pub(super) struct Ept12<'a, M: ?Sized> {
+    /// L1's memory.
+    pub(super) memory: &'a M,
+    /// From VMCS12, checked at VM entry.
+    pub(super) pointer: EptPointer,
+    /// What L1's processor can do.
+    pub(super) features: &'a EptFeatures,
+}
+
+/// Why L1's tables translate no access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// They do not allow it; the rights that all entries together give.
+    Violation(Rights),
+    /// An entry is misconfigured.
+    Misconfiguration,
+    /// The page-modification log has no room.
+    LogFull,
+    /// Other processors changed the entries as often as they were read: to be tried again.
+    Changed,
+}
+
+/// L1's page-modification log (SDM, "Page-Modification Logging").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageModificationLog {
+    /// Its page in L1's memory.
+    pub(super) page: GuestPhysAddr,
+    /// PML index, of VMCS12.
+    pub(super) index: u16,
+}
+
+/// A translation by L1's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Translation {
+    /// Size of L1's page.
+    pub(super) size: PageSize,
+    /// The entry that maps it, flags set.
+    pub(super) leaf: EptEntry,
+    /// Rights that all levels above give.
+    above: Rights,
+    has_flags: bool,
+    /// The line of entries of the lowest level that `leaf` is one of.
+    line: [u64; LINE],
+}
+
+impl Translation {
+    /// Where L1's page begins in its memory.
+    pub(super) const fn page(&self) -> GuestPhysAddr {
+        GuestPhysAddr::new(self.leaf.address(self.size))
+    }
+
+    /// What translations cached from L1's entry may allow: no writes until L1's dirty flag is set.
+    pub(super) fn rights(&self) -> Rights {
+        self.rights_by(self.leaf)
+    }
+
+    /// Whether the pages beside may be cached with this one: where the entry at `position` of the line lets them,
+    /// its page, rights and the entry itself.
+    pub(super) fn neighbour(
+        &self,
+        position: usize,
+        features: &EptFeatures,
+    ) -> Option<(GuestPhysAddr, Rights, EptEntry)> {
+        let entry = EptEntry(self.line[position]);
+        let is_cacheable = entry.is_present()
+            && !entry.is_misconfigured(1, features)
+            && (!self.has_flags || entry.is_accessed());
+        let rights = self.rights_by(entry);
+        (is_cacheable && !rights.is_empty())
+            .then(|| (GuestPhysAddr::new(entry.address(PageSize::Size4K)), rights, entry))
+    }
+
+    fn rights_by(&self, leaf: EptEntry) -> Rights {
+        let rights = self.above & leaf.rights();
+        if self.has_flags && !leaf.is_dirty() { rights - Rights::WRITE } else { rights }
+    }
+}
+
+/// The entries that a walk used, the last of them a leaf.
+struct Path {
+    entries: [(GuestPhysAddr, EptEntry); TOP_LEVEL as usize],
+    length: usize,
+    level: u8,
+    /// Rights of all entries but the leaf.
+    above: Rights,
+    line: [u64; LINE],
+}
+
+impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
+    /// Translates an access of L2 at `gpa` that needs the rights `access`, and sets accessed and dirty flags as
+    /// the processor does.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]. Accessed flags may have been set then, no dirty flag.
+    pub(super) fn translate(
+        &self,
+        gpa: GuestPhysAddr,
+        access: Rights,
+        mut log: Option<&mut PageModificationLog>,
+    ) -> Result<Translation, Fault> {
+        if gpa.get() >> TABLE_BITS != 0 {
+            return Err(Fault::Violation(Rights::empty()));
+        }
+        for _ in 0..ATTEMPTS {
+            let mut path = self.descend(gpa)?;
+            let rights = path.above & path.leaf().rights();
+            if !rights.contains(access) {
+                return Err(Fault::Violation(rights));
+            }
+            if !self.has_flags() || self.mark(&mut path, gpa, access, log.as_deref_mut())? {
+                return Ok(self.translation(&path));
+            }
+        }
+        Err(Fault::Changed)
+    }
+
+    fn has_flags(&self) -> bool {
+        self.pointer.has_accessed_dirty()
+    }
+
+    /// Follows the tables down to the leaf.
+    fn descend(&self, gpa: GuestPhysAddr) -> Result<Path, Fault> {
+        let mut table = self.pointer.root().get();
+        let mut path = Path {
+            entries: [(GuestPhysAddr::default(), EptEntry(0)); TOP_LEVEL as usize],
+            length: 0,
+            level: TOP_LEVEL,
+            above: Rights::all(),
+            line: [0; LINE],
+        };
+        loop {
+            let at = GuestPhysAddr::new(table + 8 * index(gpa.get(), path.level) as u64);
+            let entry = if path.level == 1 { self.read_line(at, &mut path.line) } else { self.read(at) };
+            if !entry.is_present() {
+                return Err(Fault::Violation(Rights::empty()));
+            }
+            if entry.is_misconfigured(path.level, self.features) {
+                return Err(Fault::Misconfiguration);
+            }
+            path.entries[path.length] = (at, entry);
+            path.length += 1;
+            if entry.is_leaf(path.level) {
+                return Ok(path);
+            }
+            path.above &= entry.rights();
+            table = entry.address(PageSize::Size4K);
+            path.level -= 1;
+        }
+    }
+
+    fn read(&self, at: GuestPhysAddr) -> EptEntry {
+        let mut word = [0];
+        let result = self.memory.read_words(at, &mut word);
+        EptEntry(result.map_or(ALL_ONES, |()| word[0]))
+    }
+
+    /// Reads the entry at `at`, and those of its cache line, which no processor would fetch it without.
+    fn read_line(&self, at: GuestPhysAddr, line: &mut [u64; LINE]) -> EptEntry {
+        let start = GuestPhysAddr::new(at.get() & !(LINE_BYTES - 1));
+        if self.memory.read_words(start, line).is_err() {
+            *line = [ALL_ONES; LINE];
+        }
+        EptEntry(line[position(at)])
+    }
+
+    /// Sets the flags; false where an entry has changed since it was read.
+    fn mark(
+        &self,
+        path: &mut Path,
+        gpa: GuestPhysAddr,
+        access: Rights,
+        log: Option<&mut PageModificationLog>,
+    ) -> Result<bool, Fault> {
+        let is_dirtied = access.contains(Rights::WRITE) && !path.leaf().is_dirty();
+        for position in 0..path.length {
+            let is_leaf = position + 1 == path.length;
+            let dirty = if is_leaf && is_dirtied { EptEntry::DIRTY } else { 0 };
+            if dirty != 0 && log.as_ref().is_some_and(|log| log.index >= LOG_ENTRIES) {
+                return Err(Fault::LogFull);
+            }
+            let (at, entry) = path.entries[position];
+            let marked = entry.0 | EptEntry::ACCESSED | dirty;
+            // A refusal is taken for a write that the memory ignores.
+            if marked != entry.0 && self.memory.compare_exchange(at, entry.0, marked) == Ok(false) {
+                return Ok(false);
+            }
+            path.entries[position].1 = EptEntry(marked);
+        }
+        if let (true, Some(log)) = (is_dirtied, log) {
+            self.log(log, gpa);
+        }
+        Ok(true)
+    }
+
+    fn log(&self, log: &mut PageModificationLog, gpa: GuestPhysAddr) {
+        let at = GuestPhysAddr::new(log.page.get() + 8 * u64::from(log.index));
+        // A page that is not L1's swallows the entry.
+        let _ = self.memory.write(at, &gpa.page().get().to_le_bytes());
+        log.index = log.index.wrapping_sub(1);
+    }
+
+    fn translation(&self, path: &Path) -> Translation {
+        let (at, leaf) = path.entries[path.length - 1];
+        let mut line = path.line;
+        let size = match path.level {
+            1 => {
+                line[position(at)] = leaf.0;
+                PageSize::Size4K
+            }
+            2 => PageSize::Size2M,
+            _ => PageSize::Size1G,
+        };
+        debug_assert_eq!(size.bytes(), entry_bytes(path.level));
+        Translation { size, leaf, above: path.above, has_flags: self.has_flags(), line }
+    }
+}
+
+impl Path {
+    fn leaf(&self) -> EptEntry {
+        self.entries[self.length - 1].1
+    }
+}
+
+/// Position in its cache line of the entry at `at`.
+const fn position(at: GuestPhysAddr) -> usize {
+    at.page_offset() / 8 % LINE
+}
+
+#[cfg(test)]
+#[path = "ept12_tests.rs"]
+mod tests;

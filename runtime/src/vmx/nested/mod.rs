@@ -16,3 +16,6 @@ mod msr_area;
 mod msr_bitmap;
 mod vmcs12;
 mod vpid;
+
+#[cfg(target_os = "none")]
+pub(crate) use ept02::shared::forget_changes;

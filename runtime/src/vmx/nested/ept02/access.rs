@@ -1,0 +1,163 @@
+//! An access of L2 that its tables did not allow.
+
+use super::cache::Ept02;
+use crate::memory::guest::GuestMemory;
+use crate::memory::policy::{Policy, Run};
+use crate::memory::range::GuestRange;
+use crate::vmx::nested::ept12::{Ept12, Fault, LINE, PageModificationLog, Translation};
+use hw::PhysMemory;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::{PageSize, Rights};
+use x86::vmx::ept_entry::EptFeatures;
+use x86::vmx::exit_qualification::EptViolationQualification;
+
+const PAGE: u64 = 4096;
+
+/// An access of L2 that its tables did not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vmx) struct Access {
+    /// Guest-physical address in L2.
+    pub(in crate::vmx) gpa: GuestPhysAddr,
+    /// The hardware's exit qualification, of which the bits that say what the access was are kept for L1.
+    pub(in crate::vmx) qualification: u64,
+}
+
+/// What became of an access of L2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vmx) enum Outcome {
+    /// The tables allow it now, or the next try finds out: L2 goes on.
+    Mapped,
+    /// L1's tables forbid it: an EPT violation for L1, with this exit qualification.
+    Violation {
+        /// For VMCS12: the bits of the access from the hardware, those of the rights from L1's tables.
+        qualification: u64,
+    },
+    /// L1's tables hold a misconfigured entry: an EPT misconfiguration for L1.
+    Misconfiguration,
+    /// L1's page-modification log is full: that exit for L1, with this exit qualification.
+    LogFull {
+        /// Blocking by NMI, as the hardware says it.
+        qualification: u64,
+    },
+    /// L1's tables allow it, the hypervisor's do not: a violation at this address of L1's memory.
+    Ept01(GuestPhysAddr),
+    /// No frame is free. The caller reclaims some, and L2 goes on, to fault again.
+    Exhausted,
+}
+
+/// The cache and the policy, both of which all CPUs share.
+pub(super) trait Shared {
+    /// Where tables lie.
+    type Memory: PhysMemory;
+
+    /// Runs `act` with both locked.
+    fn with<T>(&self, act: impl FnOnce(&Policy, &mut Ept02<Self::Memory>) -> T) -> T;
+}
+
+impl Access {
+    /// Serves the access, by CPU `cpu`, under L1's tables `ept12`.
+    pub(super) fn serve<S: Shared, G: GuestMemory + ?Sized>(
+        self,
+        shared: &S,
+        cpu: usize,
+        ept12: &Ept12<'_, G>,
+        log: Option<&mut PageModificationLog>,
+    ) -> Outcome {
+        let generation = shared.with(|_, cache| cache.generation());
+        let translation = match ept12.translate(self.gpa, self.rights(), log) {
+            Ok(translation) => translation,
+            Err(fault) => return self.answer(shared, cpu, fault),
+        };
+        shared.with(|policy, cache| {
+            if cache.generation() != generation {
+                // What was read may be what L1 has had dropped since.
+                return Outcome::Mapped;
+            }
+            self.fill(policy, cache, cpu, &translation, ept12.features)
+        })
+    }
+
+    /// Rights that the access needs.
+    fn rights(self) -> Rights {
+        let facts = EptViolationQualification(self.qualification);
+        let mut rights = Rights::empty();
+        rights.set(Rights::READ, facts.is_read());
+        rights.set(Rights::WRITE, facts.is_write());
+        rights.set(Rights::EXECUTE, facts.is_fetch());
+        rights
+    }
+
+    fn answer<S: Shared>(self, shared: &S, cpu: usize, fault: Fault) -> Outcome {
+        match fault {
+            Fault::Changed => Outcome::Mapped,
+            Fault::Misconfiguration => Outcome::Misconfiguration,
+            Fault::LogFull => Outcome::LogFull {
+                qualification: self.qualification & EptViolationQualification::NMI_UNBLOCKING,
+            },
+            Fault::Violation(rights) => {
+                shared.with(|_, cache| cache.violate(cpu, self.gpa));
+                let facts = EptViolationQualification(self.qualification);
+                Outcome::Violation { qualification: facts.with_allowed(rights).0 }
+            }
+        }
+    }
+
+    fn fill<M: PhysMemory>(
+        self,
+        policy: &Policy,
+        cache: &mut Ept02<M>,
+        cpu: usize,
+        translation: &Translation,
+        features: &EptFeatures,
+    ) -> Outcome {
+        let Some((view, root)) = cache.current(cpu) else { return Outcome::Mapped };
+        let at = self.gpa.get();
+        let target = translation.page().get() + (at & (translation.size.bytes() - 1));
+        let run = policy.run_at(view, target);
+        let Some(attributes) = run.attributes.filter(|a| a.rights.contains(self.rights())) else {
+            return Outcome::Ept01(GuestPhysAddr::new(target));
+        };
+        let size = largest(run, target, translation.size.min(cache.largest_page()));
+        let page = target & !(size.bytes() - 1);
+        let leaf = translation.leaf.leaf(page, size, translation.rights() & attributes.rights);
+        let tables = cache.tables();
+        let Ok(table) = tables.table_for(root, at, size) else { return Outcome::Exhausted };
+        tables.set(table, at, size, leaf, page);
+        if translation.size == PageSize::Size4K {
+            fill_line(cache, table, at, translation, &run, features);
+        }
+        Outcome::Mapped
+    }
+}
+
+/// Fills the entries beside the one for `at` that L1's line of entries gives: one fault then serves several pages.
+fn fill_line<M: PhysMemory>(
+    cache: &mut Ept02<M>,
+    table: HostPhysAddr,
+    at: u64,
+    translation: &Translation,
+    run: &Run,
+    features: &EptFeatures,
+) {
+    let first = at & !(LINE as u64 * PAGE - 1);
+    for (position, beside) in (0..LINE).zip((first..).step_by(4096)) {
+        if beside == at & !(PAGE - 1) {
+            continue;
+        }
+        let Some((page, rights, entry)) = translation.neighbour(position, features) else { continue };
+        let rights = rights & run.attributes.map_or(Rights::empty(), |attributes| attributes.rights);
+        if run.range.contains(GuestRange::page(page)) && !rights.is_empty() {
+            let leaf = entry.leaf(page.get(), PageSize::Size4K, rights);
+            cache.tables().set(table, beside, PageSize::Size4K, leaf, page.get());
+        }
+    }
+}
+
+/// The largest size, not above `limit`, of pages that around `target` lie wholly in `run`.
+fn largest(run: Run, target: u64, limit: PageSize) -> PageSize {
+    let fits = |size: &PageSize| {
+        let start = target & !(size.bytes() - 1);
+        *size <= limit && run.range.start() <= start && start + size.bytes() <= run.range.end()
+    };
+    PageSize::DESCENDING.into_iter().find(fits).unwrap_or(PageSize::Size4K)
+}

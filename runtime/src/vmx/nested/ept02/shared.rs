@@ -1,0 +1,209 @@
+//! This machine's one cache of L1's tables.
+//!
+//! Locks are taken in one order: the policy, then the cache. Nobody waits for other CPUs with either held.
+//!
+//! UNSAFETY: part of the pool becomes the lists of its frames and roots.
+#![expect(unsafe_code, reason = "frames become lists")]
+
+use super::access::{Access, Outcome, Shared};
+use super::cache::{Ept02, Named, Root};
+use super::pool::Frame;
+use super::tables::Exhausted;
+use crate::machine::{self, RegionMemory, SECOND_LEVEL};
+use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::policy::Policy;
+use crate::smp::percpu::{self, PerCpu, physical_address_bits};
+use crate::vmx::nested::ept12::{Ept12, PageModificationLog};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use hw::Msrs;
+use hw::bare::Processor;
+use platform::handoff::PhysRange;
+use spin::{Mutex, Once};
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::msr::Msr;
+use x86::paging::{PageSize, Rights};
+use x86::vmx::capability::EptVpidCapability;
+use x86::vmx::ept::EptPointer;
+use x86::vmx::ept_entry::EptFeatures;
+
+const PAGE: usize = 4096;
+/// Frames that one CPU's L2 needs at least, to make progress whatever the others do.
+const FRAMES_PER_CPU: usize = 8;
+
+static CACHE: Once<Cache> = Once::new();
+/// Changes of what addresses in L1's memory mean, so far.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Some CPU may have translations of ours, or addresses that we translated.
+static IS_USED: AtomicBool = AtomicBool::new(false);
+
+struct Cache {
+    ept02: Mutex<Ept02<RegionMemory>>,
+    features: EptFeatures,
+}
+
+struct Machine;
+
+impl Shared for Machine {
+    type Memory = RegionMemory;
+
+    fn with<T>(&self, act: impl FnOnce(&Policy, &mut Ept02<RegionMemory>) -> T) -> T {
+        let second_level = SECOND_LEVEL.lock();
+        act(second_level.policy(), &mut cache().ept02.lock())
+    }
+}
+
+/// Makes the cache, of `roots` roots, in `memory`, which is part of the hypervisor region and page-aligned.
+pub(in crate::vmx) fn start(memory: PhysRange, roots: usize) {
+    let capability = Processor.read(Msr::IA32_VMX_EPT_VPID_CAP).unwrap_or_default();
+    let capability = EptVpidCapability::from_bits_retain(capability);
+    let features = EptFeatures {
+        has_execute_only: capability.contains(EptVpidCapability::EXECUTE_ONLY),
+        has_2mib_pages: capability.contains(EptVpidCapability::PAGES_2M),
+        has_1gib_pages: capability.contains(EptVpidCapability::PAGES_1G),
+        physical_address_bits: physical_address_bits(),
+    };
+    let largest_page = match (features.has_1gib_pages, features.has_2mib_pages) {
+        (true, _) => PageSize::Size1G,
+        (false, true) => PageSize::Size2M,
+        (false, false) => PageSize::Size4K,
+    };
+    let cpus = machine::cpus().len();
+    let roots = roots.clamp(cpus + 1, usize::from(u16::MAX) - 1);
+    let bytes = usize::try_from(memory.length).unwrap_or(0);
+    let frames = bytes.saturating_sub(roots * size_of::<Root>()) / (PAGE + size_of::<Frame>());
+    if frames < FRAMES_PER_CPU * (cpus + 1) {
+        log::warn!("nested_pool={} is too little for {cpus} CPUs", memory.length >> 20);
+        return;
+    }
+    // SAFETY: the lists and the tables behind them lie in the memory that the caller gave, apart.
+    let (root_list, frame_list) = unsafe { lists(memory, roots, frames) };
+    let tables = HostPhysAddr::new(memory.base + memory.length - (frames * PAGE) as u64);
+    let ept02 = Ept02::new(RegionMemory, tables, frame_list, root_list, largest_page);
+    CACHE.call_once(|| Cache { ept02: Mutex::new(ept02), features });
+    log::debug!("ept02 frames={frames} roots={roots}");
+}
+
+/// # Safety
+///
+/// The memory is the caller's, for good, and holds `roots` roots and behind them `frames` frames' records.
+unsafe fn lists(
+    memory: PhysRange,
+    roots: usize,
+    frames: usize,
+) -> (&'static mut [Root], &'static mut [Frame]) {
+    let bytes = roots * size_of::<Root>() + frames * size_of::<Frame>();
+    let start = machine::region().virt(HostPhysAddr::new(memory.base), bytes);
+    let root_list = start.cast::<Root>();
+    for index in 0..roots {
+        // SAFETY: inside the memory, which is page-aligned.
+        let place = unsafe { root_list.add(index) };
+        // SAFETY: as above.
+        unsafe { place.write(Root::EMPTY) };
+    }
+    // SAFETY: right behind the roots, whose size is a multiple of eight bytes.
+    let frame_list = unsafe { root_list.add(roots) }.cast::<Frame>();
+    for index in 0..frames {
+        // SAFETY: inside the memory.
+        let place = unsafe { frame_list.add(index) };
+        // SAFETY: as above.
+        unsafe { place.write(Frame::NEW) };
+    }
+    // SAFETY: all written, used by nobody else.
+    let root_list = unsafe { core::slice::from_raw_parts_mut(root_list, roots) };
+    // SAFETY: as above.
+    (root_list, unsafe { core::slice::from_raw_parts_mut(frame_list, frames) })
+}
+
+const _: () = assert!(size_of::<Root>().is_multiple_of(8) && align_of::<Root>() == 8);
+const _: () = assert!(align_of::<Frame>() == 8);
+
+/// There is a cache: L1 can have EPT of its own.
+pub(in crate::vmx) fn is_ready() -> bool {
+    CACHE.is_completed()
+}
+
+/// The EPT pointer for this CPU to run L2 with, under L1's `pointer`; to be asked for at each entry of L2, as
+/// other CPUs and hypapps change what it is.
+pub(in crate::vmx) fn enter(cpu: &PerCpu, pointer: EptPointer) -> EptPointer {
+    IS_USED.store(true, Ordering::Relaxed);
+    loop {
+        let entered = cache().ept02.lock().enter(cpu.index, pointer, cpu.view());
+        match entered {
+            Ok(pointer) => return pointer,
+            Err(Exhausted) => reclaim(),
+        }
+    }
+}
+
+/// Serves an access of this CPU's L2 that its tables did not allow.
+pub(in crate::vmx) fn serve(
+    cpu: &PerCpu,
+    pointer: EptPointer,
+    access: Access,
+    log: Option<&mut PageModificationLog>,
+) -> Outcome {
+    let ept12 = Ept12 { memory: &GuestPhysical, pointer, features: &cache().features };
+    match access.serve(&Machine, cpu.index, &ept12, log) {
+        Outcome::Exhausted => {
+            reclaim();
+            Outcome::Mapped
+        }
+        outcome => outcome,
+    }
+}
+
+/// Carries out L1's INVEPT.
+pub(in crate::vmx) fn invalidate(named: Named) {
+    cache().ept02.lock().invalidate(named, |pointer| {
+        // SAFETY: in VMX root operation, while an exit is handled; a pointer that entries of L2 use.
+        if unsafe { hw::bare::vmx::invept_single(pointer.0) }.is_err() {
+            machine::invalidate_second_level();
+        }
+    });
+}
+
+/// Where `gpa` of L1's memory is in the machine's, as far as L1 has the rights `access` there.
+///
+/// It holds until [`changes`] has changed.
+pub(in crate::vmx) fn translate(gpa: GuestPhysAddr, access: Rights) -> Option<HostPhysAddr> {
+    IS_USED.store(true, Ordering::Relaxed);
+    let run = SECOND_LEVEL.lock().policy().run_at(percpu::current().view(), gpa.get());
+    let attributes = run.attributes.filter(|attributes| attributes.rights.contains(access))?;
+    (!attributes.rights.is_empty()).then_some(HostPhysAddr::new(gpa.get()))
+}
+
+/// Grows when an address that was translated may have to be translated again. Every CPU looks around before
+/// its guest goes on then.
+pub(in crate::vmx) fn changes() -> u64 {
+    CHANGES.load(Ordering::SeqCst)
+}
+
+/// Drops what was derived from protections that have changed; tells whether all CPUs must flush.
+///
+/// They must even where nothing was found: another CPU may have taken the change, and not have flushed yet.
+pub(crate) fn forget_changes() -> bool {
+    let Some(cache) = CACHE.get() else { return false };
+    let mut second_level = SECOND_LEVEL.lock();
+    let changes = second_level.take_changes();
+    let mut ept02 = cache.ept02.lock();
+    for (view, range) in changes.iter() {
+        ept02.forget(view, range);
+    }
+    CHANGES.fetch_add(1, Ordering::SeqCst);
+    IS_USED.load(Ordering::Relaxed)
+}
+
+/// Makes frames free, which takes all CPUs; no lock is held.
+fn reclaim() {
+    let dropped = cache().ept02.lock().reclaim();
+    machine::flush_all();
+    cache().ept02.lock().flushed(dropped);
+}
+
+fn cache() -> &'static Cache {
+    match CACHE.get() {
+        Some(cache) => cache,
+        None => unreachable!("without a cache L1 has no EPT"),
+    }
+}

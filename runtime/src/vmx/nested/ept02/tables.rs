@@ -1,0 +1,174 @@
+//! The tables under one root: maps pages, drops them, drops tables.
+//!
+//! Other processors walk them meanwhile: an entry changes by one 64-bit write, and a table that an entry no
+//! longer references keeps its content. An entry that is missing is only a miss.
+
+use super::pool::{Place, Pool};
+use hw::PhysMemory;
+use x86::address::HostPhysAddr;
+use x86::paging::{ENTRIES, PageSize, entry_bytes, index};
+use x86::vmx::ept_entry::EptEntry;
+
+const TOP_LEVEL: u8 = 4;
+
+/// No frame is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vmx) struct Exhausted;
+
+/// Tables, all of them in frames of one pool.
+#[derive(Debug)]
+pub(super) struct Tables<M> {
+    pub(super) memory: M,
+    pub(super) pool: Pool,
+}
+
+impl<M: PhysMemory> Tables<M> {
+    /// Makes `leaf` the entry for the page of `size` around `gpa`; `page` is where the page lies in L1's memory.
+    pub(super) fn map(
+        &mut self,
+        root: HostPhysAddr,
+        gpa: u64,
+        size: PageSize,
+        leaf: EptEntry,
+        page: u64,
+    ) -> Result<(), Exhausted> {
+        let table = self.table_for(root, gpa, size)?;
+        self.set(table, gpa, size, leaf, page);
+        Ok(())
+    }
+
+    /// Makes `leaf` the entry of `table`, which has pages of `size`.
+    pub(super) fn set(&mut self, table: HostPhysAddr, gpa: u64, size: PageSize, leaf: EptEntry, page: u64) {
+        self.pool.table(table).note_pages(page, page + size.bytes());
+        let slot = slot(table, gpa, size.level());
+        let old = EptEntry(self.memory.read_u64(slot));
+        if old != leaf {
+            self.memory.write_u64(slot, leaf.0);
+            self.drop_below(old, size.level());
+        }
+    }
+
+    /// The table whose entries map pages of `size`, made where it is missing.
+    pub(super) fn table_for(
+        &mut self,
+        root: HostPhysAddr,
+        gpa: u64,
+        size: PageSize,
+    ) -> Result<HostPhysAddr, Exhausted> {
+        let mut table = root;
+        for level in (size.level() + 1..=TOP_LEVEL).rev() {
+            let slot = slot(table, gpa, level);
+            let entry = EptEntry(self.memory.read_u64(slot));
+            if entry.is_present() && !entry.is_leaf(level) {
+                table = HostPhysAddr::new(entry.address(PageSize::Size4K));
+                continue;
+            }
+            // A large page that is smaller now: all of it is missed, and comes back page by page.
+            let place = Place::Under { parent: table, slot: slot_number(gpa, level) };
+            table = self.pool.take(&self.memory, place).ok_or(Exhausted)?;
+            self.memory.write_u64(slot, EptEntry::table(table.get()).0);
+        }
+        Ok(table)
+    }
+
+    /// Drops the page around `gpa`.
+    pub(super) fn unmap(&mut self, root: HostPhysAddr, gpa: u64) {
+        if let Some((slot, ..)) = self.find(root, gpa) {
+            self.memory.write_u64(slot, 0);
+        }
+    }
+
+    /// The entry that maps `gpa`, where it is, and its level.
+    pub(super) fn find(&self, root: HostPhysAddr, gpa: u64) -> Option<(HostPhysAddr, EptEntry, u8)> {
+        let mut table = root;
+        for level in (1..=TOP_LEVEL).rev() {
+            let slot = slot(table, gpa, level);
+            let entry = EptEntry(self.memory.read_u64(slot));
+            match (entry.is_present(), entry.is_leaf(level)) {
+                (false, _) => return None,
+                (true, true) => return Some((slot, entry, level)),
+                (true, false) => table = HostPhysAddr::new(entry.address(PageSize::Size4K)),
+            }
+        }
+        None
+    }
+
+    /// Drops everything that the entries of `table` map or reference.
+    pub(super) fn clear(&mut self, table: HostPhysAddr, level: u8) {
+        for slot in slots(table) {
+            let entry = EptEntry(self.memory.read_u64(slot));
+            if entry.is_present() {
+                self.memory.write_u64(slot, 0);
+                self.drop_below(entry, level);
+            }
+        }
+    }
+
+    /// Drops the table in `frame`, with all below it; a root too.
+    pub(super) fn drop_table(&mut self, frame: HostPhysAddr) {
+        if let Some(slot) = self.pool.entry_of(frame) {
+            self.memory.write_u64(slot, 0);
+        }
+        self.retire(frame);
+    }
+
+    /// Drops the table in `frame`, and those above it that it leaves empty; the root stays.
+    pub(super) fn drop_branch(&mut self, frame: HostPhysAddr) {
+        let (mut frame, mut slot) = (frame, self.pool.entry_of(frame));
+        while let Some(entry) = slot {
+            let above = entry.page();
+            let is_only = slots(above).all(|at| at == entry || self.memory.read_u64(at) == 0);
+            slot = self.pool.entry_of(above);
+            if !is_only || slot.is_none() {
+                self.drop_table(frame);
+                return;
+            }
+            frame = above;
+        }
+    }
+
+    /// Drops the pages of `table` that lie between `start` and `end` in the machine's memory.
+    pub(super) fn drop_pages(&mut self, table: HostPhysAddr, level: u8, start: u64, end: u64) {
+        for slot in slots(table) {
+            let entry = EptEntry(self.memory.read_u64(slot));
+            if !entry.is_present() || !entry.is_leaf(level) {
+                continue;
+            }
+            let page = entry.address(PageSize::Size4K) & !(entry_bytes(level) - 1);
+            if page < end && start < page + entry_bytes(level) {
+                self.memory.write_u64(slot, 0);
+            }
+        }
+    }
+
+    /// Drops the table that `entry`, of a table of `level`, referenced until now.
+    fn drop_below(&mut self, entry: EptEntry, level: u8) {
+        if entry.is_present() && !entry.is_leaf(level) {
+            self.retire(HostPhysAddr::new(entry.address(PageSize::Size4K)));
+        }
+    }
+
+    /// Puts the frames of an unreferenced table, and of all below it, aside.
+    fn retire(&mut self, table: HostPhysAddr) {
+        let level = self.pool.table(table).level;
+        if level > 1 {
+            for slot in slots(table) {
+                self.drop_below(EptEntry(self.memory.read_u64(slot)), level);
+            }
+        }
+        self.pool.drop_table(table);
+    }
+}
+
+fn slots(table: HostPhysAddr) -> impl Iterator<Item = HostPhysAddr> {
+    (0..ENTRIES as u64).map(move |entry| HostPhysAddr::new(table.get() + 8 * entry))
+}
+
+fn slot(table: HostPhysAddr, gpa: u64, level: u8) -> HostPhysAddr {
+    HostPhysAddr::new(table.get() + 8 * index(gpa, level) as u64)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an index is below 512")]
+const fn slot_number(gpa: u64, level: u8) -> u16 {
+    index(gpa, level) as u16
+}

@@ -1,0 +1,481 @@
+//! Named cases over fake memory; [`World`] serves the model's tests too.
+
+use super::access::{Access, Outcome, Shared};
+use super::cache::{Ept02, Named, Root};
+use super::pool::Frame;
+use super::tables::Exhausted;
+use crate::memory::guest::fake::FakeMemory;
+use crate::memory::policy::{Machine, Policy};
+use crate::memory::range::GuestRange;
+use crate::memory::second_level::{RESERVE, SecondLevel};
+use crate::memory::views::View;
+use crate::vmx::nested::ept12::{Ept12, PageModificationLog};
+use core::cell::RefCell;
+use hw::sim::SimMemory;
+use platform::handoff::PhysRange;
+use platform::mtrr_map::Mtrrs;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::{PageSize, Rights};
+use x86::vmx::ept::{EptFormat, EptPointer};
+use x86::vmx::ept_entry::{EptEntry, EptFeatures};
+
+pub(super) const PAGE: u64 = 4096;
+const MIB: u64 = 1 << 20;
+/// The hypervisor's memory.
+pub(super) const REGION: PhysRange = PhysRange { base: 64 * MIB, length: 8 * MIB };
+/// The pool of the cache, in it.
+const POOL: u64 = REGION.base + 4 * MIB;
+const FEATURES: EptFeatures = EptFeatures {
+    has_execute_only: true,
+    has_2mib_pages: true,
+    has_1gib_pages: true,
+    physical_address_bits: 39,
+};
+pub(super) const WB: u64 = 6 << 3;
+pub(super) const RWX: u64 = 7;
+/// Exit qualifications of accesses through a linear address.
+pub(super) const READ: u64 = 0x181;
+pub(super) const WRITE: u64 = 0x182;
+const FETCH: u64 = 0x184;
+
+type Level<'a> = SecondLevel<&'a SimMemory, EptFormat>;
+
+/// A machine: its memory, the policy, L1's memory and the cache.
+pub(super) struct World<'a> {
+    pub(super) l1: FakeMemory,
+    pub(super) second_level: RefCell<Level<'a>>,
+    pub(super) cache: RefCell<Ept02<&'a SimMemory>>,
+    /// Called between the walk and the fill.
+    between: RefCell<Option<Box<dyn FnOnce(&mut Ept02<&'a SimMemory>)>>>,
+    calls: RefCell<usize>,
+}
+
+impl<'a> Shared for World<'a> {
+    type Memory = &'a SimMemory;
+
+    fn with<T>(&self, act: impl FnOnce(&Policy, &mut Ept02<&'a SimMemory>) -> T) -> T {
+        *self.calls.borrow_mut() += 1;
+        if *self.calls.borrow() == 2
+            && let Some(between) = self.between.borrow_mut().take()
+        {
+            between(&mut self.cache.borrow_mut());
+        }
+        act(self.second_level.borrow().policy(), &mut self.cache.borrow_mut())
+    }
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(memory: &'a SimMemory, frames: usize, roots: usize, largest_page: PageSize) -> Self {
+        let mut second_level = SecondLevel::new(memory);
+        let base = HostPhysAddr::new(REGION.base + MIB);
+        assert_eq!(second_level.frames().add(base, RESERVE as u64 * PAGE), Ok(()));
+        let machine = Machine {
+            region: REGION,
+            physical_address_bits: 39,
+            largest_page: PageSize::Size1G,
+            has_execute_only: true,
+            mtrrs: Mtrrs::disabled(39),
+        };
+        assert_eq!(second_level.start(&machine), Ok(()));
+        let frames = Box::leak(vec![Frame::NEW; frames].into_boxed_slice());
+        let roots = Box::leak(vec![Root::EMPTY; roots].into_boxed_slice());
+        let cache = Ept02::new(memory, HostPhysAddr::new(POOL), frames, roots, largest_page);
+        Self {
+            l1: FakeMemory::new(0x4_0000),
+            second_level: RefCell::new(second_level),
+            cache: RefCell::new(cache),
+            between: RefCell::new(None),
+            calls: RefCell::new(0),
+        }
+    }
+
+    /// Has L1's tables, four levels from 0x1000 on and `root` bytes further, map `gpa` to `page`.
+    pub(super) fn map(&self, pointer: EptPointer, gpa: u64, entry: u64, size: PageSize) {
+        let mut table = pointer.root().get();
+        for level in (size.level() + 1..=4).rev() {
+            let at = table + 8 * x86::paging::index(gpa, level) as u64;
+            table += PAGE;
+            self.l1.put_u64(at, table | RWX);
+        }
+        self.l1.put_u64(table + 8 * x86::paging::index(gpa, size.level()) as u64, entry);
+    }
+
+    pub(super) fn enter(&self, cpu: usize, pointer: EptPointer) -> EptPointer {
+        for _ in 0..2 {
+            match self.cache.borrow_mut().enter(cpu, pointer, View::SHARED) {
+                Ok(pointer) => return pointer,
+                Err(Exhausted) => {}
+            }
+            self.reclaim();
+        }
+        panic!("no root after a reclaim");
+    }
+
+    pub(super) fn reclaim(&self) {
+        let dropped = self.cache.borrow_mut().reclaim();
+        self.cache.borrow_mut().flushed(dropped);
+    }
+
+    pub(super) fn access(&self, cpu: usize, pointer: EptPointer, gpa: u64, qualification: u64) -> Outcome {
+        self.access_and_log(cpu, pointer, gpa, qualification, None)
+    }
+
+    fn access_and_log(
+        &self,
+        cpu: usize,
+        pointer: EptPointer,
+        gpa: u64,
+        qualification: u64,
+        log: Option<&mut PageModificationLog>,
+    ) -> Outcome {
+        *self.calls.borrow_mut() = 0;
+        let ept12 = Ept12 { memory: &self.l1, pointer, features: &FEATURES };
+        Access { gpa: GuestPhysAddr::new(gpa), qualification }.serve(self, cpu, &ept12, log)
+    }
+
+    pub(super) fn cached(&self, cpu: usize, gpa: u64) -> Option<(u64, EptEntry)> {
+        self.cache.borrow().cached(cpu, gpa)
+    }
+
+    /// Changes what the guest may do, as a hypapp does.
+    pub(super) fn protect(&self, view: View, range: GuestRange, rights: Rights) {
+        let result = self.second_level.borrow_mut().set_rights(view, range, rights);
+        let Ok(flush) = result else { panic!("{result:?}") };
+        self.second_level.borrow_mut().flushed(flush);
+        let changes = self.second_level.borrow_mut().take_changes();
+        for (view, range) in changes.iter() {
+            self.cache.borrow_mut().forget(view, range);
+        }
+    }
+}
+
+pub(super) fn eptp(root: u64) -> EptPointer {
+    EptPointer::new(HostPhysAddr::new(root))
+}
+
+fn page_range(address: u64) -> GuestRange {
+    GuestRange::page(GuestPhysAddr::new(address))
+}
+
+const EPTP: EptPointer = EptPointer::new(HostPhysAddr::new(0x1000));
+const GPA: u64 = 3 << 30 | 0x40_5678;
+
+fn world(memory: &SimMemory) -> World<'_> {
+    let world = World::new(memory, 64, 4, PageSize::Size1G);
+    world.map(EPTP, GPA, 0x30_5000 | WB | RWX, PageSize::Size4K);
+    world.enter(0, EPTP);
+    world
+}
+
+fn violation(qualification: u64) -> Outcome {
+    Outcome::Violation { qualification }
+}
+
+#[test]
+fn a_page_that_both_allow_is_mapped_with_l1s_memory_type() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    assert_eq!(world.cached(0, GPA), None);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    let (at, entry) = world.cached(0, GPA).unwrap();
+    assert_eq!((at, entry.rights(), entry.0 >> 3 & 0xf), (0x30_5678, Rights::all(), 6));
+    // Write-combining and "ignore PAT" come from L1 as they are.
+    world.map(EPTP, GPA, 0x30_5000 | 0x48 | RWX, PageSize::Size4K);
+    world.cache.borrow_mut().invalidate(Named::Single(EPTP), |_| {});
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA).map(|found| found.1.0 >> 3 & 0xf), Some(9));
+}
+
+#[test]
+fn pages_are_as_large_as_both_allow() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let large = |size: PageSize| size.bytes() | 0x80 | WB | RWX;
+    let size_at = |gpa| world.cached(0, gpa).map(|found| found.1.is_leaf(2) && found.1.0 & 0x80 != 0);
+    world.map(EPTP, 0, large(PageSize::Size1G), PageSize::Size1G);
+    assert_eq!(world.access(0, EPTP, 0x1234, WRITE), Outcome::Mapped);
+    assert_eq!(world.cached(0, 0x3fff_f000).map(|found| found.0), Some(0x7fff_f000));
+    // In the first GiB of L1's memory lies the hypervisor's region, which no large page may cover.
+    world.map(EPTP, 1 << 30, 0x80 | WB | RWX, PageSize::Size1G);
+    let gpa = 1 << 30 | (REGION.base - 4096);
+    assert_eq!(world.access(0, EPTP, gpa, READ), Outcome::Mapped);
+    assert_eq!(
+        (world.cached(0, gpa).map(|found| found.0), size_at(gpa)),
+        (Some(REGION.base - 4096), Some(true))
+    );
+    assert_eq!(world.cached(0, gpa + 4096), None);
+    // A page that a hypapp protects makes its neighbours small.
+    world.protect(View::SHARED, page_range(0x20_3000), Rights::READ);
+    world.map(EPTP, 2 << 30, 0x20_0000 | 0x80 | WB | RWX, PageSize::Size2M);
+    assert_eq!(world.access(0, EPTP, 2 << 30 | 0x4000, READ), Outcome::Mapped);
+    assert_eq!(size_at(2 << 30 | 0x4000), Some(false));
+    assert_eq!(world.access(0, EPTP, 2 << 30 | 0x3000, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, 2 << 30 | 0x3000).map(|found| found.1.rights()), Some(Rights::READ));
+}
+
+#[test]
+fn large_pages_are_split_for_a_processor_without() {
+    let memory = SimMemory::new(0);
+    let world = World::new(&memory, 64, 4, PageSize::Size4K);
+    world.map(EPTP, 0, 0x80 | WB | RWX, PageSize::Size1G);
+    world.enter(0, EPTP);
+    assert_eq!(world.access(0, EPTP, 0x5000, READ), Outcome::Mapped);
+    assert!(world.cached(0, 0x5000).is_some() && world.cached(0, 0x4000).is_none());
+}
+
+#[test]
+fn a_violation_of_l1s_tables_is_l1s_with_the_facts_of_the_access() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    world.map(EPTP, GPA, 0x30_5000 | WB | 5, PageSize::Size4K);
+    // NMI unblocking and the bits of the access stay, those of rights come from L1's tables.
+    assert_eq!(world.access(0, EPTP, GPA, 0x1078 | WRITE), violation(0x1028 | WRITE));
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), violation(0x28 | WRITE));
+    assert_eq!(world.access(0, EPTP, GPA & !0x1000, READ), violation(READ));
+    assert_eq!(world.access(0, EPTP, GPA, FETCH), Outcome::Mapped);
+    world.map(EPTP, GPA, 0x30_5000 | WB | 2, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Misconfiguration);
+}
+
+#[test]
+fn what_the_hypervisor_forbids_is_not_l1s_to_see() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    world.map(EPTP, GPA, REGION.base | WB | RWX, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Ept01(GuestPhysAddr::new(REGION.base | 0x678)));
+    assert_eq!(world.cached(0, GPA), None);
+    world.protect(View::SHARED, page_range(0x30_5000), Rights::READ);
+    world.map(EPTP, GPA, 0x30_5000 | WB | RWX, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), Outcome::Ept01(GuestPhysAddr::new(0x30_5678)));
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA).map(|found| found.1.rights()), Some(Rights::READ));
+    // L1's tables are asked first.
+    world.map(EPTP, GPA, 0x30_5000 | WB | 1, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), violation(8 | WRITE));
+}
+
+#[test]
+fn a_line_of_neighbours_comes_with_a_page() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let beside = GPA + PAGE;
+    world.map(EPTP, beside, 0x33_3000 | WB | 3, PageSize::Size4K);
+    world.map(EPTP, GPA + 2 * PAGE, REGION.base | WB | RWX, PageSize::Size4K);
+    world.protect(View::SHARED, page_range(0x55_5000), Rights::READ);
+    world.map(EPTP, GPA - PAGE, 0x55_5000 | WB | RWX, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    let found = world.cached(0, beside).map(|found| (found.0, found.1.rights()));
+    assert_eq!(found, Some((0x33_3678, Rights::READ | Rights::WRITE)));
+    // Not what the policy says otherwise of, nor what lies in another line.
+    assert_eq!([GPA - PAGE, GPA + 2 * PAGE].map(|gpa| world.cached(0, gpa)), [None; 2]);
+}
+
+#[test]
+fn writes_fault_until_l1s_dirty_flag_is_set() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let pointer = EPTP.with_accessed_dirty(true);
+    assert!(world.enter(0, pointer).has_accessed_dirty());
+    assert_eq!(world.access(0, pointer, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA).map(|found| found.1.rights()), Some(Rights::READ | Rights::EXECUTE));
+    assert_eq!(world.access(0, pointer, GPA, WRITE), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA).map(|found| found.1.rights()), Some(Rights::all()));
+    let leaf = EptEntry(world.l1.get_u64(0x4000 + 8 * 5));
+    assert!(leaf.is_accessed() && leaf.is_dirty());
+    // Tables without flags are others, though L1's are the same.
+    assert!(!world.enter(0, EPTP).has_accessed_dirty());
+    assert_eq!(world.cached(0, GPA), None);
+}
+
+#[test]
+fn a_full_log_is_an_exit_and_no_mapping() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let pointer = EPTP.with_accessed_dirty(true);
+    world.enter(0, pointer);
+    let mut log = PageModificationLog { page: GuestPhysAddr::new(0x8000), index: 0 };
+    let mut write = |gpa| world.access_and_log(0, pointer, gpa, 0x1000 | WRITE, Some(&mut log));
+    assert_eq!(write(GPA), Outcome::Mapped);
+    world.map(EPTP, GPA, 0x30_5000 | WB | RWX, PageSize::Size4K);
+    assert_eq!(write(GPA), Outcome::LogFull { qualification: 0x1000 });
+    assert_eq!(world.l1.get_u64(0x8000), GPA & !0xfff);
+}
+
+#[test]
+fn stale_translations_l1_may_use_a_page_again_after_a_violation_without_invept() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    world.map(EPTP, GPA, 0x30_5000 | WB | 1, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), violation(8 | WRITE));
+    assert_eq!(world.cached(0, GPA), None);
+}
+
+#[test]
+fn stale_translations_a_fill_that_an_invept_overtook_is_given_up() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    world.between.replace(Some(Box::new(|cache| cache.invalidate(Named::All, |_| {}))));
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA), None);
+    world.between.replace(Some(Box::new(|cache| cache.violate(1, GuestPhysAddr::new(0x1000)))));
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA), None);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert!(world.cached(0, GPA).is_some());
+}
+
+#[test]
+fn a_cpu_without_root_or_with_a_race_is_not_served_and_goes_on() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    assert_eq!(world.access(1, EPTP, GPA, READ), Outcome::Mapped);
+    let pointer = EPTP.with_accessed_dirty(true);
+    world.enter(0, pointer);
+    world.l1.lost_races.set(1000);
+    assert_eq!(world.access(0, pointer, GPA, READ), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA), None);
+}
+
+#[test]
+fn invept_hits_only_what_it_names() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let other = eptp(0x9000);
+    world.map(other, GPA, 0x44_4000 | WB | RWX, PageSize::Size4K);
+    let flagged = EPTP.with_accessed_dirty(true);
+    let roots = [(0, EPTP), (1, other), (2, flagged)].map(|(cpu, pointer)| world.enter(cpu, pointer));
+    let fill = || {
+        for (cpu, pointer) in [(0, EPTP), (1, other), (2, flagged)] {
+            assert_eq!(world.access(cpu, pointer, GPA, READ), Outcome::Mapped);
+        }
+    };
+    let invalidate = |named| {
+        let mut hit = Vec::new();
+        world.cache.borrow_mut().invalidate(named, |pointer| hit.push(pointer));
+        let kept = [0, 1, 2].map(|cpu| world.cached(cpu, GPA).is_some());
+        (hit, kept)
+    };
+    fill();
+    assert_eq!(invalidate(Named::Single(eptp(0x7000))), (vec![], [true; 3]));
+    // Single-context INVEPT goes by the address of the root alone.
+    assert_eq!(invalidate(Named::Single(EPTP)), (vec![roots[0], roots[2]], [false, true, false]));
+    fill();
+    assert_eq!(invalidate(Named::All), (roots.to_vec(), [false; 3]));
+}
+
+#[test]
+fn all_cpus_share_a_root_and_keep_it_while_they_are_on_it() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    assert_eq!(world.enter(1, EPTP), world.enter(0, EPTP));
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    assert!(world.cached(1, GPA).is_some());
+    // Thousands of other pointers come and go on CPU 1.
+    let root = world.enter(0, EPTP);
+    for number in 0..5000 {
+        world.enter(1, eptp(0x10_0000 + number * PAGE));
+    }
+    assert_eq!((world.enter(0, EPTP), world.enter(1, EPTP)), (root, root));
+    assert!(world.cached(0, GPA).is_some());
+    // Left by all, it is the oldest some time.
+    world.enter(0, eptp(0x20_0000));
+    for number in 0..8 {
+        world.enter(1, eptp(0x30_0000 + number * PAGE));
+    }
+    world.enter(0, EPTP);
+    assert_eq!(world.cached(0, GPA), None);
+}
+
+#[test]
+fn a_dry_pool_gives_up_other_roots_first_and_then_a_part_of_its_own() {
+    let memory = SimMemory::new(0);
+    let world = World::new(&memory, 16, 4, PageSize::Size1G);
+    let other = eptp(0x9000);
+    world.map(other, 0, 0x44_4000 | WB | RWX, PageSize::Size4K);
+    world.enter(0, other);
+    assert_eq!(world.access(0, other, 0, READ), Outcome::Mapped);
+    world.enter(0, EPTP);
+    // Each GiB of this L2 takes two tables more; L1's are one and the same for all of them.
+    world.map(EPTP, 0, 0x30_5000 | WB | RWX, PageSize::Size4K);
+    for gib in 1..64_u64 {
+        world.l1.put_u64(0x2000 + 8 * gib, 0x3000 | RWX);
+    }
+    let mut reclaims = 0;
+    for gib in 0..64_u64 {
+        while world.access(0, EPTP, gib << 30, READ) == Outcome::Exhausted {
+            world.reclaim();
+            reclaims += 1;
+            assert!(reclaims < 64);
+        }
+        assert!(world.cached(0, gib << 30).is_some());
+        if reclaims == 1 {
+            // The other root's four frames were enough.
+            assert!((0..gib).all(|gib| world.cached(0, gib << 30).is_some()));
+        }
+    }
+    let kept = (0..64_u64).filter(|gib| world.cached(0, gib << 30).is_some()).count();
+    assert!((5..8).contains(&kept), "{kept} pages are kept");
+    assert!(reclaims > 2);
+}
+
+#[test]
+fn dropped_frames_wait_for_a_flush() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    let used = world.cache.borrow().frames_in_use();
+    world.cache.borrow_mut().invalidate(Named::All, |_| {});
+    assert_eq!(world.cache.borrow().frames_in_use(), used);
+    world.reclaim();
+    assert_eq!(world.cache.borrow().frames_in_use(), 1);
+}
+
+#[test]
+fn protections_reach_every_root_and_views_their_own() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let own = View::of_cpu(1);
+    assert!(world.second_level.borrow_mut().open_view(own).is_ok());
+    assert!(world.cache.borrow_mut().enter(1, EPTP, own).is_ok());
+    world.map(EPTP, 0, 0x80 | WB | RWX, PageSize::Size2M);
+    let fill = || {
+        for cpu in [0, 1] {
+            assert_eq!(world.access(cpu, EPTP, GPA, READ), Outcome::Mapped);
+            assert_eq!(world.access(cpu, EPTP, 0x5000, READ), Outcome::Mapped);
+        }
+    };
+    let kept = |gpa| [0, 1].map(|cpu| world.cached(cpu, gpa).is_some());
+    fill();
+    world.protect(View::SHARED, page_range(0x30_5000), Rights::READ);
+    assert_eq!((kept(GPA), kept(0x5000)), ([false; 2], [true; 2]));
+    fill();
+    world.protect(own, page_range(0x7000), Rights::empty());
+    assert_eq!((kept(GPA), kept(0x5000)), ([true; 2], [true, false]));
+    assert_eq!(world.access(1, EPTP, 0x7000, READ), Outcome::Ept01(GuestPhysAddr::new(0x7000)));
+    fill();
+    let flush = world.second_level.borrow_mut().close_view(own);
+    world.second_level.borrow_mut().flushed(flush);
+    let changes = world.second_level.borrow_mut().take_changes();
+    changes.iter().for_each(|(view, range)| world.cache.borrow_mut().forget(view, range));
+    assert_eq!((kept(GPA), kept(0x5000)), ([true, false], [true, false]));
+}
+
+#[test]
+fn stale_translations_a_smaller_page_replaces_a_larger_one_and_back() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    world.map(EPTP, 0, 0x80_0080 | WB | RWX, PageSize::Size2M);
+    assert_eq!(world.access(0, EPTP, 0x5000, READ), Outcome::Mapped);
+    world.map(EPTP, 0x5000, 0x66_6000 | WB | RWX, PageSize::Size4K);
+    assert_eq!(world.access(0, EPTP, 0x5000, WRITE), Outcome::Mapped);
+    assert_eq!(world.cached(0, 0x5000).map(|found| found.0), Some(0x66_6000));
+    assert_eq!(world.cached(0, 0x4000), None);
+    let used = world.cache.borrow().frames_in_use();
+    world.map(EPTP, 0, 0x80_0080 | WB | RWX, PageSize::Size2M);
+    assert_eq!(world.access(0, EPTP, 0x5000, WRITE), Outcome::Mapped);
+    assert_eq!(world.cached(0, 0x4000).map(|found| found.0), Some(0x80_4000));
+    world.reclaim();
+    // The flush happens with the next reclaim that needs frames; here it was asked for at once.
+    assert_eq!(world.cache.borrow().frames_in_use(), used - 1);
+}
