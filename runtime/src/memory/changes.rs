@@ -27,7 +27,7 @@ impl Changes {
             last.1 = GuestRange::between(last.1.start(), range.end());
         } else if self.ranges.try_push((view, range)).is_err() {
             self.ranges.clear();
-            self.ranges.push((View::SHARED, GuestRange::between(0, u64::MAX & !0xfff)));
+            self.ranges.push((View::SHARED, GuestRange::between(0, !0xfff)));
         }
     }
 
@@ -68,7 +68,7 @@ mod tests {
         for number in 0..=CAPACITY as u64 {
             changes.note(View::of_cpu(0), page(3 * number));
         }
-        let everything = GuestRange::between(0, u64::MAX & !0xfff);
+        let everything = GuestRange::between(0, !0xfff);
         assert_eq!(changes.iter().collect::<Vec<_>>(), [(View::SHARED, everything)]);
     }
 }

@@ -15,6 +15,6 @@ pub(crate) mod shared;
 mod tables;
 
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
