@@ -45,7 +45,7 @@ fn walk_and_log(
     access: Rights,
     log: Option<&mut PageModificationLog>,
 ) -> Result<Translation, Fault> {
-    let pointer = EptPointer::new(HostPhysAddr::new(TABLES[0])).with_accessed_and_dirty_flags(has_flags);
+    let pointer = EptPointer::new(HostPhysAddr::new(TABLES[0])).with_accessed_dirty(has_flags);
     Ept12 { memory, pointer, features: &FEATURES }.translate(GuestPhysAddr::new(GPA), access, log)
 }
 
