@@ -57,7 +57,7 @@ struct ImageArguments {
 
 #[derive(Args, Debug)]
 struct RunArguments {
-    /// linux, memtest, mbr, bare:NAME, or the path of a raw disk image
+    /// linux, kvm, memtest, mbr, bare:NAME, or the path of a raw disk image
     #[arg(long, default_value = "linux")]
     guest: Guest,
     /// bochs, or qemu-kvm where the processor has VMX

@@ -17,6 +17,10 @@ pub struct Summary {
     pub guest_cpus: Option<u64>,
     /// Ticks of a hundred fork and exec in the guest.
     pub forkexec_ticks: Option<u64>,
+    /// Guests of the guest, under its own hypervisor, that came to their end.
+    pub nested_guests: u64,
+    /// Ticks of what the guest measured, by the names that it gives.
+    pub measured: BTreeMap<String, u64>,
     /// Lines in which the hypervisor gave up.
     pub stops: Vec<String>,
     /// Lines in which the guest says that something failed.
@@ -51,6 +55,10 @@ impl Summary {
             self.guest_cpus = number("cpus");
         } else if text.starts_with("forkexec100 ") {
             self.forkexec_ticks = number("ticks");
+        } else if text.starts_with("kvm guest ") {
+            self.nested_guests += 1;
+        } else if let Some((name, _)) = text.strip_prefix("bench ").and_then(|rest| rest.split_once(' ')) {
+            self.measured.extend(number("ticks").map(|ticks| (name.to_owned(), ticks)));
         }
     }
 
@@ -100,6 +108,12 @@ impl fmt::Display for Summary {
         writeln!(formatter, "ticks to userspace           {}", known(self.userspace_ticks))?;
         if let Some(ticks) = self.forkexec_ticks {
             writeln!(formatter, "ticks of 100 fork and exec   {}", thousands(ticks))?;
+        }
+        if self.nested_guests > 0 {
+            writeln!(formatter, "guests of the guest          {}", self.nested_guests)?;
+        }
+        for (name, ticks) in &self.measured {
+            writeln!(formatter, "  {name:27}{} ticks", thousands(*ticks))?;
         }
         if self.hypervisor.is_empty() && self.exits.is_empty() {
             return Ok(());
@@ -159,6 +173,9 @@ mod tests {
         let read = summary(&[
             (Origin::Guest, "[    0.84] xmhf-guest: userspace tsc=2101000111 cpus=2"),
             (Origin::Guest, "xmhf-guest: forkexec100 ticks=85100000"),
+            (Origin::Guest, "xmhf-guest: bench l2_cpuid_kvm ticks=4970 median=4971"),
+            (Origin::Guest, "xmhf-guest: kvm guest on cpu=0 done"),
+            (Origin::Guest, "xmhf-guest: kvm guest on cpu=1 done"),
             (Origin::Hypervisor, "cpu=0 summary hidden_bytes=8388608 image_bytes=400000 ept_pages=5"),
             (Origin::Hypervisor, "summary start_ticks=15000000 cpus=2"),
             (Origin::Hypervisor, "summary cpu=0 exit=\"CPUID\" count=12"),
@@ -173,7 +190,13 @@ mod tests {
         assert_eq!(read.exits["CPUID"], BTreeMap::from([(0, 12), (1, 1234)]));
         assert_eq!(read.exits["INIT signal"], BTreeMap::from([(1, 2)]));
 
+        assert_eq!((read.nested_guests, read.measured["l2_cpuid_kvm"]), (2, 4970));
+
         let text = read.to_string();
+        assert!(
+            text.contains("guests of the guest          2\n  l2_cpuid_kvm               4,970 ticks\n"),
+            "{text}"
+        );
         assert!(text.contains("bytes hidden from the guest  8,388,608\n"));
         assert!(text.contains("  CPUID                                     12         1,234\n"), "{text}");
     }

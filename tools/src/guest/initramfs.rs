@@ -1,4 +1,5 @@
-//! The Linux guest's userspace: init, busybox, a 32-bit program and the PAL programs, in one uncompressed archive.
+//! The Linux guest's userspace: init, busybox, a 32-bit program, the PAL programs and kernel modules, in one
+//! uncompressed archive.
 
 use super::package;
 use crate::pal::{self, Platform};
@@ -9,37 +10,42 @@ use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Device numbers of `/dev/console` (Linux, "Linux allocated devices").
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// Builds the programs and packs them.
+/// Builds the programs and packs them, and kernel modules into `lib`.
 ///
 /// # Errors
 ///
 /// Cargo, the assembler or the linker fails, or busybox cannot be fetched.
-pub(super) fn build() -> Result<Vec<u8>> {
+pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
     let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
-    let mut programs: Vec<(String, Vec<u8>)> =
-        [("init", init()?), ("bin/busybox", read(&busybox)?), ("bin/program32", program32()?)]
-            .map(|(name, bytes)| (name.to_owned(), bytes))
-            .to_vec();
+    let mut files = vec![
+        ("init".to_owned(), init()?),
+        ("bin/busybox".to_owned(), read(&busybox)?),
+        ("bin/program32".to_owned(), program32()?),
+    ];
     for platform in Platform::LINUX {
         for (name, path) in pal::build(platform, false)? {
-            programs.push((format!("bin/{name}"), read(&path)?));
+            files.push((format!("bin/{name}"), read(&path)?));
         }
     }
+    for module in modules {
+        let name = module.file_name().and_then(|name| name.to_str()).context("a module's name")?;
+        files.push((format!("lib/{name}"), read(module)?));
+    }
     let mut archive = Vec::new();
-    for folder in ["bin", "dev", "proc", "sys"] {
+    for folder in ["bin", "dev", "lib", "proc", "sys"] {
         let entry = Builder::new(folder).mode(0o755).set_mode_file_type(ModeFileType::Directory);
         entry.write(&mut archive, 0).finish()?;
     }
     let console = Builder::new("dev/console").mode(0o600).set_mode_file_type(ModeFileType::Char);
     console.rdev_major(CONSOLE.0).rdev_minor(CONSOLE.1).write(&mut archive, 0).finish()?;
-    for (name, bytes) in programs {
+    for (name, bytes) in files {
         let entry = Builder::new(&name).mode(0o755).set_mode_file_type(ModeFileType::Regular);
         let mut writer = entry.write(&mut archive, u32::try_from(bytes.len())?);
         writer.write_all(&bytes)?;

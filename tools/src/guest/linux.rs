@@ -12,6 +12,10 @@ const META_PACKAGE: &str = "linux-image-cloud-amd64";
 const ARGUMENTS: &str = "console=ttyS0,115200 loglevel=6 nokaslr mitigations=off no_timer_check nowatchdog \
                          idle=halt random.trust_cpu=on";
 
+/// The action that needs kernel modules.
+const KVM: &str = "kvm";
+const MODULES: [&str; 3] = ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko"];
+
 /// What the Linux guest is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinuxOptions {
@@ -31,6 +35,14 @@ impl Default for LinuxOptions {
     }
 }
 
+impl LinuxOptions {
+    /// Linux as a hypervisor, which KVM makes it.
+    #[must_use]
+    pub fn kvm() -> Self {
+        Self { actions: vec![KVM.into()], ..Self::default() }
+    }
+}
+
 /// Writes the guest's disk.
 ///
 /// # Errors
@@ -38,8 +50,9 @@ impl Default for LinuxOptions {
 /// Kernel or busybox cannot be fetched, or the disk cannot be made.
 pub(super) fn write_disk(path: &Path, options: &LinuxOptions) -> Result<()> {
     let kernel = kernel()?;
+    let modules = if options.actions.iter().any(|action| action == KVM) { modules()? } else { Vec::new() };
     let kernel = fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
-    let initramfs = initramfs::build()?;
+    let initramfs = initramfs::build(&modules)?;
     let script = script(options);
     Disk {
         script: &script,
@@ -64,10 +77,22 @@ fn script(options: &LinuxOptions) -> String {
 }
 
 fn kernel() -> Result<PathBuf> {
+    let (folder, version) = package()?;
+    Ok(folder.join("boot").join(format!("vmlinuz-{version}")))
+}
+
+/// The modules that the action [`KVM`] loads.
+fn modules() -> Result<Vec<PathBuf>> {
+    let (folder, version) = package()?;
+    let modules = folder.join("lib/modules").join(version).join("kernel");
+    Ok(MODULES.map(|module| modules.join(module)).to_vec())
+}
+
+/// The kernel's package and version.
+fn package() -> Result<(PathBuf, String)> {
     let name = package::dependency(META_PACKAGE, "linux-image-")?;
-    let boot = package::unpacked(&name)?.join("boot");
-    let version = name.trim_start_matches("linux-image-");
-    Ok(boot.join(format!("vmlinuz-{version}")))
+    let version = name.trim_start_matches("linux-image-").to_owned();
+    Ok((package::unpacked(&name)?, version))
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub enum Guest {
     /// Debian's cloud kernel with a small userspace of ours.
     #[default]
     Linux,
+    /// The same kernel with KVM, which runs guests of its own.
+    Kvm,
     /// memtest86+, up to its screen.
     Memtest,
     /// 512 bytes of 16-bit code that ask the BIOS for the memory map.
@@ -43,7 +45,7 @@ pub struct Expectation {
 impl Guest {
     /// Makes the guest's disk, in `folder` where it is not there already, and gives its path.
     ///
-    /// Only the Linux guest takes `options`.
+    /// Only the Linux guests take `options`; with KVM, what init does is settled.
     ///
     /// # Errors
     ///
@@ -52,6 +54,10 @@ impl Guest {
         let disk = folder.join("guest.img");
         match self {
             Self::Linux => linux::write_disk(&disk, options)?,
+            Self::Kvm => {
+                let arguments = options.arguments.clone();
+                linux::write_disk(&disk, &LinuxOptions { arguments, ..LinuxOptions::kvm() })?;
+            }
             Self::Memtest => memtest::write_disk(&disk)?,
             Self::Mbr => mbr::write_disk(&disk)?,
             Self::Bare(name) => return existing(&paths::bare_guest(name)),
@@ -65,6 +71,7 @@ impl Guest {
     pub fn expectation(&self) -> Expectation {
         let (marker, failure) = match self {
             Self::Linux => (Some("xmhf-guest: done"), None),
+            Self::Kvm => (Some("xmhf-guest: kvm ok"), None),
             Self::Memtest => (Some("Memtest86+"), None),
             Self::Mbr => (Some("xmhf-guest: mbr ok"), None),
             Self::Bare(_) => (Some("PASS "), Some("FAIL ")),
@@ -80,6 +87,7 @@ impl FromStr for Guest {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "linux" => return Ok(Self::Linux),
+            "kvm" => return Ok(Self::Kvm),
             "memtest" => return Ok(Self::Memtest),
             "mbr" => return Ok(Self::Mbr),
             _ => {}
@@ -91,7 +99,9 @@ impl FromStr for Guest {
         if name.contains(['/', '.']) {
             return Ok(Self::Image(name.into()));
         }
-        bail!("no guest is called {name}: linux, memtest, mbr, bare:NAME or the path of a raw disk image")
+        bail!(
+            "no guest is called {name}: linux, kvm, memtest, mbr, bare:NAME or the path of a raw disk image"
+        )
     }
 }
 
@@ -107,7 +117,7 @@ mod tests {
     #[test]
     fn guests_go_by_name_or_path() {
         let guest = |name: &str| name.parse::<Guest>().ok();
-        assert_eq!(guest("linux"), Some(Guest::Linux));
+        assert_eq!((guest("linux"), guest("kvm")), (Some(Guest::Linux), Some(Guest::Kvm)));
         assert_eq!(guest("bare:cpuid"), Some(Guest::Bare("cpuid".into())));
         assert_eq!(guest("disk.img"), Some(Guest::Image("disk.img".into())));
         assert_eq!(guest("/dev/sdb"), Some(Guest::Image("/dev/sdb".into())));

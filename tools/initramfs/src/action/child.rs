@@ -3,6 +3,7 @@
 // UNSAFETY: init has one thread, so a forked child may run any code.
 
 use super::Failure;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execv, fork};
@@ -64,4 +65,15 @@ pub(crate) fn exec(arguments: &[&CStr]) -> i32 {
         Ok(never) => match never {},
         Err(why) => why as i32,
     }
+}
+
+/// Has this process run on `cpu` alone.
+///
+/// # Errors
+///
+/// The kernel's, where there is no such CPU.
+pub(crate) fn bind(cpu: usize) -> Result<(), Failure> {
+    let mut set = CpuSet::new();
+    set.set(cpu).map_err(|why| why.to_string())?;
+    sched_setaffinity(Pid::from_raw(0), &set).map_err(|why| format!("sched_setaffinity: {why}"))
 }

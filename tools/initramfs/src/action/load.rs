@@ -2,8 +2,6 @@
 
 use super::{Failure, child};
 use crate::machine::Machine;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
 const PROCESSES_PER_CPU: usize = 50;
 
@@ -20,15 +18,10 @@ pub(super) fn perform(machine: &Machine) -> Result<(), Failure> {
 }
 
 fn work(cpu: usize) -> i32 {
-    let outcome = bind(cpu).and_then(|()| (0..PROCESSES_PER_CPU).try_for_each(|_| child::fork_exec_wait()));
+    let outcome =
+        child::bind(cpu).and_then(|()| (0..PROCESSES_PER_CPU).try_for_each(|_| child::fork_exec_wait()));
     if let Err(why) = &outcome {
         println!("xmhf-guest: CPU {cpu}: {why}");
     }
     i32::from(outcome.is_err())
-}
-
-fn bind(cpu: usize) -> Result<(), Failure> {
-    let mut set = CpuSet::new();
-    set.set(cpu).map_err(|why| why.to_string())?;
-    sched_setaffinity(Pid::from_raw(0), &set).map_err(|why| format!("sched_setaffinity: {why}"))
 }

@@ -3,6 +3,7 @@
 mod child;
 mod forkexec;
 mod helloworld;
+mod kvm;
 mod load;
 mod offline;
 mod program32;
@@ -26,6 +27,7 @@ pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
     match name {
         "forkexec" => forkexec::perform(),
         "helloworld" => helloworld::perform(),
+        "kvm" => kvm::perform(machine),
         "load" => load::perform(machine),
         "offline" => offline::perform(machine),
         "program32" => program32::perform(),
