@@ -29,6 +29,10 @@ msrs! {
     IA32_SPEC_CTRL = 0x48;
     /// Microcode update trigger.
     IA32_BIOS_UPDT_TRIG = 0x79;
+    /// Monitor of system-management mode.
+    IA32_SMM_MONITOR_CTL = 0x9b;
+    /// Base of system-management memory.
+    IA32_SMBASE = 0x9e;
     /// Microcode revision.
     IA32_BIOS_SIGN_ID = 0x8b;
     /// MTRR capabilities.

@@ -23,7 +23,11 @@ impl GuestPhysical {
         if machine::region().overlaps(gpa.get(), bytes as u64) || gpa.get() >> physical_address_bits() != 0 {
             return Err(Refused);
         }
-        let rights = SECOND_LEVEL.lock().rights(percpu::current().view(), gpa);
+        let mut second_level = SECOND_LEVEL.lock();
+        if access.contains(Rights::WRITE) {
+            second_level.written(gpa);
+        }
+        let rights = second_level.rights(percpu::current().view(), gpa);
         if rights.contains(access) { Ok(HostPhysAddr::new(gpa.get())) } else { Err(Refused) }
     }
 }

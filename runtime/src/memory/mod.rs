@@ -20,6 +20,7 @@ mod radix;
 pub mod range;
 pub mod second_level;
 pub mod views;
+pub mod watch;
 
 pub use flush::Flush;
 pub use range::GuestRange;

@@ -11,6 +11,7 @@ use x86::paging::{Attributes, PageSize, Rights};
 use super::protect::Protections;
 use super::range::GuestRange;
 use super::views::View;
+use super::watch::WatchedPages;
 
 /// Address bits that four levels of tables translate.
 const TABLE_BITS: u8 = 48;
@@ -49,6 +50,8 @@ pub struct Policy {
     types: TypeMap,
     /// What hypapps set.
     pub(super) protections: Protections,
+    /// Pages that the guest cannot write without an exit.
+    pub(super) watched: WatchedPages,
 }
 
 impl Policy {
@@ -61,6 +64,7 @@ impl Policy {
             has_execute_only: false,
             types: TypeMap::disabled(0),
             protections: Protections::new(),
+            watched: WatchedPages::new(),
         }
     }
 
@@ -99,11 +103,12 @@ impl Policy {
             (start, end) = (start.max(own.start), end.min(own.end));
             rights = own.rights.or(rights);
         }
-        let rights = rights.unwrap_or(Rights::all());
-        Run {
-            range: GuestRange::between(start, end),
-            attributes: Some(Attributes { memory_type: types.memory_type, rights }),
+        let mut rights = rights.unwrap_or(Rights::all());
+        let (range, is_watched) = self.watched.run_at(address, GuestRange::between(start, end));
+        if is_watched {
+            rights -= Rights::WRITE;
         }
+        Run { range, attributes: Some(Attributes { memory_type: types.memory_type, rights }) }
     }
 
     /// The largest page around `address` that is all alike in `view`.

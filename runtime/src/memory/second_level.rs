@@ -64,7 +64,7 @@ pub enum ProtectError {
 pub struct SecondLevel<M, F> {
     memory: M,
     frames: Frames,
-    policy: Policy,
+    pub(super) policy: Policy,
     roots: Roots,
     changes: Changes,
     tables: usize,
@@ -154,6 +154,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
 
     /// Serves an access at `gpa` that the tables of `view` did not allow.
     pub fn violation(&mut self, view: View, gpa: GuestPhysAddr, access: Rights) -> Resolution {
+        if access.contains(Rights::WRITE) {
+            self.written(gpa);
+        }
         let run = self.policy.run_at(view, gpa.get());
         let (Some(attributes), Some(root)) = (run.attributes, self.root(view)) else {
             return Resolution::Hidden;
@@ -288,7 +291,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     }
 
     /// Makes the tables agree with the policy in `range`, in all views that follow `view`.
-    fn refresh(&mut self, view: View, range: GuestRange) -> bool {
+    pub(super) fn refresh(&mut self, view: View, range: GuestRange) -> bool {
         let mut is_stale = false;
         for index in 0..self.roots.len() {
             let (open, root) = self.roots.at(index);
@@ -324,7 +327,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         is_stale
     }
 
-    fn flush_if(&self, is_stale: bool) -> Flush {
+    pub(super) fn flush_if(&self, is_stale: bool) -> Flush {
         Flush { retired: is_stale.then_some(self.frames.retired()) }
     }
 

@@ -267,3 +267,34 @@ fn more_than_a_tebibyte_is_mapped_where_it_is_touched() {
     }
     assert_eq!(read(&mut memory, CPU, 1 << 48), Resolution::Hidden);
 }
+
+#[test]
+fn a_write_to_a_watched_page_is_served_and_ends_the_watch() {
+    let mut memory = started(PageSize::Size1G, 512);
+    let page = GuestPhysAddr::new(5 * MIB);
+    assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
+    let (watch, flush) = memory.watch(page).unwrap();
+    assert!(flush.is_needed());
+    assert_eq!(memory.watch_of(page), Some(watch));
+    assert_eq!(memory.rights(CPU, page), Rights::READ | Rights::EXECUTE);
+    assert_eq!(memory.rights(CPU, GuestPhysAddr::new(5 * MIB + PAGE)), Rights::all());
+
+    assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
+    assert_eq!(memory.watch(page), Ok((watch, Flush::NONE)));
+    assert_eq!(memory.violation(CPU, page, Rights::WRITE), Resolution::Filled);
+    assert_eq!((memory.watch_of(page), memory.rights(CPU, page)), (None, Rights::all()));
+    let (_, size, attributes) = memory.mapped(CPU, page).unwrap();
+    assert_eq!((size, attributes.rights), (PageSize::Size2M, Rights::all()));
+}
+
+#[test]
+fn a_watch_gives_no_right_and_takes_none_but_writes() {
+    let mut memory = started(PageSize::Size4K, 512);
+    let page = GuestPhysAddr::new(0x7000);
+    assert!(memory.set_rights(CPU, pages(0x7000, PAGE), Rights::READ).is_ok());
+    assert!(memory.watch(page).is_ok());
+    assert_eq!(memory.violation(CPU, page, Rights::WRITE), Resolution::Protected(Rights::READ));
+    let hidden = memory.watch(GuestPhysAddr::new(REGION.base));
+    assert_eq!(hidden.err(), Some(ProtectError::HypervisorMemory));
+    assert_eq!(memory.watch(GuestPhysAddr::new(1 << 39)).err(), Some(ProtectError::OutOfReach));
+}

@@ -1,1 +1,41 @@
 //! The I/O bitmaps under which L2 runs: L1's and the hypervisor's, merged.
+
+use super::merged_page::{MergedPage, Pages, Watcher};
+use crate::memory::guest::GuestMemory;
+use hw::PhysMemory;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+
+const PAGE_BYTES: u64 = 4096;
+
+/// The merged bitmaps A and B of one processor.
+#[derive(Clone, Debug)]
+pub(super) struct IoBitmaps {
+    merged: [MergedPage; 2],
+}
+
+impl IoBitmaps {
+    /// Nothing merged, in the two frames from `frames` on.
+    pub(super) const fn new(frames: HostPhysAddr) -> Self {
+        let second = HostPhysAddr::new(frames.get() + PAGE_BYTES);
+        Self { merged: [MergedPage::new(frames), MergedPage::new(second)] }
+    }
+
+    /// The first of two frames that hold the two from `own` on, and L1's bitmaps A and B at `wanted`, as they
+    /// are now.
+    #[inline]
+    pub(super) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+        &mut self,
+        pages: &Pages<'_, M, G, W>,
+        own: HostPhysAddr,
+        wanted: [GuestPhysAddr; 2],
+    ) -> HostPhysAddr {
+        let [a, b] = &mut self.merged;
+        a.refresh(pages, own, wanted[0]);
+        b.refresh(pages, HostPhysAddr::new(own.get() + PAGE_BYTES), wanted[1]);
+        a.frame
+    }
+}
+
+#[cfg(test)]
+#[path = "io_bitmap_tests.rs"]
+mod tests;

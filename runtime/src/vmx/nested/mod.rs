@@ -12,6 +12,7 @@ mod ept02;
 mod ept12;
 mod fields;
 mod io_bitmap;
+mod merged_page;
 mod msr_area;
 mod msr_bitmap;
 mod vmcs12;

@@ -1,0 +1,176 @@
+//! Pages of the guest of which the hypervisor keeps something derived: a write to one is noticed.
+//!
+//! The guest loses the right to write such a page, in every view. Its first write exits; the page is then
+//! forgotten here and the write done. Whoever watches finds out by the number that the watch was given, or
+//! for all pages at once by [`writes`].
+
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hw::PhysMemory;
+use x86::address::GuestPhysAddr;
+use x86::paging::TableFormat;
+
+use super::flush::Flush;
+use super::range::{GuestRange, PAGE};
+use super::second_level::{ProtectError, SecondLevel};
+use super::views::View;
+
+/// Most pages that are watched at a time.
+pub const WATCHED_PAGES: usize = 512;
+
+/// Writes to watched pages, so far, of this machine.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// Writes to watched pages, so far: while it does not change, no watch has ended.
+pub fn writes() -> u64 {
+    WRITES.load(Ordering::SeqCst)
+}
+
+/// A watch of a page. Another watch of the same page, after a write to it, is another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch(u64);
+
+#[cfg(test)]
+impl Watch {
+    /// A watch of a fake.
+    pub(crate) const fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// The pages, in ascending order.
+#[derive(Debug, Default)]
+pub(super) struct WatchedPages {
+    pages: ArrayVec<(u64, Watch), WATCHED_PAGES>,
+    last: u64,
+}
+
+impl WatchedPages {
+    pub(super) const fn new() -> Self {
+        Self { pages: ArrayVec::new_const(), last: 0 }
+    }
+
+    fn find(&self, page: u64) -> Result<usize, usize> {
+        self.pages.binary_search_by_key(&page, |watched| watched.0)
+    }
+
+    /// The watch of `page`, if there is one.
+    pub(super) fn get(&self, page: u64) -> Option<Watch> {
+        self.find(page).ok().map(|index| self.pages[index].1)
+    }
+
+    /// Watches `page`, which is not watched. `None` where there is no room.
+    pub(super) fn insert(&mut self, page: u64) -> Option<Watch> {
+        let index = self.find(page).unwrap_or_else(|index| index);
+        let watch = Watch(self.last + 1);
+        self.pages.try_insert(index, (page, watch)).ok()?;
+        self.last = watch.0;
+        Some(watch)
+    }
+
+    /// Ends the watch of `page`, which is written; tells whether there was one.
+    pub(super) fn end(&mut self, page: u64) -> bool {
+        let Ok(index) = self.find(page) else { return false };
+        self.pages.remove(index);
+        WRITES.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    /// Whether `address` is watched, and the pages around it of which the same holds, within `run`.
+    pub(super) fn run_at(&self, address: u64, run: GuestRange) -> (GuestRange, bool) {
+        if self.pages.is_empty() {
+            return (run, false);
+        }
+        let page = address & !(PAGE - 1);
+        match self.find(page) {
+            Ok(_) => (GuestRange::between(page, page + PAGE), true),
+            Err(behind) => {
+                let before = behind.checked_sub(1).map_or(0, |index| self.pages[index].0 + PAGE);
+                let next = self.pages.get(behind).map_or(u64::MAX, |watched| watched.0);
+                (GuestRange::between(run.start().max(before), run.end().min(next)), false)
+            }
+        }
+    }
+}
+
+impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
+    /// Has the next write to the page at `gpa` noticed; a page that is watched stays so.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]; nothing changed then.
+    pub fn watch(&mut self, gpa: GuestPhysAddr) -> Result<(Watch, Flush), ProtectError> {
+        let range = GuestRange::page(gpa);
+        if let Some(watch) = self.policy.watched.get(range.start()) {
+            return Ok((watch, Flush::NONE));
+        }
+        if range.end() > self.policy.reach() {
+            return Err(ProtectError::OutOfReach);
+        }
+        if self.policy.is_hidden(range) {
+            return Err(ProtectError::HypervisorMemory);
+        }
+        let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
+        let is_stale = self.refresh(View::SHARED, range);
+        Ok((watch, self.flush_if(is_stale)))
+    }
+
+    /// The watch of the page at `gpa`, unless it was written.
+    #[must_use]
+    pub fn watch_of(&self, gpa: GuestPhysAddr) -> Option<Watch> {
+        self.policy.watched.get(gpa.page().get())
+    }
+
+    /// Ends the watch of the page at `gpa`, which is about to be written.
+    pub fn written(&mut self, gpa: GuestPhysAddr) {
+        if self.policy.watched.end(gpa.page().get()) {
+            // Rights only grow: a stale translation faults once more, and tables that joining drops wait for
+            // the next flush.
+            self.refresh(View::SHARED, GuestRange::page(gpa));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WATCHED_PAGES, WatchedPages, writes};
+    use crate::memory::range::GuestRange;
+
+    const ALL: GuestRange = GuestRange::between(0, 1 << 40);
+
+    #[test]
+    fn a_page_is_alone_and_its_neighbours_end_at_it() {
+        let mut pages = WatchedPages::new();
+        assert_eq!(pages.run_at(0x5123, ALL), (ALL, false));
+        assert!(pages.insert(0x5000).is_some() && pages.insert(0x3000).is_some());
+        assert_eq!(pages.run_at(0x5123, ALL), (GuestRange::between(0x5000, 0x6000), true));
+        assert_eq!(pages.run_at(0x4fff, ALL), (GuestRange::between(0x4000, 0x5000), false));
+        assert_eq!(pages.run_at(0x2000, ALL), (GuestRange::between(0, 0x3000), false));
+        let run = GuestRange::between(0x7000, 0x9000);
+        assert_eq!(pages.run_at(0x8000, run), (run, false));
+    }
+
+    #[test]
+    fn a_write_ends_the_watch_and_the_next_is_another() {
+        let mut pages = WatchedPages::new();
+        let first = pages.insert(0x1000);
+        let before = writes();
+        assert!(pages.end(0x1000) && !pages.end(0x1000));
+        assert!(writes() > before);
+        assert_eq!(pages.get(0x1000), None);
+        let second = pages.insert(0x1000);
+        assert!(second.is_some() && first != second);
+        assert_eq!(pages.get(0x1000), second);
+    }
+
+    #[test]
+    fn a_full_list_takes_no_more() {
+        let mut pages = WatchedPages::new();
+        for page in 0..WATCHED_PAGES as u64 {
+            assert!(pages.insert(page << 12).is_some());
+        }
+        assert_eq!(pages.insert(1 << 30), None);
+        assert!(pages.end(0) && pages.insert(1 << 30).is_some());
+    }
+}

@@ -1,0 +1,187 @@
+//! Fake memory on both sides, and a watcher over a list.
+
+use super::{MergedPage, PATIENCE, Pages, Watcher};
+use crate::memory::guest::fake::FakeMemory;
+use crate::memory::watch::Watch;
+use core::cell::{Cell, RefCell};
+use hw::PhysMemory;
+use hw::sim::SimMemory;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+
+pub(in super::super) const OWN: HostPhysAddr = HostPhysAddr::new(0x10_0000);
+pub(in super::super) const FRAME: HostPhysAddr = HostPhysAddr::new(0x20_0000);
+pub(in super::super) const WANTED: GuestPhysAddr = GuestPhysAddr::new(0x2000);
+
+/// A machine whose watches are a map.
+#[derive(Debug)]
+pub(in super::super) struct Fake {
+    pub(in super::super) memory: SimMemory,
+    pub(in super::super) guest: FakeMemory,
+    watches: RefCell<BTreeMap<u64, Watch>>,
+    writes: Cell<u64>,
+    next: Cell<u64>,
+    can_watch: bool,
+}
+
+impl Watcher for Fake {
+    fn writes(&self) -> u64 {
+        self.writes.get()
+    }
+
+    fn watch(&self, page: GuestPhysAddr) -> Option<Watch> {
+        self.next.set(self.next.get() + 1);
+        let new = Watch::numbered(self.next.get());
+        self.can_watch.then(|| *self.watches.borrow_mut().entry(page.get()).or_insert(new))
+    }
+
+    fn watch_of(&self, page: GuestPhysAddr) -> Option<Watch> {
+        self.watches.borrow().get(&page.get()).copied()
+    }
+}
+
+impl Fake {
+    pub(in super::super) fn new() -> Self {
+        let fake = Self {
+            memory: SimMemory::new(0),
+            guest: FakeMemory::new(0x8000),
+            watches: RefCell::default(),
+            writes: Cell::new(0),
+            next: Cell::new(0),
+            can_watch: true,
+        };
+        fake.memory.write(OWN, &[0; 0x2000]);
+        fake
+    }
+
+    pub(in super::super) fn pages(&self) -> Pages<'_, SimMemory, FakeMemory, Self> {
+        Pages { memory: &self.memory, guest: &self.guest, watcher: self }
+    }
+
+    /// A byte of L1's is written, and that is noticed.
+    pub(in super::super) fn write(&self, address: u64, byte: u8) {
+        self.guest.put(address, &[byte]);
+        if self.watches.borrow_mut().remove(&(address & !0xfff)).is_some() {
+            self.writes.set(self.writes.get() + 1);
+        }
+    }
+
+    pub(in super::super) fn byte(&self, address: u64) -> u8 {
+        let mut byte = [0];
+        self.memory.read(HostPhysAddr::new(address), &mut byte);
+        byte[0]
+    }
+
+    /// Number of copies into the hypervisor's memory since the last call.
+    fn copies(&self) -> usize {
+        let copies = self.memory.history().len();
+        self.memory.clear_history();
+        copies
+    }
+}
+
+#[test]
+fn a_frame_stays_until_its_page_is_written() {
+    let fake = Fake::new();
+    let mut merged = MergedPage::new(FRAME);
+    fake.copies();
+    merged.refresh(&fake.pages(), OWN, WANTED);
+    assert_eq!(fake.copies(), 8);
+    merged.refresh(&fake.pages(), OWN, WANTED);
+    assert_eq!(fake.copies(), 0);
+    fake.write(WANTED.get() + 0xfff, 0x80);
+    merged.refresh(&fake.pages(), OWN, WANTED);
+    assert_eq!((fake.copies(), fake.byte(FRAME.get() + 0xfff)), (8, 0x80));
+}
+
+#[test]
+fn a_write_to_another_page_costs_a_look() {
+    let fake = Fake::new();
+    let mut merged = [FRAME.get(), 0x30_0000].map(|frame| MergedPage::new(HostPhysAddr::new(frame)));
+    merged[0].refresh(&fake.pages(), OWN, WANTED);
+    merged[1].refresh(&fake.pages(), OWN, GuestPhysAddr::new(0x3000));
+    fake.copies();
+    fake.write(0x3000, 1);
+    merged[0].refresh(&fake.pages(), OWN, WANTED);
+    assert_eq!(fake.copies(), 0);
+}
+
+#[test]
+fn a_page_that_another_processor_watches_again_is_not_taken_for_unwritten() {
+    let fake = Fake::new();
+    let mut merged = MergedPage::new(FRAME);
+    merged.refresh(&fake.pages(), OWN, WANTED);
+    fake.write(WANTED.get(), 2);
+    assert!(fake.watch(WANTED).is_some());
+    merged.refresh(&fake.pages(), OWN, WANTED);
+    assert_eq!(fake.byte(FRAME.get()), 2);
+}
+
+#[test]
+fn a_page_that_is_written_again_and_again_is_read_at_each_entry() {
+    let fake = Fake::new();
+    let mut merged = MergedPage::new(FRAME);
+    for count in 0..=PATIENCE {
+        merged.refresh(&fake.pages(), OWN, WANTED);
+        fake.write(WANTED.get(), count);
+    }
+    fake.copies();
+    for count in 0..3 {
+        fake.write(WANTED.get(), count);
+        merged.refresh(&fake.pages(), OWN, WANTED);
+        assert_eq!((fake.copies(), fake.byte(FRAME.get())), (8, count));
+    }
+    // Another page is another matter.
+    merged.refresh(&fake.pages(), OWN, GuestPhysAddr::new(0x3000));
+    fake.copies();
+    merged.refresh(&fake.pages(), OWN, GuestPhysAddr::new(0x3000));
+    assert_eq!(fake.copies(), 0);
+}
+
+#[test]
+fn where_nothing_can_be_watched_every_entry_reads() {
+    let fake = Fake { can_watch: false, ..Fake::new() };
+    let mut merged = MergedPage::new(FRAME);
+    for byte in 1..4 {
+        fake.guest.put(WANTED.get(), &[byte]);
+        merged.refresh(&fake.pages(), OWN, WANTED);
+        assert_eq!(fake.byte(FRAME.get()), byte);
+    }
+}
+
+#[test]
+fn memory_that_is_not_l1s_wants_every_exit() {
+    let mut fake = Fake::new();
+    fake.guest.hidden = 0x2000..0x3000;
+    let mut merged = MergedPage::new(FRAME);
+    merged.refresh(&fake.pages(), OWN, WANTED);
+    assert!((0..0x1000).all(|offset| fake.byte(FRAME.get() + offset) == 0xff));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever is written when, a frame says what either side wants at that moment.
+    #[test]
+    fn a_frame_is_the_or_of_both_at_every_entry(
+        own in prop::collection::vec((0_u64..0x1000, any::<u8>()), 0..8),
+        steps in prop::collection::vec((0_u64..0x2000, any::<u8>(), any::<bool>()), 1..24),
+    ) {
+        let fake = Fake::new();
+        for &(offset, byte) in &own {
+            fake.memory.write(HostPhysAddr::new(OWN.get() + offset), &[byte]);
+        }
+        let mut merged = MergedPage::new(FRAME);
+        for &(offset, byte, is_other) in &steps {
+            fake.write(WANTED.get() + offset, byte);
+            let page = WANTED.get() + if is_other { 0x1000 } else { 0 };
+            merged.refresh(&fake.pages(), OWN, GuestPhysAddr::new(page));
+            for offset in 0..0x1000 {
+                let wanted = fake.guest.get::<1>(page + offset)[0];
+                let expected = wanted | fake.byte(OWN.get() + offset);
+                prop_assert_eq!(fake.byte(FRAME.get() + offset), expected);
+            }
+        }
+    }
+}
