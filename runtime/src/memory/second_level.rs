@@ -66,7 +66,7 @@ pub struct SecondLevel<M, F> {
     frames: Frames,
     pub(super) policy: Policy,
     roots: Roots,
-    changes: Changes,
+    pub(super) changes: Changes,
     tables: usize,
     format: PhantomData<F>,
 }

@@ -274,13 +274,14 @@ fn a_write_to_a_watched_page_is_served_and_ends_the_watch() {
     let page = GuestPhysAddr::new(5 * MIB);
     assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
     let (watch, flush) = memory.watch(page).unwrap();
-    assert!(flush.is_needed());
+    assert!(flush.is_some_and(|flush| flush.is_needed()));
+    assert_eq!(memory.take_changes().iter().collect::<Vec<_>>(), [(CPU, pages(5 * MIB, PAGE))]);
     assert_eq!(memory.watch_of(page), Some(watch));
     assert_eq!(memory.rights(CPU, page), Rights::READ | Rights::EXECUTE);
     assert_eq!(memory.rights(CPU, GuestPhysAddr::new(5 * MIB + PAGE)), Rights::all());
 
     assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
-    assert_eq!(memory.watch(page), Ok((watch, Flush::NONE)));
+    assert_eq!(memory.watch(page), Ok((watch, None)));
     assert_eq!(memory.violation(CPU, page, Rights::WRITE), Resolution::Filled);
     assert_eq!((memory.watch_of(page), memory.rights(CPU, page)), (None, Rights::all()));
     let (_, size, attributes) = memory.mapped(CPU, page).unwrap();

@@ -95,15 +95,16 @@ impl WatchedPages {
 }
 
 impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
-    /// Has the next write to the page at `gpa` noticed; a page that is watched stays so.
+    /// Has the next write to the page at `gpa` noticed. The flush comes before the page is read; there is none
+    /// where the page was watched already.
     ///
     /// # Errors
     ///
     /// See [`ProtectError`]; nothing changed then.
-    pub fn watch(&mut self, gpa: GuestPhysAddr) -> Result<(Watch, Flush), ProtectError> {
+    pub fn watch(&mut self, gpa: GuestPhysAddr) -> Result<(Watch, Option<Flush>), ProtectError> {
         let range = GuestRange::page(gpa);
         if let Some(watch) = self.policy.watched.get(range.start()) {
-            return Ok((watch, Flush::NONE));
+            return Ok((watch, None));
         }
         if range.end() > self.policy.reach() {
             return Err(ProtectError::OutOfReach);
@@ -112,8 +113,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Err(ProtectError::HypervisorMemory);
         }
         let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
+        self.changes.note(View::SHARED, range);
         let is_stale = self.refresh(View::SHARED, range);
-        Ok((watch, self.flush_if(is_stale)))
+        Ok((watch, Some(self.flush_if(is_stale))))
     }
 
     /// The watch of the page at `gpa`, unless it was written.

@@ -17,6 +17,8 @@ mod msr_area;
 mod msr_bitmap;
 mod vmcs12;
 mod vpid;
+#[cfg(target_os = "none")]
+mod watcher;
 
 #[cfg(target_os = "none")]
 pub(crate) use ept02::shared::forget_changes;
