@@ -78,7 +78,10 @@ impl Plan {
         debug!("apic_ids {:?}", processors.ids());
 
         let hypapp_bytes = modules.hypapp.map_or(0, |file| file.length);
-        let size = placement::region_size(&modules.image, processors.ids().len(), hypapp_bytes)?;
+        let usable = map.usable().map(|range| range.length).sum();
+        let nested_bytes = placement::nested_pool_size(boot.options, usable, processors.ids().len());
+        let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
+        let size = placement::region_size(&modules.image, processors.ids().len(), more_bytes)?;
         let region = place(&map, size, boot, &modules)?;
         map.hide(region)?;
         for range in map.ranges() {
@@ -91,6 +94,7 @@ impl Plan {
             modules.hypapp.map(|file| Hypapp { file, place: placement::hypapp_place(region, file.length) });
         let plan = Self { region, image: modules.image, hypapp };
         plan.fill(boot, handoff, &modules, rsdp.as_ref())?;
+        handoff.nested_pool = placement::nested_pool_place(region, hypapp_bytes, nested_bytes);
         set_lists(handoff, &map, processors.ids());
         Ok(plan)
     }
@@ -113,6 +117,7 @@ impl Plan {
         handoff.console = boot.options.console();
         handoff.boot_drive = boot.options.boot_drive;
         handoff.hypervisor_bit = u8::from(boot.options.hypervisor_bit);
+        handoff.nested_ept02 = if boot.options.nested { boot.options.nested_ept02 } else { 0 };
         let line = boot.information.command_line().as_bytes();
         let kept = line.len().min(COMMAND_LINE_CAPACITY - 1);
         handoff.command_line[..kept].copy_from_slice(&line[..kept]);

@@ -114,6 +114,17 @@ fn the_hypapp_module_moves_to_the_region_s_end() {
 }
 
 #[test]
+fn a_nested_pool_makes_the_region_larger() {
+    let mut machine = Machine::new(1024);
+    machine.bytes(0x9200, b"nested=on nested_pool=3 nested_ept02=9\0");
+    machine.modules(&[(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200), (0x30_0000, 0x30_2001)]);
+    let (plan, handoff) = machine.plan();
+    assert_eq!(plan.unwrap().region, PhysRange { base: 1018 * MIB, length: 6 * MIB });
+    let pool = PhysRange { base: 1021 * MIB - 0x3000, length: 3 * MIB };
+    assert_eq!((handoff.nested_pool, handoff.nested_ept02, handoff.check()), (pool, 9, Ok(())));
+}
+
+#[test]
 fn an_sinit_module_is_recognised_and_kept_for_the_launch() {
     let mut machine = Machine::new(1024);
     // Type 2, subtype 0, of Intel, 32 units of 4 bytes.

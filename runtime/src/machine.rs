@@ -82,13 +82,11 @@ impl PhysMemory for RegionMemory {
 pub(crate) fn start(handoff: &'static Handoff, region: Region, hypapp: &'static dyn Hypapp) {
     BOOT.call_once(|| Boot { handoff, region, hypapp });
     let image = image_header();
-    let region_end = handoff.region.base + handoff.region.length;
-    let modules = if handoff.hypapp_module.length != 0 { handoff.hypapp_module.base } else { region_end };
     let pool = handoff.region.base + image.bss_end.next_multiple_of(4096);
     let mut second_level = SECOND_LEVEL.lock();
     let frames = second_level.frames();
     // The bootloader sizes the region by a generous figure a CPU; what the pool cannot hold stays unused.
-    let bytes = ((modules & !0xfff) - pool).min(frame::CAPACITY as u64 * 4096);
+    let bytes = ((handoff.own_end() & !0xfff) - pool).min(frame::CAPACITY as u64 * 4096);
     if let Err(error) = frames.add(HostPhysAddr::new(pool), bytes) {
         panic!("the hypervisor region has no room for a pool: {error:?}");
     }

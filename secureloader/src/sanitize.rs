@@ -57,6 +57,9 @@ impl fmt::Display for SanitizeError {
                 "RegionNotHidden: the memory map offers the hypervisor region to the guest"
             }
             Self::Handoff(HandoffError::Module) => "HandoffModule: a module lies where it must not",
+            Self::Handoff(HandoffError::NestedPool) => {
+                "HandoffNestedPool: the nested pool lies where it must not"
+            }
             Self::Base => "RegionBase: the handoff describes another region than the one loaded",
             Self::RegionTooLarge => "RegionTooLarge: the hypervisor region exceeds 512 MiB",
         })
@@ -87,13 +90,14 @@ pub(crate) mod tests {
             region: PhysRange { base: BASE, length: 8 << 20 },
             hypapp_module: PhysRange::default(),
             sinit_module: PhysRange::default(),
+            nested_pool: PhysRange::default(),
             rsdp: 0,
             times: Default::default(),
             console: Console { serial_port: 0x2f8, ..Console::default() },
             power: Default::default(),
             boot_drive: 0x80,
             hypervisor_bit: 0,
-            reserved: [0; 2],
+            nested_ept02: 0,
             memory_map_count: 0,
             cpu_count: 1,
             boot_sector_size: 512,
@@ -120,6 +124,25 @@ pub(crate) mod tests {
         handoff.region.length = REGION_LIMIT + 0x20_0000;
         handoff.memory_map[1].length = handoff.region.length;
         assert_eq!(sanitize(&handoff, BASE), Err(SanitizeError::RegionTooLarge));
+    }
+
+    #[test]
+    fn a_nested_pool_outside_the_region_unaligned_or_in_the_module_is_refused() {
+        let mut handoff = sound();
+        let mib = 1 << 20;
+        handoff.hypapp_module = PhysRange { base: BASE + 7 * mib, length: 5 };
+        handoff.nested_pool = PhysRange { base: BASE + 6 * mib, length: mib };
+        assert_eq!(sanitize(&handoff, BASE), Ok(()));
+        for (base, length) in [
+            (BASE - mib, mib),
+            (BASE + 6 * mib, mib + 4096),
+            (BASE + 6 * mib, 5),
+            (BASE + 5, 4096),
+            (BASE + mib, u64::MAX - 4095),
+        ] {
+            handoff.nested_pool = PhysRange { base, length };
+            assert_eq!(sanitize(&handoff, BASE), Err(SanitizeError::Handoff(HandoffError::NestedPool)));
+        }
     }
 
     #[test]

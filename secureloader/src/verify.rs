@@ -73,12 +73,9 @@ fn check_layout(runtime: &ImageHeader, file_size: u64) -> Result<(), VerifyError
     }
 }
 
-/// The memory that the runtime wants must lie in the region, below the optional hypapp module.
+/// The memory that the runtime wants must lie in the region, below the optional nested pool and hypapp module.
 fn check_room(runtime: &ImageHeader, handoff: &Handoff) -> Result<(), VerifyError> {
-    let end = match handoff.hypapp_module.length {
-        0 => handoff.region.length,
-        _ => handoff.hypapp_module.base.saturating_sub(handoff.region.base),
-    };
+    let end = handoff.own_end().saturating_sub(handoff.region.base);
     let pool = runtime
         .pool_bytes_per_cpu
         .checked_mul(u64::from(handoff.cpu_count))
@@ -229,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_for_every_cpu_must_fit_below_the_hypapp_module() {
+    fn memory_for_every_cpu_must_fit_below_pool_and_hypapp_module() {
         let image = image();
         let mut handoff = sound();
         handoff.cpu_count = 29;
@@ -238,6 +235,10 @@ mod tests {
         assert_eq!(verify(&packed(&image), &image, &handoff).err(), Some(VerifyError::Room));
         handoff.cpu_count = 1;
         handoff.hypapp_module = PhysRange { base: handoff.region.base + (2 << 20), length: 4096 };
+        assert_eq!(verify(&packed(&image), &image, &handoff).err(), Some(VerifyError::Room));
+        handoff.hypapp_module = PhysRange::default();
+        assert!(verify(&packed(&image), &image, &handoff).is_ok());
+        handoff.nested_pool = PhysRange { base: handoff.region.base + (2 << 20), length: 1 << 20 };
         assert_eq!(verify(&packed(&image), &image, &handoff).err(), Some(VerifyError::Room));
         assert_eq!(verdict(&with_word(6, u64::MAX)), Some(VerifyError::Room));
     }

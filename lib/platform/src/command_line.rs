@@ -25,7 +25,18 @@ pub struct Options {
     pub log_vga: bool,
     /// `hypervisor_bit=on`: show the guest CPUID's hypervisor-present bit.
     pub hypervisor_bit: bool,
+    /// `nested=`: the guest may be a hypervisor itself.
+    pub nested: bool,
+    /// `nested_pool=`: MiB of memory for the page tables of the guest's guests; `None` where it is not named.
+    pub nested_pool: Option<u16>,
+    /// `nested_ept02=`: how many EPT pointers of the guest have such tables at a time.
+    pub nested_ept02: u16,
 }
+
+/// Most MiB that [`Options::nested_pool`] can be: the hypervisor region has 512 at most.
+pub const NESTED_POOL_LIMIT: u16 = 256;
+/// Most that [`Options::nested_ept02`] can be.
+pub const NESTED_EPT02_LIMIT: u16 = 16384;
 
 /// Which option has a value that means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +51,12 @@ pub enum CommandLineError {
     LogTarget,
     /// The value of `hypervisor_bit=`.
     HypervisorBit,
+    /// The value of `nested=`.
+    Nested,
+    /// The value of `nested_pool=`.
+    NestedPool,
+    /// The value of `nested_ept02=`.
+    NestedEpt02,
 }
 
 impl Default for Options {
@@ -51,6 +68,9 @@ impl Default for Options {
             log_serial: true,
             log_vga: true,
             hypervisor_bit: false,
+            nested: false,
+            nested_pool: None,
+            nested_ept02: 64,
         }
     }
 }
@@ -71,7 +91,17 @@ impl Options {
                 }
                 "boot_drive" => options.boot_drive = boot_drive(value)?,
                 "log" => serial_wanted = options.set_log(value)?,
-                "hypervisor_bit" => options.hypervisor_bit = switch(value)?,
+                "hypervisor_bit" => {
+                    options.hypervisor_bit = switch(value, CommandLineError::HypervisorBit)?;
+                }
+                "nested" => options.nested = switch(value, CommandLineError::Nested)?,
+                "nested_pool" => {
+                    let pool = within(value, NESTED_POOL_LIMIT, CommandLineError::NestedPool)?;
+                    options.nested_pool = Some(pool);
+                }
+                "nested_ept02" => {
+                    options.nested_ept02 = within(value, NESTED_EPT02_LIMIT, CommandLineError::NestedEpt02)?;
+                }
                 _ => {}
             }
         }
@@ -124,12 +154,18 @@ fn boot_drive(value: &str) -> Result<u8, CommandLineError> {
     number(value).and_then(|drive| u8::try_from(drive).ok()).ok_or(CommandLineError::BootDrive)
 }
 
-fn switch(value: &str) -> Result<bool, CommandLineError> {
+fn switch(value: &str, error: CommandLineError) -> Result<bool, CommandLineError> {
     match value {
         "on" => Ok(true),
         "off" => Ok(false),
-        _ => Err(CommandLineError::HypervisorBit),
+        _ => Err(error),
     }
+}
+
+/// Reads a number from 1 to `limit`.
+fn within(value: &str, limit: u16, error: CommandLineError) -> Result<u16, CommandLineError> {
+    let number = number(value).and_then(|number| u16::try_from(number).ok());
+    number.filter(|number| (1..=limit).contains(number)).ok_or(error)
 }
 
 impl fmt::Display for CommandLineError {
@@ -144,6 +180,13 @@ impl fmt::Display for CommandLineError {
             }
             Self::LogTarget => f.write_str("log= has no such target; use serial (with serial=) or vga"),
             Self::HypervisorBit => f.write_str("hypervisor_bit= is neither on nor off; use one of them"),
+            Self::Nested => f.write_str("nested= is neither on nor off; use one of them"),
+            Self::NestedPool => {
+                write!(f, "nested_pool= is no number of MiB from 1 to {NESTED_POOL_LIMIT}; leave it out")
+            }
+            Self::NestedEpt02 => {
+                write!(f, "nested_ept02= is no number from 1 to {NESTED_EPT02_LIMIT}; leave it out")
+            }
         }
     }
 }
@@ -156,8 +199,9 @@ mod tests {
 
     #[test]
     fn the_documented_line_is_understood() {
-        let options =
-            Options::parse("serial=115200,8n1,0x2f8 boot_drive=0x81 log=debug,serial hypervisor_bit=on");
+        let line = "serial=115200,8n1,0x2f8 boot_drive=0x81 log=debug,serial hypervisor_bit=on \
+             nested=on nested_pool=12 nested_ept02=8";
+        let options = Options::parse(line);
         let expected = Options {
             serial: Some(SerialLine { port: 0x2f8, divisor: 1, line_control: 3 }),
             boot_drive: 0x81,
@@ -165,6 +209,9 @@ mod tests {
             log_serial: true,
             log_vga: false,
             hypervisor_bit: true,
+            nested: true,
+            nested_pool: Some(12),
+            nested_ept02: 8,
         };
         assert_eq!(options, Ok(expected));
         let console = expected.console();
@@ -202,6 +249,12 @@ mod tests {
             ("log=info,", CommandLineError::LogTarget),
             ("log=info,serial", CommandLineError::LogTarget),
             ("hypervisor_bit=1", CommandLineError::HypervisorBit),
+            ("nested=yes", CommandLineError::Nested),
+            ("nested_pool=0", CommandLineError::NestedPool),
+            ("nested_pool=257", CommandLineError::NestedPool),
+            ("nested_pool=4M", CommandLineError::NestedPool),
+            ("nested_ept02=0", CommandLineError::NestedEpt02),
+            ("nested_ept02=16385", CommandLineError::NestedEpt02),
         ] {
             assert_eq!(Options::parse(line), Err(error), "{line}");
         }
@@ -216,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit)?=?[ -~]{0,40}") {
+        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit|nested(_pool|_ept02)?)?=?[ -~]{0,40}") {
             if let Ok(options) = Options::parse(&line) {
                 prop_assert!(options.console().serial_port == 0 || options.console().divisor != 0);
             }

@@ -8,7 +8,8 @@
 //! base + 0        secure loader, LOADER_SIZE bytes, the measured image
 //! base + HANDOFF  the Handoff, written by the untrusted bootloader
 //! base + SCRATCH  the secure loader's stack and page tables
-//! base + RUNTIME  the runtime image, then its bss, then free frames up to base + region size
+//! base + RUNTIME  the runtime image, then its bss, then free frames, then the pool of nested tables and
+//!                 the hypapp module up to base + region size
 //! ```
 //!
 //! All of it is mapped linearly at [`VIRTUAL_BASE`], in the secure loader and in the runtime alike, so
@@ -36,7 +37,7 @@ pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"XMHFRUNT");
 /// Value of [`Handoff::magic`]: "XMHFHAND".
 pub const HANDOFF_MAGIC: u64 = u64::from_le_bytes(*b"XMHFHAND");
 /// Version of the [`Handoff`] layout.
-pub const HANDOFF_VERSION: u32 = 1;
+pub const HANDOFF_VERSION: u32 = 2;
 
 /// First bytes of the secure loader's image; filled in when the hypervisor image is packed.
 #[repr(C)]
@@ -184,6 +185,8 @@ pub struct Handoff {
     pub hypapp_module: PhysRange,
     /// SINIT module where GRUB put it, outside the region.
     pub sinit_module: PhysRange,
+    /// Memory for the page tables of the guest's guests, inside the region; none where `nested_ept02` is 0.
+    pub nested_pool: PhysRange,
     /// Physical address of the RSDP; 0 where there is no ACPI.
     pub rsdp: u64,
     /// Boot time stamps.
@@ -196,8 +199,8 @@ pub struct Handoff {
     pub boot_drive: u8,
     /// 1 to set CPUID's hypervisor-present bit for the guest.
     pub hypervisor_bit: u8,
-    /// Reserved, zero.
-    pub reserved: [u8; 2],
+    /// How many EPT pointers of the guest have page tables at a time; 0 where it may be no hypervisor.
+    pub nested_ept02: u16,
     /// Used entries of `memory_map`.
     pub memory_map_count: u32,
     /// Used entries of `apic_ids`, at least 1.
@@ -231,6 +234,8 @@ pub enum HandoffError {
     RegionNotHidden,
     /// The hypapp module does not lie inside the region, or the SINIT module overlaps it.
     Module,
+    /// The pool of nested tables is not made of pages inside the region, below the hypapp module.
+    NestedPool,
 }
 
 impl Handoff {
@@ -244,6 +249,7 @@ impl Handoff {
         region: PhysRange { base: 0, length: 0 },
         hypapp_module: PhysRange { base: 0, length: 0 },
         sinit_module: PhysRange { base: 0, length: 0 },
+        nested_pool: PhysRange { base: 0, length: 0 },
         rsdp: 0,
         times: BootTimes { bootloader: 0, launch: 0, secure_loader: 0, verified: 0 },
         console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
@@ -258,7 +264,7 @@ impl Handoff {
         },
         boot_drive: 0,
         hypervisor_bit: 0,
-        reserved: [0; 2],
+        nested_ept02: 0,
         memory_map_count: 0,
         cpu_count: 0,
         boot_sector_size: 0,
@@ -309,7 +315,26 @@ impl Handoff {
         {
             return Err(HandoffError::Module);
         }
+        let pool = self.nested_pool;
+        let is_paged = pool.base.is_multiple_of(4096) && pool.length.is_multiple_of(4096);
+        let is_below =
+            self.hypapp_module.length == 0 || pool.end().is_some_and(|end| end <= self.hypapp_module.base);
+        if pool.length != 0 && !(is_paged && is_below && inside(pool)) {
+            return Err(HandoffError::NestedPool);
+        }
         Ok(())
+    }
+
+    /// First address behind the runtime's own memory, which the pool of nested tables and the hypapp module follow.
+    #[must_use]
+    pub const fn own_end(&self) -> u64 {
+        if self.nested_pool.length != 0 {
+            self.nested_pool.base
+        } else if self.hypapp_module.length != 0 {
+            self.hypapp_module.base
+        } else {
+            self.region.base + self.region.length
+        }
     }
 
     /// The used part of the memory map.

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::command_line::Options;
 use crate::e820::MemoryMap;
 use crate::handoff::{PhysRange, REGION_ALIGNMENT, RUNTIME_OFFSET};
 use crate::modules::HypervisorImage;
@@ -22,21 +23,46 @@ pub enum PlacementError {
     NoHole(u64),
 }
 
-/// Gives the size in bytes of the region that `image` needs on a machine with `cpus` CPUs, with a hypapp
-/// module of `hypapp_bytes`.
+/// Least memory for nested tables, whatever the machine.
+const NESTED_POOL_LEAST: u64 = 1 << 20;
+/// The share of usable memory that it gets, one byte in so many, and the most that this makes.
+const NESTED_POOL_SHARE: u64 = 256;
+const NESTED_POOL_MOST: u64 = 8 << 20;
+/// Least for each CPU.
+const NESTED_POOL_PER_CPU: u64 = 64 << 10;
+
+/// Memory for the page tables of the guest's guests, where `options` say nothing else, on a machine with
+/// `usable` bytes of memory and `cpus` CPUs.
+///
+/// Tables of 4 KiB pages take one byte for 512 of the memory that they map, so the share serves guests as large as
+/// twice the machine, up to 4 GiB of them; with 2 MiB pages 512 times as much. What is too little is made up by
+/// filling tables again.
+#[must_use]
+pub fn nested_pool_size(options: &Options, usable: u64, cpus: usize) -> u64 {
+    let least = NESTED_POOL_LEAST.max(NESTED_POOL_PER_CPU * (cpus as u64 + 1));
+    let share = (usable / NESTED_POOL_SHARE).min(NESTED_POOL_MOST).next_multiple_of(PAGE_SIZE);
+    match (options.nested, options.nested_pool) {
+        (false, _) => 0,
+        (true, Some(mib)) => (u64::from(mib) << 20).max(least),
+        (true, None) => share.max(least),
+    }
+}
+
+/// Gives the size in bytes of the region that `image` needs on a machine with `cpus` CPUs, with modules and pools of
+/// `more_bytes` besides.
 ///
 /// # Errors
 ///
 /// [`PlacementError::TooLarge`].
-pub fn region_size(image: &HypervisorImage, cpus: usize, hypapp_bytes: u64) -> Result<u64, PlacementError> {
+pub fn region_size(image: &HypervisorImage, cpus: usize, more_bytes: u64) -> Result<u64, PlacementError> {
     let runtime_end = RUNTIME_OFFSET.checked_add(image.runtime_size);
     let per_cpu = image.header.pool_bytes_per_cpu.checked_mul(cpus as u64);
-    let hypapp = hypapp_bytes.checked_next_multiple_of(PAGE_SIZE);
+    let more = more_bytes.checked_next_multiple_of(PAGE_SIZE);
     let size = runtime_end
         .map(|end| end.max(image.header.bss_end))
         .and_then(|size| size.checked_add(image.header.pool_bytes))
         .and_then(|size| size.checked_add(per_cpu?))
-        .and_then(|size| size.checked_add(hypapp?))
+        .and_then(|size| size.checked_add(more?))
         .and_then(|size| size.checked_next_multiple_of(REGION_ALIGNMENT));
     size.filter(|&size| size <= REGION_LIMIT).ok_or(PlacementError::TooLarge)
 }
@@ -57,6 +83,13 @@ pub fn choose(map: &MemoryMap, size: u64, taken: &[PhysRange]) -> Result<PhysRan
 pub fn hypapp_place(region: PhysRange, length: u64) -> PhysRange {
     let top = region.base + region.length;
     PhysRange { base: top - length.next_multiple_of(PAGE_SIZE), length }
+}
+
+/// Where a pool of `length` bytes, whole pages, goes: below the hypapp module of `hypapp_bytes`.
+#[must_use]
+pub fn nested_pool_place(region: PhysRange, hypapp_bytes: u64, length: u64) -> PhysRange {
+    let end = hypapp_place(region, hypapp_bytes).base;
+    if length == 0 { PhysRange::default() } else { PhysRange { base: end - length, length } }
 }
 
 fn highest_in(hole: PhysRange, size: u64, taken: &[PhysRange]) -> Option<u64> {
@@ -172,6 +205,27 @@ mod tests {
     fn the_hypapp_module_ends_with_the_region() {
         let region = taken(32 * MIB, 8 * MIB);
         assert_eq!(hypapp_place(region, 0x1001), taken(40 * MIB - 0x2000, 0x1001));
+    }
+
+    #[test]
+    fn the_nested_pool_is_a_share_of_memory_within_bounds() {
+        let on = Options { nested: true, ..Options::default() };
+        let size = |options: &Options, mib: u64, cpus| nested_pool_size(options, mib * MIB, cpus);
+        assert_eq!(size(&on, 64, 1), MIB);
+        assert_eq!(size(&on, 1023, 2), (1023 * MIB / 256).next_multiple_of(PAGE_SIZE));
+        assert_eq!(size(&on, 1 << 20, 2), 8 * MIB);
+        assert_eq!(size(&on, 64, 1023), 64 * MIB);
+        assert_eq!(size(&Options { nested_pool: Some(32), ..on }, 1024, 2), 32 * MIB);
+        assert_eq!(size(&Options { nested_pool: Some(1), ..on }, 1024, 1023), 64 * MIB);
+        assert_eq!(size(&Options { nested: false, nested_pool: Some(32), ..on }, 1024, 2), 0);
+    }
+
+    #[test]
+    fn the_nested_pool_lies_below_the_hypapp_module() {
+        let region = taken(32 * MIB, 8 * MIB);
+        assert_eq!(nested_pool_place(region, 0x1001, MIB), taken(39 * MIB - 0x2000, MIB));
+        assert_eq!(nested_pool_place(region, 0, MIB), taken(39 * MIB, MIB));
+        assert_eq!(nested_pool_place(region, 0x1001, 0), PhysRange::default());
     }
 
     proptest! {

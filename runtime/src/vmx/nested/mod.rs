@@ -21,4 +21,4 @@ mod vpid;
 mod watcher;
 
 #[cfg(target_os = "none")]
-pub(crate) use ept02::shared::forget_changes;
+pub(crate) use ept02::machine::forget_changes;
