@@ -155,6 +155,34 @@ pub fn rdtsc() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// IRET to the next instruction, which unblocks NMIs.
+pub fn iret() {
+    // SAFETY: what is popped is what was pushed, and the red zone is not used.
+    unsafe {
+        asm!(
+            "mov {old}, rsp",
+            "mov {segment:e}, ss",
+            "push {segment}",
+            "push {old}",
+            "pushfq",
+            "mov {segment:e}, cs",
+            "push {segment}",
+            "lea {old}, [rip + 2f]",
+            "push {old}",
+            "iretq",
+            "2:",
+            old = out(reg) _,
+            segment = out(reg) _,
+        );
+    }
+}
+
+/// VMCALL, which leaves a guest of this guest for it.
+pub fn vmcall() {
+    // SAFETY: the hypervisor, which is this program too, changes nothing.
+    unsafe { asm!("vmcall", options(nostack)) };
+}
+
 /// PAUSE.
 pub fn pause() {
     core::hint::spin_loop();

@@ -165,6 +165,11 @@ pub fn entry_state() -> EntryState {
     unsafe { (&raw const ap_entry_state).read_volatile() }
 }
 
+/// Whether `rsp` lies in the stack that a guest of this guest runs on.
+pub fn is_nested_stack(rsp: u64) -> bool {
+    (USER_STACK as u64 + 1..=NESTED_STACK as u64).contains(&(rsp & (BLOCK_SIZE as u64 - 1)))
+}
+
 /// Number of the CPU that executes this.
 pub fn number() -> usize {
     (core::ptr::from_ref(Cpu::current()) as usize - &raw const cpu_blocks as usize) / BLOCK_SIZE

@@ -59,7 +59,12 @@ pub fn set_gate(vector: u8, code: Snippet) {
 /// Points `vector` back at the common entry.
 pub fn reset_gate(vector: u8) {
     let dpl = if matches!(vector, 3 | 4 | 0x80) { 3 } else { 0 };
-    IDT.set(vector, &raw const trap_stubs as u64 + 16 * u64::from(vector), dpl);
+    IDT.set(vector, entry(vector), dpl);
+}
+
+/// Address of the common entry's first instruction for `vector`.
+pub fn entry(vector: u8) -> u64 {
+    &raw const trap_stubs as u64 + 16 * u64::from(vector)
 }
 
 /// Loads this CPU's IDTR with `limit` bytes of the table, less one.

@@ -9,7 +9,7 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
 use super::instruction::{self, Failure, outcome, vmclear, vmptrld};
-use super::{Ept, operation, state};
+use super::{Ept, operation, page, state};
 use crate::smp::Cpu;
 
 /// General registers that VM entry and exit leave to software, and CR2.
@@ -64,6 +64,9 @@ impl Guest {
         }
         state::write_all(0, 0);
         let mut guest = Self { region, registers: Registers::default(), is_launched: false };
+        // Without a bitmap every RDMSR and WRMSR leaves.
+        assert!(guest.add_primary(PrimaryControls::USE_MSR_BITMAPS), "the processor has no MSR bitmaps");
+        guest.write(vmcs::MSR_BITMAPS, page::allocate());
         guest.call(code);
         guest
     }

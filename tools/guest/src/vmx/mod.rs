@@ -9,6 +9,7 @@ mod attempt;
 mod ept;
 mod guest;
 pub mod instruction;
+pub mod nmi;
 mod operation;
 mod page;
 mod state;
