@@ -14,6 +14,8 @@
     )
 )]
 
+#[cfg(any(test, target_os = "none"))]
+mod ending;
 pub mod exit;
 pub mod hypapp;
 pub mod memory;

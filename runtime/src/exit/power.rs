@@ -83,6 +83,12 @@ impl PowerControl {
         Write::Performed(value & !(u32::from(SLEEP_ENABLE) << (8 * index)))
     }
 
+    /// Whether a write that ends the guest cuts the power, or may, where others reset the machine.
+    pub fn cuts_power(&self, port: u16, width: PortWidth, value: u32) -> bool {
+        let bytes = value.to_le_bytes();
+        touched(port, width).any(|(index, port)| self.sleeps(port, bytes[usize::from(index)]))
+    }
+
     /// What the guest reads at `port`, where the hardware has `value`.
     pub fn read(&self, port: u16, width: PortWidth, value: u32) -> u32 {
         let mut wakes = touched(port, width).filter(|&(_, port)| self.wake_port() == Some(port));
@@ -187,6 +193,15 @@ mod tests {
         let known = control(1 << 5 | 1 << 6);
         assert_eq!(known.write(0xb004, Word, 0x3401), Write::Ends);
         assert_eq!(known.write(0xb005, Byte, 0x38), Write::Ends);
+    }
+
+    #[test]
+    fn cutting_the_power_is_no_reset() {
+        for power_off_types in [0, 1 << 5] {
+            let known = control(power_off_types);
+            assert!(known.cuts_power(0xb004, Word, 0x3401) && known.cuts_power(0xb005, Byte, 0x34));
+            assert!(!known.cuts_power(0x610, Byte, 0x0e) && !known.cuts_power(0xcf9, Byte, 6));
+        }
     }
 
     #[test]

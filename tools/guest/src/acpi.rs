@@ -1,4 +1,4 @@
-//! What a guest needs of ACPI: the power-off registers and the number of processors.
+//! What a guest needs of ACPI: the power-off and reset registers, and the number of processors.
 
 use crate::memory::{read8, read16, read32, read64};
 
@@ -16,6 +16,15 @@ pub fn power_off_register() -> Option<(u16, u16)> {
         small => small,
     };
     (control != 0).then_some((control, u16::from(sleep_type & 7)))
+}
+
+/// The reset register, where it is a port, and its value (ACPI, "Reset Register").
+pub fn reset_register() -> Option<(u16, u8)> {
+    const HAS_RESET: u32 = 1 << 10;
+    const SYSTEM_IO: u8 = 1;
+    let fadt = table(*b"FACP")?;
+    let is_there = word(fadt + 4) >= 129 && word(fadt + 112) & HAS_RESET != 0 && byte(fadt + 116) == SYSTEM_IO;
+    is_there.then(|| (word(fadt + 120) as u16, byte(fadt + 128)))
 }
 
 /// Enabled processors that the MADT lists.

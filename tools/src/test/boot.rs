@@ -1,5 +1,7 @@
-//! Boots that have to be refused, each with its name on the console.
+//! Boots that differ from the usual one: those that have to be refused, each with its name on the console, and
+//! those that have to do.
 
+use super::fadt;
 use super::job::{Job, Verdict};
 use crate::disk::Disk;
 use crate::guest::Guest;
@@ -15,9 +17,9 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A boot with something wrong.
+/// A boot with something different.
 #[derive(Clone, Copy, Debug)]
-struct BadBoot {
+struct Boot {
     name: &'static str,
     /// What stands behind `stop: ` on the hypervisor's console; empty where the guest has to run all the same.
     stop: &'static str,
@@ -31,6 +33,8 @@ struct BadBoot {
     cpu_model: Option<&'static str>,
     memory_mib: u32,
     has_legacy_bios: bool,
+    /// Whether the guest resets the machine once.
+    resets: bool,
 }
 
 /// A module line for GRUB.
@@ -50,7 +54,7 @@ enum Module {
     Large,
 }
 
-const SOUND: BadBoot = BadBoot {
+const SOUND: Boot = Boot {
     name: "",
     stop: "",
     also: "",
@@ -61,67 +65,68 @@ const SOUND: BadBoot = BadBoot {
     cpu_model: None,
     memory_mib: 64,
     has_legacy_bios: false,
+    resets: false,
 };
 
-const BAD_BOOTS: [BadBoot; 17] = [
-    BadBoot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
-    BadBoot {
+const BOOTS: [Boot; 19] = [
+    Boot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
+    Boot {
         name: "no-boot-sector",
         stop: "bootloader: no-boot-sector: ",
         modules: &[Module::Image],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "image-truncated",
         stop: "bootloader: image-truncated: ",
         modules: &[Module::Truncated, Module::Sector],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "image-altered",
         stop: "secure loader: RuntimeDigest: ",
         modules: &[Module::Altered, Module::Sector],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "image-foreign",
         stop: "bootloader: image-foreign: ",
         modules: &[Module::Sector, Module::Image],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "boot-sector-too-large",
         stop: "bootloader: boot-sector-too-large: ",
         modules: &[Module::Image, Module::Large],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "boot-sector-not-bootable",
         stop: "bootloader: boot-sector-not-bootable: ",
         modules: &[Module::Image, Module::Zeros],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "too-many-modules",
         stop: "bootloader: too-many-modules: ",
         modules: &[Module::Zeros; 17],
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "command-line-broken",
         stop: "bootloader: command-line-broken: ",
         command_line: "serial=115200,8n1,0x2f8 boot_drive=second",
         ..SOUND
     },
-    BadBoot { name: "too-little-memory", stop: "bootloader: too-little-memory: ", memory_mib: 4, ..SOUND },
-    BadBoot { name: "no-vmx", stop: "bootloader: no-vmx: ", cpu_model: Some("athlon64_clawhammer"), ..SOUND },
-    BadBoot {
+    Boot { name: "too-little-memory", stop: "bootloader: too-little-memory: ", memory_mib: 4, ..SOUND },
+    Boot { name: "no-vmx", stop: "bootloader: no-vmx: ", cpu_model: Some("athlon64_clawhammer"), ..SOUND },
+    Boot {
         name: "no-long-mode",
         stop: "bootloader: no-long-mode: ",
         cpu_model: Some("p4_willamette"),
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "no-ept",
         stop: "bootloader: vmx-incomplete: ",
         also: "enable EPT",
@@ -129,47 +134,67 @@ const BAD_BOOTS: [BadBoot; 17] = [
         ..SOUND
     },
     // This BIOS leaves IA32_FEATURE_CONTROL alone, so that GRUB can lock it with VMX off.
-    BadBoot {
+    Boot {
         name: "vmx-locked-off",
         stop: "bootloader: vmx-locked-off: ",
         before: "wrmsr 0x3a 1",
         has_legacy_bios: true,
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "no-acpi",
         guest: || Guest::Bare("hello".into()),
         also: "no ACPI and no MP table; one CPU is used",
         has_legacy_bios: true,
         ..SOUND
     },
-    BadBoot {
+    Boot {
         name: "no-serial",
         stop: "bootloader: command-line-broken: ",
         command_line: "serial=fast",
         ..SOUND
     },
-    BadBoot { name: "sound", ..SOUND },
+    // The hypervisor and the guest share the port; the guest is at its end when the summary comes.
+    Boot {
+        name: "first-serial-port",
+        also: "summary cpus=1 ",
+        command_line: "serial=115200,8n1,0x3f8 boot_drive=0x81",
+        ..SOUND
+    },
+    // The firmware names no reset register, so GRUB puts a table in place that does.
+    Boot {
+        name: "fadt-reset",
+        guest: || Guest::Bare("reset_fadt".into()),
+        also: "the guest ends: Port { port: 1552, width: Byte, value: 14 }",
+        before: "acpi --exclude=FACP /boot/fadt.aml",
+        resets: true,
+        ..SOUND
+    },
+    Boot { name: "sound", ..SOUND },
 ];
 
 /// One job for each boot.
 pub(super) fn jobs() -> Vec<Job> {
-    let job = |boot: BadBoot| Job {
+    let job = |boot: Boot| Job {
         name: format!("run/{}", boot.name),
         group: "boot",
         seconds: 4,
         work: Box::new(move |folder| test(&boot, folder)),
     };
-    BAD_BOOTS.into_iter().map(job).collect()
+    BOOTS.into_iter().map(job).collect()
 }
 
-fn test(boot: &BadBoot, folder: &Path) -> Result<Verdict> {
+fn test(boot: &Boot, folder: &Path) -> Result<Verdict> {
     let options = RunOptions {
         guest: (boot.guest)(),
         cpus: 1,
         memory_mib: boot.memory_mib,
         cpu_model: boot.cpu_model.map(str::to_owned),
-        quirks: Quirks { has_legacy_bios: boot.has_legacy_bios, ..Quirks::default() },
+        quirks: Quirks {
+            has_legacy_bios: boot.has_legacy_bios,
+            resets_on_triple_fault: boot.resets,
+            ..Quirks::default()
+        },
         hypervisor_disk: Some(disk(boot, folder)?),
         keep: Some(folder.to_path_buf()),
         timeout: TIMEOUT,
@@ -180,7 +205,7 @@ fn test(boot: &BadBoot, folder: &Path) -> Result<Verdict> {
     Ok(Verdict::of(failure(boot, &outcome), &outcome, &options))
 }
 
-fn failure(boot: &BadBoot, outcome: &Outcome) -> Option<String> {
+fn failure(boot: &Boot, outcome: &Outcome) -> Option<String> {
     let seen = outcome.summary.stops.first().map_or("", |line| line.as_str());
     if !boot.also.is_empty() && !outcome.lines.iter().any(|(_, line)| line.contains(boot.also)) {
         return Some(format!("the hypervisor did not print `{}`", boot.also));
@@ -195,7 +220,7 @@ fn failure(boot: &BadBoot, outcome: &Outcome) -> Option<String> {
     })
 }
 
-fn disk(boot: &BadBoot, folder: &Path) -> Result<PathBuf> {
+fn disk(boot: &Boot, folder: &Path) -> Result<PathBuf> {
     let image = built("xmhf-helloworld.bin")?;
     let mut altered = image.clone();
     let middle = usize::try_from(LOADER_SIZE)?.midpoint(image.len());
@@ -214,13 +239,14 @@ fn disk(boot: &BadBoot, folder: &Path) -> Result<PathBuf> {
             ("/boot/altered.bin", &altered),
             ("/boot/zeros.bin", &[0; 512]),
             ("/boot/large.bin", &[0; 20_000]),
+            ("/boot/fadt.aml", &fadt::table()),
         ],
     }
     .write(&path)?;
     Ok(path)
 }
 
-fn script(boot: &BadBoot) -> String {
+fn script(boot: &Boot) -> String {
     let modules: String = boot.modules.iter().map(|module| format!("module {}\n", module.words())).collect();
     format!(
         "serial --port=0x2f8 --speed=115200\nterminal_output console serial\necho GRUB loads the hypervisor\n\
@@ -263,7 +289,7 @@ mod tests {
 
     #[test]
     fn only_the_named_stop_will_do() {
-        let boot = BadBoot { stop: "bootloader: no-vmx: ", ..SOUND };
+        let boot = Boot { stop: "bootloader: no-vmx: ", ..SOUND };
         assert_eq!(failure(&boot, &outcome("stop: bootloader: no-vmx: why; what", End::GaveUp)), None);
         let other = failure(&boot, &outcome("stop: bootloader: no-module: why; what", End::GaveUp));
         assert!(other.unwrap().contains("no-module"));
@@ -275,14 +301,14 @@ mod tests {
     fn a_boot_without_a_stop_has_to_reach_the_guest() {
         assert_eq!(failure(&SOUND, &outcome("", End::Off)), None);
         assert!(failure(&SOUND, &outcome("stop: bootloader: no-vmx: why", End::GaveUp)).is_some());
-        let boot = BadBoot { also: "one CPU is used", ..SOUND };
+        let boot = Boot { also: "one CPU is used", ..SOUND };
         assert_eq!(failure(&boot, &outcome("warning: one CPU is used", End::Off)), None);
         assert!(failure(&boot, &outcome("", End::Off)).is_some());
     }
 
     #[test]
     fn modules_are_in_the_script() {
-        let text = script(&BadBoot { modules: &[Module::Altered, Module::Sector], ..SOUND });
+        let text = script(&Boot { modules: &[Module::Altered, Module::Sector], ..SOUND });
         assert!(text.ends_with("module /boot/altered.bin\nmodule --nounzip (hd1)+1\nboot\n"), "{text}");
     }
 }

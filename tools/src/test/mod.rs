@@ -5,6 +5,7 @@
 
 mod bare;
 mod boot;
+mod fadt;
 mod filter;
 mod host;
 mod job;
