@@ -33,6 +33,8 @@ mod machine;
 mod panic;
 #[cfg(target_os = "none")]
 mod reset;
+#[cfg(any(test, target_os = "none"))]
+mod ring;
 #[cfg(target_os = "none")]
 pub mod services;
 #[cfg(target_os = "none")]

@@ -1,17 +1,18 @@
-//! The log: serial line and VGA text, each line also kept in a ring for a later look.
+//! The log: serial line and VGA text, and a ring of the last lines for the dump of a stop.
 //!
-//! A line is `[CPU LEVEL category] text`. The lock is never taken in an NMI, so a line that was begun is
-//! always finished.
+//! A line is `[CPU LEVEL category] text`. The ring has what the log tells of a boot also where the consoles are
+//! to show less. The lock is never taken in an NMI, so a line that was begun is always finished.
 //!
 //! UNSAFETY: names an I/O port range and VGA memory.
 #![expect(unsafe_code, reason = "console devices")]
 
 use crate::machine;
 use crate::memory::host;
+use crate::ring::Ring;
 use crate::smp::percpu;
 use ::log::{LevelFilter, Log, Metadata, Record};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use platform::handoff::Console;
 use spin::{Mutex, MutexGuard};
 use uart_16550::Uart16550;
@@ -20,14 +21,17 @@ use uart_16550::backend::PioBackend;
 /// Polls of a full transmitter before a byte is dropped: a line that nobody drives must not stop us.
 const PATIENCE: u32 = 1_000_000;
 const RING_SIZE: usize = 16 * 1024;
+/// What the ring has in any case: the stages of a boot.
+const RING_LEVEL: LevelFilter = LevelFilter::Info;
 const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 const GREY_ON_BLACK: u16 = 0x0700;
 
 static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, is_serial_stuck: false, vga: None });
 /// Apart from the output, so that its zeros take no room in the image.
-static RING: Mutex<Ring> = Mutex::new(Ring { bytes: [0; RING_SIZE], end: 0 });
-static IS_UP: AtomicBool = AtomicBool::new(false);
+static RING: Mutex<Ring<RING_SIZE>> = Mutex::new(Ring::new());
+/// The least level that the consoles show, as a number.
+static SHOWN: AtomicUsize = AtomicUsize::new(0);
 static LOGGER: Logger = Logger;
 
 /// Starts the consoles that the boot command line names. The bootloader has initialised the serial port.
@@ -47,10 +51,10 @@ pub(crate) fn start(console: &Console) {
         4 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    ::log::set_max_level(level);
+    SHOWN.store(level as usize, Ordering::Relaxed);
+    ::log::set_max_level(level.max(RING_LEVEL));
     // Fails only if a logger was set before, and this is called once.
     let _ = ::log::set_logger(&LOGGER);
-    IS_UP.store(true, Ordering::Release);
 }
 
 /// Prints whatever the log level: the summary, and the dump of a stop.
@@ -60,25 +64,39 @@ pub(crate) fn print(text: fmt::Arguments<'_>) {
 
 /// As [`print`], though another CPU may have died with the lock.
 pub(crate) fn print_at_any_price(text: fmt::Arguments<'_>) {
-    let mut output = try_hard();
+    let mut output = try_hard(&OUTPUT);
     let _ = writeln!(output, "{text}");
 }
 
 /// As [`print_at_any_price`], without ending the line.
 pub(crate) fn write_at_any_price(text: &str) {
-    let _ = try_hard().write_str(text);
+    let _ = try_hard(&OUTPUT).write_str(text);
 }
 
-fn try_hard() -> MutexGuard<'static, Output> {
+/// Prints the log's last lines, each behind `log `, though another CPU may have died with the lock.
+pub(crate) fn print_last_lines(count: usize) {
+    let ring = try_hard(&RING);
+    let mut output = try_hard(&OUTPUT);
+    let mut is_start = true;
+    for byte in ring.last_lines(count) {
+        if is_start {
+            "log ".bytes().for_each(|byte| output.put(byte));
+        }
+        output.put(byte);
+        is_start = byte == b'\n';
+    }
+}
+
+fn try_hard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     for _ in 0..PATIENCE {
-        if let Some(output) = OUTPUT.try_lock() {
-            return output;
+        if let Some(guard) = lock.try_lock() {
+            return guard;
         }
         core::hint::spin_loop();
     }
     // SAFETY: the holder is stopped or this very CPU; what it had begun to write is lost.
-    unsafe { OUTPUT.force_unlock() };
-    OUTPUT.lock()
+    unsafe { lock.force_unlock() };
+    lock.lock()
 }
 
 struct Logger;
@@ -92,7 +110,10 @@ impl Log for Logger {
         let category = record.target().rsplit("::").next().unwrap_or_default();
         let cpu = if machine::is_ready() { percpu::current().index } else { 0 };
         let level = record.level().as_str();
-        print(format_args!("[{cpu} {level} {category}] {}", record.args()));
+        let _ = writeln!(RING.lock(), "[{cpu} {level} {category}] {}", record.args());
+        if record.level() as usize <= SHOWN.load(Ordering::Relaxed) {
+            print(format_args!("[{cpu} {level} {category}] {}", record.args()));
+        }
     }
 
     fn flush(&self) {}
@@ -105,34 +126,24 @@ struct Output {
     vga: Option<Text>,
 }
 
-/// The last lines of the log, for a debugger or a dump of memory.
-struct Ring {
-    bytes: [u8; RING_SIZE],
-    end: usize,
-}
-
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut ring = RING.try_lock();
-        for &byte in text.as_bytes() {
-            if let Some(ring) = &mut ring {
-                let end = ring.end;
-                ring.bytes[end] = byte;
-                ring.end = (end + 1) % RING_SIZE;
-            }
-            if byte == b'\n' {
-                self.send(b'\r');
-            }
-            self.send(byte);
-            if let Some(text) = &mut self.vga {
-                text.put(byte);
-            }
-        }
+        text.bytes().for_each(|byte| self.put(byte));
         Ok(())
     }
 }
 
 impl Output {
+    fn put(&mut self, byte: u8) {
+        if byte == b'\n' {
+            self.send(b'\r');
+        }
+        self.send(byte);
+        if let Some(text) = &mut self.vga {
+            text.put(byte);
+        }
+    }
+
     fn send(&mut self, byte: u8) {
         let Some(serial) = &mut self.serial else { return };
         // The guest owns the port too, and may have stopped it: that costs one long wait, not one a byte.

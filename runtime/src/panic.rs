@@ -17,6 +17,8 @@ use hw::bare::processor::{cr2, halt};
 static IS_STOPPING: AtomicBool = AtomicBool::new(false);
 /// Words above the stack pointer that are searched for return addresses; a guard page is half of them.
 const BACKTRACE_WORDS: u64 = 1024;
+/// Lines of the log that a dump ends with.
+const LOG_LINES: usize = 16;
 const BACKTRACE_DEPTH: usize = 32;
 
 /// Reads an address that nothing is mapped at.
@@ -75,6 +77,7 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
     print(format_args!("guest registers {:x?}", unsafe { own.registers().read() }));
     let _ = vmx::dump(&mut Lines);
     backtrace(frame.map(|frame| frame.rsp));
+    crate::log::print_last_lines(LOG_LINES);
     print(format_args!("stop: end of dump"));
     halt()
 }

@@ -13,7 +13,7 @@ use platform::handoff::{
     Console, HANDOFF_OFFSET, Handoff, ImageHeader, LOADER_MAGIC, LoaderHeader, PhysRange, RUNTIME_OFFSET,
     VIRTUAL_BASE,
 };
-use secureloader::console::{Output, Screen};
+use secureloader::console::{CELLS, Output, Screen};
 use secureloader::launch::Launch;
 use secureloader::paging::{self, AddressSpace};
 use secureloader::scratch::{BOOT, COPY, LOW_MEMORY, REGION_LIMIT, STACK, STACK_SIZE};
@@ -180,11 +180,21 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 struct VgaText;
 
 impl Screen for VgaText {
+    fn get(&self, cell: usize) -> u16 {
+        // SAFETY: see `VgaText::cell`.
+        unsafe { ptr::read_volatile(Self::cell(cell)) }
+    }
+
     fn put(&mut self, cell: usize, value: u16) {
+        // SAFETY: see `VgaText::cell`.
+        unsafe { ptr::write_volatile(Self::cell(cell), value) }
+    }
+}
+
+impl VgaText {
+    /// The secure loader's own tables map the first 2 MiB of memory there, and the index is bounded.
+    fn cell(cell: usize) -> *mut u16 {
         const TEXT: u64 = 0xb_8000;
-        const CELLS: usize = 80 * 25;
-        let cells = at::<u16>(LOW_MEMORY + TEXT);
-        // SAFETY: the secure loader's own tables map the first 2 MiB of memory there; the index is bounded.
-        unsafe { ptr::write_volatile(cells.wrapping_add(cell % CELLS), value) }
+        at::<u16>(LOW_MEMORY + TEXT).wrapping_add(cell % CELLS)
     }
 }

@@ -6,12 +6,17 @@ use platform::handoff::Console;
 
 /// A screen of VGA text.
 pub trait Screen {
+    /// Reads one character cell.
+    fn get(&self, cell: usize) -> u16;
     /// Writes one character cell, character in the low byte.
     fn put(&mut self, cell: usize, value: u16);
 }
 
 /// Cells in a row of VGA text.
 const COLUMNS: usize = 80;
+/// Cells of the screen.
+pub const CELLS: usize = 25 * COLUMNS;
+const LIGHT_GREY: u16 = 0x0700;
 /// Line status register, offset from the I/O base (16550 data sheet, "Line Status Register").
 const LINE_STATUS: u16 = 5;
 /// The transmitter holding register is empty.
@@ -29,9 +34,9 @@ pub struct Output<P, S> {
 }
 
 impl<P: Ports, S: Screen> Output<P, S> {
-    /// A writer over the consoles that `console` names; the screen is written from its first row on.
+    /// A writer over the consoles that `console` names; the screen is written in its last row.
     pub const fn new(console: Console, ports: P, screen: S) -> Self {
-        Self { console, ports, screen, cell: 0 }
+        Self { console, ports, screen, cell: CELLS - COLUMNS }
     }
 
     fn send(&mut self, byte: u8) {
@@ -50,14 +55,26 @@ impl<P: Ports, S: Screen> Output<P, S> {
     }
 
     fn show(&mut self, byte: u8) {
-        const LIGHT_GREY: u16 = 0x0700;
         if self.console.vga == 0 {
-        } else if byte == b'\n' {
-            self.cell = self.cell.next_multiple_of(COLUMNS);
-        } else {
+            return;
+        }
+        if byte == b'\n' || self.cell == CELLS {
+            self.scroll();
+        }
+        if byte != b'\n' {
             self.screen.put(self.cell, LIGHT_GREY | u16::from(byte));
             self.cell += 1;
         }
+    }
+
+    /// Moves all rows up by one, so that the bootloader's stay to be read.
+    fn scroll(&mut self) {
+        self.cell = CELLS - COLUMNS;
+        for cell in 0..self.cell {
+            let value = self.screen.get(cell + COLUMNS);
+            self.screen.put(cell, value);
+        }
+        (self.cell..CELLS).for_each(|cell| self.screen.put(cell, LIGHT_GREY));
     }
 }
 
@@ -99,14 +116,25 @@ mod tests {
         }
     }
 
-    impl Screen for Vec<(usize, u16)> {
+    impl Screen for [u16; CELLS] {
+        fn get(&self, cell: usize) -> u16 {
+            self[cell]
+        }
         fn put(&mut self, cell: usize, value: u16) {
-            self.push((cell, value));
+            self[cell] = value;
         }
     }
 
-    fn output(uart: &Uart, vga: u8) -> Output<&Uart, Vec<(usize, u16)>> {
-        Output::new(Console { serial_port: 0x2f8, vga, ..Console::default() }, uart, Vec::new())
+    /// A screen on which the bootloader left something in the row above the last.
+    fn output(uart: &Uart, vga: u8) -> Output<&Uart, [u16; CELLS]> {
+        let mut screen = [LIGHT_GREY; CELLS];
+        screen[CELLS - 2 * COLUMNS] = 0x0742;
+        Output::new(Console { serial_port: 0x2f8, vga, ..Console::default() }, uart, screen)
+    }
+
+    fn shown(screen: &[u16; CELLS]) -> Vec<(usize, u16)> {
+        let cells = screen.iter().enumerate().filter(|(_, value)| **value != LIGHT_GREY);
+        cells.map(|(cell, &value)| (cell, value)).collect()
     }
 
     #[test]
@@ -115,7 +143,15 @@ mod tests {
         let mut output = output(&uart, 1);
         write!(output, "a\nb").unwrap();
         assert_eq!(*uart.sent.borrow(), [(0x2f8, b'a'), (0x2f8, b'\r'), (0x2f8, b'\n'), (0x2f8, b'b')]);
-        assert_eq!(output.screen, [(0, 0x0761), (80, 0x0762)]);
+        assert_eq!(shown(&output.screen), [(1760, 0x0742), (1840, 0x0761), (1920, 0x0762)]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_goes_on_in_the_next_row() {
+        let uart = Uart { ready: true, ..Uart::default() };
+        let mut output = output(&uart, 1);
+        write!(output, "{:81}c", "a").unwrap();
+        assert_eq!((output.screen[1840], output.screen[1921]), (0x0761, 0x0763));
     }
 
     #[test]
@@ -125,6 +161,6 @@ mod tests {
         write!(output, "abc").unwrap();
         assert_eq!(*uart.polls.borrow(), POLLS);
         assert!(uart.sent.borrow().is_empty());
-        assert!(output.screen.is_empty());
+        assert_eq!(shown(&output.screen), [(1840, 0x0742)]);
     }
 }

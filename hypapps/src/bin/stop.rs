@@ -31,6 +31,10 @@ impl Hypapp for Stop {
         }
         Answer::Handled
     }
+
+    fn shutdown(&self, cpu: usize) {
+        log::info!("cpu {cpu} comes to its end");
+    }
 }
 
 /// Calls itself for ever, with a frame that cannot be optimised away.

@@ -23,7 +23,8 @@ pub fn reset_register() -> Option<(u16, u8)> {
     const HAS_RESET: u32 = 1 << 10;
     const SYSTEM_IO: u8 = 1;
     let fadt = table(*b"FACP")?;
-    let is_there = word(fadt + 4) >= 129 && word(fadt + 112) & HAS_RESET != 0 && byte(fadt + 116) == SYSTEM_IO;
+    let is_there =
+        word(fadt + 4) >= 129 && word(fadt + 112) & HAS_RESET != 0 && byte(fadt + 116) == SYSTEM_IO;
     is_there.then(|| (word(fadt + 120) as u16, byte(fadt + 128)))
 }
 

@@ -106,6 +106,18 @@ pub fn start_others(others: u32) -> bool {
     cpu::wait_until(PATIENCE, || arrived() > others && (1..=others as usize).all(is_ready))
 }
 
+/// As [`start_others`] for CPUs of the local APIC IDs from 1 on, one by one: under VMX, Bochs drops what a
+/// broadcast would have brought the CPUs behind the first.
+pub fn start_each(others: u32) -> bool {
+    (1..=others).for_each(apic::init);
+    cpu::wait(1_000_000);
+    forget_arrivals();
+    (1..=others).all(|id| {
+        apic::startup(id, startup_vector());
+        cpu::wait_until(PATIENCE, || arrived() > id && is_ready(id as usize))
+    })
+}
+
 /// Whether CPU `number` waits for a job.
 pub fn is_ready(number: usize) -> bool {
     cpu_blocks.0[number].cpu.job.load(Ordering::SeqCst) == READY

@@ -9,7 +9,7 @@ use crate::guest::Guest;
 use crate::machine::Quirks;
 use crate::run::{RunOptions, run};
 use crate::stage::Origin;
-use crate::verdict::Outcome;
+use crate::verdict::{End, Outcome};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::time::Duration;
@@ -124,7 +124,9 @@ fn options(guest: &BareGuest, bare: bool, folder: &Path) -> RunOptions {
 /// Why this run shows that something is wrong.
 fn failure(guest: &BareGuest, outcome: &Outcome, bare: bool) -> Option<String> {
     if guest.expects_stop() {
-        return missing(guest, outcome).or_else(|| nameless_backtrace(guest, outcome));
+        let goes_on =
+            || (outcome.end != Some(End::GaveUp)).then(|| "the machine goes on behind the stop".into());
+        return missing(guest, outcome).or_else(|| nameless_backtrace(guest, outcome)).or_else(goes_on);
     }
     if let Some(why) = outcome.failure() {
         return Some(why);

@@ -70,12 +70,7 @@ const SOUND: Boot = Boot {
 
 const BOOTS: [Boot; 19] = [
     Boot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
-    Boot {
-        name: "no-boot-sector",
-        stop: "bootloader: no-boot-sector: ",
-        modules: &[Module::Image],
-        ..SOUND
-    },
+    Boot { name: "no-boot-sector", stop: "bootloader: no-boot-sector: ", modules: &[Module::Image], ..SOUND },
     Boot {
         name: "image-truncated",
         stop: "bootloader: image-truncated: ",

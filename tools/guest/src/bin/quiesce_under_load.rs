@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use guest::cpu::{cpuid, pause, rdmsr, wait, wait_until};
+use guest::cpu::{cpuid, pause, rdmsr, wait_until};
 use guest::trap::{Frame, handle};
 use guest::{Mode, Regs, apic, check, check_eq, guest, run, smp, snippet};
 use x86::msr::Msr;
@@ -27,7 +27,7 @@ type Work = fn();
 
 fn main() {
     handle(2, Some(count));
-    check!(start(), "three CPUs");
+    check!(smp::start_each(2), "three CPUs");
     let pairs: [(&str, Work, Work); 4] = [
         ("leaving the guest, computing", leave, compute),
         ("calling, calling", call, call),
@@ -48,17 +48,6 @@ fn main() {
     check_eq!(MOVED.load(Ordering::SeqCst), 0, "calls that saw another CPU move");
     let (taken, sent) = (NMIS.load(Ordering::SeqCst), SENT.load(Ordering::SeqCst));
     check!(sent > 0 && taken > 0 && taken <= sent, "NMIs: {taken} taken, {sent} sent by the guest");
-}
-
-/// One by one: under VMX, Bochs drops what a broadcast would have brought the CPUs behind the first.
-fn start() -> bool {
-    smp::forget_arrivals();
-    for target in 1..=2 {
-        apic::init(target);
-        wait(100_000);
-        apic::startup(target, smp::startup_vector());
-    }
-    wait_until(smp::PATIENCE, || smp::arrived() > 2 && (1..=2).all(smp::is_ready))
 }
 
 fn call() {
