@@ -214,25 +214,32 @@ pub(crate) fn flush_all() {
 pub(crate) fn set_policies() {
     let capability = |msr| Processor.read(msr).unwrap_or_default();
     let has_x2apic = Processor.cpuid(1, 0).ecx & CPUID_X2APIC != 0;
+    let nested = is_nested(handoff().command_line());
     POLICIES.call_once(|| Policies {
         cpuid: CpuidPolicy {
-            nested: false,
+            nested,
             hypervisor_bit: handoff().hypervisor_bit != 0,
             without: instructions_without_control(Allowed(capability(Msr::IA32_VMX_PROCBASED_CTLS2))),
         },
         msr: MsrPolicy {
-            nested: false,
+            nested,
             region: handoff().region,
             physical_address_bits: physical_address_bits(),
             has_x2apic,
             keeps_apic: handoff().cpu_count > 1,
         },
         control_register: ControlRegisterPolicy {
-            nested: false,
+            nested,
             cr4_supported: capability(Msr::IA32_VMX_CR4_FIXED1),
         },
         power: PowerControl::new(handoff().power),
     });
+}
+
+/// Whether the guest may be a hypervisor: `nested=on`.
+fn is_nested(command_line: &str) -> bool {
+    let word = |word: &str| word.strip_prefix("nested=").map(|value| value == "on");
+    command_line.split_ascii_whitespace().filter_map(word).next_back().unwrap_or(false)
 }
 
 /// Instructions that need a control to work in a guest, where the processor's VMX lacks the control.

@@ -106,6 +106,10 @@ pub trait Vcpu {
     fn cr0(&self) -> Cr0;
     /// Sets CR0 as the guest reads it; paging-mode changes take effect as MOV to CR0 would make them.
     fn set_cr0(&mut self, cr0: Cr0);
+    /// Bits of CR0 and CR4 that the processor does not let the guest clear.
+    fn fixed_bits(&self) -> (Cr0, Cr4) {
+        (Cr0::empty(), Cr4::empty())
+    }
     /// CR3.
     fn cr3(&self) -> u64;
     /// Sets CR3. Cached translations stay: see [`Vcpu::invalidate_translations`].

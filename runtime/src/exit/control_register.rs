@@ -75,6 +75,7 @@ fn mov_to_cr0<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     let is_bad = value >> 32 != 0
         || has_paging && !new.contains(Cr0::PE)
         || new.contains(Cr0::NW) && !new.contains(Cr0::CD)
+        || !new.contains(vcpu.fixed_bits().0)
         || !has_paging && cr4.contains(Cr4::PCIDE)
         || !new.contains(Cr0::WP) && cr4.contains(Cr4::CET)
         || had_paging && !has_paging && is_64bit;
@@ -141,6 +142,7 @@ fn mov_to_cr4<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     let begins_pcid = changed.contains(Cr4::PCIDE) && new.contains(Cr4::PCIDE);
     let is_bad = value & !policy.cr4_supported != 0
         || new.intersects(hidden)
+        || !new.contains(vcpu.fixed_bits().1)
         || begins_pcid && (!is_long || vcpu.cr3() & 0xfff != 0)
         || is_long && !new.contains(Cr4::PAE)
         || is_long && changed.contains(Cr4::LA57)

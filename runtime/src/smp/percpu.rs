@@ -231,6 +231,12 @@ impl PerCpu {
         self.demand_attention();
     }
 
+    /// Has this CPU find an NMI that is meant for the guest before it next enters it.
+    pub(crate) fn give_guest_nmi(&self) {
+        self.guest_nmi.store(true, Ordering::SeqCst);
+        self.demand_attention();
+    }
+
     /// Takes an NMI that is meant for the guest.
     pub(crate) fn take_guest_nmi(&self) -> bool {
         self.guest_nmi.swap(false, Ordering::SeqCst)

@@ -31,8 +31,7 @@ pub(crate) enum EnableError {
 pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
     allow_vmx()?;
     set_control_registers();
-    let basic = Processor.read(Msr::IA32_VMX_BASIC).map_err(|_| EnableError::Vmxon)?;
-    let revision = VmxBasic(basic).revision();
+    let revision = revision()?;
     for frame in [cpu.vmxon_region, cpu.vmcs] {
         region.write(frame, &revision.to_le_bytes());
     }
@@ -42,6 +41,12 @@ pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
     unsafe { vmx::vmclear(cpu.vmcs) }.map_err(|_| EnableError::Vmxon)?;
     // SAFETY: as above; no other CPU ever loads it.
     unsafe { vmx::vmptrld(cpu.vmcs) }.map_err(|_| EnableError::Vmxon)
+}
+
+/// VMCS revision identifier.
+pub(super) fn revision() -> Result<u32, EnableError> {
+    let basic = Processor.read(Msr::IA32_VMX_BASIC).map_err(|_| EnableError::Vmxon)?;
+    Ok(VmxBasic(basic).revision())
 }
 
 /// Firmware that left IA32_FEATURE_CONTROL open on this CPU leaves it to us (SDM, "Enabling and Entering VMX

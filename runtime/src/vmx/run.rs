@@ -5,7 +5,7 @@
 
 use super::inject::{self, Shutdown};
 use super::vcpu::VmxVcpu;
-use super::{decode, setup, world_switch};
+use super::{decode, nested, setup, world_switch};
 use crate::exit::{Action, Exit, ResetCause, dispatch};
 use crate::machine;
 use crate::reset;
@@ -17,9 +17,11 @@ use hw::Vmcs;
 use hw::bare::processor::{halt, time_stamp};
 use hw::bare::vmx::{self, CurrentVmcs};
 use x86::address::HostPhysAddr;
+use x86::event::Event;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_qualification::EptViolationQualification;
 use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
 
@@ -90,12 +92,27 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     if action == Action::Advance {
         vcpu.advance();
     } else {
-        apply(&mut vcpu, reason, action);
+        refuse(&mut vcpu, cpu, reason, action);
     }
+}
+
+/// What the core refuses a guest may have by nesting.
+#[inline(never)]
+fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason, action: Action) {
+    let action = match (reason, action) {
+        (ExitReason::RDMSR, Action::Inject(Event::GP0)) => nested::read_msr(vcpu, action),
+        (ExitReason::VMCALL, Action::Inject(Event::UD)) => nested::instruction(vcpu, cpu, reason),
+        _ => action,
+    };
+    apply(vcpu, reason, action);
 }
 
 #[inline(never)]
 fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason) {
+    if is_nested_instruction(reason) {
+        let action = nested::instruction(vcpu, cpu, reason);
+        return apply(vcpu, reason, action);
+    }
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
     let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
     let action = match cause {
@@ -117,24 +134,49 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: Exit
     apply(vcpu, reason, action);
 }
 
+/// VMX instructions, which a guest executes that is a hypervisor.
+fn is_nested_instruction(reason: ExitReason) -> bool {
+    matches!(
+        reason,
+        ExitReason::VMREAD
+            | ExitReason::VMWRITE
+            | ExitReason::VMRESUME
+            | ExitReason::VMLAUNCH
+            | ExitReason::VMPTRLD
+            | ExitReason::VMPTRST
+            | ExitReason::VMCLEAR
+            | ExitReason::VMXON
+            | ExitReason::VMXOFF
+            | ExitReason::INVEPT
+            | ExitReason::INVVPID
+    )
+}
+
 #[inline(never)]
-fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
+pub(super) fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
     match action {
         Action::Advance => vcpu.advance(),
         Action::Resume => resume(vcpu, reason),
-        Action::Inject(event) => {
-            let vectoring = if can_interrupt_delivery(reason) && !vcpu.is_delivery_finished {
-                Interruption(vcpu.vmcs.read(vmcs::IDT_VECTORING_INFORMATION))
-            } else {
-                Interruption(0)
-            };
-            match inject::combine(vectoring, event) {
-                Ok(event) => vcpu.inject(event),
-                Err(Shutdown) => reset::end_guest(ResetCause::TripleFault),
-            }
-        }
+        Action::Inject(event) => match combined(vcpu, reason, event) {
+            Ok(event) => vcpu.inject(event),
+            Err(Shutdown) => reset::end_guest(ResetCause::TripleFault),
+        },
         Action::Reset(cause) => reset::end_guest(cause),
     }
+}
+
+/// `event` as the guest takes it, given what was being delivered when it exited.
+pub(super) fn combined<V: Vmcs>(
+    vcpu: &VmxVcpu<'_, V>,
+    reason: ExitReason,
+    event: Event,
+) -> Result<Event, Shutdown> {
+    let vectoring = if can_interrupt_delivery(reason) && !vcpu.is_delivery_finished {
+        Interruption(vcpu.vmcs.read(vmcs::IDT_VECTORING_INFORMATION))
+    } else {
+        Interruption(0)
+    };
+    inject::combine(vectoring, event)
 }
 
 /// Goes on where the exit happened: what was being delivered is delivered again, and an IRET that faulted
@@ -177,6 +219,9 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
         machine::invalidate_second_level();
     }
     if cpu.take_guest_nmi() {
+        if nested::is_l2(cpu) {
+            return nested::nmi_arrived(registers, cpu);
+        }
         // SAFETY: as in `handle_exit`.
         let vmcs = unsafe { CurrentVmcs::new() };
         let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
@@ -188,8 +233,17 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
     }
 }
 
-/// The processor refused to enter the guest: state of ours that it calls invalid.
-pub(super) extern "C" fn entry_failed() -> ! {
-    let error = vmx::probe(vmcs::INSTRUCTION_ERROR.encoding());
-    panic!("VM entry failed: VM-instruction error {error:?}")
+/// The processor refused VMRESUME. A VMCS of L2 that was never entered wants VMLAUNCH: true then. What the
+/// processor refuses of L1's wishes is L1's failure; else it is state of ours that it calls invalid.
+pub(super) extern "C" fn entry_failed(registers: &mut Registers) -> bool {
+    // SAFETY: as in `handle_exit`.
+    let vmcs = unsafe { CurrentVmcs::new() };
+    let error = vmcs.read(vmcs::INSTRUCTION_ERROR);
+    if InstructionError(error) == InstructionError::VMRESUME_NOT_LAUNCHED {
+        return true;
+    }
+    if nested::refused(registers, percpu::current(), error) {
+        return false;
+    }
+    panic!("VM entry failed: VM-instruction error {error}")
 }

@@ -4,10 +4,10 @@
 #![expect(unsafe_code, reason = "bitmap frames")]
 
 use super::controls::Controls;
-use super::enable::{EnableError, enable};
+use super::enable::{EnableError, enable, revision};
 use super::host_state::{self, HostRegisters};
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
-use super::world_switch;
+use super::{nested, world_switch};
 use crate::exit::mtrr::VirtualMtrrs;
 use crate::exit::{init_sipi, msr, real_mode};
 use crate::machine;
@@ -66,6 +66,9 @@ pub(crate) fn prepare() {
         intercept_port(io_bitmap, port);
     }
     BITMAPS.call_once(|| Bitmaps { msr: frames, io: io_frames });
+    if machine::cpuid_policy().nested {
+        nested::prepare(io_frames);
+    }
 }
 
 /// Enters VMX operation on this CPU and fills its VMCS: the bootstrap processor at the guest's boot sector,
@@ -78,6 +81,11 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     write_controls(&mut vmcs, &controls);
     host_state::write(&mut vmcs, cpu, &host_registers(cpu));
     write_fixed_guest_state(&mut vmcs);
+    nested::set_up(cpu, revision()?, |vmcs02| {
+        let registers = HostRegisters { rip: world_switch::l2_exit_address(), ..host_registers(cpu) };
+        write_l2_controls(vmcs02);
+        host_state::write(vmcs02, cpu, &registers);
+    });
     // SAFETY: the place is on the top of this CPU's main stack, far from where it runs now.
     let registers = unsafe { &mut *cpu.registers() };
     *registers = Registers::default();
@@ -126,6 +134,14 @@ fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
     if let Some(root) = machine::SECOND_LEVEL.lock().root(View::SHARED) {
         vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
     }
+}
+
+/// What never changes in the VMCS under which a guest of the guest runs.
+fn write_l2_controls(vmcs: &mut impl Vmcs) {
+    for field in [vmcs::EXIT_MSR_STORE_COUNT, vmcs::EXIT_MSR_LOAD_COUNT, vmcs::ENTRY_MSR_LOAD_COUNT] {
+        vmcs.write(field, 0);
+    }
+    vmcs.write(vmcs::VMCS_LINK_POINTER, NO_LINK);
 }
 
 fn host_registers(cpu: &PerCpu) -> HostRegisters {

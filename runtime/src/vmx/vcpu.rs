@@ -15,6 +15,9 @@ use x86::vmx::vmcs::{self, Field};
 pub(super) const CR0_MASK: Cr0 = Cr0::NE.union(Cr0::NW).union(Cr0::CD);
 /// CR4 bits that the guest sees through the read shadow: VMXE must be 1, SMX is not offered.
 pub(super) const CR4_MASK: Cr4 = Cr4::VMXE.union(Cr4::SMXE);
+/// CR0 bits that the guest sees through the read shadow besides while it is in VMX operation, where it cannot
+/// clear them (SDM, "Restrictions on VMX Operation").
+pub(super) const CR0_MASK_IN_VMX_OPERATION: Cr0 = Cr0::PE.union(Cr0::PG);
 const PENDING_SINGLE_STEP: u64 = 1 << 14;
 const PENDING_ENABLED_BREAKPOINT: u64 = 1 << 12;
 const DEBUGCTL_BTF: u64 = 1 << 1;
@@ -112,6 +115,16 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         let cr0 = cr0 | Cr0::ET;
         self.vmcs.write(vmcs::CR0_READ_SHADOW, cr0.bits());
         self.vmcs.write(vmcs::GUEST_CR0, (cr0 & !CR0_MASK | Cr0::NE).bits());
+    }
+
+    fn fixed_bits(&self) -> (Cr0, Cr4) {
+        if self.vmcs.read(vmcs::CR0_MASK) & CR0_MASK_IN_VMX_OPERATION.bits()
+            == CR0_MASK_IN_VMX_OPERATION.bits()
+        {
+            (CR0_MASK_IN_VMX_OPERATION | Cr0::NE, Cr4::VMXE)
+        } else {
+            (Cr0::empty(), Cr4::empty())
+        }
     }
 
     fn cr3(&self) -> u64 {

@@ -8,5 +8,6 @@ pub mod ept_entry;
 pub mod exit_qualification;
 pub mod exit_reason;
 pub mod instruction_error;
+pub mod instruction_information;
 pub mod interruption;
 pub mod vmcs;

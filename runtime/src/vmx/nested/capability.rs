@@ -216,6 +216,11 @@ impl Capability {
         }
     }
 
+    /// VMCS revision identifier.
+    pub(super) const fn revision(&self) -> u32 {
+        VmxBasic(self.basic).revision()
+    }
+
     /// Whether L1 may have secondary processor-based controls at all.
     pub(super) const fn has_secondary_controls(&self) -> bool {
         self.primary.may_be_one() & PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits() != 0

@@ -1,6 +1,8 @@
-//! The VMCS fields as nesting sees them: one row a field of [`vmcs::FIELDS`], with what becomes of it.
+//! The VMCS fields as nesting sees them: for each row of [`FIELDS`] what becomes of it, and when it exists.
 
-use x86::vmx::vmcs::FIELDS;
+use super::capability::Capability;
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::vmcs::{FIELDS, FieldInfo, Group, Width};
 
 /// Number of fields.
 pub(super) const COUNT: usize = FIELDS.len();
@@ -41,4 +43,160 @@ const fn index_table() -> [u8; KEYS] {
         index += 1;
     }
     table
+}
+
+/// What becomes of a field of VMCS12 in the VMCS under which L2 runs, and of that one's after an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Treatment {
+    /// Guest state that every entry and exit copies.
+    Hot,
+    /// Guest state that an entry copies where L1 wrote to it, and that is brought back where L1 asks.
+    Cold,
+    /// A control that is merged with what the hypervisor needs, by [`super::merge`].
+    Control,
+    /// A control or guest field whose part in the entry is done in software: MSR areas and what they switch.
+    ByValue,
+    /// Loaded into L1's processor at an exit.
+    Host,
+    /// What an exit tells.
+    Exit,
+    /// Kept for L1, without effect.
+    Ignored,
+    /// No control that is offered uses it.
+    Absent,
+}
+
+/// What becomes of the field in this place of [`FIELDS`].
+pub(super) const fn treatment(index: usize) -> Treatment {
+    TREATMENTS[index]
+}
+
+static TREATMENTS: [Treatment; COUNT] = treatments();
+
+const fn treatments() -> [Treatment; COUNT] {
+    let mut table = [Treatment::Absent; COUNT];
+    let mut index = 0;
+    while index < COUNT {
+        table[index] = treatment_of(FIELDS[index]);
+        index += 1;
+    }
+    table
+}
+
+const fn treatment_of(field: FieldInfo) -> Treatment {
+    match (field.encoding, field.group()) {
+        // EPTP index, PML, EPTP list, #VE, sub-page permissions, tertiary controls, VMCS shadowing.
+        (0x0004 | 0x0812 | 0x200e | 0x2018 | 0x2024..=0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
+        // Bounds, processor trace, protection keys of supervisor pages, shadow stacks.
+        (0x2812 | 0x2814 | 0x2818 | 0x2c06 | 0x6828..=0x682c | 0x6c18..=0x6c1c, _) => Treatment::Absent,
+        // Executive-VMCS pointer, SMBASE, link pointer: there is no SMM monitor and no shadow VMCS of L1.
+        (0x200c | 0x4828 | 0x2800, _) => Treatment::Ignored,
+        // Counts and addresses of MSR areas, IA32_PERF_GLOBAL_CTRL.
+        (0x2006..=0x200a | 0x400e | 0x4010 | 0x4014 | 0x2808, _) => Treatment::ByValue,
+        // Interrupt status, IA32_EFER, PDPTEs.
+        (0x0810 | 0x2806 | 0x280a..=0x2810, _) => Treatment::Hot,
+        // Interruptibility and activity, timer.
+        (0x4824 | 0x4826 | 0x482e, _) => Treatment::Hot,
+        // CR0, CR3, CR4, RSP, RIP, RFLAGS, pending debug exceptions.
+        (0x6800..=0x6804 | 0x681c..=0x6822, _) => Treatment::Hot,
+        (_, Group::Control) => Treatment::Control,
+        (_, Group::ExitInformation) => Treatment::Exit,
+        (_, Group::Guest) => Treatment::Cold,
+        (_, Group::Host) => Treatment::Host,
+    }
+}
+
+/// Width of the field in this place of [`FIELDS`].
+pub(super) const fn width(index: usize) -> Width {
+    FIELDS[index].width()
+}
+
+/// A field as VMREAD and VMWRITE name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    /// Its place in [`FIELDS`].
+    pub(super) index: usize,
+    /// The upper half of a 64-bit field alone.
+    pub(super) is_high: bool,
+}
+
+impl Access {
+    /// The field.
+    pub(super) const fn info(self) -> FieldInfo {
+        FIELDS[self.index]
+    }
+}
+
+/// The field with this encoding; `None` where L1's processor has none.
+pub(super) fn access(encoding: u64, capability: &Capability) -> Option<Access> {
+    let encoding = u32::try_from(encoding).ok()?;
+    let index = index(encoding & !1)?;
+    let is_high = encoding & 1 == 1;
+    let info = FIELDS[index];
+    let is_there = exists(info, capability) && (!is_high || info.width() == Width::Bits64);
+    is_there.then_some(Access { index, is_high })
+}
+
+/// Whether L1's processor has the field: those that only one control uses exist where it is offered (SDM,
+/// appendix "Field Encoding in VMCS").
+pub(super) fn exists(field: FieldInfo, capability: &Capability) -> bool {
+    use SecondaryControls as Secondary;
+    let primary = |control: PrimaryControls| capability.primary.may_be_one() & control.bits() != 0;
+    let secondary = |control: Secondary| capability.secondary.may_be_one() & control.bits() != 0;
+    let pin_based = |control: PinBasedControls| capability.pin_based.may_be_one() & control.bits() != 0;
+    let exit = |control: ExitControls| capability.exit.may_be_one() & control.bits() != 0;
+    let entry = |control: EntryControls| capability.entry.may_be_one() & control.bits() != 0;
+    match field.encoding {
+        0x0000 => secondary(Secondary::ENABLE_VPID),
+        0x0002 | 0x2016 => pin_based(PinBasedControls::PROCESS_POSTED_INTERRUPTS),
+        0x0810 | 0x201c..=0x2022 => secondary(Secondary::VIRTUAL_INTERRUPT_DELIVERY),
+        0x2004 => primary(PrimaryControls::USE_MSR_BITMAPS),
+        0x2012 | 0x401c => primary(PrimaryControls::USE_TPR_SHADOW),
+        0x2014 => secondary(Secondary::VIRTUALIZE_APIC_ACCESSES),
+        0x201a | 0x2400 | 0x280a..=0x2810 => secondary(Secondary::ENABLE_EPT),
+        0x202c => secondary(Secondary::ENABLE_XSAVES),
+        0x202e => secondary(Secondary::ENABLE_ENCLS_EXITING),
+        0x2032 => secondary(Secondary::USE_TSC_SCALING),
+        0x2036 => secondary(Secondary::ENABLE_ENCLV_EXITING),
+        0x2804 => entry(EntryControls::LOAD_PAT) || exit(ExitControls::SAVE_PAT),
+        0x2806 => entry(EntryControls::LOAD_EFER) || exit(ExitControls::SAVE_EFER),
+        0x2808 => entry(EntryControls::LOAD_PERF_GLOBAL_CTRL),
+        0x2c00 => exit(ExitControls::LOAD_PAT),
+        0x2c02 => exit(ExitControls::LOAD_EFER),
+        0x2c04 => exit(ExitControls::LOAD_PERF_GLOBAL_CTRL),
+        0x401e => primary(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS),
+        0x4020 | 0x4022 => secondary(Secondary::PAUSE_LOOP_EXITING),
+        0x482e => pin_based(PinBasedControls::PREEMPTION_TIMER),
+        encoding => !matches!(index(encoding).map(treatment), None | Some(Treatment::Absent)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use x86::vmx::vmcs;
+
+    #[test]
+    fn every_field_is_found_by_its_encoding_and_nothing_else_is() {
+        for (place, field) in FIELDS.iter().enumerate() {
+            assert_eq!(index(field.encoding), Some(place), "{}", field.name);
+        }
+        let found = (0..=0xffff_u32).filter(|&encoding| index(encoding).is_some()).count();
+        assert_eq!(found, COUNT);
+        assert_eq!(index(vmcs::GUEST_RIP.encoding() | 1 << 16), None);
+    }
+
+    #[test]
+    fn treatments_agree_with_groups() {
+        for (place, field) in FIELDS.iter().enumerate() {
+            let expected = match treatment(place) {
+                Treatment::Hot | Treatment::Cold => Group::Guest,
+                Treatment::Control => Group::Control,
+                Treatment::Host => Group::Host,
+                Treatment::Exit => Group::ExitInformation,
+                Treatment::ByValue | Treatment::Ignored | Treatment::Absent => continue,
+            };
+            assert_eq!(field.group(), expected, "{}", field.name);
+        }
+    }
 }

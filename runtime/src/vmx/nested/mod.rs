@@ -8,17 +8,222 @@
 
 mod capability;
 mod checks;
+#[cfg(target_os = "none")]
+mod cpu;
+#[cfg(target_os = "none")]
+mod entry;
 mod ept02;
 mod ept12;
+#[cfg(target_os = "none")]
+mod exit;
 mod fields;
+mod instruction;
 mod io_bitmap;
+mod merge;
 mod merged_page;
 mod msr_area;
 mod msr_bitmap;
+mod nmi;
+mod reflect;
+mod route;
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "handlers run on the machine"))]
+mod view;
 mod vmcs12;
 mod vpid;
 #[cfg(target_os = "none")]
 mod watcher;
 
 #[cfg(target_os = "none")]
+pub(super) use cpu::{prepare, set_up};
+#[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
+#[cfg(target_os = "none")]
+pub(super) use entry::{instruction, read_msr, refused};
+#[cfg(target_os = "none")]
+pub(super) use exit::{handle_l2_exit, is_l2, nmi_arrived};
+
+use crate::memory::guest::{GuestMemory, Refused};
+use crate::vcpu::Vcpu;
+use capability::Capability;
+use fields::{Access, Treatment};
+use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
+use instruction::Hardware;
+use vmcs12::{Dirty, LaunchState, Vmcs12};
+use x86::address::GuestPhysAddr;
+use x86::cr::Efer;
+use x86::vmx::controls::PrimaryControls;
+use x86::vmx::vmcs;
+
+/// Where L1's processor is with VMX (SDM, "Introduction to VMX Operation").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    /// Outside VMX operation.
+    Off,
+    /// VMX root operation: L1 runs.
+    Root,
+    /// VMX non-root operation: L2 runs.
+    NonRoot,
+}
+
+/// A processor's VMX as L1 has it.
+#[derive(Debug)]
+pub(super) struct Nested {
+    operation: Operation,
+    /// Meaningful in VMX operation.
+    vmxon_pointer: GuestPhysAddr,
+    /// The current-VMCS pointer.
+    current: Option<GuestPhysAddr>,
+    /// The current VMCS.
+    vmcs12: Vmcs12,
+    /// The last entry was a launch.
+    is_launching: bool,
+    /// The last entry found NMIs blocked in L2.
+    was_nmi_blocked: bool,
+    /// An NMI waits until L1 runs.
+    has_waiting_nmi: bool,
+}
+
+/// What L1's processor can do, constant.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    capability: Capability,
+    processor: checks::Processor,
+}
+
+impl Facts {
+    /// What is offered on the executing processor.
+    fn of_processor(
+        cpuid: &impl Cpuid,
+        msrs: &impl Msrs,
+        physical_address_bits: u8,
+    ) -> Result<Self, GeneralProtection> {
+        let capability = Capability::of(msrs, physical_address_bits)?;
+        Ok(Self { capability, processor: checks::Processor::of(cpuid, msrs) })
+    }
+}
+
+impl Nested {
+    /// Outside VMX operation.
+    pub(super) const fn new() -> Self {
+        Self {
+            operation: Operation::Off,
+            vmxon_pointer: GuestPhysAddr::new(0),
+            current: None,
+            vmcs12: Vmcs12::new(),
+            is_launching: false,
+            was_nmi_blocked: false,
+            has_waiting_nmi: false,
+        }
+    }
+
+    /// L1 is in VMX operation.
+    fn is_on(&self) -> bool {
+        self.operation != Operation::Off
+    }
+
+    fn switch_on(&mut self, region: GuestPhysAddr) {
+        self.operation = Operation::Root;
+        self.vmxon_pointer = region;
+        self.current = None;
+    }
+
+    fn switch_off(&mut self) {
+        self.operation = Operation::Off;
+        self.current = None;
+    }
+
+    /// Makes `region` current. Before, there is no current VMCS.
+    fn take_out<M: GuestMemory>(&mut self, memory: &M, region: GuestPhysAddr) -> Result<(), Refused> {
+        self.vmcs12.load(memory, region)?;
+        self.current = Some(region);
+        Ok(())
+    }
+
+    /// Writes the current VMCS to its page; there is none afterwards.
+    fn put_away<M: GuestMemory, H: Hardware>(&mut self, memory: &M, hardware: &mut H) {
+        let Some(region) = self.current else { return };
+        self.fetch_shadow(hardware);
+        self.fetch_guest_state(hardware);
+        self.vmcs12.store(memory, region);
+        self.current = None;
+        hardware.current_changed();
+    }
+
+    /// Sees to it that VMCS12 has the newest value of a field.
+    fn make_current<H: Hardware>(&mut self, access: Access, hardware: &mut H) {
+        if fields::treatment(access.index) == Treatment::Cold {
+            self.fetch_guest_state(hardware);
+        }
+    }
+
+    fn fetch_guest_state<H: Hardware>(&mut self, hardware: &mut H) {
+        if self.vmcs12.is_stale {
+            hardware.fetch_guest_state(&mut self.vmcs12);
+            self.vmcs12.is_stale = false;
+        }
+    }
+
+    /// Takes over what L1 wrote without an exit.
+    fn fetch_shadow<H: Hardware>(&mut self, hardware: &mut H) {
+        hardware.fetch_shadow(&mut self.vmcs12);
+    }
+
+    /// The checks that end in VMfail. What passed and was not written since passes again.
+    fn check<V: Vcpu, M: GuestMemory>(
+        &mut self,
+        facts: &Facts,
+        vcpu: &V,
+        memory: &M,
+    ) -> Result<(), checks::Failure> {
+        if self.vmcs12.dirty.intersects(Dirty::CONTROLS | Dirty::HOST_STATE) {
+            checks::check_controls_and_host(&self.entry(facts, vcpu), memory)?;
+            self.vmcs12.dirty.remove(Dirty::HOST_STATE);
+        }
+        Ok(())
+    }
+
+    /// The checks that end in an exit. What L1 did not write came from the processor, which checks it again.
+    fn check_guest_state<V: Vcpu, M: GuestMemory>(
+        &mut self,
+        facts: &Facts,
+        vcpu: &V,
+        memory: &M,
+    ) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
+        let loads_pdptes = merge::uses_pdptes(&self.vmcs12) && !merge::Wanted::of(&self.vmcs12).has_ept();
+        if !loads_pdptes && !self.vmcs12.dirty.contains(Dirty::GUEST_STATE) {
+            return Ok(None);
+        }
+        checks::check_guest_state(&self.entry(facts, vcpu), memory)
+    }
+
+    fn entry<'a, V: Vcpu>(&'a self, facts: &'a Facts, vcpu: &V) -> checks::Entry<'a, Vmcs12> {
+        let is_ia32e = vcpu.efer().contains(Efer::LMA);
+        checks::Entry::new(&self.vmcs12, &facts.capability, &facts.processor, is_ia32e)
+    }
+
+    /// The checks have passed.
+    fn begin_entry(&mut self) {
+        self.is_launching = self.vmcs12.launch_state == LaunchState::Clear;
+        self.vmcs12.launch_state = LaunchState::Launched;
+        self.was_nmi_blocked = nmi::is_blocked(&self.vmcs12);
+    }
+
+    /// Whether an NMI has waited for L1, or for L2, which an exit of L2 ends.
+    fn take_waiting_nmi(&mut self, vmcs02: &mut impl Vmcs) -> bool {
+        let wanted = merge::Wanted::of(&self.vmcs12).primary & PrimaryControls::NMI_WINDOW_EXITING;
+        let controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
+        let waits_for_l2 = controls.contains(PrimaryControls::NMI_WINDOW_EXITING) && wanted.is_empty();
+        if waits_for_l2 {
+            vmcs02.write(vmcs::PRIMARY_CONTROLS, (controls - PrimaryControls::NMI_WINDOW_EXITING).bits());
+        }
+        core::mem::take(&mut self.has_waiting_nmi) || waits_for_l2
+    }
+
+    /// The entry failed after all.
+    fn revert_entry(&mut self) {
+        if self.is_launching {
+            self.vmcs12.launch_state = LaunchState::Clear;
+        }
+        self.vmcs12.dirty = Dirty::all();
+    }
+}

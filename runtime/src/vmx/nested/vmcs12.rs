@@ -1,19 +1,169 @@
 //! L1's VMCS, kept in the hypervisor's memory while it is current.
+//!
+//! The page that L1 gave it holds revision identifier and VMX-abort indicator, where the manual has them, then
+//! the launch state and the fields in the order of the table. The page is read at VMPTRLD and written when
+//! the VMCS stops being current, and never looked at between: L1, and other processors, can forge nothing
+//! in use. What they forge while it lies there is checked at the next entry like all the rest. So a processor
+//! keeps one VMCS of L1 in memory, whatever the number that L1 has.
 
-use super::fields::{self, COUNT};
+use super::fields::{self, Access, COUNT, Treatment};
+use crate::memory::guest::{GuestMemory, Refused};
+use bitflags::bitflags;
 use hw::Vmcs;
-use x86::vmx::vmcs::{Field, FieldValue};
+use x86::address::GuestPhysAddr;
+use x86::vmx::instruction_error::InstructionError;
+use x86::vmx::vmcs::{self, Field, FieldValue, Width};
+
+const ABORT_INDICATOR: u64 = 4;
+const LAUNCH_STATE: u64 = 8;
+const VALUES: u64 = 16;
+const BYTES: usize = COUNT * size_of::<u64>();
+const _: () = assert!(VALUES + BYTES as u64 <= 4096);
+
+bitflags! {
+    /// What L1 has written since it was last used.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Dirty: u8 {
+        /// Controls.
+        const CONTROLS = 1 << 0;
+        /// Guest state but the instruction, stack and flags registers, which change with every entry.
+        const GUEST_STATE = 1 << 1;
+        /// Guest state that entries copy only where this says so.
+        const COLD = 1 << 2;
+        /// Host state.
+        const HOST_STATE = 1 << 3;
+    }
+}
+
+/// Launch state (SDM, "Software Use of Virtual-Machine Control Structures").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaunchState {
+    /// For VMLAUNCH.
+    Clear,
+    /// For VMRESUME.
+    Launched,
+}
 
 /// The fields of L1's current VMCS. Nothing in them is to be trusted: VM entry checks all of it.
 #[derive(Clone, Debug)]
 pub(super) struct Vmcs12 {
+    /// Launch state.
+    pub(super) launch_state: LaunchState,
+    /// What L1 has written.
+    pub(super) dirty: Dirty,
+    /// The VMCS of L2 has newer values of the fields that are [`Treatment::Cold`].
+    pub(super) is_stale: bool,
     values: [u64; COUNT],
 }
 
 impl Vmcs12 {
     /// All fields zero.
     pub(super) const fn new() -> Self {
-        Self { values: [0; COUNT] }
+        Self { launch_state: LaunchState::Clear, dirty: Dirty::all(), is_stale: false, values: [0; COUNT] }
+    }
+
+    /// Reads the page at `region`.
+    pub(super) fn load<M: GuestMemory + ?Sized>(
+        &mut self,
+        memory: &M,
+        region: GuestPhysAddr,
+    ) -> Result<(), Refused> {
+        let mut state = [0; 4];
+        let mut bytes = [0; BYTES];
+        memory.read(at(region, LAUNCH_STATE), &mut state)?;
+        memory.read(at(region, VALUES), &mut bytes)?;
+        self.launch_state =
+            if u32::from_le_bytes(state) == 0 { LaunchState::Clear } else { LaunchState::Launched };
+        let (words, _) = bytes.as_chunks();
+        for (index, word) in words.iter().enumerate() {
+            self.values[index] = u64::from_le_bytes(*word) & mask(index);
+        }
+        self.dirty = Dirty::all();
+        self.is_stale = false;
+        Ok(())
+    }
+
+    /// Writes the page at `region`. Where L1 may no longer write there, nothing happens, as to any other write
+    /// of its processor's.
+    pub(super) fn store<M: GuestMemory + ?Sized>(&self, memory: &M, region: GuestPhysAddr) {
+        let mut bytes = [0; BYTES];
+        let (words, _) = bytes.as_chunks_mut();
+        for (word, value) in words.iter_mut().zip(self.values) {
+            *word = value.to_le_bytes();
+        }
+        let state = u32::from(self.launch_state == LaunchState::Launched);
+        let _ = memory.write(at(region, LAUNCH_STATE), &state.to_le_bytes());
+        let _ = memory.write(at(region, VALUES), &bytes);
+    }
+
+    /// The field as VMREAD gives it.
+    pub(super) fn value(&self, access: Access) -> u64 {
+        let value = self.values[access.index];
+        if access.is_high { value >> 32 } else { value }
+    }
+
+    /// Sets the field as VMWRITE does.
+    pub(super) fn set_value(&mut self, access: Access, value: u64) {
+        let slot = &mut self.values[access.index];
+        *slot = if access.is_high { *slot & 0xffff_ffff | value << 32 } else { value & mask(access.index) };
+        self.dirty |= match fields::treatment(access.index) {
+            Treatment::Control | Treatment::ByValue | Treatment::Ignored => {
+                Dirty::CONTROLS | Dirty::GUEST_STATE
+            }
+            Treatment::Cold => Dirty::GUEST_STATE | Dirty::COLD,
+            Treatment::Hot if is_plain(access) => Dirty::empty(),
+            Treatment::Hot => Dirty::GUEST_STATE,
+            Treatment::Host => Dirty::HOST_STATE,
+            Treatment::Exit | Treatment::Absent => Dirty::empty(),
+        };
+    }
+
+    /// Sets the VM-instruction error field.
+    pub(super) fn set_instruction_error(&mut self, error: InstructionError) {
+        self.write(vmcs::INSTRUCTION_ERROR, error.0);
+    }
+}
+
+/// Makes the launch state of the VMCS at `region` clear, which is not current.
+pub(super) fn clear<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr) {
+    let _ = memory.write(at(region, LAUNCH_STATE), &0u32.to_le_bytes());
+}
+
+/// Sets the VMX-abort indicator of the VMCS at `region` (SDM, "VMX Aborts").
+pub(super) fn set_abort_indicator<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr, cause: Abort) {
+    let _ = memory.write(at(region, ABORT_INDICATOR), &(cause as u32).to_le_bytes());
+}
+
+/// Why a VM exit could not be completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Abort {
+    /// Guest MSRs could not be saved.
+    GuestMsrs = 1,
+    /// Host PDPTEs are not valid.
+    HostPdptes = 2,
+    /// Host MSRs could not be loaded.
+    HostMsrs = 4,
+}
+
+fn at(region: GuestPhysAddr, offset: u64) -> GuestPhysAddr {
+    GuestPhysAddr::new(region.get() + offset)
+}
+
+/// Every entry writes them, and the processor checks them against each other.
+fn is_plain(access: Access) -> bool {
+    let plain = [vmcs::GUEST_RIP, vmcs::GUEST_RSP, vmcs::GUEST_RFLAGS];
+    let encoding = access.info().encoding;
+    plain.iter().any(|field| field.encoding() == encoding)
+        || encoding == vmcs::GUEST_INTERRUPTIBILITY.encoding()
+        || encoding == vmcs::PREEMPTION_TIMER.encoding()
+}
+
+/// The bits that a field has.
+fn mask(index: usize) -> u64 {
+    match fields::width(index) {
+        Width::Bits16 => 0xffff,
+        Width::Bits32 => 0xffff_ffff,
+        Width::Bits64 | Width::Natural => u64::MAX,
     }
 }
 

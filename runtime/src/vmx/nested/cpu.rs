@@ -1,0 +1,141 @@
+//! What each processor has for nesting, and the way between its two VMCSs.
+//!
+//! UNSAFETY: frames of the pool become this state, and another VMCS is made current.
+#![expect(unsafe_code, reason = "per-CPU frames, current VMCS")]
+
+use super::instruction::{Hardware, VpidScope};
+use super::merge::Places;
+use super::vmcs12::Vmcs12;
+use super::{Facts, Nested, reflect};
+use crate::machine;
+use crate::smp::percpu::{PerCpu, physical_address_bits};
+use crate::vmx::controls::Controls;
+use hw::bare::vmx::{self, CurrentVmcs};
+use hw::bare::{Processor, guest_registers};
+use spin::{Mutex, MutexGuard, Once};
+use x86::address::HostPhysAddr;
+
+/// Nesting on one processor.
+#[derive(Debug)]
+pub(super) struct NestedCpu {
+    pub(super) nested: Nested,
+    pub(super) hardware: NestedHardware,
+}
+
+/// What one processor's hardware keeps for nesting.
+#[derive(Debug)]
+pub(super) struct NestedHardware {
+    /// What the hypervisor needs while L2 runs.
+    pub(super) own: Controls,
+    /// Frames that the VMCS of L2 names.
+    pub(super) places: Places,
+    vmcs01: HostPhysAddr,
+    vmcs02: HostPhysAddr,
+}
+
+struct Shared {
+    cpus: &'static [Mutex<NestedCpu>],
+    facts: Facts,
+}
+
+static SHARED: Once<Shared> = Once::new();
+
+impl NestedHardware {
+    /// Makes the VMCS of L2 current.
+    pub(super) fn select_l2(&self) -> CurrentVmcs {
+        select(self.vmcs02)
+    }
+
+    /// The VMCS that is current.
+    pub(super) const fn current(&self) -> CurrentVmcs {
+        // SAFETY: one of ours always is, between a VM exit and the next VM entry.
+        unsafe { CurrentVmcs::new() }
+    }
+
+    /// Makes the VMCS of L1 current.
+    pub(super) fn select_l1(&self) -> CurrentVmcs {
+        select(self.vmcs01)
+    }
+}
+
+impl Hardware for NestedHardware {
+    fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
+        reflect::save_cold_guest_state(&self.select_l2(), vmcs12);
+        self.select_l1();
+    }
+
+    fn fetch_shadow(&mut self, _vmcs12: &mut Vmcs12) {}
+
+    fn invalidate_ept(&mut self, _ept_pointer: Option<u64>) {
+        machine::invalidate_second_level();
+    }
+
+    fn invalidate_vpid(&mut self, _scope: VpidScope) {
+        guest_registers::invalidate_translations();
+    }
+
+    fn current_changed(&mut self) {}
+}
+
+fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
+    // SAFETY: a frame of this CPU's own, that it has initialised.
+    if unsafe { vmx::vmptrld(vmcs) }.is_err() {
+        panic!("VMPTRLD of a VMCS of ours failed");
+    }
+    // SAFETY: just made current; host state is not written by its users.
+    unsafe { CurrentVmcs::new() }
+}
+
+/// Builds what nesting needs on every CPU. Without, the guest has no VMX.
+pub(in crate::vmx) fn prepare(own_io_bitmaps: HostPhysAddr) {
+    let (Ok(own), Ok(facts)) = (
+        Controls::for_processor(&Processor),
+        Facts::of_processor(&Processor, &Processor, physical_address_bits()),
+    ) else {
+        return;
+    };
+    let count = machine::cpus().len();
+    let frames = (count * size_of::<Mutex<NestedCpu>>()).div_ceil(4096);
+    let place = machine::with_frame_run(frames);
+    let list = machine::region().virt(place, frames * 4096).cast::<Mutex<NestedCpu>>();
+    for (index, cpu) in machine::cpus().iter().enumerate() {
+        let places = Places {
+            msr_bitmap: machine::with_frame_run(1),
+            io_bitmaps: machine::with_frame_run(2),
+            own_io_bitmaps,
+        };
+        let vmcs02 = machine::with_frame_run(1);
+        let hardware = NestedHardware { own, places, vmcs01: cpu.vmcs, vmcs02 };
+        let state = NestedCpu { nested: Nested::new(), hardware };
+        // SAFETY: the list has room for all CPUs.
+        let slot = unsafe { list.add(index) };
+        // SAFETY: fresh frames, aligned.
+        unsafe { slot.write(Mutex::new(state)) };
+    }
+    // SAFETY: every element was written, and the frames are never freed.
+    let cpus = unsafe { core::slice::from_raw_parts(list, count) };
+    SHARED.call_once(|| Shared { cpus, facts });
+}
+
+/// Initialises the VMCS of L2 with `write`, and makes that of L1 current again.
+pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mut CurrentVmcs)) {
+    use hw::PhysMemory;
+    let Some(state) = of(cpu) else { return };
+    machine::region().write(state.hardware.vmcs02, &revision.to_le_bytes());
+    // SAFETY: a frame of this CPU's own with the revision.
+    if unsafe { vmx::vmclear(state.hardware.vmcs02) }.is_err() {
+        panic!("VMCLEAR of a VMCS of ours failed");
+    }
+    write(&mut state.hardware.select_l2());
+    state.hardware.select_l1();
+}
+
+/// Nesting on `cpu`, which executes this; `None` where the guest has no VMX.
+pub(super) fn of(cpu: &PerCpu) -> Option<MutexGuard<'static, NestedCpu>> {
+    SHARED.get().map(|shared| shared.cpus[cpu.index].lock())
+}
+
+/// The VMX of L1's processors.
+pub(super) fn facts() -> Option<&'static Facts> {
+    SHARED.get().map(|shared| &shared.facts)
+}

@@ -1,0 +1,146 @@
+//! VMX instructions of L1 on the machine, and the entry into L2.
+
+use super::cpu::{self, NestedCpu};
+use super::instruction::{self, Completion, L1, Status};
+use super::merge::{self, Inherited};
+use super::reflect::{self, ExitFacts, Left};
+use super::vmcs12;
+use super::{Facts, Nested, Operation};
+use crate::exit::{Action, ResetCause};
+use crate::machine::SECOND_LEVEL;
+use crate::memory::guest_physical::GuestPhysical;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::inject;
+use crate::vmx::vcpu::VmxVcpu;
+use core::sync::atomic::Ordering;
+use hw::Vmcs;
+use hw::bare::vmx::CurrentVmcs;
+use x86::event::Event;
+use x86::msr::Msr;
+use x86::vmx::controls::PrimaryControls;
+use x86::vmx::ept::EptPointer;
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::instruction_error::InstructionError;
+use x86::vmx::interruption::ActivityState;
+use x86::vmx::vmcs;
+
+/// VPID of all guests of L1.
+const VPID02: u16 = 2;
+
+/// Carries out the VMX instruction of L1 that exited for `reason`. Where it enters L2, the VMCS of L2 is current
+/// afterwards.
+#[inline(never)]
+pub(in crate::vmx) fn instruction(
+    vcpu: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    reason: ExitReason,
+) -> Action {
+    let (Some(mut state), Some(facts)) = (cpu::of(cpu), cpu::facts()) else {
+        return Action::Inject(Event::UD);
+    };
+    let NestedCpu { nested, hardware } = &mut *state;
+    let mut l1 = L1 { vcpu, memory: &GuestPhysical, facts, hardware };
+    match instruction::execute(nested, &mut l1, reason) {
+        Completion::L1(action) => action,
+        Completion::Enter => enter(&mut state, cpu, facts, vcpu),
+    }
+}
+
+/// RDMSR of an MSR that the core does not have, which has decided on `refusal`.
+pub(in crate::vmx) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, refusal: Action) -> Action {
+    let msr = Msr(vcpu.registers().ecx());
+    match cpu::facts().map(|facts| facts.capability.read(msr)) {
+        Some(Ok(value)) => {
+            vcpu.registers_mut().set_edx_eax(value);
+            Action::Advance
+        }
+        _ => refusal,
+    }
+}
+
+/// Enters L2, or has the entry fail.
+fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_, CurrentVmcs>) -> Action {
+    let NestedCpu { nested, hardware } = state;
+    let inherited = Inherited::of(l1);
+    let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical) {
+        Ok(pdptes) => pdptes,
+        Err(failure) => return fail(nested, l1, &ExitFacts::from(failure), &Left::from(&inherited)),
+    };
+    nested.begin_entry();
+    keep_nmi(l1, cpu);
+    let vmcs12 = &mut nested.vmcs12;
+    let mut vmcs02 = hardware.select_l2();
+    merge::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &hardware.places, &inherited);
+    if let Some(pdptes) = pdptes {
+        merge::set_pdptes(&mut vmcs02, pdptes);
+    }
+    set_translation(&mut vmcs02, cpu);
+    if ActivityState(vmcs12.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
+        cpu.is_running.store(false, Ordering::SeqCst);
+    }
+    nested.operation = Operation::NonRoot;
+    Action::Resume
+}
+
+fn set_translation(vmcs02: &mut CurrentVmcs, cpu: &PerCpu) {
+    vmcs02.write(vmcs::VPID, VPID02);
+    if let Some(root) = SECOND_LEVEL.lock().root(cpu.view()) {
+        vmcs02.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
+    }
+}
+
+/// An NMI that waits for L1 waits for L2 from now on, by other rules.
+fn keep_nmi(l1: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu) {
+    let controls = PrimaryControls::from_bits_retain(l1.vmcs.read(vmcs::PRIMARY_CONTROLS));
+    if controls.contains(PrimaryControls::NMI_WINDOW_EXITING) {
+        inject::set_nmi_window(l1, false);
+        cpu.give_guest_nmi();
+    }
+}
+
+/// Ends an entry that failed: an exit that saves no guest state (SDM, "VM-Entry Failures During or After Loading
+/// Guest State"). The VMCS of L1 is current.
+pub(super) fn fail(
+    nested: &mut Nested,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    facts: &ExitFacts,
+    left: &Left,
+) -> Action {
+    reflect::save_facts(&mut nested.vmcs12, facts);
+    load_host(nested, l1, left)
+}
+
+/// L1 goes on with its host state. The VMCS of L1 is current.
+pub(super) fn load_host(nested: &mut Nested, l1: &mut VmxVcpu<'_, CurrentVmcs>, left: &Left) -> Action {
+    nested.operation = Operation::Root;
+    if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_ok() {
+        return Action::Resume;
+    }
+    abort(nested, vmcs12::Abort::HostPdptes)
+}
+
+/// A VMX abort: the processor shuts down (SDM, "VMX Aborts").
+pub(super) fn abort(nested: &Nested, cause: vmcs12::Abort) -> Action {
+    if let Some(region) = nested.current {
+        vmcs12::set_abort_indicator(&GuestPhysical, region, cause);
+    }
+    Action::Reset(ResetCause::TripleFault)
+}
+
+/// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.
+pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u32) -> bool {
+    let Some(mut state) = cpu::of(cpu) else { return false };
+    let NestedCpu { nested, hardware } = &mut *state;
+    if nested.operation != Operation::NonRoot {
+        return false;
+    }
+    log::warn!("cpu={} the processor refuses an entry that L1's checks let pass: error {error}", cpu.index);
+    nested.operation = Operation::Root;
+    nested.revert_entry();
+    let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
+    cpu.is_running.store(true, Ordering::SeqCst);
+    instruction::conclude(nested, &mut l1, Status::Fail(InstructionError(error)));
+    l1.advance();
+    true
+}

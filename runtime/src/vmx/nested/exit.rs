@@ -1,0 +1,258 @@
+//! Exits of L2 on the machine.
+
+use super::cpu::{self, NestedCpu};
+
+use super::reflect::{self, ExitFacts, Left};
+use super::route::{self, Route};
+use super::view::L2View;
+use super::{Operation, entry, nmi};
+use crate::exit::{Action, ResetCause, dispatch};
+use crate::machine;
+use crate::memory::guest_physical::GuestPhysical;
+use crate::smp::percpu::{self, PerCpu};
+use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::vcpu::VmxVcpu;
+use crate::vmx::{decode, inject, run};
+use core::sync::atomic::Ordering;
+use hw::Vmcs;
+use hw::bare::vmx::CurrentVmcs;
+use x86::event::{Event, Vector};
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::{Interruption, InterruptionType};
+use x86::vmx::vmcs;
+
+/// The VMCS of L2, for handlers of the hypervisor's own.
+type L2Vcpu<'a> = VmxVcpu<'a, L2View<CurrentVmcs>>;
+
+/// Every VM exit of L2 comes here. Most of them are L1's.
+pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
+    let cpu = percpu::current();
+    let Some(mut state) = cpu::of(cpu) else { unreachable!("L2 runs only where there is nesting") };
+    let vmcs02 = state.hardware.current();
+    let reason = ExitReason(vmcs02.read(vmcs::EXIT_REASON));
+    cpu.count_exit(reason.basic());
+    if !cpu.is_running.load(Ordering::Relaxed) {
+        cpu.is_running.store(true, Ordering::SeqCst);
+    }
+    let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
+    if route == Route::L1 && !reason.is_entry_failure() {
+        let action = reflect(&mut state, registers, cpu, reason);
+        if action != Action::Resume {
+            drop(state);
+            end(action);
+        }
+        return;
+    }
+    handle_rarely(state, registers, cpu, reason, route);
+}
+
+type State = spin::MutexGuard<'static, NestedCpu>;
+
+#[inline(never)]
+fn handle_rarely(
+    mut state: State,
+    registers: &mut Registers,
+    cpu: &'static PerCpu,
+    reason: ExitReason,
+    route: Route,
+) {
+    if reason.is_entry_failure() {
+        let action = entry_failed(&mut state, registers, cpu, reason);
+        drop(state);
+        return end(action);
+    }
+    let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
+    let view = L2View::new(state.hardware.current(), l1_owns);
+    let mut vcpu = VmxVcpu::new(view, registers, cpu.index);
+    // A hypapp may ask for things that need the state.
+    drop(state);
+    let action = match route {
+        Route::HypappThenL1 => hypapp(&mut vcpu, reason),
+        Route::Nmi => {
+            cpu.note_nmi();
+            Some(Action::Resume)
+        }
+        Route::NmiWindow => {
+            inject::set_nmi_window(&mut vcpu, false);
+            inject::nmi(&mut vcpu);
+            Some(Action::Resume)
+        }
+        Route::SecondLevel | Route::Own => {
+            decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
+        }
+        Route::L1 => None,
+    };
+    match action {
+        Some(action) => apply(&mut vcpu, cpu, reason, action),
+        None => reflect_now(registers, cpu, reason),
+    }
+}
+
+/// CPUID and VMCALL: the hypapp's, or L1's.
+fn hypapp(vcpu: &mut L2Vcpu<'_>, reason: ExitReason) -> Option<Action> {
+    use crate::hypapp::Answer;
+    if reason == ExitReason::VMCALL {
+        let answer = machine::hypapp().hypercall(vcpu);
+        return (answer == Answer::Handled).then_some(Action::Advance);
+    }
+    let (leaf, subleaf) = (low(vcpu.registers().rax()), low(vcpu.registers().rcx()));
+    let result = machine::hypapp().cpuid(vcpu, leaf, subleaf)?;
+    let registers = vcpu.registers_mut();
+    registers.set_rax(result.eax.into());
+    registers.set_rbx(result.ebx.into());
+    registers.set_rcx(result.ecx.into());
+    registers.set_rdx(result.edx.into());
+    Some(Action::Advance)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "CPUID looks at the lower halves")]
+const fn low(register: u64) -> u32 {
+    register as u32
+}
+
+/// Carries out what a handler of the hypervisor's decided for L2.
+fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
+    let Action::Inject(event) = action else { return run::apply(vcpu, reason, action) };
+    let event = match run::combined(vcpu, reason, event) {
+        Ok(event) => event,
+        Err(inject::Shutdown) => return end(Action::Reset(ResetCause::TripleFault)),
+    };
+    let Some(facts) = wanted_exception(cpu, event) else { return vcpu.inject(event) };
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let registers = vcpu.registers_mut();
+    let action = reflect_facts(&mut state, registers, cpu, &facts);
+    drop(state);
+    end(action);
+}
+
+/// The exit that an exception of L2 is where L1 intercepts it.
+fn wanted_exception(cpu: &PerCpu, event: Event) -> Option<ExitFacts> {
+    let (vector, error_code, qualification) = match event {
+        Event::Exception { vector, error_code } => (vector, error_code, 0),
+        Event::PageFault { address, error_code } => (Vector::PF, Some(error_code), address),
+        _ => return None,
+    };
+    let state = cpu::of(cpu)?;
+    let is_wanted = route::wants_exception(&state.nested.vmcs12, vector, || error_code.unwrap_or_default());
+    is_wanted.then(|| ExitFacts {
+        reason: ExitReason::EXCEPTION_OR_NMI,
+        qualification,
+        interruption: Interruption::new(vector.0, InterruptionType::HARDWARE_EXCEPTION, error_code.is_some()),
+        error_code: error_code.unwrap_or_default(),
+    })
+}
+
+fn reflect_now(registers: &mut Registers, cpu: &'static PerCpu, reason: ExitReason) {
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let action = reflect(&mut state, registers, cpu, reason);
+    drop(state);
+    end(action);
+}
+
+/// Hands the exit that the hardware tells of to L1.
+fn reflect(
+    state: &mut NestedCpu,
+    registers: &mut Registers,
+    cpu: &'static PerCpu,
+    reason: ExitReason,
+) -> Action {
+    reflect::save_exit(&state.hardware.current(), &mut state.nested.vmcs12, reason);
+    leave(state, registers, cpu, false)
+}
+
+/// Hands an exit to L1 that the hardware does not tell of as it is.
+fn reflect_facts(
+    state: &mut NestedCpu,
+    registers: &mut Registers,
+    cpu: &'static PerCpu,
+    facts: &ExitFacts,
+) -> Action {
+    let vmcs02 = state.hardware.current();
+    reflect::save_exit(&vmcs02, &mut state.nested.vmcs12, facts.reason);
+    reflect::save_facts(&mut state.nested.vmcs12, facts);
+    leave(state, registers, cpu, facts.interruption.kind() == InterruptionType::NMI)
+}
+
+/// From L2 to L1.
+fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu, is_nmi: bool) -> Action {
+    let NestedCpu { nested, hardware } = state;
+    let mut vmcs02 = hardware.current();
+    reflect::save_guest_state(&vmcs02, &mut nested.vmcs12);
+    let left = Left::of(&vmcs02, &nested.vmcs12);
+    let blocking = nmi::after_exit(
+        nmi::Mode::of(&nested.vmcs12),
+        nmi::is_blocked(&vmcs02),
+        nested.was_nmi_blocked,
+        is_nmi,
+    );
+    nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
+    let waits = nested.take_waiting_nmi(&mut vmcs02);
+    let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
+    let action = entry::load_host(nested, &mut l1, &left);
+    if blocking.l1 {
+        l1.set_nmi_blocking(true);
+    }
+    if waits {
+        inject::nmi(&mut l1);
+    }
+    action
+}
+
+/// The hardware found guest state that it does not take.
+fn entry_failed(
+    state: &mut NestedCpu,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    reason: ExitReason,
+) -> Action {
+    let NestedCpu { nested, hardware } = state;
+    let vmcs02 = hardware.current();
+    let facts = ExitFacts::new(reason, vmcs02.read(vmcs::EXIT_QUALIFICATION));
+    let left = Left::of(&vmcs02, &nested.vmcs12);
+    nested.revert_entry();
+    let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
+    entry::fail(nested, &mut l1, &facts, &left)
+}
+
+/// Whether L2 runs on `cpu`, which executes this.
+pub(in crate::vmx) fn is_l2(cpu: &PerCpu) -> bool {
+    cpu::of(cpu).is_some_and(|state| state.nested.operation == Operation::NonRoot)
+}
+
+/// An NMI of L1's arrived while L2 runs.
+pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &'static PerCpu) {
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let mode = nmi::Mode::of(&state.nested.vmcs12);
+    let action = match nmi::arrival(mode, state.nested.was_nmi_blocked) {
+        nmi::Arrival::Inject => {
+            inject::nmi(&mut VmxVcpu::new(state.hardware.current(), registers, cpu.index));
+            return;
+        }
+        nmi::Arrival::Keep => {
+            state.nested.has_waiting_nmi = true;
+            return;
+        }
+        nmi::Arrival::Exit => {
+            let facts = ExitFacts {
+                interruption: Interruption::new(Vector::NMI.0, InterruptionType::NMI, false),
+                ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
+            };
+            let vmcs02 = state.hardware.current();
+            let event = Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+            let error_code = vmcs02.read(vmcs::ENTRY_EXCEPTION_ERROR_CODE);
+            let length = vmcs02.read(vmcs::ENTRY_INSTRUCTION_LENGTH);
+            let action = reflect_facts(&mut state, registers, cpu, &facts);
+            reflect::save_undelivered(&mut state.nested.vmcs12, event, error_code, length);
+            action
+        }
+    };
+    drop(state);
+    end(action);
+}
+
+/// Carries out what is left of an exit that was handed to L1: nothing, or the end of the guest.
+fn end(action: Action) {
+    if let Action::Reset(cause) = action {
+        crate::reset::end_guest(cause);
+    }
+}

@@ -1,0 +1,38 @@
+//! VMPTRLD (SDM, "VMPTRLD-Load Pointer to Virtual-Machine Control Structure").
+
+use super::{Hardware, L1, Status, operand, page};
+use crate::memory::guest::GuestMemory;
+use crate::vmx::nested::Nested;
+use hw::Vmcs;
+use x86::event::Event;
+use x86::vmx::instruction_error::InstructionError;
+
+/// Makes a VMCS current: its fields come into the hypervisor's memory, those of the one before go to its page.
+pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
+    nested: &mut Nested,
+    l1: &mut L1<'_, '_, V, M, H>,
+) -> Result<Status, Event> {
+    let pointer = operand::read_pointer(l1.vcpu, l1.memory)?;
+    let Some(region) = page(pointer, &l1.facts.capability) else {
+        return Ok(Status::Fail(InstructionError::VMPTRLD_ADDRESS));
+    };
+    if region == nested.vmxon_pointer {
+        return Ok(Status::Fail(InstructionError::VMPTRLD_VMXON_POINTER));
+    }
+    let mut revision = [0; 4];
+    // Memory that L1 does not have reads as an empty bus. A shadow VMCS has bit 31 set, and is not offered.
+    if l1.memory.read(region, &mut revision).is_err()
+        || u32::from_le_bytes(revision) != l1.facts.capability.revision()
+    {
+        return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
+    }
+    if nested.current == Some(region) {
+        return Ok(Status::Succeed);
+    }
+    nested.put_away(l1.memory, l1.hardware);
+    if nested.take_out(l1.memory, region).is_err() {
+        return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
+    }
+    l1.hardware.current_changed();
+    Ok(Status::Succeed)
+}

@@ -1,0 +1,304 @@
+//! The VMCS under which L2 runs: what L1 wishes, within what it was offered, and what the hypervisor needs.
+//!
+//! The checks let no control pass that was not offered, and nothing is offered that is not dealt with here.
+//! Guest-physical is host-physical, so an address of L1's is the hardware's once the memory was found to be
+//! L1's.
+
+use super::capability::Capability;
+use super::nmi;
+use super::vmcs12::{Dirty, Vmcs12};
+use crate::vcpu::Vcpu;
+use crate::vmx::controls::Controls;
+use crate::vmx::vcpu::VmxVcpu;
+use hw::Vmcs;
+use x86::address::HostPhysAddr;
+use x86::cr::{Cr0, Cr4, Efer};
+use x86::vmx::capability::VmxMisc;
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::interruption::Interruption;
+use x86::vmx::vmcs;
+
+/// CR0 bits of L2 that the hypervisor owns: entries and exits do not switch them.
+pub(super) const CR0_OWNED: Cr0 = Cr0::NW.union(Cr0::CD);
+/// CR4 bits of L2 that the hypervisor owns: SMX is not offered.
+pub(super) const CR4_OWNED: Cr4 = Cr4::SMXE;
+
+/// Frames and tags of this processor that the VMCS of L2 names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Places {
+    /// The merged MSR bitmap.
+    pub(super) msr_bitmap: HostPhysAddr,
+    /// The merged I/O bitmaps, two frames that follow each other.
+    pub(super) io_bitmaps: HostPhysAddr,
+    /// The hypervisor's I/O bitmaps, for an L1 that intercepts no port.
+    pub(super) own_io_bitmaps: HostPhysAddr,
+}
+
+/// What L2 has of L1 unless VM-entry controls load it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inherited {
+    pub(super) cr0: Cr0,
+    pub(super) efer: Efer,
+    pub(super) pat: u64,
+    dr7: u64,
+    debugctl: u64,
+}
+
+impl Inherited {
+    /// The state of L1 at its VM entry.
+    pub(super) fn of<V: Vmcs>(l1: &VmxVcpu<'_, V>) -> Self {
+        Self {
+            cr0: l1.cr0(),
+            efer: l1.efer(),
+            pat: l1.vmcs.read(vmcs::GUEST_PAT),
+            dr7: l1.dr7(),
+            debugctl: l1.vmcs.read(vmcs::GUEST_DEBUGCTL),
+        }
+    }
+}
+
+macro_rules! copy {
+    ($from:expr => $to:expr; $($field:ident)*) => { $($to.write(vmcs::$field, $from.read(vmcs::$field));)* };
+}
+pub(super) use copy;
+
+/// Writes what an entry changes in `vmcs02`.
+pub(super) fn enter(
+    vmcs02: &mut impl Vmcs,
+    vmcs12: &mut Vmcs12,
+    capability: &Capability,
+    own: &Controls,
+    places: &Places,
+    inherited: &Inherited,
+) {
+    if vmcs12.dirty.contains(Dirty::CONTROLS) {
+        execution_controls(vmcs02, vmcs12, own, places);
+        virtual_apic(vmcs02, vmcs12, capability);
+        rare_controls(vmcs02, vmcs12, capability);
+    }
+    if vmcs12.dirty.contains(Dirty::COLD) {
+        cold_guest_state(vmcs02, vmcs12);
+    }
+    hot_guest_state(vmcs02, vmcs12, inherited);
+    inherit(vmcs02, vmcs12, own, inherited);
+    inject(vmcs02, vmcs12);
+    vmcs12.dirty = Dirty::empty();
+}
+
+fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls, places: &Places) {
+    let wanted = Wanted::of(vmcs12);
+    let pin_based = wanted.pin_based | own.pin_based;
+    vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
+    vmcs02.write(vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits());
+    vmcs02.write(vmcs::SECONDARY_CONTROLS, secondary(wanted.secondary).bits());
+    let mut exit = own.exit | wanted.exit & ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT;
+    // An exit that the hypervisor keeps to itself must not wind the timer up again.
+    exit.set(ExitControls::SAVE_PREEMPTION_TIMER, pin_based.contains(PinBasedControls::PREEMPTION_TIMER));
+    vmcs02.write(vmcs::EXIT_CONTROLS, exit.bits());
+    let io = if wanted.primary.contains(PrimaryControls::USE_IO_BITMAPS) {
+        places.io_bitmaps
+    } else {
+        places.own_io_bitmaps
+    };
+    vmcs02.write(vmcs::IO_BITMAP_A, io.get());
+    vmcs02.write(vmcs::IO_BITMAP_B, io.get() + 4096);
+    vmcs02.write(vmcs::MSR_BITMAPS, places.msr_bitmap.get());
+    copy!(vmcs12 => vmcs02; EXCEPTION_BITMAP PAGE_FAULT_ERROR_CODE_MASK PAGE_FAULT_ERROR_CODE_MATCH TSC_OFFSET);
+}
+
+/// The control words of VMCS12; secondary controls that are not activated are all 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) pin_based: PinBasedControls,
+    pub(super) primary: PrimaryControls,
+    pub(super) secondary: SecondaryControls,
+    pub(super) exit: ExitControls,
+    pub(super) entry: EntryControls,
+}
+
+impl Wanted {
+    #[inline(always)]
+    pub(super) fn of(vmcs12: &impl Vmcs) -> Self {
+        let primary = PrimaryControls::from_bits_retain(vmcs12.read(vmcs::PRIMARY_CONTROLS));
+        let secondary = if primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS) {
+            vmcs12.read(vmcs::SECONDARY_CONTROLS)
+        } else {
+            0
+        };
+        Self {
+            pin_based: PinBasedControls::from_bits_retain(vmcs12.read(vmcs::PIN_BASED_CONTROLS)),
+            primary,
+            secondary: SecondaryControls::from_bits_retain(secondary),
+            exit: ExitControls::from_bits_retain(vmcs12.read(vmcs::EXIT_CONTROLS)),
+            entry: EntryControls::from_bits_retain(vmcs12.read(vmcs::ENTRY_CONTROLS)),
+        }
+    }
+
+    /// L2 runs under tables of L1's.
+    pub(super) const fn has_ept(&self) -> bool {
+        self.secondary.contains(SecondaryControls::ENABLE_EPT)
+    }
+}
+
+/// Without I/O bitmaps of L1's the hypervisor's own stay in force, unless every port exits.
+fn primary(wanted: PrimaryControls) -> PrimaryControls {
+    let mut primary = wanted | PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
+    let is_every_port = wanted.contains(PrimaryControls::UNCONDITIONAL_IO_EXITING)
+        && !wanted.contains(PrimaryControls::USE_IO_BITMAPS);
+    primary.set(PrimaryControls::USE_IO_BITMAPS, !is_every_port);
+    primary
+}
+
+/// The page-modification log and shadow VMCSs of L1 are software's.
+fn secondary(wanted: SecondaryControls) -> SecondaryControls {
+    const BY_SOFTWARE: SecondaryControls =
+        SecondaryControls::ENABLE_PML.union(SecondaryControls::VMCS_SHADOWING);
+    (wanted - BY_SOFTWARE) | SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID
+}
+
+fn virtual_apic(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {
+    let wanted = Wanted::of(vmcs12);
+    if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
+        copy!(vmcs12 => vmcs02; VIRTUAL_APIC_ADDRESS TPR_THRESHOLD);
+    }
+    if wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES) {
+        copy!(vmcs12 => vmcs02; APIC_ACCESS_ADDRESS);
+    }
+    if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
+        copy!(vmcs12 => vmcs02; EOI_EXIT_BITMAP_0 EOI_EXIT_BITMAP_1 EOI_EXIT_BITMAP_2 EOI_EXIT_BITMAP_3);
+    }
+    if wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS) {
+        copy!(vmcs12 => vmcs02; POSTED_INTERRUPT_NOTIFICATION_VECTOR POSTED_INTERRUPT_DESCRIPTOR_ADDRESS);
+    }
+    let _ = capability;
+}
+
+fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {
+    let secondary = Wanted::of(vmcs12).secondary;
+    if secondary.contains(SecondaryControls::PAUSE_LOOP_EXITING) {
+        copy!(vmcs12 => vmcs02; PLE_GAP PLE_WINDOW);
+    }
+    if secondary.contains(SecondaryControls::ENABLE_XSAVES) {
+        copy!(vmcs12 => vmcs02; XSS_EXITING_BITMAP);
+    }
+    if secondary.contains(SecondaryControls::ENABLE_ENCLS_EXITING) {
+        copy!(vmcs12 => vmcs02; ENCLS_EXITING_BITMAP);
+    }
+    if secondary.contains(SecondaryControls::ENABLE_ENCLV_EXITING) {
+        copy!(vmcs12 => vmcs02; ENCLV_EXITING_BITMAP);
+    }
+    if secondary.contains(SecondaryControls::USE_TSC_SCALING) {
+        copy!(vmcs12 => vmcs02; TSC_MULTIPLIER);
+    }
+    let targets = vmcs12.read(vmcs::CR3_TARGET_COUNT).min(VmxMisc(capability.misc).cr3_target_count()).min(4);
+    vmcs02.write(vmcs::CR3_TARGET_COUNT, targets);
+    let values = [vmcs::CR3_TARGET_0, vmcs::CR3_TARGET_1, vmcs::CR3_TARGET_2, vmcs::CR3_TARGET_3];
+    for field in values.into_iter().take(targets as usize) {
+        vmcs02.write(field, vmcs12.read(field));
+    }
+}
+
+fn cold_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
+    copy!(vmcs12 => vmcs02;
+        GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
+        GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
+        GUEST_ES_LIMIT GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_DS_LIMIT
+        GUEST_FS_LIMIT GUEST_GS_LIMIT GUEST_LDTR_LIMIT GUEST_TR_LIMIT
+        GUEST_ES_ACCESS_RIGHTS GUEST_CS_ACCESS_RIGHTS GUEST_SS_ACCESS_RIGHTS GUEST_DS_ACCESS_RIGHTS
+        GUEST_FS_ACCESS_RIGHTS GUEST_GS_ACCESS_RIGHTS GUEST_LDTR_ACCESS_RIGHTS GUEST_TR_ACCESS_RIGHTS
+        GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE
+        GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE
+        GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT GUEST_GDTR_BASE GUEST_IDTR_BASE
+        GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP
+        GUEST_DR7 GUEST_DEBUGCTL GUEST_PAT);
+}
+
+fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, inherited: &Inherited) {
+    let wanted = Wanted::of(vmcs12);
+    copy!(vmcs12 => vmcs02;
+        GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR0 GUEST_CR3 GUEST_CR4
+        GUEST_INTERRUPTIBILITY GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
+    let (mask, shadow) = cr0(vmcs12, inherited.cr0);
+    vmcs02.write(vmcs::CR0_MASK, mask);
+    vmcs02.write(vmcs::CR0_READ_SHADOW, shadow);
+    let (mask, shadow) = cr4(vmcs12);
+    vmcs02.write(vmcs::CR4_MASK, mask);
+    vmcs02.write(vmcs::CR4_READ_SHADOW, shadow);
+    if wanted.has_ept() && uses_pdptes(vmcs12) {
+        copy!(vmcs12 => vmcs02; GUEST_PDPTE0 GUEST_PDPTE1 GUEST_PDPTE2 GUEST_PDPTE3);
+    }
+    if wanted.pin_based.contains(PinBasedControls::PREEMPTION_TIMER) {
+        copy!(vmcs12 => vmcs02; PREEMPTION_TIMER);
+    }
+    if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
+        copy!(vmcs12 => vmcs02; GUEST_INTERRUPT_STATUS);
+    }
+}
+
+/// Gives L2 the PDPTEs that its entry loaded from memory.
+pub(super) fn set_pdptes(vmcs02: &mut impl Vmcs, pdptes: [u64; 4]) {
+    let fields = [vmcs::GUEST_PDPTE0, vmcs::GUEST_PDPTE1, vmcs::GUEST_PDPTE2, vmcs::GUEST_PDPTE3];
+    for (field, value) in fields.into_iter().zip(pdptes) {
+        vmcs02.write(field, value);
+    }
+}
+
+/// PAE paging: the PDPTEs are state (SDM, "PDPTE Registers").
+pub(super) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
+    let cr0 = Cr0::from_bits_retain(vmcs12.read(vmcs::GUEST_CR0));
+    let cr4 = Cr4::from_bits_retain(vmcs12.read(vmcs::GUEST_CR4));
+    let entry = EntryControls::from_bits_retain(vmcs12.read(vmcs::ENTRY_CONTROLS));
+    cr0.contains(Cr0::PG) && cr4.contains(Cr4::PAE) && !entry.contains(EntryControls::IA32E_MODE_GUEST)
+}
+
+/// Mask and read shadow of CR0. Of the cache bits L2 has L1's, as an entry does not load them; where L1 owns
+/// them, it sees L1's shadow.
+fn cr0(vmcs12: &Vmcs12, l1: Cr0) -> (u64, u64) {
+    let mask = vmcs12.read(vmcs::CR0_MASK);
+    let value = vmcs12.read(vmcs::GUEST_CR0) & !CR0_OWNED.bits() | (l1 & CR0_OWNED).bits();
+    (mask | CR0_OWNED.bits(), vmcs12.read(vmcs::CR0_READ_SHADOW) & mask | value & !mask)
+}
+
+fn cr4(vmcs12: &Vmcs12) -> (u64, u64) {
+    let mask = vmcs12.read(vmcs::CR4_MASK);
+    let value = vmcs12.read(vmcs::GUEST_CR4);
+    (mask | CR4_OWNED.bits(), vmcs12.read(vmcs::CR4_READ_SHADOW) & mask | value & !mask)
+}
+
+/// What VM-entry controls do not load stays L1's (SDM, "Loading Guest Control Registers, Debug Registers, and
+/// MSRs").
+fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls, inherited: &Inherited) {
+    let entry = Wanted::of(vmcs12).entry;
+    let is_long = entry & EntryControls::IA32E_MODE_GUEST;
+    vmcs02.write(vmcs::ENTRY_CONTROLS, (own.entry | is_long).bits());
+    vmcs02.write(vmcs::GUEST_EFER, efer(vmcs12, entry, inherited.efer).bits());
+    if !entry.contains(EntryControls::LOAD_PAT) {
+        vmcs02.write(vmcs::GUEST_PAT, inherited.pat);
+    }
+    if !entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+        vmcs02.write(vmcs::GUEST_DR7, inherited.dr7);
+        vmcs02.write(vmcs::GUEST_DEBUGCTL, inherited.debugctl);
+    }
+}
+
+fn efer(vmcs12: &Vmcs12, entry: EntryControls, l1: Efer) -> Efer {
+    if entry.contains(EntryControls::LOAD_EFER) {
+        return Efer::from_bits_retain(vmcs12.read(vmcs::GUEST_EFER));
+    }
+    let is_long = entry.contains(EntryControls::IA32E_MODE_GUEST);
+    let mut efer = l1;
+    efer.set(Efer::LMA, is_long);
+    if Cr0::from_bits_retain(vmcs12.read(vmcs::GUEST_CR0)).contains(Cr0::PG) {
+        efer.set(Efer::LME, is_long);
+    }
+    efer
+}
+
+fn inject(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
+    let event = Interruption(vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+    let event = nmi::to_hardware(event, nmi::Mode::of(vmcs12));
+    vmcs02.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event.0);
+    if event.is_valid() {
+        copy!(vmcs12 => vmcs02; ENTRY_EXCEPTION_ERROR_CODE ENTRY_INSTRUCTION_LENGTH);
+    }
+}

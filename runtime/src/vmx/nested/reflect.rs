@@ -1,0 +1,295 @@
+//! An exit of L2 handed to L1: what the exit changed comes into VMCS12, and L1's processor gets the host state
+//! of VMCS12 (SDM, "VM Exits").
+
+use super::checks::EntryFailure;
+use super::merge::{CR0_OWNED, Inherited, Wanted, copy, uses_pdptes};
+use super::nmi;
+use super::vmcs12::Vmcs12;
+use crate::memory::guest::{GuestMemory, load_pdptes};
+use crate::vcpu::Vcpu;
+use crate::vmx::vcpu::VmxVcpu;
+use hw::Vmcs;
+use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::event::Event;
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, SecondaryControls};
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::{ActivityState, Interruption};
+use x86::vmx::vmcs;
+
+const DR7_AFTER_EXIT: u64 = 0x400;
+
+/// What an exit tells L1 where it is not what the hardware told the hypervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ExitFacts {
+    /// Exit reason.
+    pub(super) reason: ExitReason,
+    /// Exit qualification.
+    pub(super) qualification: u64,
+    /// VM-exit interruption information.
+    pub(super) interruption: Interruption,
+    /// VM-exit interruption error code.
+    pub(super) error_code: u32,
+}
+
+impl ExitFacts {
+    /// An exit without an event.
+    pub(super) const fn new(reason: ExitReason, qualification: u64) -> Self {
+        Self { reason, qualification, interruption: Interruption(0), error_code: 0 }
+    }
+}
+
+/// Bit 31 of the exit reason.
+const ENTRY_FAILURE: u32 = 1 << 31;
+
+impl From<EntryFailure> for ExitFacts {
+    fn from(failure: EntryFailure) -> Self {
+        let (reason, qualification) = match failure {
+            EntryFailure::GuestState { qualification, .. } => {
+                (ExitReason::INVALID_GUEST_STATE, qualification)
+            }
+            EntryFailure::MsrLoading { entry } => (ExitReason::MSR_LOADING, entry.into()),
+        };
+        Self::new(ExitReason(reason.0 | ENTRY_FAILURE), qualification)
+    }
+}
+
+/// Saves the state of L2 that exits change often; marks the rest as newer in `vmcs02`.
+pub(super) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
+    let wanted = Wanted::of(vmcs12);
+    copy!(vmcs02 => vmcs12;
+        GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR3 GUEST_CR4
+        GUEST_INTERRUPTIBILITY GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
+    let cr0 = cr0(vmcs02, vmcs12);
+    vmcs12.write(vmcs::GUEST_CR0, cr0);
+    let is_long =
+        EntryControls::from_bits_retain(vmcs02.read(vmcs::ENTRY_CONTROLS)) & EntryControls::IA32E_MODE_GUEST;
+    vmcs12.write(vmcs::ENTRY_CONTROLS, ((wanted.entry - EntryControls::IA32E_MODE_GUEST) | is_long).bits());
+    if wanted.exit.contains(ExitControls::SAVE_EFER) {
+        copy!(vmcs02 => vmcs12; GUEST_EFER);
+    }
+    if wanted.exit.contains(ExitControls::SAVE_PREEMPTION_TIMER)
+        && wanted.pin_based.contains(PinBasedControls::PREEMPTION_TIMER)
+    {
+        copy!(vmcs02 => vmcs12; PREEMPTION_TIMER);
+    }
+    if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
+        copy!(vmcs02 => vmcs12; GUEST_INTERRUPT_STATUS);
+    }
+    if wanted.has_ept() && uses_pdptes(vmcs12) {
+        copy!(vmcs02 => vmcs12; GUEST_PDPTE0 GUEST_PDPTE1 GUEST_PDPTE2 GUEST_PDPTE3);
+    }
+    vmcs12.is_stale = true;
+}
+
+/// CR0 of L2. The hardware's cache bits are the hypervisor's: L2's are in its read shadow, or, where L1 owns
+/// them, where L1 put them.
+fn cr0(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> u64 {
+    let l1_owns = vmcs12.read(vmcs::CR0_MASK);
+    let seen = vmcs02.read(vmcs::CR0_READ_SHADOW);
+    let cache_bits = vmcs12.read(vmcs::GUEST_CR0) & l1_owns | seen & !l1_owns;
+    vmcs02.read(vmcs::GUEST_CR0) & !CR0_OWNED.bits() | cache_bits & CR0_OWNED.bits()
+}
+
+/// Saves the rest of L2's state.
+pub(super) fn save_cold_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
+    let exit = Wanted::of(vmcs12).exit;
+    copy!(vmcs02 => vmcs12;
+        GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
+        GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
+        GUEST_ES_LIMIT GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_DS_LIMIT
+        GUEST_FS_LIMIT GUEST_GS_LIMIT GUEST_LDTR_LIMIT GUEST_TR_LIMIT
+        GUEST_ES_ACCESS_RIGHTS GUEST_CS_ACCESS_RIGHTS GUEST_SS_ACCESS_RIGHTS GUEST_DS_ACCESS_RIGHTS
+        GUEST_FS_ACCESS_RIGHTS GUEST_GS_ACCESS_RIGHTS GUEST_LDTR_ACCESS_RIGHTS GUEST_TR_ACCESS_RIGHTS
+        GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE
+        GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE
+        GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT GUEST_GDTR_BASE GUEST_IDTR_BASE
+        GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP);
+    if exit.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
+        copy!(vmcs02 => vmcs12; GUEST_DR7 GUEST_DEBUGCTL);
+    }
+    if exit.contains(ExitControls::SAVE_PAT) {
+        copy!(vmcs02 => vmcs12; GUEST_PAT);
+    }
+}
+
+/// Takes over what the hardware tells of the exit of L2.
+pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitReason) {
+    vmcs12.write(vmcs::EXIT_REASON, reason.0);
+    copy!(vmcs02 => vmcs12;
+        EXIT_QUALIFICATION GUEST_LINEAR_ADDRESS EXIT_INTERRUPTION_INFORMATION IDT_VECTORING_INFORMATION
+        EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFORMATION);
+    if Interruption(vmcs12.read(vmcs::EXIT_INTERRUPTION_INFORMATION)).has_error_code() {
+        copy!(vmcs02 => vmcs12; EXIT_INTERRUPTION_ERROR_CODE);
+    }
+    let vectoring = Interruption(vmcs12.read(vmcs::IDT_VECTORING_INFORMATION));
+    if vectoring.is_valid() {
+        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(vectoring).0);
+        copy!(vmcs02 => vmcs12; IDT_VECTORING_ERROR_CODE);
+    }
+    if matches!(reason, ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION) {
+        copy!(vmcs02 => vmcs12; GUEST_PHYSICAL_ADDRESS);
+    }
+    clear_injection(vmcs12);
+}
+
+/// Has the exit tell `facts`, with what was being delivered as the hardware has it.
+pub(super) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
+    vmcs12.write(vmcs::EXIT_REASON, facts.reason.0);
+    vmcs12.write(vmcs::EXIT_QUALIFICATION, facts.qualification);
+    vmcs12.write(vmcs::EXIT_INTERRUPTION_INFORMATION, facts.interruption.0);
+    vmcs12.write(vmcs::EXIT_INTERRUPTION_ERROR_CODE, facts.error_code);
+    if !facts.reason.is_entry_failure() {
+        clear_injection(vmcs12);
+    }
+}
+
+/// Tells L1 of an event that L2 was to take at the entry which did not happen.
+pub(super) fn save_undelivered(vmcs12: &mut Vmcs12, event: Interruption, error_code: u32, length: u32) {
+    if event.is_valid() {
+        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(event).0);
+        vmcs12.write(vmcs::IDT_VECTORING_ERROR_CODE, error_code);
+        vmcs12.write(vmcs::EXIT_INSTRUCTION_LENGTH, length);
+    }
+}
+
+/// An exit clears the valid bit, so that the event is not injected again.
+fn clear_injection(vmcs12: &mut Vmcs12) {
+    let event = vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION);
+    if Interruption(event).is_valid() {
+        vmcs12.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event & 0x7fff_ffff);
+    }
+}
+
+/// What L1 goes on with unless VM-exit controls load it: L2's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    cr0: u64,
+    efer: Efer,
+    pat: u64,
+}
+
+impl From<&Inherited> for Left {
+    fn from(l1: &Inherited) -> Self {
+        Self { cr0: l1.cr0.bits(), efer: l1.efer, pat: l1.pat }
+    }
+}
+
+impl Left {
+    /// The state of L2 at its exit.
+    pub(super) fn of(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> Self {
+        Self {
+            cr0: cr0(vmcs02, vmcs12),
+            efer: Efer::from_bits_retain(vmcs02.read(vmcs::GUEST_EFER)),
+            pat: vmcs02.read(vmcs::GUEST_PAT),
+        }
+    }
+}
+
+/// Loads the host state of VMCS12 into L1's processor (SDM, "Loading Host State").
+///
+/// # Errors
+///
+/// PDPTEs that cannot be loaded: a VMX abort.
+pub(super) fn load_host_state<V: Vmcs, M: GuestMemory>(
+    l1: &mut VmxVcpu<'_, V>,
+    vmcs12: &Vmcs12,
+    left: &Left,
+    memory: &M,
+) -> Result<(), Event> {
+    let exit = Wanted::of(vmcs12).exit;
+    let is_long = exit.contains(ExitControls::HOST_ADDRESS_SPACE_SIZE);
+    load_control_registers(l1, vmcs12, exit, left);
+    load_segments(&mut l1.vmcs, vmcs12, is_long);
+    l1.vmcs.write(vmcs::GUEST_RIP, vmcs12.read(vmcs::HOST_RIP));
+    l1.vmcs.write(vmcs::GUEST_RSP, vmcs12.read(vmcs::HOST_RSP));
+    l1.vmcs.write(vmcs::GUEST_RFLAGS, Rflags::RESERVED1.bits());
+    l1.vmcs.write(vmcs::GUEST_SYSENTER_CS, vmcs12.read(vmcs::HOST_SYSENTER_CS));
+    l1.vmcs.write(vmcs::GUEST_SYSENTER_ESP, vmcs12.read(vmcs::HOST_SYSENTER_ESP));
+    l1.vmcs.write(vmcs::GUEST_SYSENTER_EIP, vmcs12.read(vmcs::HOST_SYSENTER_EIP));
+    l1.vmcs.write(vmcs::GUEST_DR7, DR7_AFTER_EXIT);
+    l1.vmcs.write(vmcs::GUEST_DEBUGCTL, 0);
+    l1.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+    l1.vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
+    l1.vmcs.write(vmcs::GUEST_ACTIVITY, ActivityState::ACTIVE.0);
+    if !is_long && l1.cr0().contains(Cr0::PG) && l1.cr4().contains(Cr4::PAE) {
+        let pdptes = load_pdptes(memory, l1.cr3())?;
+        l1.set_pdptes(pdptes);
+    }
+    Ok(())
+}
+
+fn load_control_registers<V: Vmcs>(
+    l1: &mut VmxVcpu<'_, V>,
+    vmcs12: &Vmcs12,
+    exit: ExitControls,
+    left: &Left,
+) {
+    let is_long = exit.contains(ExitControls::HOST_ADDRESS_SPACE_SIZE);
+    let cr0 = vmcs12.read(vmcs::HOST_CR0) & !CR0_OWNED.bits() | left.cr0 & CR0_OWNED.bits();
+    l1.set_cr0(Cr0::from_bits_retain(cr0));
+    let mut cr4 = Cr4::from_bits_retain(vmcs12.read(vmcs::HOST_CR4));
+    if is_long {
+        cr4 |= Cr4::PAE;
+    } else {
+        cr4 -= Cr4::PCIDE;
+    }
+    l1.set_cr4(cr4);
+    l1.set_cr3(vmcs12.read(vmcs::HOST_CR3));
+    let efer = if exit.contains(ExitControls::LOAD_EFER) {
+        Efer::from_bits_retain(vmcs12.read(vmcs::HOST_EFER))
+    } else {
+        let mut efer = left.efer;
+        efer.set(Efer::LME, is_long);
+        efer.set(Efer::LMA, is_long);
+        efer
+    };
+    l1.set_efer(efer);
+    let pat = if exit.contains(ExitControls::LOAD_PAT) { vmcs12.read(vmcs::HOST_PAT) } else { left.pat };
+    l1.vmcs.write(vmcs::GUEST_PAT, pat);
+}
+
+/// Access rights after an exit (SDM, "Loading Host Segment and Descriptor-Table Registers").
+mod rights {
+    pub(super) const CODE64: u32 = 0xa09b;
+    pub(super) const CODE32: u32 = 0xc09b;
+    pub(super) const DATA: u32 = 0xc093;
+    pub(super) const TASK: u32 = 0x8b;
+    pub(super) const UNUSABLE: u32 = 1 << 16;
+}
+
+fn load_segments(to: &mut impl Vmcs, vmcs12: &Vmcs12, is_long: bool) {
+    const NO_LIMIT: u32 = 0xffff_ffff;
+    const TASK_LIMIT: u32 = 0x67;
+    to.write(vmcs::GUEST_CS_SELECTOR, vmcs12.read(vmcs::HOST_CS_SELECTOR));
+    to.write(vmcs::GUEST_CS_BASE, 0);
+    to.write(vmcs::GUEST_CS_LIMIT, NO_LIMIT);
+    to.write(vmcs::GUEST_CS_ACCESS_RIGHTS, if is_long { rights::CODE64 } else { rights::CODE32 });
+    macro_rules! data {
+        ($($host:ident $selector:ident $base:ident $limit:ident $rights:ident $value:expr;)*) => {$(
+            let selector = vmcs12.read(vmcs::$host);
+            to.write(vmcs::$selector, selector);
+            to.write(vmcs::$base, $value);
+            to.write(vmcs::$limit, NO_LIMIT);
+            to.write(vmcs::$rights, rights::DATA | if selector == 0 { rights::UNUSABLE } else { 0 });
+        )*};
+    }
+    data! {
+        HOST_ES_SELECTOR GUEST_ES_SELECTOR GUEST_ES_BASE GUEST_ES_LIMIT GUEST_ES_ACCESS_RIGHTS 0;
+        HOST_SS_SELECTOR GUEST_SS_SELECTOR GUEST_SS_BASE GUEST_SS_LIMIT GUEST_SS_ACCESS_RIGHTS 0;
+        HOST_DS_SELECTOR GUEST_DS_SELECTOR GUEST_DS_BASE GUEST_DS_LIMIT GUEST_DS_ACCESS_RIGHTS 0;
+        HOST_FS_SELECTOR GUEST_FS_SELECTOR GUEST_FS_BASE GUEST_FS_LIMIT GUEST_FS_ACCESS_RIGHTS
+            vmcs12.read(vmcs::HOST_FS_BASE);
+        HOST_GS_SELECTOR GUEST_GS_SELECTOR GUEST_GS_BASE GUEST_GS_LIMIT GUEST_GS_ACCESS_RIGHTS
+            vmcs12.read(vmcs::HOST_GS_BASE);
+    }
+    to.write(vmcs::GUEST_TR_SELECTOR, vmcs12.read(vmcs::HOST_TR_SELECTOR));
+    to.write(vmcs::GUEST_TR_BASE, vmcs12.read(vmcs::HOST_TR_BASE));
+    to.write(vmcs::GUEST_TR_LIMIT, TASK_LIMIT);
+    to.write(vmcs::GUEST_TR_ACCESS_RIGHTS, rights::TASK);
+    to.write(vmcs::GUEST_LDTR_SELECTOR, 0);
+    to.write(vmcs::GUEST_LDTR_ACCESS_RIGHTS, rights::UNUSABLE);
+    to.write(vmcs::GUEST_GDTR_BASE, vmcs12.read(vmcs::HOST_GDTR_BASE));
+    to.write(vmcs::GUEST_GDTR_LIMIT, 0xffff);
+    to.write(vmcs::GUEST_IDTR_BASE, vmcs12.read(vmcs::HOST_IDTR_BASE));
+    to.write(vmcs::GUEST_IDTR_LIMIT, 0xffff);
+}

@@ -1,0 +1,161 @@
+//! Whose an exit of L2 is: two predicates, of the hypervisor and of L1.
+
+use super::merge::Wanted;
+use super::vmcs12::Vmcs12;
+use crate::memory::guest::GuestMemory;
+use crate::vcpu::Registers;
+use core::ops::RangeInclusive;
+use hw::Vmcs;
+use x86::address::GuestPhysAddr;
+use x86::event::Vector;
+use x86::msr::Msr;
+use x86::vmx::controls::{PinBasedControls, PrimaryControls};
+use x86::vmx::exit_qualification::{ControlRegisterQualification, IoQualification};
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::{Interruption, InterruptionType};
+use x86::vmx::vmcs;
+
+/// Commands in EAX with which programs of L2 call the hypapp.
+pub(super) const HYPAPP_COMMANDS: RangeInclusive<u32> = 0x4c41_5000..=0x4c41_50ff;
+
+/// Who deals with an exit of L2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// L1.
+    L1,
+    /// The hypervisor, as for an exit of L1.
+    Own,
+    /// The hypapp first, then L1.
+    HypappThenL1,
+    /// An NMI: ours, or L1's by the rules of VMCS12.
+    Nmi,
+    /// L2 can take an NMI that the hypervisor keeps for it.
+    NmiWindow,
+    /// Both sets of tables decide.
+    SecondLevel,
+}
+
+/// Whose the exit is that `vmcs02` tells of.
+#[inline]
+pub(super) fn route<M: GuestMemory>(
+    vmcs02: &impl Vmcs,
+    vmcs12: &Vmcs12,
+    registers: &Registers,
+    reason: ExitReason,
+    memory: &M,
+) -> Route {
+    let own_or_l1 = |l1_wants: bool| if l1_wants { Route::L1 } else { Route::Own };
+    match reason {
+        ExitReason::CPUID => Route::HypappThenL1,
+        ExitReason::VMCALL if HYPAPP_COMMANDS.contains(&eax(registers)) => Route::HypappThenL1,
+        ExitReason::EXCEPTION_OR_NMI => {
+            let event = Interruption(vmcs02.read(vmcs::EXIT_INTERRUPTION_INFORMATION));
+            if event.kind() == InterruptionType::NMI {
+                return Route::Nmi;
+            }
+            let error_code = || vmcs02.read(vmcs::EXIT_INTERRUPTION_ERROR_CODE);
+            own_or_l1(wants_exception(vmcs12, Vector(event.vector()), error_code))
+        }
+        ExitReason::NMI_WINDOW => {
+            let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
+            if is_wanted { Route::L1 } else { Route::NmiWindow }
+        }
+        ExitReason::EXTERNAL_INTERRUPT => {
+            own_or_l1(Wanted::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))
+        }
+        ExitReason::INTERRUPT_WINDOW => {
+            own_or_l1(Wanted::of(vmcs12).primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING))
+        }
+        ExitReason::CONTROL_REGISTER => {
+            let facts = ControlRegisterQualification(vmcs02.read(vmcs::EXIT_QUALIFICATION));
+            own_or_l1(wants_control_register(vmcs02, vmcs12, registers, facts))
+        }
+        ExitReason::IO_INSTRUCTION => {
+            let facts = IoQualification(vmcs02.read(vmcs::EXIT_QUALIFICATION));
+            own_or_l1(wants_port(vmcs12, facts, memory))
+        }
+        ExitReason::RDMSR => own_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), false, memory)),
+        ExitReason::WRMSR => own_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), true, memory)),
+        ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION => Route::SecondLevel,
+        _ => Route::L1,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "EAX is the lower half")]
+fn eax(registers: &Registers) -> u32 {
+    registers.rax() as u32
+}
+
+/// Whether L1 intercepts the exception (SDM, "Exception Bitmap").
+pub(super) fn wants_exception(vmcs12: &impl Vmcs, vector: Vector, error_code: impl FnOnce() -> u32) -> bool {
+    let is_set = vmcs12.read(vmcs::EXCEPTION_BITMAP) >> (vector.0 & 0x1f) & 1 == 1;
+    if vector != Vector::PF {
+        return is_set;
+    }
+    let mask = vmcs12.read(vmcs::PAGE_FAULT_ERROR_CODE_MASK);
+    let is_match = error_code() & mask == vmcs12.read(vmcs::PAGE_FAULT_ERROR_CODE_MATCH);
+    is_set == is_match
+}
+
+/// Whether L1 intercepts the access (SDM, "Changes to Instruction Behavior in VMX Non-Root Operation"; MOV to
+/// CR0 and CR4, CLTS, LMSW). What else exits for L1's sake only is L1's.
+fn wants_control_register(
+    vmcs02: &impl Vmcs,
+    vmcs12: &impl Vmcs,
+    registers: &Registers,
+    facts: ControlRegisterQualification,
+) -> bool {
+    const TS: u64 = 1 << 3;
+    const LMSW_BITS: u64 = 0xe;
+    let (mask0, shadow0) = (vmcs12.read(vmcs::CR0_MASK), vmcs12.read(vmcs::CR0_READ_SHADOW));
+    let register = || match facts.register() {
+        4 => vmcs02.read(vmcs::GUEST_RSP),
+        register => registers.0[usize::from(register)],
+    };
+    match (facts.access(), facts.control_register()) {
+        (0, 0) => (register() ^ shadow0) & mask0 != 0,
+        (0, 4) => (register() ^ vmcs12.read(vmcs::CR4_READ_SHADOW)) & vmcs12.read(vmcs::CR4_MASK) != 0,
+        (2, _) => mask0 & TS != 0 && shadow0 & TS != 0,
+        (3, _) => {
+            // LMSW cannot clear PE, and exits for it only where it would set it.
+            let source = u64::from(facts.lmsw_source());
+            (source ^ shadow0) & mask0 & LMSW_BITS != 0 || source & !shadow0 & mask0 & 1 != 0
+        }
+        _ => true,
+    }
+}
+
+/// Whether L1 intercepts the ports (SDM, "I/O-Bitmap Addresses"). An access that wraps around exits.
+fn wants_port<M: GuestMemory>(vmcs12: &impl Vmcs, facts: IoQualification, memory: &M) -> bool {
+    let primary = Wanted::of(vmcs12).primary;
+    if !primary.contains(PrimaryControls::USE_IO_BITMAPS) {
+        return primary.contains(PrimaryControls::UNCONDITIONAL_IO_EXITING);
+    }
+    let bitmaps = [vmcs12.read(vmcs::IO_BITMAP_A), vmcs12.read(vmcs::IO_BITMAP_B)];
+    let (first, last) = (u32::from(facts.port()), u32::from(facts.port()) + u32::from(facts.size()));
+    if last > 0xffff {
+        return true;
+    }
+    (first..=last).any(|port| bit(memory, bitmaps[(port >> 15) as usize], port & 0x7fff))
+}
+
+/// Whether L1 intercepts the MSR (SDM, "MSR-Bitmap Address").
+fn wants_msr<M: GuestMemory>(vmcs12: &impl Vmcs, msr: Msr, is_write: bool, memory: &M) -> bool {
+    if !Wanted::of(vmcs12).primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
+        return true;
+    }
+    let number = match msr.0 {
+        number @ 0..=0x1fff => number,
+        number @ 0xc000_0000..=0xc000_1fff => number - 0xc000_0000 + 0x2000,
+        _ => return true,
+    };
+    bit(memory, vmcs12.read(vmcs::MSR_BITMAPS), number + if is_write { 0x4000 } else { 0 })
+}
+
+/// A bit of a bitmap in L1's memory; memory that L1 does not have reads as ones.
+fn bit<M: GuestMemory>(memory: &M, bitmap: u64, number: u32) -> bool {
+    let mut byte = [0xff];
+    let at = GuestPhysAddr::new(bitmap + u64::from(number / 8));
+    let _ = memory.read(at, &mut byte);
+    byte[0] >> (number % 8) & 1 == 1
+}

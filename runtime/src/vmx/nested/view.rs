@@ -1,0 +1,57 @@
+//! L2's processor for the hypervisor's own handlers, which know nothing of L1.
+
+use super::merge::CR0_OWNED;
+use hw::Vmcs;
+use x86::vmx::vmcs::{self, Field, FieldValue};
+
+/// The VMCS of L2, in which the read shadows show what a handler of the hypervisor's expects of them: the
+/// registers' own values, with the cache bits that L2 believes to have. What such a handler writes to them
+/// changes only those, and L1's part of the shadows stays.
+#[derive(Debug)]
+pub(super) struct L2View<V> {
+    vmcs: V,
+    /// CR0 bits that L1 owns.
+    l1_owns: u64,
+}
+
+impl<V: Vmcs> L2View<V> {
+    /// L2 under `vmcs02`, where L1 owns the CR0 bits `l1_owns`.
+    pub(super) const fn new(vmcs02: V, l1_owns: u64) -> Self {
+        Self { vmcs: vmcs02, l1_owns }
+    }
+
+    fn cr0(&self) -> u64 {
+        let bits = CR0_OWNED.bits() & !self.l1_owns;
+        self.vmcs.read(vmcs::GUEST_CR0) & !bits | self.vmcs.read(vmcs::CR0_READ_SHADOW) & bits
+    }
+
+    fn set_cr0(&mut self, value: u64) {
+        let bits = CR0_OWNED.bits() & !self.l1_owns;
+        let shadow = self.vmcs.read(vmcs::CR0_READ_SHADOW);
+        // Bits that L1 does not own read as they are, and its shadow is what the rest reads as.
+        let kept = self.l1_owns & !bits;
+        self.vmcs.write(vmcs::CR0_READ_SHADOW, shadow & kept | value & !kept);
+    }
+}
+
+impl<V: Vmcs> Vmcs for L2View<V> {
+    #[inline(always)]
+    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+        match field.encoding() {
+            encoding if encoding == vmcs::CR0_READ_SHADOW.encoding() => T::from_u64(self.cr0()),
+            encoding if encoding == vmcs::CR4_READ_SHADOW.encoding() => {
+                T::from_u64(self.vmcs.read(vmcs::GUEST_CR4))
+            }
+            _ => self.vmcs.read(field),
+        }
+    }
+
+    #[inline(always)]
+    fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
+        match field.encoding() {
+            encoding if encoding == vmcs::CR0_READ_SHADOW.encoding() => self.set_cr0(value.to_u64()),
+            encoding if encoding == vmcs::CR4_READ_SHADOW.encoding() => (),
+            _ => self.vmcs.write(field, value),
+        }
+    }
+}
