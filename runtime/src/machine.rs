@@ -214,7 +214,7 @@ pub(crate) fn flush_all() {
 pub(crate) fn set_policies() {
     let capability = |msr| Processor.read(msr).unwrap_or_default();
     let has_x2apic = Processor.cpuid(1, 0).ecx & CPUID_X2APIC != 0;
-    let nested = is_nested(handoff().command_line());
+    let nested = handoff().nested_ept02 != 0;
     POLICIES.call_once(|| Policies {
         cpuid: CpuidPolicy {
             nested,
@@ -234,12 +234,6 @@ pub(crate) fn set_policies() {
         },
         power: PowerControl::new(handoff().power),
     });
-}
-
-/// Whether the guest may be a hypervisor: `nested=on`.
-fn is_nested(command_line: &str) -> bool {
-    let word = |word: &str| word.strip_prefix("nested=").map(|value| value == "on");
-    command_line.split_ascii_whitespace().filter_map(word).next_back().unwrap_or(false)
 }
 
 /// Instructions that need a control to work in a guest, where the processor's VMX lacks the control.
