@@ -15,6 +15,8 @@ mod pool;
 mod tables;
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod world;

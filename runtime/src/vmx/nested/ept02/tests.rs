@@ -174,10 +174,12 @@ fn stale_translations_l1_may_use_a_page_again_after_a_violation_without_invept()
 fn stale_translations_a_fill_that_an_invept_overtook_is_given_up() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
-    world.between.replace(Some(Box::new(|cache| cache.invalidate(Named::All, |_| {}))));
+    world.between.replace(Some(Box::new(|world| world.cache.borrow_mut().invalidate(Named::All, |_| {}))));
     assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
     assert_eq!(world.cached(0, GPA), None);
-    world.between.replace(Some(Box::new(|cache| cache.violate(1, GuestPhysAddr::new(0x1000)))));
+    world.between.replace(Some(Box::new(|world| {
+        world.cache.borrow_mut().violate(1, GuestPhysAddr::new(0x1000));
+    })));
     assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
     assert_eq!(world.cached(0, GPA), None);
     assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);

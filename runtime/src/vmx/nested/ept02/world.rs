@@ -37,7 +37,7 @@ pub(super) const READ: u64 = 0x181;
 pub(super) const WRITE: u64 = 0x182;
 pub(super) const FETCH: u64 = 0x184;
 
-type Between<'a> = Box<dyn FnOnce(&mut Ept02<&'a SimMemory>)>;
+type Between<'a> = Box<dyn FnOnce(&World<'a>) + 'a>;
 type Level<'a> = SecondLevel<&'a SimMemory, EptFormat>;
 
 /// A machine: its memory, the policy, L1's memory and the cache.
@@ -55,10 +55,9 @@ impl<'a> Shared for World<'a> {
 
     fn with<T>(&self, act: impl FnOnce(&Policy, &mut Ept02<&'a SimMemory>) -> T) -> T {
         *self.calls.borrow_mut() += 1;
-        if *self.calls.borrow() == 2
-            && let Some(between) = self.between.borrow_mut().take()
-        {
-            between(&mut self.cache.borrow_mut());
+        let between = if *self.calls.borrow() == 2 { self.between.borrow_mut().take() } else { None };
+        if let Some(between) = between {
+            between(self);
         }
         act(self.second_level.borrow().policy(), &mut self.cache.borrow_mut())
     }
