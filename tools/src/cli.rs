@@ -6,7 +6,7 @@ use crate::machine::{MachineKind, Quirks};
 use crate::quote::{self, VerifyArguments};
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
-use crate::{backtrace, bare_guest, bench, build, lint};
+use crate::{backtrace, bare_guest, bench, build, coverage, lint};
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -41,6 +41,8 @@ enum Command {
     },
     /// Check format, compiler lints, documentation and the house rules
     Lint,
+    /// Tell how much of the code for nested virtualization the host tests execute
+    Coverage,
     /// Check a quote of a PAL's microTPM against the PAL's file, and say why it is not good
     VerifyQuote(VerifyArguments),
 }
@@ -93,6 +95,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(arguments) => run_guest(arguments),
         Command::Test { filter } => test::run(&filter),
         Command::Lint => lint::run(),
+        Command::Coverage => coverage::report(),
         Command::VerifyQuote(arguments) => quote::verify(&arguments),
     }
 }

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod build;
 pub mod cli;
 pub mod console;
+pub mod coverage;
 pub mod disk;
 pub mod grub;
 pub mod guest;

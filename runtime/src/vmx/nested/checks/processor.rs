@@ -116,3 +116,55 @@ fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
     let metrics = if capabilities & PERF_METRICS_AVAILABLE != 0 { PERF_METRICS } else { 0 };
     below(general.into()) | fixed << 32 | metrics
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Processor;
+    use hw::sim::{SimCpuid, SimMsrs};
+    use x86::cpuid::CpuidResult;
+    use x86::msr::Msr;
+
+    fn leaf(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidResult {
+        CpuidResult { eax, ebx, ecx, edx }
+    }
+
+    fn widths(physical: u32, linear: u32) -> SimCpuid {
+        SimCpuid::default().with(0x8000_0008, 0, leaf(linear << 8 | physical, 0, 0, 0))
+    }
+
+    #[test]
+    fn cpuid_says_what_registers_have() {
+        let cpuid = widths(46, 57)
+            .with(7, 0, leaf(1, 1 << 2 | 1 << 11, 1 << 24, 0))
+            .with(7, 1, leaf(1 << 26, 0, 0, 0))
+            .with(0x8000_0001, 0, leaf(0, 0, 0, 1 << 11 | 1 << 20 | 1 << 29));
+        let processor = Processor::of(&cpuid, &SimMsrs::new([]));
+        assert_eq!(processor.linear_address_bits, 57);
+        assert_eq!(processor.cr3_reserved, !0 << 46 & !(3 << 61));
+        assert_eq!((processor.efer, processor.debugctl), (0xd01, 0xffc7));
+        assert!(processor.has_sgx && processor.has_rtm && processor.has_bus_lock_detection);
+        assert!(processor.is_canonical(0x00ff_ffff_ffff_ffff) && !processor.is_canonical(1 << 56));
+    }
+
+    #[test]
+    fn an_old_processor_has_less() {
+        let processor = Processor::of(&widths(36, 48), &SimMsrs::new([]));
+        assert_eq!((processor.efer, processor.debugctl, processor.perf_global_ctrl), (0, 0xffc3, 0));
+        assert_eq!(processor.cr3_reserved, !0 << 36);
+        assert!(!processor.has_sgx && !processor.has_rtm && !processor.has_bus_lock_detection);
+        assert!(processor.is_canonical(0xffff_8000_0000_0000) && !processor.is_canonical(1 << 47));
+    }
+
+    #[test]
+    fn counters_have_their_enables() {
+        let counters = |eax, ecx, edx, capabilities| {
+            let cpuid = widths(39, 48).with(0xa, 0, leaf(eax, 0, ecx, edx));
+            let msrs = SimMsrs::new([(Msr::IA32_PERF_CAPABILITIES, capabilities)]);
+            Processor::of(&cpuid, &msrs).perf_global_ctrl
+        };
+        assert_eq!(counters(0x401, 0, 3, 0), 0xf);
+        assert_eq!(counters(0x802, 0, 3, 0), 0x7_0000_00ff);
+        assert_eq!(counters(0x805, 0x13, 0, 1 << 15), 0x1_0013_0000_00ff);
+        assert_eq!(counters(0xff05, 0, 0, 0), 0xffff_ffff);
+    }
+}
