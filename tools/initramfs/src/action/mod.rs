@@ -6,6 +6,7 @@ mod helloworld;
 mod kvm;
 mod load;
 mod offline;
+mod pal;
 mod program32;
 mod quiesce;
 mod reboot;
@@ -35,6 +36,6 @@ pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
         "reboot" => reboot::perform(),
         "suspend" => suspend::perform(machine),
         "verify" => verify::perform(),
-        _ => Err("no such action".into()),
+        _ => name.strip_prefix("pal_").and_then(pal::perform).unwrap_or(Err("no such action".into())),
     }
 }
