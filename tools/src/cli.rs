@@ -6,7 +6,7 @@ use crate::machine::{MachineKind, Quirks};
 use crate::quote::{self, VerifyArguments};
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
-use crate::{backtrace, bare_guest, bench, build, coverage, lint};
+use crate::{backtrace, bare_guest, bench, build, coverage, demo, lint, pal};
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build the bootloader and every hypervisor image into target/xmhf/boot
-    Build,
+    Build(BuildArguments),
     /// Measure path lengths beside the C original's, on Bochs
     Bench {
         /// File to write the figures to
@@ -33,6 +33,8 @@ enum Command {
     Image(ImageArguments),
     /// Boot a guest under the hypervisor and show both consoles
     Run(RunArguments),
+    /// Show in Linux, step by step, how a PAL keeps a secret from root
+    Demo,
     /// Run tests: all of them, or one kind
     Test {
         /// unit, lint, bare, linux, boot, or a part of a test's name
@@ -45,6 +47,16 @@ enum Command {
     Coverage,
     /// Check a quote of a PAL's microTPM against the PAL's file, and say why it is not good
     VerifyQuote(VerifyArguments),
+}
+
+#[derive(Args, Debug)]
+struct BuildArguments {
+    /// Build the PAL programs and the C library instead, into target/xmhf/pal; for Windows by mingw-w64
+    #[arg(long, value_name = "SYSTEM")]
+    pal: Option<pal::System>,
+    /// Build the programs for a guest of a guest
+    #[arg(long, requires = "pal")]
+    l2: bool,
 }
 
 #[derive(Args, Debug)]
@@ -89,14 +101,22 @@ struct RunArguments {
 /// What went wrong, for the user.
 pub fn execute(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Build => build::report(&build::build()?),
+        Command::Build(arguments) => build_what(&arguments),
         Command::Bench { json } => bench::bench(json.as_deref()),
         Command::Image(arguments) => write_image(arguments),
         Command::Run(arguments) => run_guest(arguments),
+        Command::Demo => demo::demo(),
         Command::Test { filter } => test::run(&filter),
         Command::Lint => lint::run(),
         Command::Coverage => coverage::report(),
         Command::VerifyQuote(arguments) => quote::verify(&arguments),
+    }
+}
+
+fn build_what(arguments: &BuildArguments) -> Result<()> {
+    match arguments.pal {
+        None => build::report(&build::build()?),
+        Some(system) => pal::report(system, arguments.l2),
     }
 }
 
@@ -138,6 +158,9 @@ fn run_options(arguments: RunArguments) -> Result<RunOptions> {
         quirks: Quirks { resets_on_triple_fault: true, ..Quirks::default() },
         ..RunOptions::default()
     };
+    if options.hypapp == demo::HYPAPP {
+        options.linux.actions = demo::actions();
+    }
     if let Guest::Bare(name) = &options.guest {
         let guest = bare_guest::build_one(name)?;
         options.cpus = guest.cpus;

@@ -12,6 +12,7 @@ pub mod build;
 pub mod cli;
 pub mod console;
 pub mod coverage;
+pub mod demo;
 pub mod disk;
 pub mod grub;
 pub mod guest;

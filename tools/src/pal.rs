@@ -7,6 +7,7 @@ use crate::{paths, process};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A system that the programs run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,80 @@ pub enum Platform {
     Windows64,
     /// Windows, 32 bits.
     Windows32,
+}
+
+/// A system that `tools/xmhf build` makes the programs for, in both word sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum System {
+    /// Linux, without a library.
+    Linux,
+    /// Windows, with mingw-w64's linker and import library.
+    Windows,
+}
+
+impl System {
+    fn platforms(self) -> [Platform; 2] {
+        match self {
+            Self::Linux => Platform::LINUX,
+            Self::Windows => Platform::WINDOWS,
+        }
+    }
+}
+
+/// Builds all programs for `system` and says where they are.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn report(system: System, level_2: bool) -> Result<()> {
+    for platform in system.platforms() {
+        for (_, path) in build(platform, level_2)? {
+            println!("{:>9} bytes  {}", fs::metadata(&path)?.len(), path.display());
+        }
+        if !platform.is_windows() {
+            println!("{}", c_library(platform)?.display());
+        }
+    }
+    Ok(())
+}
+
+/// Builds the library for C programs, and gives its file.
+///
+/// # Errors
+///
+/// The compiler's, already shown.
+pub fn c_library(platform: Platform) -> Result<PathBuf> {
+    let mut cargo = source_cargo("build", &platform.target(), "core,compiler_builtins")?;
+    process::run(cargo.args(["--quiet", "--package=xmhf-pal-c"]))?;
+    let folder = paths::pal().join(format!("lib{}", platform.suffix(false)));
+    fs::create_dir_all(&folder)?;
+    let library = folder.join("libxmhf-pal.a");
+    keep(&platform.built().join("libxmhf_pal_c.a"), &library)?;
+    Ok(library)
+}
+
+/// Builds the example in C with the machine's compiler, as `tools/pal/README.md` has it; gives its file.
+///
+/// # Errors
+///
+/// The compiler's.
+pub fn c_example() -> Result<PathBuf> {
+    let library = c_library(Platform::Linux64)?;
+    let sdk = paths::root().join("tools/pal");
+    let include = format!("-I{}", sdk.join("include").display());
+    let script = format!("-Wl,-T,{},--defsym=PAL_BASE=0x60000000", sdk.join("pal.ld").display());
+    let compiler = || {
+        let mut compiler = Command::new("cc");
+        compiler.current_dir(paths::pal()).args(["-O2", "-static", &include]);
+        compiler
+    };
+    let pal =
+        ["-DXMHF_PAL_INSIDE", "-ffreestanding", "-fno-pic", "-mgeneral-regs-only", "-fno-stack-protector"];
+    let link = ["-fcf-protection=none", "-nostdlib", &script, "-Wl,--build-id=none", "-o", "counter.pal"];
+    process::output(compiler().args(pal).args(link).arg(sdk.join("c/example/counter.c")))?;
+    let example = paths::pal().join("example64");
+    process::output(compiler().arg("-o").arg(&example).arg(sdk.join("c/example/main.c")).arg(library))?;
+    Ok(example)
 }
 
 impl Platform {
@@ -36,6 +111,11 @@ impl Platform {
             Self::Windows64 => "x86_64-pc-windows-gnu".into(),
             Self::Windows32 => "i686-pc-windows-gnu".into(),
         }
+    }
+
+    /// Folder of Cargo's release builds.
+    fn built(self) -> PathBuf {
+        release(&self.target().file_stem().unwrap_or_default().to_string_lossy())
     }
 
     /// Words behind a program's name.
@@ -76,8 +156,7 @@ pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>
         });
     }
     process::run(&mut cargo).with_context(|| format!("the PAL programs for {platform:?}"))?;
-    let name = target.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let built = release(&name);
+    let built = platform.built();
     fs::create_dir_all(paths::pal())?;
     let mut files = Vec::new();
     for program in programs {

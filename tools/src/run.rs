@@ -50,6 +50,8 @@ pub struct RunOptions {
     pub timeout: Duration,
     /// Whether consoles are not shown as they come.
     pub quiet: bool,
+    /// Words in the guest's lines of which the rest is shown, in quiet runs too.
+    pub narration: Option<&'static str>,
 }
 
 impl Default for RunOptions {
@@ -70,6 +72,7 @@ impl Default for RunOptions {
             keep: None,
             timeout: Duration::from_secs(900),
             quiet: false,
+            narration: None,
         }
     }
 }
@@ -127,6 +130,7 @@ struct Observer {
     consoles: [(Origin, Console); 2],
     expectation: Expectation,
     quiet: bool,
+    narration: Option<&'static str>,
     timeout: Duration,
     start: Instant,
     marked: Option<Instant>,
@@ -142,6 +146,7 @@ impl Observer {
             consoles: [(Origin::Hypervisor, hypervisor), (Origin::Guest, guest)],
             expectation: options.guest.expectation(),
             quiet: options.quiet,
+            narration: options.narration,
             timeout: options.timeout,
             start: Instant::now(),
             marked: None,
@@ -204,6 +209,10 @@ impl Observer {
     fn take_in(&mut self, origin: Origin, line: &str) {
         if !self.quiet {
             println!("{origin} {line}");
+        }
+        let told = self.narration.and_then(|words| line.split_once(words));
+        if let Some((_, text)) = told.filter(|_| origin == Origin::Guest) {
+            println!("- {text}");
         }
         self.last_line = Instant::now();
         let contains = |words: Option<&str>| words.is_some_and(|words| line.contains(words));

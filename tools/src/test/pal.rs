@@ -37,5 +37,10 @@ fn test(_: &Path) -> Result<Verdict> {
             }
         }
     }
+    let example = Command::new(pal::c_example()?).output()?;
+    let is_told = String::from_utf8_lossy(&example.stdout).starts_with(ABSENT.trim_end());
+    if example.status.code() != Some(1) || !is_told {
+        return Ok(Verdict::failed(format!("the example in C without TrustVisor: {example:?}")));
+    }
     Ok(Verdict::Passed)
 }

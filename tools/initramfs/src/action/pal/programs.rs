@@ -11,7 +11,7 @@ pub(super) fn perform(sizes: &[&str]) -> Result<(), Failure> {
         run("main", size, &["7", "3"], &format!("Without PAL:\n{block}With PAL:\n{block}"))?;
         run("test_args", size, &["7", "7", "7"], ".....................\nTest pass\n")?;
     }
-    Ok(())
+    run("example", "64", &[], "inside: 10\n")
 }
 
 fn run(program: &str, size: &str, arguments: &[&str], expected: &str) -> Result<(), Failure> {

@@ -1,0 +1,159 @@
+/* PALs in C: pieces of a program that the operating system can neither read nor change. See README.md.
+ *
+ * With XMHF_PAL_INSIDE defined, this is for the PAL's own file, which is compiled freestanding for general registers
+ * alone and linked with pal.ld. Without it, for the program around, which links libxmhf-pal.a. */
+#ifndef XMHF_PAL_H
+#define XMHF_PAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- The original's numbers and lists, for those who lay out memory themselves ------------------------------- */
+
+enum xmhf_pal_command {
+    TV_HC_REG = 1, TV_HC_UNREG = 2, TV_HC_SHARE = 6,
+    TV_HC_UTPM_PCRREAD = 7, TV_HC_UTPM_PCREXT = 8, TV_HC_UTPM_GENRAND = 9, TV_HC_UTPM_SEAL = 10,
+    TV_HC_UTPM_UNSEAL = 11, TV_HC_UTPM_QUOTE = 12, TV_HC_UTPM_ID_GETPUB = 13, TV_HC_TEST = 255
+};
+/* Added to command and CPUID leaf in a guest of a guest: define XMHF_PAL_L2. */
+#ifdef XMHF_PAL_L2
+#define XMHF_PAL_OFFSET 0x4c415000u
+#define XMHF_PAL_LEAF 0x4c415000u
+#else
+#define XMHF_PAL_OFFSET 0u
+#define XMHF_PAL_LEAF 0x7a567254u
+#endif
+
+enum tv_pal_section_type {
+    TV_PAL_SECTION_CODE = 1, TV_PAL_SECTION_DATA = 2, TV_PAL_SECTION_PARAM = 3, TV_PAL_SECTION_STACK = 4,
+    TV_PAL_SECTION_SHARED_CODE = 5
+};
+struct tv_pal_section { uint32_t type, page_num; uint64_t start_addr; };
+struct tv_pal_sections { uint32_t num_sections, pad; struct tv_pal_section sections[64]; };
+
+enum tv_pal_param_type { TV_PAL_PM_INTEGER = 1, TV_PAL_PM_POINTER = 2 };
+/* size: in words of what a pointer names. */
+struct tv_pal_param { uint32_t type, pad; uint64_t size; };
+struct tv_pal_params { uint32_t num_params, pad; struct tv_pal_param params[64]; };
+
+/* A hypercall; 0 is success. The words are as wide as the program's. */
+static inline uint32_t xmhf_pal_vmcall(uint32_t command, uintptr_t c, uintptr_t d, uintptr_t si, uintptr_t di)
+{
+    uintptr_t a = command + XMHF_PAL_OFFSET;
+    __asm__ volatile("vmcall" : "+a"(a) : "c"(c), "d"(d), "S"(si), "D"(di) : "memory");
+    return (uint32_t)a;
+}
+
+/* The PAL's number; -1 outside a PAL, -2 without TrustVisor. */
+static inline int64_t xmhf_pal_number(void)
+{
+    uint32_t a = XMHF_PAL_LEAF, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (a != 0x7a767274u)
+        return -2;
+    return b == 0xffffffffu ? -1 : (int64_t)b;
+}
+
+static inline int tv_pal_register(const struct tv_pal_sections *sections, const struct tv_pal_params *params,
+                                  const void *entry)
+{
+    return (int)xmhf_pal_vmcall(TV_HC_REG, (uintptr_t)sections, 0, (uintptr_t)params, (uintptr_t)entry);
+}
+
+static inline int tv_pal_unregister(const void *entry)
+{
+    return (int)xmhf_pal_vmcall(TV_HC_UNREG, (uintptr_t)entry, 0, 0, 0);
+}
+
+#ifdef XMHF_PAL_INSIDE
+
+/* --- Inside a PAL --------------------------------------------------------------------------------------------- */
+
+/* The PAL's function: uintptr_t pal_entry(...), with integers and pointers to what is copied in and back out.
+ * Static variables keep their values from one call to the next. 0 is success in what follows. */
+
+static inline uint32_t svc_utpm_rand(void *bytes, uint32_t *count)
+{
+    return xmhf_pal_vmcall(TV_HC_UTPM_GENRAND, (uintptr_t)bytes, (uintptr_t)count, 0, 0);
+}
+
+static inline uint32_t svc_utpm_pcr_read(uint32_t index, uint8_t digest[20])
+{
+    return xmhf_pal_vmcall(TV_HC_UTPM_PCRREAD, index, (uintptr_t)digest, 0, 0);
+}
+
+static inline uint32_t svc_utpm_pcr_extend(uint32_t index, const uint8_t digest[20])
+{
+    return xmhf_pal_vmcall(TV_HC_UTPM_PCREXT, index, (uintptr_t)digest, 0, 0);
+}
+
+/* Ends the PAL for good. What it could write is zeroed, and the caller told. */
+static inline void xmhf_pal_give_up(void)
+{
+    __asm__ volatile("ud2");
+    __builtin_unreachable();
+}
+
+/* The compiler calls these by itself. */
+__attribute__((weak)) void *memset(void *to, int value, size_t count)
+{
+    volatile unsigned char *place = (volatile unsigned char *)to;
+    while (count--)
+        *place++ = (unsigned char)value;
+    return to;
+}
+
+__attribute__((weak)) void *memcpy(void *to, const void *from, size_t count)
+{
+    volatile unsigned char *place = (volatile unsigned char *)to;
+    const unsigned char *source = (const unsigned char *)from;
+    while (count--)
+        *place++ = *source++;
+    return to;
+}
+
+#else
+
+/* --- Outside: libxmhf-pal.a ----------------------------------------------------------------------------------- */
+
+/* A registered PAL. What is in it is the library's. */
+struct xmhf_pal { _Alignas(16) unsigned char opaque[128]; };
+/* Why something failed, and what to do about it. */
+struct xmhf_pal_error { char text[256]; };
+
+#define XMHF_PAL_INTEGER { TV_PAL_PM_INTEGER, 0, 1 }
+/* Names a value of this type, whose size is a multiple of a word's. */
+#define XMHF_PAL_POINTER(type) { TV_PAL_PM_POINTER, 0, sizeof(type) / sizeof(uintptr_t) }
+
+/* The bytes of the PAL's file at `path`, as an array `name`, ending at `name##_end`. */
+#define XMHF_PAL_IMAGE(name, path)                                                                                  \
+    __asm__(".pushsection .rodata\n.balign 16\n.globl " #name "\n" #name ":\n.incbin \"" path "\"\n"                \
+            ".globl " #name "_end\n" #name "_end:\n.popsection");                                                   \
+    extern const unsigned char name[], name##_end[]
+
+/* 1 where TrustVisor is there. */
+int xmhf_pal_present(void);
+
+/* Maps the PAL in the file's `bytes` bytes and hides it. `parameters` stay until it is unregistered. 0, or a number
+ * and the reason in `error`, which may be NULL. */
+int xmhf_pal_register(struct xmhf_pal *pal, const void *file, size_t bytes, const struct tv_pal_param *parameters,
+                      size_t count, struct xmhf_pal_error *error);
+
+/* Runs it with one word for each parameter. */
+int xmhf_pal_call(const struct xmhf_pal *pal, const uintptr_t *words, uintptr_t *result,
+                  struct xmhf_pal_error *error);
+
+/* Ends it and gives its memory back. */
+int xmhf_pal_unregister(struct xmhf_pal *pal, struct xmhf_pal_error *error);
+
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
