@@ -13,6 +13,7 @@ pub mod nmi;
 mod operation;
 mod page;
 mod state;
+pub mod trial;
 
 pub use attempt::{Outcome, attempt, attempt_with};
 pub use ept::Ept;
