@@ -83,7 +83,8 @@ pub(crate) fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action 
     }
 }
 
-fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> Action {
+/// WRMSR of `value`.
+pub(crate) fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> Action {
     if machine::hypapp().write_msr(vcpu, msr, value) == Answer::Handled {
         return Action::Advance;
     }

@@ -1,15 +1,18 @@
 //! VMX instructions of L1 on the machine, and the entry into L2.
 
+use super::area_msrs::GuestMsrs;
+use super::checks::EntryFailure;
 use super::cpu::{self, NestedCpu};
 use super::instruction::{self, Completion, L1, Status};
 use super::merge::{self, Inherited};
+use super::msr_area::{MsrArea, Unusable};
 use super::reflect::{self, ExitFacts, Left};
 use super::vmcs12;
 use super::{Facts, Nested, Operation};
 use crate::exit::{Action, ResetCause};
 use crate::machine::SECOND_LEVEL;
 use crate::memory::guest_physical::GuestPhysical;
-use crate::smp::percpu::PerCpu;
+use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::inject;
 use crate::vmx::vcpu::VmxVcpu;
@@ -76,11 +79,33 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
         merge::set_pdptes(&mut vmcs02, pdptes);
     }
     set_translation(&mut vmcs02, cpu);
+    let area = MsrArea::of_entry(vmcs12, &facts.capability);
+    if area.count != 0
+        && let Err(Unusable { entry }) = load_msrs(area, vmcs02, l1.registers_mut(), cpu, facts)
+    {
+        nested.revert_entry();
+        hardware.select_l1();
+        let failure = ExitFacts::from(EntryFailure::MsrLoading { entry });
+        return fail(nested, l1, &failure, &Left::from(&inherited));
+    }
     if ActivityState(vmcs12.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
         cpu.is_running.store(false, Ordering::SeqCst);
     }
     nested.operation = Operation::NonRoot;
     Action::Resume
+}
+
+/// Loads the MSRs of an area for the guest of `vmcs`, which is current.
+fn load_msrs(
+    area: MsrArea,
+    vmcs: CurrentVmcs,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &Facts,
+) -> Result<(), Unusable> {
+    let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+    let mut msrs = GuestMsrs { vcpu: &mut vcpu, cpu, facts: &facts.processor };
+    area.load_on_entry(&GuestPhysical, &mut msrs)
 }
 
 fn set_translation(vmcs02: &mut CurrentVmcs, cpu: &PerCpu) {
@@ -114,10 +139,18 @@ pub(super) fn fail(
 /// L1 goes on with its host state. The VMCS of L1 is current.
 pub(super) fn load_host(nested: &mut Nested, l1: &mut VmxVcpu<'_, CurrentVmcs>, left: &Left) -> Action {
     nested.operation = Operation::Root;
-    if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_ok() {
-        return Action::Resume;
+    if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
+        return abort(nested, vmcs12::Abort::HostPdptes);
     }
-    abort(nested, vmcs12::Abort::HostPdptes)
+    let Some(facts) = cpu::facts() else { return Action::Resume };
+    let area = MsrArea::of_exit_load(&nested.vmcs12, &facts.capability);
+    if area.count != 0 {
+        let mut msrs = GuestMsrs { vcpu: l1, cpu: percpu::current(), facts: &facts.processor };
+        if area.load_on_exit(&GuestPhysical, &mut msrs).is_err() {
+            return abort(nested, vmcs12::Abort::HostMsrs);
+        }
+    }
+    Action::Resume
 }
 
 /// A VMX abort: the processor shuts down (SDM, "VMX Aborts").

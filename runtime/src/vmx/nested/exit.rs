@@ -1,11 +1,13 @@
 //! Exits of L2 on the machine.
 
+use super::area_msrs::GuestMsrs;
 use super::cpu::{self, NestedCpu};
-
+use super::msr_area::MsrArea;
 use super::reflect::{self, ExitFacts, Left};
 use super::route::{self, Route};
 use super::view::L2View;
-use super::{Operation, entry, nmi};
+use super::vmcs12::Abort;
+use super::{Nested, Operation, entry, nmi};
 use crate::exit::{Action, ResetCause, dispatch};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -176,8 +178,13 @@ fn reflect_facts(
 /// From L2 to L1.
 fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu, is_nmi: bool) -> Action {
     let NestedCpu { nested, hardware } = state;
-    let mut vmcs02 = hardware.current();
+    let vmcs02 = hardware.current();
     reflect::save_guest_state(&vmcs02, &mut nested.vmcs12);
+    if !store_msrs(nested, vmcs02, registers, cpu) {
+        hardware.select_l1();
+        return entry::abort(nested, Abort::GuestMsrs);
+    }
+    let mut vmcs02 = hardware.current();
     let left = Left::of(&vmcs02, &nested.vmcs12);
     let blocking = nmi::after_exit(
         nmi::Mode::of(&nested.vmcs12),
@@ -196,6 +203,18 @@ fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu,
         inject::nmi(&mut l1);
     }
     action
+}
+
+/// Stores the MSRs that L1 asks for of L2, whose VMCS is current; false where one cannot be stored.
+fn store_msrs(nested: &Nested, vmcs02: CurrentVmcs, registers: &mut Registers, cpu: &PerCpu) -> bool {
+    let Some(facts) = cpu::facts() else { return true };
+    let area = MsrArea::of_exit_store(&nested.vmcs12, &facts.capability);
+    if area.count == 0 {
+        return true;
+    }
+    let mut l2 = VmxVcpu::new(vmcs02, registers, cpu.index);
+    let mut msrs = GuestMsrs { vcpu: &mut l2, cpu, facts: &facts.processor };
+    area.store_on_exit(&GuestPhysical, &mut msrs).is_ok()
 }
 
 /// The hardware found guest state that it does not take.

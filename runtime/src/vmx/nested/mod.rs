@@ -6,6 +6,8 @@
 //! Everything but the glue to the machine takes its VMCSs as `&impl hw::Vmcs` and guest memory as
 //! `&impl GuestMemory`, and runs in host tests.
 
+#[cfg(target_os = "none")]
+mod area_msrs;
 mod capability;
 mod checks;
 #[cfg(target_os = "none")]
@@ -26,6 +28,7 @@ mod msr_bitmap;
 mod nmi;
 mod reflect;
 mod route;
+mod switched_msrs;
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "handlers run on the machine"))]
 mod view;
 mod vmcs12;
@@ -36,9 +39,9 @@ mod watcher;
 #[cfg(target_os = "none")]
 pub(super) use cpu::{prepare, set_up};
 #[cfg(target_os = "none")]
-pub(crate) use ept02::machine::forget_changes;
-#[cfg(target_os = "none")]
 pub(super) use entry::{instruction, read_msr, refused};
+#[cfg(target_os = "none")]
+pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
 pub(super) use exit::{handle_l2_exit, is_l2, nmi_arrived};
 

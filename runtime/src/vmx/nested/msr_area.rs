@@ -4,9 +4,13 @@
 //! recommends fails at its first entry too many: the manual leaves that undefined, and an exit of L1 must
 //! not keep its processor for ever.
 
+use super::capability::Capability;
 use crate::memory::guest::GuestMemory;
+use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
+use x86::vmx::capability::VmxMisc;
+use x86::vmx::vmcs::{self, Field};
 
 const ENTRY_BYTES: u64 = 16;
 const VALUE_OFFSET: u64 = 8;
@@ -73,6 +77,32 @@ impl MsrArea {
         msrs: &mut impl AreaMsrs,
     ) -> Result<(), Unusable> {
         self.load_on_entry(memory, msrs)
+    }
+
+    /// The area of `vmcs12` that a VM entry loads.
+    pub(super) fn of_entry(vmcs12: &impl Vmcs, capability: &Capability) -> Self {
+        let fields = (vmcs::ENTRY_MSR_LOAD_ADDRESS, vmcs::ENTRY_MSR_LOAD_COUNT);
+        Self::at(vmcs12, capability, fields)
+    }
+
+    /// The area of `vmcs12` that a VM exit stores.
+    pub(super) fn of_exit_store(vmcs12: &impl Vmcs, capability: &Capability) -> Self {
+        let fields = (vmcs::EXIT_MSR_STORE_ADDRESS, vmcs::EXIT_MSR_STORE_COUNT);
+        Self::at(vmcs12, capability, fields)
+    }
+
+    /// The area of `vmcs12` that a VM exit loads.
+    pub(super) fn of_exit_load(vmcs12: &impl Vmcs, capability: &Capability) -> Self {
+        let fields = (vmcs::EXIT_MSR_LOAD_ADDRESS, vmcs::EXIT_MSR_LOAD_COUNT);
+        Self::at(vmcs12, capability, fields)
+    }
+
+    fn at(vmcs12: &impl Vmcs, capability: &Capability, fields: (Field<u64>, Field<u32>)) -> Self {
+        Self {
+            address: vmcs12.read(fields.0),
+            count: vmcs12.read(fields.1),
+            limit: VmxMisc(capability.misc).msr_area_entries(),
+        }
     }
 
     fn each<M: GuestMemory + ?Sized>(

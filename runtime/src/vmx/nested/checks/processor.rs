@@ -56,13 +56,13 @@ impl Processor {
     }
 
     /// Whether `address` is canonical (SDM, "Canonical Addressing").
-    pub(super) const fn is_canonical(&self, address: u64) -> bool {
+    pub(in super::super) const fn is_canonical(&self, address: u64) -> bool {
         let unused = 64 - self.linear_address_bits;
         (address << unused).cast_signed() >> unused == address.cast_signed()
     }
 
     /// Whether IA32_PAT takes `value`.
-    pub(super) const fn accepts_pat(value: u64) -> bool {
+    pub(in super::super) const fn accepts_pat(value: u64) -> bool {
         Pat(value).is_valid()
     }
 

@@ -1,0 +1,125 @@
+//! MSRs that a VM entry and a VM exit switch: the guest's are in its VMCS, where MSR areas find them.
+
+use super::checks::Processor;
+use crate::vcpu::Vcpu;
+use crate::vmx::vcpu::VmxVcpu;
+use hw::Vmcs;
+use x86::cr::{Cr0, Efer};
+use x86::msr::Msr;
+use x86::vmx::vmcs::{self, Field};
+
+/// Where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
+fn field(msr: Msr) -> Option<Field<u64>> {
+    match msr {
+        Msr::IA32_EFER => Some(vmcs::GUEST_EFER),
+        Msr::IA32_PAT => Some(vmcs::GUEST_PAT),
+        Msr::IA32_DEBUGCTL => Some(vmcs::GUEST_DEBUGCTL),
+        Msr::IA32_FS_BASE => Some(vmcs::GUEST_FS_BASE),
+        Msr::IA32_GS_BASE => Some(vmcs::GUEST_GS_BASE),
+        Msr::IA32_SYSENTER_ESP => Some(vmcs::GUEST_SYSENTER_ESP),
+        Msr::IA32_SYSENTER_EIP => Some(vmcs::GUEST_SYSENTER_EIP),
+        _ => None,
+    }
+}
+
+/// The guest's value of `msr`; `None` where the hardware has it.
+pub(super) fn read(vmcs: &impl Vmcs, msr: Msr) -> Option<u64> {
+    if msr == Msr::IA32_SYSENTER_CS {
+        return Some(vmcs.read(vmcs::GUEST_SYSENTER_CS).into());
+    }
+    field(msr).map(|field| vmcs.read(field))
+}
+
+/// Has the guest's `msr` take `value`: false where WRMSR would fault, `None` where the hardware has it.
+pub(super) fn write<V: Vmcs>(
+    vcpu: &mut VmxVcpu<'_, V>,
+    processor: &Processor,
+    msr: Msr,
+    value: u64,
+) -> Option<bool> {
+    if msr == Msr::IA32_SYSENTER_CS {
+        // The upper half is not there, and ignored.
+        vcpu.vmcs.write(vmcs::GUEST_SYSENTER_CS, u32::try_from(value & 0xffff_ffff).unwrap_or_default());
+        return Some(true);
+    }
+    let field = field(msr)?;
+    let is_accepted = match msr {
+        Msr::IA32_EFER => return Some(write_efer(vcpu, processor, value)),
+        Msr::IA32_PAT => Processor::accepts_pat(value),
+        Msr::IA32_DEBUGCTL => value & !processor.debugctl == 0,
+        _ => processor.is_canonical(value),
+    };
+    if is_accepted {
+        vcpu.vmcs.write(field, value);
+    }
+    Some(is_accepted)
+}
+
+/// WRMSR of IA32_EFER: LMA is not written, and LME not while paging is on.
+fn write_efer<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, processor: &Processor, value: u64) -> bool {
+    let (old, new) = (vcpu.efer(), Efer::from_bits_retain(value));
+    let changes_mode = (old ^ new).contains(Efer::LME);
+    if value & !processor.efer != 0 || changes_mode && vcpu.cr0().contains(Cr0::PG) {
+        return false;
+    }
+    vcpu.set_efer(new - Efer::LMA | old & Efer::LMA);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Processor, read, write};
+    use crate::vcpu::Registers;
+    use crate::vmx::vcpu::VmxVcpu;
+    use hw::Vmcs;
+    use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
+    use x86::cpuid::CpuidResult;
+    use x86::msr::Msr;
+    use x86::vmx::vmcs;
+
+    fn processor() -> Processor {
+        let features = CpuidResult { edx: 1 << 11 | 1 << 20 | 1 << 29, ..CpuidResult::default() };
+        let widths = CpuidResult { eax: 48 << 8 | 39, ..CpuidResult::default() };
+        let cpuid = SimCpuid::default().with(0x8000_0001, 0, features).with(0x8000_0008, 0, widths);
+        Processor::of(&cpuid, &SimMsrs::new([]))
+    }
+
+    /// A write where EFER was `efer` and paging is on or off.
+    fn write_to(efer: u64, is_paged: bool, msr: Msr, value: u64) -> (Option<bool>, Option<u64>) {
+        let mut vmcs = SimVmcs::default();
+        vmcs.write(vmcs::GUEST_EFER, efer);
+        vmcs.write(vmcs::GUEST_CR0, if is_paged { 0x8000_0001 } else { 1 });
+        let mut registers = Registers::default();
+        let mut vcpu = VmxVcpu::new(vmcs, &mut registers, 0);
+        let done = write(&mut vcpu, &processor(), msr, value);
+        (done, read(&vcpu.vmcs, msr))
+    }
+
+    #[test]
+    fn efer_keeps_lma_and_with_paging_lme() {
+        let efer = Msr::IA32_EFER;
+        assert_eq!(write_to(0x501, true, efer, 0x900), (Some(true), Some(0xd00)));
+        assert_eq!(write_to(0x501, true, efer, 0x001), (Some(false), Some(0x501)));
+        assert_eq!(write_to(0x001, false, efer, 0x501), (Some(true), Some(0x101)));
+        assert_eq!(write_to(0x001, false, efer, 0x003), (Some(false), Some(1)));
+    }
+
+    #[test]
+    fn values_that_wrmsr_refuses_are_refused() {
+        for (msr, good, bad) in [
+            (Msr::IA32_PAT, 0x0007_0406_0007_0406, 0x0207_0406_0007_0406),
+            (Msr::IA32_DEBUGCTL, 1, 1 << 4),
+            (Msr::IA32_SYSENTER_ESP, 0xffff_8000_0000_0000, 0x8000_0000_0000),
+            (Msr::IA32_SYSENTER_EIP, 0x7fff_ffff_ffff, 1 << 63),
+        ] {
+            assert_eq!(write_to(0, false, msr, good), (Some(true), Some(good)), "{msr:?}");
+            assert_eq!(write_to(0, false, msr, bad).0, Some(false), "{msr:?}");
+        }
+        assert_eq!(write_to(0, false, Msr::IA32_SYSENTER_CS, 0x9_0000_0010), (Some(true), Some(0x10)));
+    }
+
+    #[test]
+    fn other_registers_are_the_hardwares() {
+        assert_eq!(write_to(0, false, Msr::IA32_LSTAR, 5), (None, None));
+    }
+}
