@@ -27,7 +27,7 @@ use x86::vmx::vmcs;
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 /// The guest's virtual-processor identifier: there is one guest.
-const VPID: u16 = 1;
+pub(super) const VPID: u16 = 1;
 const NO_LINK: u64 = u64::MAX;
 const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
 

@@ -3,9 +3,12 @@
 //! UNSAFETY: frames of the pool become this state, and another VMCS is made current.
 #![expect(unsafe_code, reason = "per-CPU frames, current VMCS")]
 
+use super::ept02::cache::Named;
+use super::ept02::machine as ept02;
 use super::instruction::{Hardware, VpidScope};
 use super::merge::Places;
 use super::vmcs12::Vmcs12;
+use super::vpid::{Invvpid, VpidMap};
 use super::{Facts, Nested, reflect};
 use crate::machine;
 use crate::smp::percpu::{PerCpu, physical_address_bits};
@@ -14,6 +17,7 @@ use hw::bare::vmx::{self, CurrentVmcs};
 use hw::bare::{Processor, guest_registers};
 use spin::{Mutex, MutexGuard, Once};
 use x86::address::HostPhysAddr;
+use x86::vmx::ept::EptPointer;
 
 /// Nesting on one processor.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(super) struct NestedHardware {
     pub(super) own: Controls,
     /// Frames that the VMCS of L2 names.
     pub(super) places: Places,
+    /// The VPIDs of L1's guests.
+    pub(super) vpids: VpidMap,
     vmcs01: HostPhysAddr,
     vmcs02: HostPhysAddr,
 }
@@ -66,15 +72,24 @@ impl Hardware for NestedHardware {
 
     fn fetch_shadow(&mut self, _vmcs12: &mut Vmcs12) {}
 
-    fn invalidate_ept(&mut self, _ept_pointer: Option<u64>) {
-        machine::invalidate_second_level();
+    fn invalidate_ept(&mut self, ept_pointer: Option<u64>) {
+        ept02::invalidate(ept_pointer.map_or(Named::All, |pointer| Named::Single(EptPointer(pointer))));
     }
 
-    fn invalidate_vpid(&mut self, _scope: VpidScope) {
-        guest_registers::invalidate_translations();
+    fn invalidate_vpid(&mut self, scope: VpidScope) {
+        self.vpids.invalidate(scope, drop_translations);
     }
 
     fn current_changed(&mut self) {}
+}
+
+/// Executes INVVPID on this CPU.
+pub(super) fn drop_translations(what: Invvpid) {
+    // SAFETY: in VMX root operation, while an exit is handled.
+    if unsafe { vmx::invvpid(what.kind, what.vpid, what.address) }.is_err() {
+        // A type that this processor lacks is not offered to L1; all of them is what is left.
+        guest_registers::invalidate_translations();
+    }
 }
 
 fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
@@ -94,6 +109,8 @@ pub(in crate::vmx) fn prepare(own_io_bitmaps: HostPhysAddr) {
     ) else {
         return;
     };
+    let handoff = machine::handoff();
+    ept02::start(handoff.nested_pool, usize::from(handoff.nested_ept02));
     let count = machine::cpus().len();
     let frames = (count * size_of::<Mutex<NestedCpu>>()).div_ceil(4096);
     let place = machine::with_frame_run(frames);
@@ -105,7 +122,7 @@ pub(in crate::vmx) fn prepare(own_io_bitmaps: HostPhysAddr) {
             own_io_bitmaps,
         };
         let vmcs02 = machine::with_frame_run(1);
-        let hardware = NestedHardware { own, places, vmcs01: cpu.vmcs, vmcs02 };
+        let hardware = NestedHardware { own, places, vpids: VpidMap::new(), vmcs01: cpu.vmcs, vmcs02 };
         let state = NestedCpu { nested: Nested::new(), hardware };
         // SAFETY: the list has room for all CPUs.
         let slot = unsafe { list.add(index) };

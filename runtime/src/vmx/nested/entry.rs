@@ -7,10 +7,10 @@ use super::instruction::{self, Completion, L1, Status};
 use super::merge::{self, Inherited};
 use super::msr_area::{MsrArea, Unusable};
 use super::reflect::{self, ExitFacts, Left};
+use super::translation::set_translation;
 use super::vmcs12;
 use super::{Facts, Nested, Operation};
 use crate::exit::{Action, ResetCause};
-use crate::machine::SECOND_LEVEL;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
@@ -22,14 +22,10 @@ use hw::bare::vmx::CurrentVmcs;
 use x86::event::Event;
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
-use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::interruption::ActivityState;
 use x86::vmx::vmcs;
-
-/// VPID of all guests of L1.
-const VPID02: u16 = 2;
 
 /// Carries out the VMX instruction of L1 that exited for `reason`. Where it enters L2, the VMCS of L2 is current
 /// afterwards.
@@ -78,7 +74,7 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
     if let Some(pdptes) = pdptes {
         merge::set_pdptes(&mut vmcs02, pdptes);
     }
-    set_translation(&mut vmcs02, cpu);
+    set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
     let area = MsrArea::of_entry(vmcs12, &facts.capability);
     if area.count != 0
         && let Err(Unusable { entry }) = load_msrs(area, vmcs02, l1.registers_mut(), cpu, facts)
@@ -106,13 +102,6 @@ fn load_msrs(
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
     let mut msrs = GuestMsrs { vcpu: &mut vcpu, cpu, facts: &facts.processor };
     area.load_on_entry(&GuestPhysical, &mut msrs)
-}
-
-fn set_translation(vmcs02: &mut CurrentVmcs, cpu: &PerCpu) {
-    vmcs02.write(vmcs::VPID, VPID02);
-    if let Some(root) = SECOND_LEVEL.lock().root(cpu.view()) {
-        vmcs02.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
-    }
 }
 
 /// An NMI that waits for L1 waits for L2 from now on, by other rules.

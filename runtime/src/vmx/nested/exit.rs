@@ -2,12 +2,14 @@
 
 use super::area_msrs::GuestMsrs;
 use super::cpu::{self, NestedCpu};
+use super::merge::Wanted;
 use super::msr_area::MsrArea;
 use super::reflect::{self, ExitFacts, Left};
 use super::route::{self, Route};
+use super::translation;
 use super::view::L2View;
 use super::vmcs12::Abort;
-use super::{Nested, Operation, entry, nmi};
+use super::{Nested, Operation, entry, nmi, second_level};
 use crate::exit::{Action, ResetCause, dispatch};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -19,12 +21,13 @@ use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::event::{Event, Vector};
+use x86::vmx::controls::SecondaryControls;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
 /// The VMCS of L2, for handlers of the hypervisor's own.
-type L2Vcpu<'a> = VmxVcpu<'a, L2View<CurrentVmcs>>;
+pub(super) type L2Vcpu<'a> = VmxVcpu<'a, L2View<CurrentVmcs>>;
 
 /// Every VM exit of L2 comes here. Most of them are L1's.
 pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
@@ -79,6 +82,9 @@ fn handle_rarely(
             inject::nmi(&mut vcpu);
             Some(Action::Resume)
         }
+        Route::SecondLevel if second_level::is_nested(cpu) => {
+            return second_level::handle(&mut vcpu, cpu, reason);
+        }
         Route::SecondLevel | Route::Own => {
             decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
         }
@@ -113,7 +119,7 @@ const fn low(register: u64) -> u32 {
 }
 
 /// Carries out what a handler of the hypervisor's decided for L2.
-fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
+pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
     let Action::Inject(event) = action else { return run::apply(vcpu, reason, action) };
     let event = match run::combined(vcpu, reason, event) {
         Ok(event) => event,
@@ -163,7 +169,7 @@ fn reflect(
 }
 
 /// Hands an exit to L1 that the hardware does not tell of as it is.
-fn reflect_facts(
+pub(super) fn reflect_facts(
     state: &mut NestedCpu,
     registers: &mut Registers,
     cpu: &'static PerCpu,
@@ -194,6 +200,9 @@ fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu,
     );
     nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
     let waits = nested.take_waiting_nmi(&mut vmcs02);
+    if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
+        translation::drop_own_translations();
+    }
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
     let action = entry::load_host(nested, &mut l1, &left);
     if blocking.l1 {
@@ -270,7 +279,7 @@ pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &'static PerCp
 }
 
 /// Carries out what is left of an exit that was handed to L1: nothing, or the end of the guest.
-fn end(action: Action) {
+pub(super) fn end(action: Action) {
     if let Action::Reset(cause) = action {
         crate::reset::end_guest(cause);
     }

@@ -28,7 +28,11 @@ mod msr_bitmap;
 mod nmi;
 mod reflect;
 mod route;
+#[cfg(target_os = "none")]
+mod second_level;
 mod switched_msrs;
+#[cfg(target_os = "none")]
+mod translation;
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "handlers run on the machine"))]
 mod view;
 mod vmcs12;

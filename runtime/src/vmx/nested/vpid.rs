@@ -6,6 +6,10 @@
 //! translations every entry and exit drops; such an L2 has a number of its own, dropped at each entry that L1
 //! makes, so that exits which L1 never sees cost it nothing.
 
+use super::instruction::VpidScope;
+
+/// Type of INVVPID that drops all of one number.
+const SINGLE: u64 = 1;
 /// Numbers of L1 that a CPU keeps at a time.
 const CAPACITY: usize = 32;
 /// The number for an L2 without an identifier. L1's own is 1.
@@ -36,30 +40,6 @@ pub(super) struct Assigned {
     pub(super) is_stale: bool,
 }
 
-/// An INVVPID that L1 executed, operands checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Invalidation {
-    /// One linear address of one virtual processor.
-    Address {
-        /// L1's number.
-        vpid: u16,
-        /// The address.
-        address: u64,
-    },
-    /// One virtual processor.
-    Single {
-        /// L1's number.
-        vpid: u16,
-    },
-    /// All virtual processors.
-    All,
-    /// One virtual processor, but for global translations.
-    RetainingGlobals {
-        /// L1's number.
-        vpid: u16,
-    },
-}
-
 /// An INVVPID to execute on this CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Invvpid {
@@ -69,6 +49,13 @@ pub(super) struct Invvpid {
     pub(super) vpid: u16,
     /// Linear address, for the type that takes one.
     pub(super) address: u64,
+}
+
+impl Invvpid {
+    /// All translations under the hardware's number `vpid`.
+    pub(super) const fn of(vpid: u16) -> Self {
+        Self { kind: SINGLE, vpid, address: 0 }
+    }
 }
 
 impl Default for VpidMap {
@@ -101,13 +88,13 @@ impl VpidMap {
         Assigned { vpid: number(index), is_stale: known.is_none() }
     }
 
-    /// Calls `act` with each INVVPID that carries out `invalidation` on this CPU.
-    pub(super) fn invalidate(&self, invalidation: Invalidation, mut act: impl FnMut(Invvpid)) {
-        let (kind, vpid12, address) = match invalidation {
-            Invalidation::Address { vpid, address } => (0, Some(vpid), address),
-            Invalidation::Single { vpid } => (1, Some(vpid), 0),
-            Invalidation::RetainingGlobals { vpid } => (3, Some(vpid), 0),
-            Invalidation::All => (1, None, 0),
+    /// Calls `act` with each INVVPID that carries out one of L1's on this CPU.
+    pub(super) fn invalidate(&self, scope: VpidScope, mut act: impl FnMut(Invvpid)) {
+        let (kind, vpid12, address) = match scope {
+            VpidScope::Address(vpid, address) => (0, Some(vpid), address.get()),
+            VpidScope::Single(vpid) => (SINGLE, Some(vpid), 0),
+            VpidScope::SingleRetainingGlobals(vpid) => (3, Some(vpid), 0),
+            VpidScope::All => (SINGLE, None, 0),
         };
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.vpid12 != 0 && vpid12.is_none_or(|vpid| vpid == entry.vpid12) {

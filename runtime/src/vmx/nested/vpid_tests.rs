@@ -1,14 +1,16 @@
 //! Numbers, and what INVVPID does to them.
 
-use super::{Assigned, CAPACITY, FIRST, Invalidation, Invvpid, UNTAGGED, VpidMap};
+use super::{Assigned, CAPACITY, FIRST, Invvpid, UNTAGGED, VpidMap};
+use crate::vmx::nested::instruction::VpidScope;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use x86::address::GuestLinearAddr;
 
 const OWN: u16 = 1;
 
-fn flushes(map: &VpidMap, invalidation: Invalidation) -> Vec<Invvpid> {
+fn flushes(map: &VpidMap, scope: VpidScope) -> Vec<Invvpid> {
     let mut flushes = Vec::new();
-    map.invalidate(invalidation, |flush| flushes.push(flush));
+    map.invalidate(scope, |flush| flushes.push(flush));
     flushes
 }
 
@@ -47,11 +49,15 @@ fn invvpid_hits_only_what_it_names() {
     map.enter(Some(9));
     let address = 0xffff_8000_0000_1000;
     let flush = |kind, vpid, address| Invvpid { kind, vpid, address };
-    assert_eq!(flushes(&map, Invalidation::Address { vpid: 9, address }), [flush(0, FIRST + 1, address)]);
-    assert_eq!(flushes(&map, Invalidation::Single { vpid: 7 }), [flush(1, FIRST, 0)]);
-    assert_eq!(flushes(&map, Invalidation::RetainingGlobals { vpid: 7 }), [flush(3, FIRST, 0)]);
-    assert_eq!(flushes(&map, Invalidation::Single { vpid: 8 }), []);
-    assert_eq!(flushes(&map, Invalidation::All), [flush(1, FIRST, 0), flush(1, FIRST + 1, 0)]);
+    assert_eq!(
+        flushes(&map, VpidScope::Address(9, GuestLinearAddr::new(address))),
+        [flush(0, FIRST + 1, address)]
+    );
+    assert_eq!(flushes(&map, VpidScope::Single(7)), [flush(1, FIRST, 0)]);
+    assert_eq!(flushes(&map, VpidScope::SingleRetainingGlobals(7)), [flush(3, FIRST, 0)]);
+    assert_eq!(flushes(&map, VpidScope::Single(8)), []);
+    assert_eq!(Invvpid::of(5), flush(1, 5, 0));
+    assert_eq!(flushes(&map, VpidScope::All), [flush(1, FIRST, 0), flush(1, FIRST + 1, 0)]);
 }
 
 proptest! {

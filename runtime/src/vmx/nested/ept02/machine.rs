@@ -72,10 +72,7 @@ pub(in crate::vmx) fn start(memory: PhysRange, roots: usize) {
     let roots = roots.clamp(cpus + 1, usize::from(u16::MAX) - 1);
     let bytes = usize::try_from(memory.length).unwrap_or(0);
     let frames = bytes.saturating_sub(roots * size_of::<Root>()) / (PAGE + size_of::<Frame>());
-    if frames < FRAMES_PER_CPU * (cpus + 1) {
-        log::warn!("nested_pool={} is too little for {cpus} CPUs", memory.length >> 20);
-        return;
-    }
+    assert!(frames >= FRAMES_PER_CPU * (cpus + 1), "the nested pool is too small for {cpus} CPUs");
     // SAFETY: the lists and the tables behind them lie in the memory that the caller gave, apart.
     let (root_list, frame_list) = unsafe { lists(memory, roots, frames) };
     let tables = HostPhysAddr::new(memory.base + memory.length - (frames * PAGE) as u64);

@@ -1,0 +1,87 @@
+//! EPT violations of an L2 that runs under tables of L1's.
+
+use super::cpu;
+use super::ept02::access::{Access, Outcome};
+use super::ept02::machine as ept02;
+use super::ept12::PageModificationLog;
+use super::exit::{self, L2Vcpu};
+use super::merge::Wanted;
+use super::reflect::ExitFacts;
+use super::vmcs12::Vmcs12;
+use crate::exit::{Action, Exit, dispatch};
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::Vcpu;
+use crate::vmx::decode;
+use hw::Vmcs;
+use x86::address::GuestPhysAddr;
+use x86::vmx::controls::SecondaryControls;
+use x86::vmx::ept::EptPointer;
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::vmcs;
+
+/// L2 on `cpu`, which executes this, runs under tables of L1's.
+pub(super) fn is_nested(cpu: &PerCpu) -> bool {
+    cpu::of(cpu).is_some_and(|state| Wanted::of(&state.nested.vmcs12).has_ept())
+}
+
+/// Serves the violation, or hands it to whom it concerns.
+pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason) {
+    assert!(reason == ExitReason::EPT_VIOLATION, "the tables under which L2 runs are misconfigured");
+    let access = Access {
+        gpa: GuestPhysAddr::new(vcpu.vmcs.read(vmcs::GUEST_PHYSICAL_ADDRESS)),
+        qualification: vcpu.vmcs.read(vmcs::EXIT_QUALIFICATION),
+    };
+    match serve(cpu, access) {
+        Outcome::Mapped | Outcome::Exhausted => exit::apply(vcpu, cpu, reason, Action::Resume),
+        Outcome::Ept01(gpa) => {
+            let action = decode::decode(vcpu, reason).map_or(Action::Resume, |exit| {
+                let exit = match exit {
+                    Exit::SecondLevelViolation(facts) => {
+                        Exit::SecondLevelViolation(crate::exit::SecondLevelViolation { gpa, ..facts })
+                    }
+                    other => other,
+                };
+                dispatch::dispatch(vcpu, cpu, exit)
+            });
+            exit::apply(vcpu, cpu, reason, action);
+        }
+        Outcome::Violation { qualification } => {
+            reflect(vcpu, cpu, ExitFacts::new(ExitReason::EPT_VIOLATION, qualification));
+        }
+        Outcome::Misconfiguration => {
+            reflect(vcpu, cpu, ExitFacts::new(ExitReason::EPT_MISCONFIGURATION, 0));
+        }
+        Outcome::LogFull { qualification } => {
+            reflect(vcpu, cpu, ExitFacts::new(ExitReason::PAGE_MODIFICATION_LOG_FULL, qualification));
+        }
+    }
+}
+
+fn serve(cpu: &PerCpu, access: Access) -> Outcome {
+    let Some(state) = cpu::of(cpu) else { return Outcome::Mapped };
+    let pointer = EptPointer(state.nested.vmcs12.read(vmcs::EPT_POINTER));
+    let mut log = log_of(&state.nested.vmcs12);
+    // Serving may have to wait for all CPUs.
+    drop(state);
+    let outcome = ept02::serve(cpu, pointer, access, log.as_mut());
+    if let (Some(log), Some(mut state)) = (log, cpu::of(cpu)) {
+        state.nested.vmcs12.write(vmcs::PML_INDEX, log.index);
+    }
+    outcome
+}
+
+/// L1's page-modification log, where it keeps one.
+fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
+    let has_log = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
+    has_log.then(|| PageModificationLog {
+        page: GuestPhysAddr::new(vmcs12.read(vmcs::PML_ADDRESS)),
+        index: vmcs12.read(vmcs::PML_INDEX),
+    })
+}
+
+fn reflect(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: ExitFacts) {
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let action = exit::reflect_facts(&mut state, vcpu.registers_mut(), cpu, &facts);
+    drop(state);
+    exit::end(action);
+}

@@ -1,0 +1,47 @@
+//! How addresses of L2 are translated: the tables and the VPID that the hardware gets for it.
+
+use super::cpu;
+use super::ept02::machine as ept02;
+use super::merge::Wanted;
+use super::vmcs12::Vmcs12;
+use super::vpid::{Invvpid, VpidMap};
+use crate::machine::SECOND_LEVEL;
+use crate::smp::percpu::PerCpu;
+use crate::vmx::setup;
+use hw::Vmcs;
+use hw::bare::vmx::CurrentVmcs;
+use x86::vmx::controls::SecondaryControls;
+use x86::vmx::ept::EptPointer;
+use x86::vmx::vmcs;
+
+/// Has L2 run under L1's tables, or L1's own, and under a VPID of its own.
+pub(super) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: &mut VpidMap, cpu: &PerCpu) {
+    let has_vpid = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID);
+    let assigned = vpids.enter(has_vpid.then(|| vmcs12.read(vmcs::VPID)));
+    if assigned.is_stale {
+        cpu::drop_translations(Invvpid::of(assigned.vpid));
+    }
+    if !has_vpid {
+        drop_own_translations();
+    }
+    vmcs02.write(vmcs::VPID, assigned.vpid);
+    set_tables(vmcs02, vmcs12, cpu);
+}
+
+/// The tables under which L2 runs: they can change with each entry.
+pub(super) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu) {
+    let pointer = if Wanted::of(vmcs12).has_ept() {
+        Some(ept02::enter(cpu, EptPointer(vmcs12.read(vmcs::EPT_POINTER))))
+    } else {
+        SECOND_LEVEL.lock().root(cpu.view()).map(EptPointer::new)
+    };
+    if let Some(pointer) = pointer {
+        vmcs02.write(vmcs::EPT_POINTER, pointer.0);
+    }
+}
+
+/// Drops L1's translations, which under VPID 0000H each entry and exit does, as L1 sees it (SDM, "Operations that
+/// Invalidate Cached Mappings").
+pub(super) fn drop_own_translations() {
+    cpu::drop_translations(Invvpid::of(setup::VPID));
+}
