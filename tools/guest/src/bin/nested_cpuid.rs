@@ -1,5 +1,5 @@
 //! A hypervisor in the guest: its own guest executes CPUID a hundred times, each of which it answers.
-//! hypervisor: no
+//! cmdline: nested=on
 #![no_std]
 #![no_main]
 
