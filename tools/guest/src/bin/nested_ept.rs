@@ -1,5 +1,5 @@
 //! Table walks: EPT violations and misconfigurations of a hypervisor's own tables, at every level, loops included.
-//! hypervisor: no
+//! cmdline: nested=on
 #![no_std]
 #![no_main]
 
