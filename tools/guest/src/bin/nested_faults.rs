@@ -1,5 +1,6 @@
 //! VMX instructions raise #UD outside VMX operation and in modes without them, #GP at CPL 3, and faults of operands.
-//! hypervisor: no
+//! hypapp: quiesce
+//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
 //! NMIs of a hypervisor whose guest has neither NMI exiting nor virtual NMIs: one blocking for both.
-//! hypervisor: no
+//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

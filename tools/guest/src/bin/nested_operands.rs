@@ -1,5 +1,5 @@
 //! Operands of VMX instructions in every addressing form and in every register, as a hypervisor in the guest has them.
-//! hypervisor: no
+//! cmdline: nested=on
 #![no_std]
 #![no_main]
 
