@@ -12,8 +12,10 @@ pub mod instruction;
 pub mod nmi;
 mod operation;
 mod page;
+mod random;
 mod state;
 pub mod trial;
+pub mod verdict;
 
 pub use attempt::{Outcome, attempt, attempt_with};
 pub use ept::Ept;
@@ -21,5 +23,6 @@ pub use guest::{Guest, Registers};
 pub use instruction::Failure;
 pub use operation::{capability, enter_operation, has_vmx, leave_operation, prepare, region, revision};
 pub use page::{allocate, allocate_run, clear, read, write};
+pub use random::Random;
 pub use x86::vmx::exit_reason::ExitReason;
 pub use x86::vmx::vmcs;
