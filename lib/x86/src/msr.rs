@@ -63,6 +63,8 @@ msrs! {
     IA32_PAT = 0x277;
     /// MTRR default type and enables.
     IA32_MTRR_DEF_TYPE = 0x2ff;
+    /// Switches of performance counters.
+    IA32_PERF_GLOBAL_CTRL = 0x38f;
     /// Precise event-based sampling.
     IA32_PEBS_ENABLE = 0x3f1;
     /// Performance-monitoring capabilities.

@@ -48,6 +48,8 @@ pub(crate) struct PerCpu {
     pub(crate) is_just_started: AtomicBool,
     /// An NMI of the guest's arrived while the hypervisor ran.
     guest_nmi: AtomicBool,
+    /// An INIT signal that waited is to be taken.
+    init: AtomicBool,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
     /// Translations cached by this CPU are stale.
@@ -127,6 +129,7 @@ impl PerCpu {
             is_running: AtomicBool::new(false),
             is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
+            init: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
             flush: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
@@ -235,6 +238,16 @@ impl PerCpu {
     pub(crate) fn give_guest_nmi(&self) {
         self.guest_nmi.store(true, Ordering::SeqCst);
         self.demand_attention();
+    }
+
+    /// Has an INIT signal that waited be taken.
+    pub(crate) fn give_init(&self) {
+        self.init.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes an INIT signal that waited.
+    pub(crate) fn take_init(&self) -> bool {
+        self.init.load(Ordering::Relaxed) && self.init.swap(false, Ordering::Relaxed)
     }
 
     /// Takes an NMI that is meant for the guest.

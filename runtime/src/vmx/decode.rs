@@ -107,7 +107,7 @@ fn port<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> Option<PortAccess> {
     Some(PortAccess { port: facts.port(), width, is_input: facts.is_input(), string })
 }
 
-fn violation<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> SecondLevelViolation {
+pub(super) fn violation<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> SecondLevelViolation {
     let facts = EptViolationQualification(qualification(vcpu));
     let gla =
         facts.has_linear_address().then(|| GuestLinearAddr::new(vcpu.vmcs.read(vmcs::GUEST_LINEAR_ADDRESS)));

@@ -98,7 +98,7 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
 
 /// What the core refuses a guest may have by nesting.
 #[inline(never)]
-fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason, action: Action) {
+fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
     let action = match (reason, action) {
         (ExitReason::RDMSR, Action::Inject(Event::GP0)) => nested::read_msr(vcpu, action),
         (ExitReason::VMCALL, Action::Inject(Event::UD)) => nested::instruction(vcpu, cpu, reason),
@@ -108,10 +108,15 @@ fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason,
 }
 
 #[inline(never)]
-fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason) {
+fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: ExitReason) {
     if is_nested_instruction(reason) {
         let action = nested::instruction(vcpu, cpu, reason);
-        return apply(vcpu, reason, action);
+        apply(vcpu, reason, action);
+        if cpu.take_init() && !nested::init_arrived(vcpu.registers_mut(), cpu) {
+            let action = dispatch::dispatch(vcpu, cpu, Exit::Init);
+            apply(vcpu, reason, action);
+        }
+        return;
     }
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
     let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
@@ -125,6 +130,7 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: Exit
             inject::nmi(vcpu);
             Action::Resume
         }
+        Exit::Init if nested::init_arrived(vcpu.registers_mut(), cpu) => Action::Resume,
         Exit::Init => {
             inject::set_nmi_window(vcpu, false);
             dispatch::dispatch(vcpu, cpu, cause)
@@ -217,6 +223,7 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
     reset::attend(cpu);
     if cpu.flush.swap(false, Ordering::SeqCst) {
         machine::invalidate_second_level();
+        nested::follow(cpu);
     }
     if cpu.take_guest_nmi() {
         if nested::is_l2(cpu) {

@@ -67,7 +67,7 @@ pub(crate) fn prepare() {
     }
     BITMAPS.call_once(|| Bitmaps { msr: frames, io: io_frames });
     if machine::cpuid_policy().nested {
-        nested::prepare(io_frames);
+        nested::prepare(nested::OwnBitmaps { msr: frames, io: io_frames });
     }
 }
 

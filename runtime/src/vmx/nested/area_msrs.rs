@@ -7,7 +7,8 @@ use crate::exit::{Action, dispatch};
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::vcpu::VmxVcpu;
-use hw::Vmcs;
+use hw::bare::Processor;
+use hw::{Msrs, Vmcs};
 use x86::msr::Msr;
 
 /// The MSRs of the guest of one VMCS, which is current.
@@ -36,5 +37,13 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     fn write(&mut self, msr: Msr, value: u64) -> bool {
         switched_msrs::write(self.vcpu, self.facts, msr, value)
             .unwrap_or_else(|| dispatch::write_msr(self.vcpu, self.cpu, msr, value) == Action::Advance)
+    }
+}
+
+/// Loads IA32_PERF_GLOBAL_CTRL, which neither VMCS of ours switches.
+pub(super) fn load_perf_global_ctrl(value: u64) {
+    // The checks let pass only bits that the processor has.
+    if Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, value).is_err() {
+        log::warn!("IA32_PERF_GLOBAL_CTRL does not take {value:#x}");
     }
 }

@@ -83,7 +83,6 @@ const SECONDARY: SecondaryControls = SecondaryControls::VIRTUALIZE_APIC_ACCESSES
     .union(SecondaryControls::PAUSE_LOOP_EXITING)
     .union(SecondaryControls::RDRAND_EXITING)
     .union(SecondaryControls::ENABLE_INVPCID)
-    .union(SecondaryControls::VMCS_SHADOWING)
     .union(SecondaryControls::ENABLE_ENCLS_EXITING)
     .union(SecondaryControls::RDSEED_EXITING)
     .union(SecondaryControls::ENABLE_PML)
@@ -98,14 +97,12 @@ const EXIT: ExitControls = ExitControls::SAVE_DEBUG_CONTROLS
     .union(ExitControls::LOAD_PAT)
     .union(ExitControls::SAVE_EFER)
     .union(ExitControls::LOAD_EFER)
-    .union(ExitControls::SAVE_PREEMPTION_TIMER)
-    .union(ExitControls::CLEAR_BNDCFGS);
+    .union(ExitControls::SAVE_PREEMPTION_TIMER);
 const ENTRY: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
     .union(EntryControls::IA32E_MODE_GUEST)
     .union(EntryControls::LOAD_PERF_GLOBAL_CTRL)
     .union(EntryControls::LOAD_PAT)
-    .union(EntryControls::LOAD_EFER)
-    .union(EntryControls::LOAD_BNDCFGS);
+    .union(EntryControls::LOAD_EFER);
 const EPT_VPID: EptVpidCapability = EptVpidCapability::EXECUTE_ONLY
     .union(EptVpidCapability::WALK_LENGTH_4)
     .union(EptVpidCapability::UNCACHEABLE)

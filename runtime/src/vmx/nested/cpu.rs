@@ -6,7 +6,8 @@
 use super::ept02::cache::Named;
 use super::ept02::machine as ept02;
 use super::instruction::{Hardware, VpidScope};
-use super::merge::Places;
+use super::io_bitmap::IoBitmaps;
+use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
 use super::{Facts, Nested, reflect};
@@ -31,12 +32,27 @@ pub(super) struct NestedCpu {
 pub(super) struct NestedHardware {
     /// What the hypervisor needs while L2 runs.
     pub(super) own: Controls,
-    /// Frames that the VMCS of L2 names.
-    pub(super) places: Places,
+    /// Bitmaps that hold for L1.
+    pub(super) own_bitmaps: OwnBitmaps,
+    /// Stands in for memory that L1 gives the processor and does not have.
+    pub(super) scratch: HostPhysAddr,
+    pub(super) msr_bitmaps: MsrBitmaps,
+    pub(super) io_bitmaps: IoBitmaps,
+    /// [`ept02::changes`] when addresses of L1's were last translated.
+    pub(super) translated_at: u64,
     /// The VPIDs of L1's guests.
     pub(super) vpids: VpidMap,
     vmcs01: HostPhysAddr,
     vmcs02: HostPhysAddr,
+}
+
+/// The bitmaps that hold for L1.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::vmx) struct OwnBitmaps {
+    /// The MSR bitmap.
+    pub(in crate::vmx) msr: HostPhysAddr,
+    /// I/O bitmap A, which B follows.
+    pub(in crate::vmx) io: HostPhysAddr,
 }
 
 struct Shared {
@@ -102,7 +118,7 @@ fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
 }
 
 /// Builds what nesting needs on every CPU. Without, the guest has no VMX.
-pub(in crate::vmx) fn prepare(own_io_bitmaps: HostPhysAddr) {
+pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
     let (Ok(own), Ok(facts)) = (
         Controls::for_processor(&Processor),
         Facts::of_processor(&Processor, &Processor, physical_address_bits()),
@@ -111,18 +127,26 @@ pub(in crate::vmx) fn prepare(own_io_bitmaps: HostPhysAddr) {
     };
     let handoff = machine::handoff();
     ept02::start(handoff.nested_pool, usize::from(handoff.nested_ept02));
+    if !ept02::is_ready() {
+        return;
+    }
     let count = machine::cpus().len();
     let frames = (count * size_of::<Mutex<NestedCpu>>()).div_ceil(4096);
     let place = machine::with_frame_run(frames);
     let list = machine::region().virt(place, frames * 4096).cast::<Mutex<NestedCpu>>();
     for (index, cpu) in machine::cpus().iter().enumerate() {
-        let places = Places {
-            msr_bitmap: machine::with_frame_run(1),
-            io_bitmaps: machine::with_frame_run(2),
-            own_io_bitmaps,
-        };
         let vmcs02 = machine::with_frame_run(1);
-        let hardware = NestedHardware { own, places, vpids: VpidMap::new(), vmcs01: cpu.vmcs, vmcs02 };
+        let hardware = NestedHardware {
+            own,
+            own_bitmaps,
+            scratch: machine::with_frame_run(1),
+            msr_bitmaps: MsrBitmaps::new([(); BITMAPS].map(|()| machine::with_frame_run(1))),
+            io_bitmaps: IoBitmaps::new(machine::with_frame_run(2)),
+            translated_at: 0,
+            vpids: VpidMap::new(),
+            vmcs01: cpu.vmcs,
+            vmcs02,
+        };
         let state = NestedCpu { nested: Nested::new(), hardware };
         // SAFETY: the list has room for all CPUs.
         let slot = unsafe { list.add(index) };

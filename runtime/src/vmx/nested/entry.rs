@@ -1,15 +1,15 @@
 //! VMX instructions of L1 on the machine, and the entry into L2.
 
-use super::area_msrs::GuestMsrs;
+use super::area_msrs::{self, GuestMsrs};
 use super::checks::EntryFailure;
 use super::cpu::{self, NestedCpu};
 use super::instruction::{self, Completion, L1, Status};
-use super::merge::{self, Inherited};
+use super::merge::{self, Inherited, Wanted};
 use super::msr_area::{MsrArea, Unusable};
 use super::reflect::{self, ExitFacts, Left};
 use super::translation::set_translation;
 use super::vmcs12;
-use super::{Facts, Nested, Operation};
+use super::{Facts, Nested, Operation, pages};
 use crate::exit::{Action, ResetCause};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
@@ -21,7 +21,7 @@ use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::event::Event;
 use x86::msr::Msr;
-use x86::vmx::controls::PrimaryControls;
+use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::interruption::ActivityState;
@@ -41,7 +41,12 @@ pub(in crate::vmx) fn instruction(
     let NestedCpu { nested, hardware } = &mut *state;
     let mut l1 = L1 { vcpu, memory: &GuestPhysical, facts, hardware };
     match instruction::execute(nested, &mut l1, reason) {
-        Completion::L1(action) => action,
+        Completion::L1(action) => {
+            if !nested.is_on() && core::mem::take(&mut nested.has_waiting_init) {
+                cpu.give_init();
+            }
+            action
+        }
         Completion::Enter => enter(&mut state, cpu, facts, vcpu),
     }
 }
@@ -70,11 +75,15 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
     keep_nmi(l1, cpu);
     let vmcs12 = &mut nested.vmcs12;
     let mut vmcs02 = hardware.select_l2();
-    merge::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &hardware.places, &inherited);
+    pages::set_pages(&mut vmcs02, vmcs12, hardware);
+    merge::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &inherited);
     if let Some(pdptes) = pdptes {
         merge::set_pdptes(&mut vmcs02, pdptes);
     }
     set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
+    if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
+        area_msrs::load_perf_global_ctrl(vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL));
+    }
     let area = MsrArea::of_entry(vmcs12, &facts.capability);
     if area.count != 0
         && let Err(Unusable { entry }) = load_msrs(area, vmcs02, l1.registers_mut(), cpu, facts)
@@ -88,6 +97,9 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
         cpu.is_running.store(false, Ordering::SeqCst);
     }
     nested.operation = Operation::NonRoot;
+    if core::mem::take(&mut nested.has_waiting_init) {
+        cpu.give_init();
+    }
     Action::Resume
 }
 
@@ -130,6 +142,9 @@ pub(super) fn load_host(nested: &mut Nested, l1: &mut VmxVcpu<'_, CurrentVmcs>, 
     nested.operation = Operation::Root;
     if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
         return abort(nested, vmcs12::Abort::HostPdptes);
+    }
+    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
+        area_msrs::load_perf_global_ctrl(nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL));
     }
     let Some(facts) = cpu::facts() else { return Action::Resume };
     let area = MsrArea::of_exit_load(&nested.vmcs12, &facts.capability);

@@ -9,7 +9,7 @@ use super::route::{self, Route};
 use super::translation;
 use super::view::L2View;
 use super::vmcs12::Abort;
-use super::{Nested, Operation, entry, nmi, second_level};
+use super::{Nested, Operation, entry, nmi, own, pages, second_level};
 use crate::exit::{Action, ResetCause, dispatch};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -85,9 +85,10 @@ fn handle_rarely(
         Route::SecondLevel if second_level::is_nested(cpu) => {
             return second_level::handle(&mut vcpu, cpu, reason);
         }
-        Route::SecondLevel | Route::Own => {
+        Route::SecondLevel => {
             decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
         }
+        Route::Own => own::handle(&mut vcpu, cpu, reason),
         Route::L1 => None,
     };
     match action {
@@ -240,6 +241,35 @@ fn entry_failed(
     nested.revert_entry();
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
     entry::fail(nested, &mut l1, &facts, &left)
+}
+
+/// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU.
+pub(in crate::vmx) fn follow(cpu: &PerCpu) {
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let NestedCpu { nested, hardware } = &mut *state;
+    if nested.operation == Operation::NonRoot {
+        let mut vmcs02 = hardware.current();
+        pages::set_pages(&mut vmcs02, &nested.vmcs12, hardware);
+        translation::set_tables(&mut vmcs02, &nested.vmcs12, cpu);
+    }
+}
+
+/// An INIT signal came: L2 exits for it; in VMX root operation it waits. Tells whether that was all.
+pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &'static PerCpu) -> bool {
+    let Some(mut state) = cpu::of(cpu) else { return false };
+    match state.nested.operation {
+        Operation::Off => return false,
+        Operation::Root => {
+            state.nested.has_waiting_init = true;
+            return true;
+        }
+        Operation::NonRoot => (),
+    }
+    let facts = ExitFacts::new(ExitReason::INIT, 0);
+    let action = reflect_facts(&mut state, registers, cpu, &facts);
+    drop(state);
+    end(action);
+    true
 }
 
 /// Whether L2 runs on `cpu`, which executes this.

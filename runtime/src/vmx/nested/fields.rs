@@ -85,8 +85,10 @@ const fn treatments() -> [Treatment; COUNT] {
 
 const fn treatment_of(field: FieldInfo) -> Treatment {
     match (field.encoding, field.group()) {
-        // EPTP index, PML, EPTP list, #VE, sub-page permissions, tertiary controls, VMCS shadowing.
-        (0x0004 | 0x0812 | 0x200e | 0x2018 | 0x2024..=0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
+        // EPTP index, EPTP list, #VE, sub-page permissions, tertiary controls, VMCS shadowing.
+        (0x0004 | 0x2018 | 0x2024..=0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
+        // The page-modification log.
+        (0x0812 | 0x200e, _) => Treatment::ByValue,
         // Bounds, processor trace, protection keys of supervisor pages, shadow stacks.
         (0x2812 | 0x2814 | 0x2818 | 0x2c06 | 0x6828..=0x682c | 0x6c18..=0x6c1c, _) => Treatment::Absent,
         // Executive-VMCS pointer, SMBASE, link pointer: there is no SMM monitor and no shadow VMCS of L1.
@@ -150,6 +152,7 @@ pub(super) fn exists(field: FieldInfo, capability: &Capability) -> bool {
         0x0000 => secondary(Secondary::ENABLE_VPID),
         0x0002 | 0x2016 => pin_based(PinBasedControls::PROCESS_POSTED_INTERRUPTS),
         0x0810 | 0x201c..=0x2022 => secondary(Secondary::VIRTUAL_INTERRUPT_DELIVERY),
+        0x0812 | 0x200e => secondary(Secondary::ENABLE_PML),
         0x2004 => primary(PrimaryControls::USE_MSR_BITMAPS),
         0x2012 | 0x401c => primary(PrimaryControls::USE_TPR_SHADOW),
         0x2014 => secondary(Secondary::VIRTUALIZE_APIC_ACCESSES),

@@ -2,7 +2,7 @@
 //!
 //! The checks let no control pass that was not offered, and nothing is offered that is not dealt with here.
 //! Guest-physical is host-physical, so an address of L1's is the hardware's once the memory was found to be
-//! L1's.
+//! L1's; those of pages are written by the processor's own part, and followed when memory changes hands.
 
 use super::capability::Capability;
 use super::nmi;
@@ -11,7 +11,6 @@ use crate::vcpu::Vcpu;
 use crate::vmx::controls::Controls;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
-use x86::address::HostPhysAddr;
 use x86::cr::{Cr0, Cr4, Efer};
 use x86::vmx::capability::VmxMisc;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
@@ -22,17 +21,6 @@ use x86::vmx::vmcs;
 pub(super) const CR0_OWNED: Cr0 = Cr0::NW.union(Cr0::CD);
 /// CR4 bits of L2 that the hypervisor owns: SMX is not offered.
 pub(super) const CR4_OWNED: Cr4 = Cr4::SMXE;
-
-/// Frames and tags of this processor that the VMCS of L2 names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Places {
-    /// The merged MSR bitmap.
-    pub(super) msr_bitmap: HostPhysAddr,
-    /// The merged I/O bitmaps, two frames that follow each other.
-    pub(super) io_bitmaps: HostPhysAddr,
-    /// The hypervisor's I/O bitmaps, for an L1 that intercepts no port.
-    pub(super) own_io_bitmaps: HostPhysAddr,
-}
 
 /// What L2 has of L1 unless VM-entry controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +56,11 @@ pub(super) fn enter(
     vmcs12: &mut Vmcs12,
     capability: &Capability,
     own: &Controls,
-    places: &Places,
     inherited: &Inherited,
 ) {
     if vmcs12.dirty.contains(Dirty::CONTROLS) {
-        execution_controls(vmcs02, vmcs12, own, places);
-        virtual_apic(vmcs02, vmcs12, capability);
+        execution_controls(vmcs02, vmcs12, own);
+        virtual_apic(vmcs02, vmcs12);
         rare_controls(vmcs02, vmcs12, capability);
     }
     if vmcs12.dirty.contains(Dirty::COLD) {
@@ -85,7 +72,7 @@ pub(super) fn enter(
     vmcs12.dirty = Dirty::empty();
 }
 
-fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls, places: &Places) {
+fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls) {
     let wanted = Wanted::of(vmcs12);
     let pin_based = wanted.pin_based | own.pin_based;
     vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
@@ -95,14 +82,6 @@ fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls, p
     // An exit that the hypervisor keeps to itself must not wind the timer up again.
     exit.set(ExitControls::SAVE_PREEMPTION_TIMER, pin_based.contains(PinBasedControls::PREEMPTION_TIMER));
     vmcs02.write(vmcs::EXIT_CONTROLS, exit.bits());
-    let io = if wanted.primary.contains(PrimaryControls::USE_IO_BITMAPS) {
-        places.io_bitmaps
-    } else {
-        places.own_io_bitmaps
-    };
-    vmcs02.write(vmcs::IO_BITMAP_A, io.get());
-    vmcs02.write(vmcs::IO_BITMAP_B, io.get() + 4096);
-    vmcs02.write(vmcs::MSR_BITMAPS, places.msr_bitmap.get());
     copy!(vmcs12 => vmcs02; EXCEPTION_BITMAP PAGE_FAULT_ERROR_CODE_MASK PAGE_FAULT_ERROR_CODE_MATCH TSC_OFFSET);
 }
 
@@ -156,21 +135,18 @@ fn secondary(wanted: SecondaryControls) -> SecondaryControls {
     (wanted - BY_SOFTWARE) | SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID
 }
 
-fn virtual_apic(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {
+/// The pages are written elsewhere, as they change with what memory L1 has.
+fn virtual_apic(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
     let wanted = Wanted::of(vmcs12);
     if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
-        copy!(vmcs12 => vmcs02; VIRTUAL_APIC_ADDRESS TPR_THRESHOLD);
-    }
-    if wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES) {
-        copy!(vmcs12 => vmcs02; APIC_ACCESS_ADDRESS);
+        copy!(vmcs12 => vmcs02; TPR_THRESHOLD);
     }
     if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
         copy!(vmcs12 => vmcs02; EOI_EXIT_BITMAP_0 EOI_EXIT_BITMAP_1 EOI_EXIT_BITMAP_2 EOI_EXIT_BITMAP_3);
     }
     if wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS) {
-        copy!(vmcs12 => vmcs02; POSTED_INTERRUPT_NOTIFICATION_VECTOR POSTED_INTERRUPT_DESCRIPTOR_ADDRESS);
+        copy!(vmcs12 => vmcs02; POSTED_INTERRUPT_NOTIFICATION_VECTOR);
     }
-    let _ = capability;
 }
 
 fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {

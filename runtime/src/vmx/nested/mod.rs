@@ -26,6 +26,10 @@ mod merged_page;
 mod msr_area;
 mod msr_bitmap;
 mod nmi;
+#[cfg(target_os = "none")]
+mod own;
+#[cfg(target_os = "none")]
+mod pages;
 mod reflect;
 mod route;
 #[cfg(target_os = "none")]
@@ -41,13 +45,13 @@ mod vpid;
 mod watcher;
 
 #[cfg(target_os = "none")]
-pub(super) use cpu::{prepare, set_up};
+pub(super) use cpu::{OwnBitmaps, prepare, set_up};
 #[cfg(target_os = "none")]
 pub(super) use entry::{instruction, read_msr, refused};
 #[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
-pub(super) use exit::{handle_l2_exit, is_l2, nmi_arrived};
+pub(super) use exit::{follow, handle_l2_exit, init_arrived, is_l2, nmi_arrived};
 
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
@@ -88,6 +92,8 @@ pub(super) struct Nested {
     was_nmi_blocked: bool,
     /// An NMI waits until L1 runs.
     has_waiting_nmi: bool,
+    /// An INIT signal waits until L2 runs or L1 leaves VMX operation.
+    has_waiting_init: bool,
 }
 
 /// What L1's processor can do, constant.
@@ -120,6 +126,7 @@ impl Nested {
             is_launching: false,
             was_nmi_blocked: false,
             has_waiting_nmi: false,
+            has_waiting_init: false,
         }
     }
 

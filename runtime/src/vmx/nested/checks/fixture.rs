@@ -60,9 +60,9 @@ impl Machine {
         let mut capability = Capability::of(&SimMsrs::new(hardware()), 39).unwrap();
         // Not offered, and yet their checks must be right once they are.
         let also = |allowed: &mut Allowed, bits: u64| allowed.0 |= bits << 32;
-        also(&mut capability.secondary, 1 << 22);
-        also(&mut capability.exit, 1 << 28 | 1 << 29);
-        also(&mut capability.entry, 1 << 20 | 1 << 22);
+        also(&mut capability.secondary, 1 << 14 | 1 << 22);
+        also(&mut capability.exit, 1 << 23 | 1 << 28 | 1 << 29);
+        also(&mut capability.entry, 1 << 16 | 1 << 20 | 1 << 22);
         let processor = Processor {
             linear_address_bits: 48,
             cr3_reserved: !0 << 39,

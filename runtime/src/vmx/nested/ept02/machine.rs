@@ -150,6 +150,19 @@ pub(in crate::vmx) fn serve(
     }
 }
 
+/// Where `gpa` of L2's memory under L1's `pointer` is in L1's, where L1's tables allow `access`; for what the
+/// hypervisor does in L2's stead, which L1's page-modification log does not see.
+pub(in crate::vmx) fn translate_l2(
+    pointer: EptPointer,
+    gpa: GuestPhysAddr,
+    access: Rights,
+) -> Option<GuestPhysAddr> {
+    let ept12 = Ept12 { memory: &GuestPhysical, pointer, features: &cache().features };
+    let translation = ept12.translate(gpa, access, None).ok()?;
+    let offset = gpa.get() & (translation.size.bytes() - 1);
+    Some(GuestPhysAddr::new(translation.page().get() + offset))
+}
+
 /// Carries out L1's INVEPT.
 pub(in crate::vmx) fn invalidate(named: Named) {
     cache().ept02.lock().invalidate(named, |pointer| {

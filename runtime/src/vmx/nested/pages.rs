@@ -1,0 +1,65 @@
+//! Pages of L1 that the processor itself reads and writes while L2 runs: bitmaps and those of the virtual APIC.
+
+use super::cpu::NestedHardware;
+use super::ept02::machine as ept02;
+use super::merge::Wanted;
+use super::merged_page::Pages;
+use super::vmcs12::{Dirty, Vmcs12};
+use crate::machine::RegionMemory;
+use crate::memory::guest_physical::GuestPhysical;
+use hw::Vmcs;
+use hw::bare::vmx::CurrentVmcs;
+use x86::address::GuestPhysAddr;
+use x86::paging::Rights;
+use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::vmcs;
+
+/// Has the VMCS of L2, which is current, name bitmaps and pages as they are now.
+pub(super) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+    set_bitmaps(vmcs02, vmcs12, hardware);
+    if vmcs12.dirty.contains(Dirty::CONTROLS) || hardware.translated_at != ept02::changes() {
+        set_addresses(vmcs02, vmcs12, hardware);
+    }
+}
+
+fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+    let primary = Wanted::of(vmcs12).primary;
+    let own = hardware.own_bitmaps;
+    let pages = Pages { memory: &RegionMemory, guest: &GuestPhysical, watcher: &GuestPhysical };
+    if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
+        let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
+        let frame = hardware.msr_bitmaps.of(&pages, own.msr, page);
+        vmcs02.write(vmcs::MSR_BITMAPS, frame.get());
+    }
+    let io = if primary.contains(PrimaryControls::USE_IO_BITMAPS) {
+        let wanted = [vmcs::IO_BITMAP_A, vmcs::IO_BITMAP_B];
+        let wanted = wanted.map(|field| GuestPhysAddr::new(vmcs12.read(field)));
+        hardware.io_bitmaps.of(&pages, own.io, wanted)
+    } else {
+        own.io
+    };
+    vmcs02.write(vmcs::IO_BITMAP_A, io.get());
+    vmcs02.write(vmcs::IO_BITMAP_B, io.get() + 4096);
+}
+
+/// Memory that is not L1's, or no longer, is stood in for: the processor reads and writes, and L1 finds nothing
+/// of it.
+fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+    hardware.translated_at = ept02::changes();
+    let wanted = Wanted::of(vmcs12);
+    let translate = |field| {
+        let gpa = GuestPhysAddr::new(vmcs12.read(field));
+        let hpa = ept02::translate(gpa, Rights::READ | Rights::WRITE).unwrap_or(hardware.scratch);
+        hpa.page().get() | gpa.page_offset() as u64
+    };
+    if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
+        vmcs02.write(vmcs::VIRTUAL_APIC_ADDRESS, translate(vmcs::VIRTUAL_APIC_ADDRESS));
+    }
+    if wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES) {
+        vmcs02.write(vmcs::APIC_ACCESS_ADDRESS, translate(vmcs::APIC_ACCESS_ADDRESS));
+    }
+    if wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS) {
+        let field = vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS;
+        vmcs02.write(field, translate(field));
+    }
+}
