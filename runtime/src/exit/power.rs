@@ -237,9 +237,11 @@ mod tests {
             let known = control(power_off_types);
             let ports: Vec<_> = known.intercepted().collect();
             known.write(0xb004, Word, 0x2401);
+            // Every bit for itself, the keyboard controller's commands, and what the reset register wants.
+            let values = || (0..=255_u32).filter(|&v| v.count_ones() < 2 || v >= 0xf0 || v == 0x0e);
             for port in 1..=u16::MAX {
                 let has_effect = known.read(port, Byte, 0) != 0
-                    || (0..=255).any(|value| known.write(port, Byte, value) != Write::Performed(value));
+                    || values().any(|value| known.write(port, Byte, value) != Write::Performed(value));
                 assert_eq!(has_effect, ports.contains(&port), "port {port:#x}");
             }
         }

@@ -57,11 +57,13 @@ fn host_tests(sources: &[Source]) -> BTreeSet<String> {
     tests
 }
 
-/// `lib/x86/src/vmx/vmcs.rs` is `x86::vmx::vmcs`.
+/// `lib/x86/src/vmx/vmcs.rs` is `x86::vmx::vmcs`, `lib/platform/tests/multiboot2.rs` is `platform::tests::multiboot2`.
 fn module_path(path: &str) -> Option<String> {
-    let (package, file) = path.split_once("/src/")?;
+    let apart = path.split_once("/tests/").filter(|_| !path.contains("/src/"));
+    let (package, file) = apart.or_else(|| path.split_once("/src/"))?;
     let name = package.rsplit('/').next()?;
     let mut parts = vec![name];
+    parts.extend(apart.map(|_| "tests"));
     parts.extend(
         file.trim_end_matches(".rs").split('/').filter(|part| !matches!(*part, "lib" | "mod" | "main")),
     );
@@ -103,12 +105,14 @@ mod tests {
             Source::new("lib/x86/src/vmx/ept.rs", tests),
             Source::new("runtime/src/exit/mod.rs", tests),
             Source::new("lib/x86/build.rs", tests),
+            Source::new("lib/platform/tests/multiboot2.rs", "#[test]\nfn copies() {}\n"),
         ])
     }
 
     #[test]
     fn host_tests_are_known_by_crate_module_and_function() {
         let expected = [
+            "platform::tests::multiboot2::copies",
             "runtime::exit::masks_fit",
             "runtime::exit::stops",
             "x86::vmx::ept::masks_fit",

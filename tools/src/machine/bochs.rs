@@ -6,6 +6,7 @@
 use super::{Machine, tethered};
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,8 +16,12 @@ const CPU_MODEL: &str = "corei7_haswell_4770";
 const INSTRUCTIONS_PER_SECOND: u32 = 100_000_000;
 /// Most memory that the emulator holds at once, in MiB; the machine's may be larger.
 const HOST_MEMORY_MIB: u32 = 2048;
-/// With more it does not start, and does not end either.
-pub(crate) const MEMORY_LIMIT_MIB: u32 = 8192;
+/// With more it takes minutes to start: the square of the number of blocks that it counts its memory in.
+pub(crate) const MEMORY_LIMIT_MIB: u32 = 262_144;
+/// As many blocks cost it no time yet.
+const BLOCKS: u32 = 8192;
+/// Sizes of a block, in KiB: the usual and the largest.
+const BLOCK_KIB: RangeInclusive<u32> = 128..=8192;
 
 /// The command that runs `machine`, with its configuration written to the machine's folder.
 ///
@@ -64,12 +69,13 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
     ensure!(*memory_mib <= MEMORY_LIMIT_MIB, "Bochs takes at most {MEMORY_LIMIT_MIB} MiB of memory");
     let bios = if quirks.has_legacy_bios { "BIOS-bochs-legacy" } else { "BIOS-bochs-latest" };
     let host_memory = memory_mib.min(&HOST_MEMORY_MIB);
+    let block = block_kib(*memory_mib);
     let mut text = format!(
         "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, parallel=0, gameport=0\n\
          display_library: rfb, options=\"timeout=0\"\n\
          cpu: model={model}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}\n\
          cpu: reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
-         memory: guest={memory_mib}, host={host_memory}\n\
+         memory: guest={memory_mib}, host={host_memory}, block_size={block}\n\
          romimage: file=$BXSHARE/{bios}, options=fastboot\n\
          vgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest\n\
          vga: extension=vbe, update_freq=1, realtime=0\n\
@@ -99,6 +105,12 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
     Ok(text)
 }
 
+/// Size of a block of memory, in KiB: a power of two, such that there are few.
+fn block_kib(memory_mib: u32) -> u32 {
+    let least = (u64::from(memory_mib) * 1024).div_ceil(u64::from(BLOCKS)).next_power_of_two();
+    u32::try_from(least).unwrap_or(u32::MAX).clamp(*BLOCK_KIB.start(), *BLOCK_KIB.end())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +132,7 @@ mod tests {
     fn configuration_names_cpus_memory_and_disks_in_order() {
         let text = configure(&machine(&["/a/xmhf.img".into(), "/a/guest.img".into()])).unwrap();
         assert!(text.contains("model=corei7_haswell_4770, count=2, ips=100000000"));
-        assert!(text.contains("memory: guest=3072, host=2048\n"));
+        assert!(text.contains("memory: guest=3072, host=2048, block_size=512\n"));
         assert!(text.contains("ata0-master: type=disk, path=/a/xmhf.img, mode=volatile\n"));
         assert!(text.contains("ata0-slave: type=disk, path=/a/guest.img, mode=volatile\n"));
     }
@@ -131,9 +143,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_of_few_blocks() {
+        assert_eq!([64, 1024, 1025, 17_408, MEMORY_LIMIT_MIB].map(block_kib), [128, 128, 256, 4096, 8192]);
+    }
+
+    #[test]
     fn memory_that_the_emulator_would_hang_on_is_refused() {
-        assert!(configure(&Machine { memory_mib: 8192, ..machine(&[]) }).is_ok());
-        assert!(configure(&Machine { memory_mib: 8193, ..machine(&[]) }).is_err());
+        assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB, ..machine(&[]) }).is_ok());
+        assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB + 1, ..machine(&[]) }).is_err());
     }
 
     #[test]

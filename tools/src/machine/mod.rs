@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 
+/// Most memory that the usual machine takes.
+pub(crate) const LARGEST_MEMORY_MIB: u32 = bochs::MEMORY_LIMIT_MIB;
+
 /// Kind of machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MachineKind {

@@ -10,6 +10,7 @@ mod filter;
 mod host;
 mod job;
 mod linux;
+mod memory;
 mod pal;
 mod pool;
 mod report;
@@ -50,6 +51,7 @@ fn jobs(filter: &Filter) -> Result<Vec<Job>> {
     let mut jobs = linux::jobs();
     jobs.extend(pal::jobs());
     jobs.extend(boot::jobs());
+    jobs.extend(memory::jobs());
     jobs.extend(bare::jobs()?);
     jobs.retain(|job| filter.takes(job.group, &job.name));
     Ok(jobs)
