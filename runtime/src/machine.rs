@@ -16,9 +16,8 @@ use crate::memory::host::{self, FrameSource, GuestFrames};
 use crate::memory::policy::Machine as Facts;
 use crate::memory::second_level::SecondLevel;
 use crate::smp::percpu::{Frames, PerCpu, physical_address_bits};
-use crate::smp::quiesce;
+use crate::smp::shootdown;
 use crate::vmx;
-use core::sync::atomic::Ordering;
 use hw::bare::{Processor, Region};
 use hw::{Cpuid, Msrs, PhysMemory};
 use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
@@ -202,12 +201,7 @@ pub(crate) fn flush_second_level(flush: Flush) {
 
 /// Has every CPU drop its translations before its guest goes on.
 pub(crate) fn flush_all() {
-    quiesce::quiesce(|_| {
-        for cpu in cpus() {
-            cpu.flush.store(true, Ordering::SeqCst);
-            cpu.demand_attention();
-        }
-    });
+    shootdown::shoot_down();
 }
 
 /// Decides what exits' handlers are to know of the processor and the configuration; once, at boot.

@@ -103,6 +103,8 @@ pub struct Attributes {
     pub memory_type: MemoryType,
     /// Rights.
     pub rights: Rights,
+    /// The decoy stands in for the page: one frame of zeros for all such pages.
+    pub is_decoy: bool,
 }
 
 /// An entry of a second-level table.

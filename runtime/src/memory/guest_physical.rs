@@ -18,8 +18,9 @@ const CPUID_PAGES_1G: u32 = 1 << 26;
 pub(crate) struct GuestPhysical;
 
 impl GuestPhysical {
-    /// Guest-physical and host-physical addresses are the same, outside the hypervisor region.
-    fn reach(gpa: GuestPhysAddr, bytes: usize, access: Rights) -> Result<HostPhysAddr, Refused> {
+    /// Guest-physical and host-physical addresses are the same, outside the hypervisor region; `None` where the
+    /// guest reads zeros in place of the page.
+    fn reach(gpa: GuestPhysAddr, bytes: usize, access: Rights) -> Result<Option<HostPhysAddr>, Refused> {
         if machine::region().overlaps(gpa.get(), bytes as u64) || gpa.get() >> physical_address_bits() != 0 {
             return Err(Refused);
         }
@@ -27,22 +28,35 @@ impl GuestPhysical {
         if access.contains(Rights::WRITE) {
             second_level.written(gpa);
         }
-        let rights = second_level.rights(percpu::current().view(), gpa);
-        if rights.contains(access) { Ok(HostPhysAddr::new(gpa.get())) } else { Err(Refused) }
+        let attributes = second_level.attributes(percpu::current().view(), gpa).ok_or(Refused)?;
+        if !attributes.rights.contains(access) {
+            return Err(Refused);
+        }
+        Ok((!attributes.is_decoy).then_some(HostPhysAddr::new(gpa.get())))
     }
 }
 
 impl GuestMemory for GuestPhysical {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
-        Ok(GuestFrames::read(Self::reach(gpa, bytes.len(), Rights::READ)?, bytes)?)
+        match Self::reach(gpa, bytes.len(), Rights::READ)? {
+            Some(address) => Ok(GuestFrames::read(address, bytes)?),
+            None => {
+                bytes.fill(0);
+                Ok(())
+            }
+        }
     }
 
     fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
-        Ok(GuestFrames::write(Self::reach(gpa, bytes.len(), Rights::WRITE)?, bytes)?)
+        let address = Self::reach(gpa, bytes.len(), Rights::WRITE)?.ok_or(Refused)?;
+        Ok(GuestFrames::write(address, bytes)?)
     }
 
     fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
-        let mut address = Self::reach(gpa, size_of_val(words), Rights::READ)?;
+        let Some(mut address) = Self::reach(gpa, size_of_val(words), Rights::READ)? else {
+            words.fill(0);
+            return Ok(());
+        };
         for chunk in words.chunks_mut(LINE_WORDS) {
             // The copy moves eight bytes at a time.
             let mut bytes = [0; 8 * LINE_WORDS];
@@ -57,7 +71,7 @@ impl GuestMemory for GuestPhysical {
     }
 
     fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
-        let address = Self::reach(gpa, size_of::<u64>(), Rights::READ | Rights::WRITE)?;
+        let address = Self::reach(gpa, size_of::<u64>(), Rights::READ | Rights::WRITE)?.ok_or(Refused)?;
         Ok(GuestFrames::compare_exchange(address, current, new)?)
     }
 

@@ -21,6 +21,7 @@ pub mod range;
 pub mod second_level;
 pub mod views;
 pub mod watch;
+pub mod world;
 
 pub use flush::Flush;
 pub use range::GuestRange;

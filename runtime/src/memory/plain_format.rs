@@ -7,6 +7,7 @@ use x86::paging::{Attributes, Entry, PageSize, Rights, TableFormat};
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 const TABLE: u64 = 1 << 63;
 const LEAF: u64 = 1 << 62;
+const DECOY: u64 = 1 << 61;
 
 /// Type in bits 0-2, rights in bits 4-6, level of a page in bits 8-9.
 #[derive(Debug)]
@@ -21,7 +22,8 @@ impl TableFormat for PlainFormat {
         assert!(!attributes.rights.is_empty(), "a page without rights is mapped");
         assert!(page.get().is_multiple_of(size.bytes()), "{page:?} is not a page of {size:?}");
         let rights = u64::from(attributes.rights.bits()) << 4;
-        LEAF | page.get() | attributes.memory_type as u64 | rights | u64::from(size.level()) << 8
+        let decoy = if attributes.is_decoy { DECOY } else { 0 };
+        LEAF | decoy | page.get() | attributes.memory_type as u64 | rights | u64::from(size.level()) << 8
     }
 
     fn decode(entry: u64, level: u8) -> Entry {
@@ -40,7 +42,8 @@ impl TableFormat for PlainFormat {
                 let byte = entry.to_le_bytes()[0];
                 let memory_type = MemoryType::from_encoding(byte & 7).unwrap_or_default();
                 let rights = Rights::from_bits_truncate(byte >> 4);
-                Entry::Leaf { page: address, attributes: Attributes { memory_type, rights } }
+                let is_decoy = entry & DECOY != 0;
+                Entry::Leaf { page: address, attributes: Attributes { memory_type, rights, is_decoy } }
             }
             _ => panic!("{entry:#x} was never written by anyone"),
         }

@@ -8,7 +8,7 @@ use platform::handoff::PhysRange;
 use platform::mtrr_map::{Changes, Mtrrs, TypeMap};
 use x86::paging::{Attributes, PageSize, Rights};
 
-use super::protect::Protections;
+use super::protect::{Protection, Protections};
 use super::range::GuestRange;
 use super::views::View;
 use super::watch::WatchedPages;
@@ -97,18 +97,19 @@ impl Policy {
         }
         let shared = self.protections.run_at(View::SHARED, address);
         (start, end) = (start.max(shared.start), end.min(shared.end));
-        let mut rights = shared.rights;
+        let mut protection = shared.protection;
         if view != View::SHARED {
             let own = self.protections.run_at(view, address);
             (start, end) = (start.max(own.start), end.min(own.end));
-            rights = own.rights.or(rights);
+            protection = own.protection.or(protection);
         }
-        let mut rights = rights.unwrap_or(Rights::all());
+        let protection = protection.unwrap_or(Protection::Rights(Rights::all()));
+        let (mut rights, is_decoy) = (protection.rights(), protection == Protection::Decoy);
         let (range, is_watched) = self.watched.run_at(address, GuestRange::between(start, end));
         if is_watched {
             rights -= Rights::WRITE;
         }
-        Run { range, attributes: Some(Attributes { memory_type: types.memory_type, rights }) }
+        Run { range, attributes: Some(Attributes { memory_type: types.memory_type, rights, is_decoy }) }
     }
 
     /// The largest page around `address` that is all alike in `view`.

@@ -11,12 +11,34 @@ use super::range::GuestRange;
 use super::views::View;
 
 /// Most boundaries; each range with rights of its own has two, and ranges that touch share one.
-pub const BOUNDARIES: usize = 8192;
+pub const BOUNDARIES: usize = 32768;
 
 const VIEW_SHIFT: u32 = 52;
 const PAGE_MASK: u64 = !0xfff;
 /// Set in a boundary from which on rights are given, rather than left to the default.
 const GIVEN: u64 = 1 << 3;
+/// Set in a boundary from which on the decoy stands in for the pages.
+const DECOY: u64 = 1 << 4;
+
+/// What is said of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// The guest has these rights on it.
+    Rights(Rights),
+    /// The guest reads zeros there, from the decoy, and has no other right.
+    Decoy,
+}
+
+impl Protection {
+    /// What the guest may do.
+    #[must_use]
+    pub const fn rights(self) -> Rights {
+        match self {
+            Self::Rights(rights) => rights,
+            Self::Decoy => Rights::READ,
+        }
+    }
+}
 
 /// There is no room for another range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +51,8 @@ pub struct RightsRun {
     pub start: u64,
     /// First address behind.
     pub end: u64,
-    /// The rights; `None` where nothing was set.
-    pub rights: Option<Rights>,
+    /// What was set; `None` where nothing was.
+    pub protection: Option<Protection>,
 }
 
 /// What hypapps set, for all views.
@@ -62,29 +84,29 @@ impl Protections {
         RightsRun {
             start: last.map_or(0, |&b| address_of(b)),
             end: of_view(behind).map_or(1 << VIEW_SHIFT, |&b| address_of(b)),
-            rights: last.and_then(|&b| rights_of(b)),
+            protection: last.and_then(|&b| protection_of(b)),
         }
     }
 
-    /// Has `view` say `rights` for `range`, which ends below 2^52; `None` takes back what was set.
+    /// Has `view` say `protection` for `range`, which ends below 2^52; `None` takes back what was set.
     ///
     /// # Errors
     ///
     /// [`Full`]; nothing changed then.
-    pub fn set(&mut self, view: View, range: GuestRange, rights: Option<Rights>) -> Result<(), Full> {
+    pub fn set(&mut self, view: View, range: GuestRange, protection: Option<Protection>) -> Result<(), Full> {
         let before = match range.start() {
             0 => None,
-            start => self.run_at(view, start - 1).rights,
+            start => self.run_at(view, start - 1).protection,
         };
-        let after = self.run_at(view, range.end()).rights;
+        let after = self.run_at(view, range.end()).protection;
         let first = self.boundaries.partition_point(|&b| b & PAGE_MASK < key(view, range.start()));
         let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, range.end()));
 
         let mut new: ArrayVec<u64, 2> = ArrayVec::new();
-        if rights != before {
-            new.push(boundary(view, range.start(), rights));
+        if protection != before {
+            new.push(boundary(view, range.start(), protection));
         }
-        if after != rights {
+        if after != protection {
             new.push(boundary(view, range.end(), after));
         }
         if self.boundaries.len() - (behind - first) + new.len() > BOUNDARIES {
@@ -109,17 +131,25 @@ fn key(view: View, address: u64) -> u64 {
     view.number() << VIEW_SHIFT | address
 }
 
-fn boundary(view: View, address: u64, rights: Option<Rights>) -> u64 {
-    key(view, address) | rights.map_or(0, |rights| GIVEN | u64::from(rights.bits()))
+fn boundary(view: View, address: u64, protection: Option<Protection>) -> u64 {
+    let what = match protection {
+        None => 0,
+        Some(Protection::Rights(rights)) => GIVEN | u64::from(rights.bits()),
+        Some(Protection::Decoy) => GIVEN | DECOY,
+    };
+    key(view, address) | what
 }
 
 fn address_of(boundary: u64) -> u64 {
     boundary & PAGE_MASK & ((1 << VIEW_SHIFT) - 1)
 }
 
-fn rights_of(boundary: u64) -> Option<Rights> {
+fn protection_of(boundary: u64) -> Option<Protection> {
+    if boundary & DECOY != 0 {
+        return Some(Protection::Decoy);
+    }
     let rights = Rights::from_bits_truncate(boundary.to_le_bytes()[0]);
-    (boundary & GIVEN != 0).then_some(rights)
+    (boundary & GIVEN != 0).then_some(Protection::Rights(rights))
 }
 
 #[cfg(test)]

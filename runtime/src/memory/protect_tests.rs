@@ -1,22 +1,23 @@
 //! Named cases, and the array against a plain list of pages.
 
-use super::{BOUNDARIES, Full, Protections};
+use super::{BOUNDARIES, Full, Protection, Protections};
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use proptest::prelude::*;
 use x86::paging::Rights;
 
-const READ_ONLY: Option<Rights> = Some(Rights::READ);
-const NOTHING: Option<Rights> = Some(Rights::empty());
+const READ_ONLY: Option<Protection> = Some(Protection::Rights(Rights::READ));
+const NOTHING: Option<Protection> = Some(Protection::Rights(Rights::empty()));
+const ALL: Option<Protection> = Some(Protection::Rights(Rights::all()));
 const TOP: u64 = 1 << 52;
 
 fn pages(start: u64, end: u64) -> GuestRange {
     GuestRange::between(start << 12, end << 12)
 }
 
-fn at(protections: &Protections, view: View, page: u64) -> (u64, u64, Option<Rights>) {
+fn at(protections: &Protections, view: View, page: u64) -> (u64, u64, Option<Protection>) {
     let run = protections.run_at(view, page << 12 | 0xabc);
-    (run.start >> 12, run.end >> 12, run.rights)
+    (run.start >> 12, run.end >> 12, run.protection)
 }
 
 #[test]
@@ -67,28 +68,28 @@ fn a_full_array_refuses_and_stays_as_it_is() {
     assert_eq!(at(&p, View::SHARED, 1), (0, 3, READ_ONLY));
 }
 
-fn any_rights() -> impl Strategy<Value = Option<Rights>> {
-    prop::sample::select(vec![None, NOTHING, READ_ONLY, Some(Rights::all())])
+fn any_protection() -> impl Strategy<Value = Option<Protection>> {
+    prop::sample::select(vec![None, NOTHING, READ_ONLY, ALL, Some(Protection::Decoy)])
 }
 
 proptest! {
     #[test]
     fn the_array_agrees_with_a_list_of_pages(
-        sets in prop::collection::vec((0_usize..3, 0_u64..40, 1_u64..30, any_rights()), 0..40),
+        sets in prop::collection::vec((0_usize..3, 0_u64..40, 1_u64..30, any_protection()), 0..40),
     ) {
         let views = [View::SHARED, View::of_cpu(0), View::of_cpu(900)];
         let mut p = Protections::new();
         let mut model = vec![[None; 72]; 3];
-        for (view, start, length, rights) in sets {
-            prop_assert_eq!(p.set(views[view], pages(start, start + length), rights), Ok(()));
+        for (view, start, length, protection) in sets {
+            prop_assert_eq!(p.set(views[view], pages(start, start + length), protection), Ok(()));
             for page in start..start + length {
-                model[view][usize::try_from(page).unwrap_or(0)] = rights;
+                model[view][usize::try_from(page).unwrap_or(0)] = protection;
             }
         }
         for (view, list) in views.iter().zip(&model) {
-            for (page, rights) in (0..).zip(list) {
+            for (page, protection) in (0..).zip(list) {
                 let (start, end, got) = at(&p, *view, page);
-                prop_assert_eq!(got, *rights);
+                prop_assert_eq!(got, *protection);
                 prop_assert!(start <= page && page < end);
                 // A run is as long as it can be.
                 prop_assert!(end > 71 || at(&p, *view, end).2 != got);

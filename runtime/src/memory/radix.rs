@@ -22,6 +22,8 @@ pub(super) struct Radix<'a, M, F> {
     pub(super) frames: &'a mut Frames,
     /// Largest page that may be mapped.
     pub(super) largest: PageSize,
+    /// The frame that decoy pages are mapped to, each by an entry of its own.
+    pub(super) decoy: HostPhysAddr,
     /// Table frames in use.
     pub(super) tables: &'a mut usize,
     /// Set where processors may hold a translation that the tables no longer give.
@@ -117,7 +119,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         while at < range.end() {
             let rest = GuestRange::between(at, range.end());
             let next = match (job.target, self.leading_pages(rest, level)) {
-                (Some(attributes), Some(pages)) => {
+                (Some(attributes), Some(pages)) if level == 1 || !attributes.is_decoy => {
                     self.map_pages(table, pages, level, attributes, job.around.is_some());
                     pages.end()
                 }
@@ -156,7 +158,8 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         let mut at = pages.start();
         while at < pages.end() {
             let old = self.memory.read_u64(slot);
-            let new = F::leaf(HostPhysAddr::new(at), size(level), attributes);
+            let page = if attributes.is_decoy { self.decoy } else { HostPhysAddr::new(at) };
+            let new = F::leaf(page, size(level), attributes);
             if old == 0 && is_fill {
                 self.memory.write_u64(slot, new);
             } else if old != 0 && old != new {
@@ -284,7 +287,9 @@ pub(super) fn translate<F: TableFormat>(
 fn is_widened<F: TableFormat>(old: Attributes, new: u64, level: u8) -> bool {
     match F::decode(new, level) {
         Entry::Leaf { attributes, .. } => {
-            attributes.memory_type == old.memory_type && attributes.rights.contains(old.rights)
+            attributes.is_decoy == old.is_decoy
+                && attributes.memory_type == old.memory_type
+                && attributes.rights.contains(old.rights)
         }
         _ => false,
     }

@@ -17,9 +17,12 @@ const KIB4: u64 = 1 << 12;
 const MIB2: u64 = 2 << 20;
 const GIB: u64 = 1 << 30;
 
-const RAM: Attributes = Attributes { memory_type: MemoryType::WriteBack, rights: Rights::all() };
-const READ: Attributes = Attributes { memory_type: MemoryType::WriteBack, rights: Rights::READ };
-const DEVICE: Attributes = Attributes { memory_type: MemoryType::Uncacheable, rights: Rights::all() };
+const RAM: Attributes =
+    Attributes { memory_type: MemoryType::WriteBack, rights: Rights::all(), is_decoy: false };
+const READ: Attributes =
+    Attributes { memory_type: MemoryType::WriteBack, rights: Rights::READ, is_decoy: false };
+const DEVICE: Attributes =
+    Attributes { memory_type: MemoryType::Uncacheable, rights: Rights::all(), is_decoy: false };
 
 struct Machine {
     memory: SimMemory,
@@ -45,6 +48,7 @@ impl Machine {
             memory: &self.memory,
             frames: &mut self.frames,
             largest: self.largest,
+            decoy: HostPhysAddr::new(0x7_f000),
             tables: &mut self.tables,
             is_stale: false,
             format: PhantomData,

@@ -14,7 +14,7 @@ use super::changes::Changes;
 use super::flush::Flush;
 use super::frame::{Exhausted, Frames};
 use super::policy::{Machine, Policy};
-use super::protect::Full;
+use super::protect::{Full, Protection};
 use super::radix::{Radix, translate};
 use super::range::{GuestRange, Unaligned};
 use super::views::{Roots, View};
@@ -68,6 +68,8 @@ pub struct SecondLevel<M, F> {
     roots: Roots,
     pub(super) changes: Changes,
     tables: usize,
+    /// A frame of zeros.
+    decoy: HostPhysAddr,
     format: PhantomData<F>,
 }
 
@@ -81,6 +83,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             roots: Roots::new(),
             changes: Changes::new(),
             tables: 0,
+            decoy: HostPhysAddr::new(0),
             format: PhantomData,
         }
     }
@@ -95,6 +98,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Err(Exhausted);
         }
         self.policy.start(machine);
+        self.decoy = self.frames.allocate(&self.memory)?;
         let root = self.radix().make_root()?;
         self.roots.insert(View::SHARED, root);
         Ok(())
@@ -194,7 +198,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     /// What the guest may do with the page at `gpa` in `view`; nothing with hypervisor memory.
     #[must_use]
     pub fn rights(&self, view: View, gpa: GuestPhysAddr) -> Rights {
-        self.policy.run_at(view, gpa.get()).attributes.map_or(Rights::empty(), |a| a.rights)
+        self.attributes(view, gpa).map_or(Rights::empty(), |a| a.rights)
     }
 
     /// Sets what the guest may do with `range`: in the shared view, for all CPUs but where their own views say
@@ -213,7 +217,22 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Err(ProtectError::Unsupported);
         }
         let is_default = view == View::SHARED && rights == Rights::all();
-        self.protect(view, range, (!is_default).then_some(rights))
+        self.protect(view, range, (!is_default).then_some(Protection::Rights(rights)))
+    }
+
+    /// Has all CPUs read zeros in `range`, and stops whatever else they do there.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]; nothing changed then.
+    pub fn set_decoy(&mut self, range: GuestRange) -> Result<Flush, ProtectError> {
+        self.protect(View::SHARED, range, Some(Protection::Decoy))
+    }
+
+    /// What the page at `gpa` is in `view`; `None` for hypervisor memory and what tables do not reach.
+    #[must_use]
+    pub fn attributes(&self, view: View, gpa: GuestPhysAddr) -> Option<Attributes> {
+        self.policy.run_at(view, gpa.get()).attributes
     }
 
     /// Takes back what was set: in the shared view the range gets all rights, in another the shared view's.
@@ -275,7 +294,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         &mut self,
         view: View,
         range: GuestRange,
-        rights: Option<Rights>,
+        protection: Option<Protection>,
     ) -> Result<Flush, ProtectError> {
         if range.end() > self.policy.reach() {
             return Err(ProtectError::OutOfReach);
@@ -284,7 +303,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Err(ProtectError::HypervisorMemory);
         }
         self.root(view).ok_or(ProtectError::NoView)?;
-        self.policy.protections.set(view, range, rights)?;
+        self.policy.protections.set(view, range, protection)?;
         self.changes.note(view, range);
         let is_stale = self.refresh(view, range);
         Ok(self.flush_if(is_stale))
@@ -336,6 +355,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             memory: &self.memory,
             frames: &mut self.frames,
             largest: self.policy.largest_page_size(),
+            decoy: self.decoy,
             tables: &mut self.tables,
             is_stale: false,
             format: PhantomData,

@@ -2,6 +2,7 @@
 
 use super::{CPU_VIEWS, GIB, MIB, Memory, PAGE, REGION, gpa, mtrrs, started};
 use crate::memory::flush::Flush;
+use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
 use crate::memory::second_level::{ProtectError, RESERVE, Resolution};
 use platform::mtrr_map::Mtrrs;
@@ -12,7 +13,7 @@ use x86::paging::{Attributes, PageSize, Rights};
 /// What can happen, in pages of [`WINDOW`].
 #[derive(Clone, Debug)]
 enum Event {
-    Set { view: usize, start: u64, length: u64, rights: Option<Rights> },
+    Set { view: usize, start: u64, length: u64, what: Option<Protection> },
     Access { view: usize, page: u64, access: Rights },
     Mtrr { index: usize, base: u64, shift: u32, memory_type: u64 },
     Drop,
@@ -25,11 +26,13 @@ const SAMPLE_STEP: usize = 31;
 
 fn any_event() -> impl Strategy<Value = Event> {
     let some = [Rights::empty(), Rights::READ, Rights::READ | Rights::WRITE, Rights::all()];
-    let rights = prop::sample::select(vec![None, Some(some[0]), Some(some[1]), Some(some[2]), Some(some[3])]);
+    let mut what = vec![None, Some(Protection::Decoy)];
+    what.extend(some.map(|rights| Some(Protection::Rights(rights))));
+    let what = prop::sample::select(what);
     let length = prop_oneof![Just(1_u64), Just(31), Just(512), 1_u64..1024];
     prop_oneof![
-        4 => (0_usize..2, 0..WINDOW_PAGES, length, rights)
-            .prop_map(|(view, start, length, rights)| Event::Set { view, start, length, rights }),
+        4 => (0_usize..2, 0..WINDOW_PAGES, length, what)
+            .prop_map(|(view, start, length, what)| Event::Set { view, start, length, what }),
         6 => (0_usize..2, 0..WINDOW_PAGES, prop::sample::select(some[1..].to_vec()))
             .prop_map(|(view, page, access)| Event::Access { view, page: page / 31 * 31, access }),
         2 => (1_usize..4, 0..WINDOW_PAGES, 12_u32..23, prop::sample::select(vec![0_u64, 1, 4, 6]))
@@ -42,7 +45,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 struct World {
     memory: Memory,
     mtrrs: Mtrrs,
-    rights: [Vec<Option<Rights>>; 2],
+    set: [Vec<Option<Protection>>; 2],
     cached: [Vec<Option<Attributes>>; 2],
 }
 
@@ -55,17 +58,18 @@ impl World {
         Self {
             memory,
             mtrrs: mtrrs(),
-            rights: [vec![None; pages], vec![None; pages]],
+            set: [vec![None; pages], vec![None; pages]],
             cached: [vec![None; pages], vec![None; pages]],
         }
     }
 
     fn truth(&self, view: usize, page: usize) -> Option<Attributes> {
         let address = WINDOW + page as u64 * PAGE;
-        let own = if view == 1 { self.rights[1][page] } else { None };
-        let rights = own.or(self.rights[0][page]).unwrap_or(Rights::all());
+        let own = if view == 1 { self.set[1][page] } else { None };
+        let what = own.or(self.set[0][page]).unwrap_or(Protection::Rights(Rights::all()));
+        let (rights, is_decoy) = (what.rights(), what == Protection::Decoy);
         let is_hidden = address < REGION.base + REGION.length;
-        (!is_hidden).then(|| Attributes { memory_type: self.mtrrs.type_at(address), rights })
+        (!is_hidden).then(|| Attributes { memory_type: self.mtrrs.type_at(address), rights, is_decoy })
     }
 
     fn flush(&mut self, flush: Flush) {
@@ -77,7 +81,7 @@ impl World {
 
     fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
-            Event::Set { view, start, length, rights } => self.set(view, start, length, rights)?,
+            Event::Set { view, start, length, what } => self.set(view, start, length, what)?,
             Event::Access { view, page, access } => self.access(view, page, access)?,
             Event::Mtrr { index, base, shift, memory_type } => {
                 let base = (WINDOW + base * PAGE) & (!0 << shift) | memory_type;
@@ -99,12 +103,15 @@ impl World {
         view: usize,
         start: u64,
         length: u64,
-        rights: Option<Rights>,
+        what: Option<Protection>,
     ) -> Result<(), TestCaseError> {
         let end = (start + length).min(WINDOW_PAGES);
         let range = GuestRange::between(WINDOW + start * PAGE, WINDOW + end * PAGE);
-        let result = match rights {
-            Some(rights) => self.memory.set_rights(CPU_VIEWS[view], range, rights),
+        // Only all CPUs together are shown a decoy.
+        let view = if what == Some(Protection::Decoy) { 0 } else { view };
+        let result = match what {
+            Some(Protection::Decoy) => self.memory.set_decoy(range),
+            Some(Protection::Rights(rights)) => self.memory.set_rights(CPU_VIEWS[view], range, rights),
             None => self.memory.reset_rights(CPU_VIEWS[view], range),
         };
         if start < 2 * MIB / PAGE {
@@ -112,7 +119,7 @@ impl World {
             return Ok(());
         }
         for page in start..end {
-            self.rights[view][usize::try_from(page).unwrap_or(0)] = rights;
+            self.set[view][usize::try_from(page).unwrap_or(0)] = what;
         }
         match result {
             Ok(flush) => self.flush(flush),
@@ -148,13 +155,17 @@ impl World {
     /// Tables say the truth or nothing; a processor that saw them before is never told too much.
     fn check(&mut self) -> Result<(), TestCaseError> {
         for (view, name) in CPU_VIEWS.into_iter().enumerate() {
-            for page in (0..self.rights[0].len()).step_by(SAMPLE_STEP) {
+            for page in (0..self.set[0].len()).step_by(SAMPLE_STEP) {
                 let truth = self.truth(view, page);
                 let found = self.memory.mapped(name, gpa(WINDOW + page as u64 * PAGE));
                 prop_assert!(found.is_none() || found.map(|m| m.2) == truth, "view {view} page {page}");
                 let cached = &mut self.cached[view][page];
                 let is_true = cached.is_none_or(|c| {
-                    truth.is_some_and(|t| t.memory_type == c.memory_type && t.rights.contains(c.rights))
+                    truth.is_some_and(|t| {
+                        t.memory_type == c.memory_type
+                            && t.is_decoy == c.is_decoy
+                            && t.rights.contains(c.rights)
+                    })
                 });
                 prop_assert!(is_true, "view {view} page {page}: stale {cached:?}, now {truth:?}");
                 *cached = cached.or(found.map(|m| m.2));

@@ -244,7 +244,7 @@ fn frames_come_back_only_after_the_flush_that_covers_them() {
     memory.flushed(first);
     assert!(memory.frames().available() < free);
     memory.flushed(second);
-    assert_eq!((memory.frames().available(), memory.table_pages()), (127, 1));
+    assert_eq!((memory.frames().available(), memory.table_pages()), (126, 1));
 }
 
 #[test]
@@ -298,4 +298,31 @@ fn a_watch_gives_no_right_and_takes_none_but_writes() {
     let hidden = memory.watch(GuestPhysAddr::new(REGION.base));
     assert_eq!(hidden.err(), Some(ProtectError::HypervisorMemory));
     assert_eq!(memory.watch(GuestPhysAddr::new(1 << 39)).err(), Some(ProtectError::OutOfReach));
+}
+
+#[test]
+fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
+    let mut memory = started(PageSize::Size1G, 512);
+    assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
+    let (one, two) = (pages(64 * MIB, 4 * PAGE), pages(2 * GIB, 2 * MIB));
+    for range in [one, two] {
+        assert!(memory.set_decoy(range).is_ok_and(|flush| flush.is_needed()));
+        for access in [Rights::WRITE, Rights::EXECUTE] {
+            let protected = Resolution::Protected(Rights::READ);
+            assert_eq!(memory.violation(CPU, gpa(range.start()), access), protected);
+        }
+        assert_eq!(memory.violation(CPU, gpa(range.end() - PAGE), Rights::READ), Resolution::Filled);
+    }
+    let frame = |memory: &Memory, at| memory.mapped(CPU, gpa(at)).map(|m| (m.0, m.1, m.2.rights));
+    assert_eq!(memory.violation(CPU, gpa(one.start()), Rights::READ), Resolution::Filled);
+    let decoy = memory.decoy;
+    assert_eq!(frame(&memory, one.start()), Some((decoy, PageSize::Size4K, Rights::READ)));
+    assert_eq!(frame(&memory, two.end() - PAGE), Some((decoy, PageSize::Size4K, Rights::READ)));
+    let is_decoy = |at| memory.attributes(CPU, gpa(at)).map(|a| a.is_decoy);
+    assert_eq!((is_decoy(one.start()), is_decoy(one.end())), (Some(true), Some(false)));
+
+    assert!(memory.reset_rights(CPU, one).is_ok_and(|flush| flush.is_needed()));
+    assert_eq!(memory.violation(CPU, gpa(one.start()), Rights::WRITE), Resolution::Filled);
+    let page = HostPhysAddr::new(one.start());
+    assert_eq!(frame(&memory, one.start()).map(|m| (m.0, m.2)), Some((page, Rights::all())));
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod percpu;
 pub(crate) mod quiesce;
+pub(crate) mod shootdown;
 pub(crate) mod startup;
 
 pub use quiesce::Quiesced;

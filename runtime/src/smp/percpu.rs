@@ -54,6 +54,8 @@ pub(crate) struct PerCpu {
     has_own_view: AtomicBool,
     /// Translations cached by this CPU are stale.
     pub(crate) flush: AtomicBool,
+    /// They were dropped on this CPU's way to its next look around.
+    pub(super) has_flushed: AtomicBool,
     /// This CPU has set up VMX.
     pub(crate) is_ready: AtomicBool,
     /// Index, 0 for the bootstrap processor.
@@ -132,6 +134,7 @@ impl PerCpu {
             init: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
             flush: AtomicBool::new(false),
+            has_flushed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             index,
             apic_id,

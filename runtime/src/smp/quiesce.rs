@@ -91,13 +91,18 @@ fn await_arrival(cpu: &PerCpu) {
             return;
         }
         if time_stamp().wrapping_sub(sent) > RESEND_AFTER {
-            log::warn!("cpu={} does not answer, NMI sent again", cpu.index);
-            cpu.nmi_in_flight.store(true, Ordering::SeqCst);
-            send(cpu);
+            call_again(cpu);
             sent = time_stamp();
         }
         core::hint::spin_loop();
     }
+}
+
+/// Sends an NMI whose predecessor seems lost.
+pub(super) fn call_again(cpu: &PerCpu) {
+    log::warn!("cpu={} does not answer, NMI sent again", cpu.index);
+    cpu.nmi_in_flight.store(true, Ordering::SeqCst);
+    send(cpu);
 }
 
 fn send(cpu: &PerCpu) {

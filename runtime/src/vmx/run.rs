@@ -10,7 +10,7 @@ use crate::exit::{Action, Exit, ResetCause, dispatch};
 use crate::machine;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
-use crate::smp::{quiesce, startup};
+use crate::smp::{quiesce, shootdown, startup};
 use crate::vcpu::{Registers, Vcpu};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
@@ -221,8 +221,7 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
         halt();
     }
     reset::attend(cpu);
-    if cpu.flush.swap(false, Ordering::SeqCst) {
-        machine::invalidate_second_level();
+    if shootdown::finish(cpu) {
         nested::follow(cpu);
     }
     if cpu.take_guest_nmi() {

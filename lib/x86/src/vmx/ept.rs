@@ -61,6 +61,8 @@ const ACCESSED_DIRTY: u64 = 1 << 6;
 const PAGE: u64 = 1 << 7;
 const TYPE_SHIFT: u32 = 3;
 const RIGHTS: u64 = 7;
+/// A bit that processors ignore.
+const DECOY: u64 = 1 << 52;
 
 /// EPT paging-structure entries (SDM, "EPT Translation Mechanism").
 ///
@@ -77,7 +79,8 @@ impl TableFormat for EptFormat {
     fn leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {
         let large = if size == PageSize::Size4K { 0 } else { PAGE };
         let memory_type = (attributes.memory_type as u64) << TYPE_SHIFT;
-        page.get() & ADDRESS_MASK | large | memory_type | u64::from(attributes.rights.bits())
+        let decoy = if attributes.is_decoy { DECOY } else { 0 };
+        page.get() & ADDRESS_MASK | large | memory_type | decoy | u64::from(attributes.rights.bits())
     }
 
     fn decode(entry: u64, level: u8) -> Entry {
@@ -92,7 +95,8 @@ impl TableFormat for EptFormat {
         // A reserved type is a misconfiguration, which this hypervisor never writes; its nearest
         // harmless reading is the strictest type.
         let memory_type = MemoryType::from_encoding((entry >> TYPE_SHIFT & 7) as u8).unwrap_or_default();
-        Entry::Leaf { page: address, attributes: Attributes { memory_type, rights } }
+        let is_decoy = entry & DECOY != 0;
+        Entry::Leaf { page: address, attributes: Attributes { memory_type, rights, is_decoy } }
     }
 }
 
@@ -108,14 +112,16 @@ mod tests {
     use crate::mtrr::MemoryType;
     use crate::paging::{Attributes, Entry, PageSize, Rights, TableFormat};
 
-    const RAM: Attributes = Attributes { memory_type: MemoryType::WriteBack, rights: Rights::all() };
+    const RAM: Attributes =
+        Attributes { memory_type: MemoryType::WriteBack, rights: Rights::all(), is_decoy: false };
 
     #[test]
     fn entries_are_bit_for_bit_the_manual_s() {
         let leaf = |address, size, attributes| EptFormat::leaf(HostPhysAddr::new(address), size, attributes);
         assert_eq!(leaf(0x1000, PageSize::Size4K, RAM), 0x1037);
         assert_eq!(leaf(0x20_0000, PageSize::Size2M, RAM), 0x20_00b7);
-        let fetch = Attributes { memory_type: MemoryType::WriteCombining, rights: Rights::EXECUTE };
+        let fetch =
+            Attributes { memory_type: MemoryType::WriteCombining, rights: Rights::EXECUTE, is_decoy: false };
         assert_eq!(leaf(3 << 30, PageSize::Size1G, fetch), 0xc000_008c);
         assert_eq!(EptFormat::table(HostPhysAddr::new(0x5000)), 0x5007);
     }
@@ -128,6 +134,7 @@ mod tests {
                     let attributes = Attributes {
                         memory_type: MemoryType::from_encoding(encoding).unwrap_or_default(),
                         rights: Rights::from_bits_truncate(bits),
+                        is_decoy: bits & 1 != 0,
                     };
                     let page = HostPhysAddr::new(size.bytes() * 5);
                     let entry = EptFormat::leaf(page, size, attributes);

@@ -1,0 +1,60 @@
+//! The end of stale translations: every CPU drops its own on its way, and nobody stands still.
+//!
+//! The initiator marks each CPU whose guest may run and has it leave its guest by an NMI. That CPU drops its
+//! translations before it enters again and goes on at once; the initiator waits until all marks are gone. A CPU
+//! that waits here serves the others' marks on itself, and joins a rendezvous, so that two initiators never
+//! wait for each other. No lock is held meanwhile that another CPU could want.
+
+use super::percpu::{self, PerCpu};
+use super::quiesce;
+use crate::machine;
+use core::sync::atomic::Ordering;
+use hw::bare::processor::time_stamp;
+
+/// Ticks after which a CPU is called again. One that was about to wait for a start-up IPI may have had the
+/// NMI blocked.
+const CALL_AGAIN_AFTER: u64 = 50_000_000;
+
+/// Returns when no guest code can use a second-level translation from before the call.
+pub(crate) fn shoot_down() {
+    let own = percpu::current();
+    let others = || machine::cpus().iter().filter(|cpu| cpu.index != own.index);
+    for cpu in others().filter(|cpu| cpu.is_running.load(Ordering::SeqCst)) {
+        cpu.flush.store(true, Ordering::SeqCst);
+        quiesce::wake(cpu);
+    }
+    own.flush.store(true, Ordering::SeqCst);
+    serve(own);
+    for cpu in others() {
+        wait_for(own, cpu);
+    }
+}
+
+/// Drops the executing CPU's translations if that is asked for. Tells whether they were dropped since the last time
+/// that this was called, so that what else was derived can follow before the guest goes on.
+pub(crate) fn finish(own: &PerCpu) -> bool {
+    serve(own);
+    own.has_flushed.swap(false, Ordering::SeqCst)
+}
+
+fn serve(own: &PerCpu) {
+    if own.flush.swap(false, Ordering::SeqCst) {
+        machine::invalidate_second_level();
+        own.has_flushed.store(true, Ordering::SeqCst);
+        own.demand_attention();
+    }
+}
+
+/// A CPU that waits for a start-up IPI drops its translations when it starts.
+fn wait_for(own: &PerCpu, cpu: &PerCpu) {
+    let mut called = time_stamp();
+    while cpu.flush.load(Ordering::SeqCst) && cpu.is_running.load(Ordering::SeqCst) {
+        serve(own);
+        quiesce::join(own);
+        if time_stamp().wrapping_sub(called) > CALL_AGAIN_AFTER {
+            quiesce::call_again(cpu);
+            called = time_stamp();
+        }
+        core::hint::spin_loop();
+    }
+}
