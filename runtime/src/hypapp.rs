@@ -5,6 +5,7 @@
 
 use core::ops::RangeInclusive;
 
+use crate::exit::world::WorldExit;
 use crate::exit::{PortAccess, SecondLevelViolation};
 use crate::vcpu::Vcpu;
 use x86::cpuid::CpuidResult;
@@ -74,6 +75,10 @@ pub trait Hypapp: Sync {
     fn second_level_violation(&self, _vcpu: &mut dyn Vcpu, _violation: SecondLevelViolation) -> Answer {
         Answer::Chain
     }
+
+    /// The guest's software left the world that this CPU runs in (`services::world`). The hypapp leaves the world,
+    /// or the software goes on; behind [`WorldExit::Init`] it has to be left.
+    fn world_exit(&self, _vcpu: &mut dyn Vcpu, _exit: WorldExit) {}
 
     /// The guest writes an MTRR; `false` refuses with #GP(0).
     fn allow_mtrr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> bool {

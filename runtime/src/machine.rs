@@ -51,8 +51,11 @@ static POLICIES: Once<Policies> = Once::new();
 static BOOT: Once<Boot> = Once::new();
 static CPUS: Once<&'static [&'static PerCpu]> = Once::new();
 
+/// The format of this processor's second-level tables.
+pub(crate) type SecondLevelFormat = EptFormat;
+
 /// The guest's memory, which all CPUs share.
-pub(crate) static SECOND_LEVEL: Mutex<SecondLevel<RegionMemory, EptFormat>> =
+pub(crate) static SECOND_LEVEL: Mutex<SecondLevel<RegionMemory, SecondLevelFormat>> =
     Mutex::new(SecondLevel::new(RegionMemory));
 
 /// The hypervisor region, for statics that are built before it is known.
@@ -175,6 +178,14 @@ pub(crate) fn with_frame_run(count: usize) -> HostPhysAddr {
         Ok(frame) => frame,
         Err(error) => panic!("the pool is too small for this machine: {error:?}"),
     }
+}
+
+/// Zeroed memory for good, of frames of the pool.
+pub(crate) fn take_memory(bytes: usize) -> &'static mut [u8] {
+    let frames = bytes.div_ceil(4096);
+    let start = region().virt(with_frame_run(frames), frames * 4096);
+    // SAFETY: fresh zeroed frames that follow each other, never freed, and used for nothing else.
+    unsafe { core::slice::from_raw_parts_mut(start, bytes) }
 }
 
 /// Lends a source of zeroed frames.

@@ -1,5 +1,8 @@
 //! What the core does for hypapps.
 
+pub mod pages;
+pub mod world;
+
 pub use crate::memory::range::GuestRange;
 pub use crate::smp::Quiesced;
 pub use x86::paging::Rights;
@@ -33,6 +36,24 @@ pub fn watch_external_interrupts(wanted: bool) {
 /// or not.
 pub fn watch_interrupt_window(wanted: bool) {
     vmx::watch_interrupt_window(wanted);
+}
+
+/// Memory of the hypervisor's for good, zeroed: for [`crate::hypapp::Hypapp::init`].
+///
+/// The image's linker script has to provide for it.
+#[must_use]
+pub fn take_memory(bytes: usize) -> &'static mut [u8] {
+    machine::take_memory(bytes)
+}
+
+/// Reads the time-stamp counter.
+#[must_use]
+pub fn time_stamp() -> u64 {
+    hw::bare::processor::time_stamp()
+}
+
+fn no_frames() -> ProtectError {
+    ProtectError::Exhausted
 }
 
 /// Whose protections are meant.

@@ -1,8 +1,9 @@
 //! Each cause to its handler, with what the machine has for it.
 
+use super::world::Inside;
 use super::{
     Action, Exit, ResetCause, SecondLevelViolation, control_register, cpuid, exception, hypercall, init_sipi,
-    invd, local_apic, msr, port, task_switch, xsetbv,
+    invd, local_apic, msr, port, task_switch, world, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
@@ -48,8 +49,13 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
             let _ = machine::hypapp().interrupt_window(vcpu);
             Action::Resume
         }
-        Exit::Nmi | Exit::NmiWindow => Action::Resume,
+        Exit::Nmi | Exit::NmiWindow | Exit::TimeOver => Action::Resume,
     }
+}
+
+/// An exit from this CPU's world.
+pub(crate) fn in_world<V: Vcpu>(vcpu: &mut V, exit: Exit) -> Inside {
+    world::handle(vcpu, machine::hypapp(), exit)
 }
 
 /// CPUID.

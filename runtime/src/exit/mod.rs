@@ -19,6 +19,7 @@ pub mod port;
 pub mod power;
 pub mod real_mode;
 pub mod task_switch;
+pub mod world;
 pub mod xsetbv;
 
 use hw::PortWidth;
@@ -80,6 +81,8 @@ pub enum Exit {
     InterruptWindow,
     /// The guest's processor shut down.
     TripleFault,
+    /// The time is over that a world's software may run for.
+    TimeOver,
 }
 
 /// What to do with the guest after an exit was handled.

@@ -5,7 +5,9 @@
 
 use crate::exception::{FAULT_STACK, NMI_STACK};
 use crate::exit::mtrr::VirtualMtrrs;
+use crate::machine::SecondLevelFormat;
 use crate::memory::views::View;
+use crate::memory::world::World;
 use crate::vcpu::Registers;
 use core::arch::asm;
 use core::mem::offset_of;
@@ -52,6 +54,10 @@ pub(crate) struct PerCpu {
     init: AtomicBool,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
+    /// This CPU's guest runs in this CPU's world.
+    is_in_world: AtomicBool,
+    /// This CPU's world.
+    pub(crate) world: Mutex<World<SecondLevelFormat>>,
     /// Translations cached by this CPU are stale.
     pub(crate) flush: AtomicBool,
     /// They were dropped on this CPU's way to its next look around.
@@ -133,6 +139,8 @@ impl PerCpu {
             guest_nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
+            is_in_world: AtomicBool::new(false),
+            world: Mutex::new(World::new()),
             flush: AtomicBool::new(false),
             has_flushed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
@@ -199,6 +207,17 @@ impl PerCpu {
         self.has_own_view.store(has_own_view, Ordering::Relaxed);
     }
 
+    /// Whether this CPU's guest runs in a world.
+    #[inline]
+    pub(crate) fn is_in_world(&self) -> bool {
+        self.is_in_world.load(Ordering::Relaxed)
+    }
+
+    /// Says whether this CPU's guest runs in a world.
+    pub(crate) fn set_in_world(&self, is_in_world: bool) {
+        self.is_in_world.store(is_in_world, Ordering::Relaxed);
+    }
+
     /// Base of the GDT.
     pub(crate) fn gdt_base(&self) -> u64 {
         self.gdt.entries().as_ptr() as u64
@@ -239,7 +258,7 @@ impl PerCpu {
 
     /// Has this CPU find an NMI that is meant for the guest before it next enters it.
     pub(crate) fn give_guest_nmi(&self) {
-        self.guest_nmi.store(true, Ordering::SeqCst);
+        self.keep_guest_nmi();
         self.demand_attention();
     }
 
@@ -251,6 +270,11 @@ impl PerCpu {
     /// Takes an INIT signal that waited.
     pub(crate) fn take_init(&self) -> bool {
         self.init.load(Ordering::Relaxed) && self.init.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has an NMI of the guest's wait.
+    pub(crate) fn keep_guest_nmi(&self) {
+        self.guest_nmi.store(true, Ordering::SeqCst);
     }
 
     /// Takes an NMI that is meant for the guest.

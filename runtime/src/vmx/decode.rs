@@ -39,6 +39,7 @@ pub(super) fn decode<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, reason: ExitReason) -> Opti
         ExitReason::INTERRUPT_WINDOW => Exit::InterruptWindow,
         ExitReason::EXTERNAL_INTERRUPT => Exit::ExternalInterrupt,
         ExitReason::EXCEPTION_OR_NMI => exception_or_nmi(vcpu),
+        ExitReason::PREEMPTION_TIMER => Exit::TimeOver,
         ExitReason::GETSEC
         | ExitReason::VMCLEAR
         | ExitReason::VMLAUNCH

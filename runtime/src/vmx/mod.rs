@@ -20,6 +20,8 @@ mod vcpu;
 #[cfg(target_os = "none")]
 mod watch;
 #[cfg(target_os = "none")]
+pub(crate) mod world;
+#[cfg(target_os = "none")]
 mod world_switch;
 
 #[cfg(target_os = "none")]

@@ -6,6 +6,7 @@
 use super::inject::{self, Shutdown};
 use super::vcpu::VmxVcpu;
 use super::{decode, nested, setup, world_switch};
+use crate::exit::world::{Inside, WorldExit};
 use crate::exit::{Action, Exit, ResetCause, dispatch};
 use crate::machine;
 use crate::reset;
@@ -109,6 +110,9 @@ fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: Exi
 
 #[inline(never)]
 fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: ExitReason) {
+    if cpu.is_in_world() && tell_of_world(vcpu, reason) == Inside::Handled {
+        return apply(vcpu, reason, Action::Resume);
+    }
     if is_nested_instruction(reason) {
         let action = nested::instruction(vcpu, cpu, reason);
         apply(vcpu, reason, action);
@@ -223,6 +227,13 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
     reset::attend(cpu);
     if shootdown::finish(cpu) {
         nested::follow(cpu);
+    }
+    if cpu.is_in_world() {
+        // SAFETY: as in `handle_exit`.
+        let vmcs = unsafe { CurrentVmcs::new() };
+        let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+        // The guest's NMIs wait until it is back.
+        return machine::hypapp().world_exit(&mut vcpu, WorldExit::Called);
     }
     if cpu.take_guest_nmi() {
         if nested::is_l2(cpu) {

@@ -1,0 +1,84 @@
+//! Single pages of the guest's memory: hidden from it, given back, and read and written meanwhile.
+
+use crate::machine::{self, SECOND_LEVEL};
+use crate::memory::guest::{GuestMemory, GuestView};
+use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::host::GuestFrames;
+use crate::memory::second_level::ProtectError;
+use crate::memory::views::View;
+use crate::memory::{Flush, GuestRange};
+use crate::vcpu::Vcpu;
+use hw::PhysMemory;
+use platform::handoff::{MemoryRange, USABLE};
+use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::Rights;
+
+/// What becomes of a page for the guest, on all CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// Reads give zeros; writes and fetches come to the hypapp.
+    Hidden,
+    /// Reads and fetches go through; writes come to the hypapp.
+    ReadOnly,
+    /// The guest has every right.
+    Open,
+}
+
+/// Covers pages, one shoot-down for all of them. Holds when it returns: no CPU's guest can do otherwise any more.
+///
+/// No lock may be held that another CPU waits for.
+///
+/// # Errors
+///
+/// The page is not the guest's, or there is no room; pages before it may be covered, as [`cover`] with
+/// [`Cover::Open`] undoes.
+pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<(), ProtectError> {
+    let mut last = Flush::NONE;
+    let mut result = Ok(());
+    for (page, cover) in pages {
+        let range = GuestRange::page(page);
+        let mut second_level = SECOND_LEVEL.lock();
+        let done = match cover {
+            Cover::Hidden => second_level.set_decoy(range),
+            Cover::ReadOnly => second_level.set_rights(View::SHARED, range, Rights::READ | Rights::EXECUTE),
+            Cover::Open => second_level.reset_rights(View::SHARED, range),
+        };
+        match done {
+            // A later one covers the frames that earlier ones dropped.
+            Ok(flush) if flush.is_needed() => last = flush,
+            Ok(_) => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    machine::flush_second_level(last);
+    result
+}
+
+/// Whether the page at `page` is ordinary memory of the guest's, by the machine's memory map.
+#[must_use]
+pub fn is_memory(page: GuestPhysAddr) -> bool {
+    let start = page.page().get();
+    let holds = |range: &MemoryRange| {
+        range.kind == USABLE && range.base <= start && start + 4096 <= range.base + range.length
+    };
+    !machine::region().overlaps(start, 4096) && machine::handoff().memory_map().iter().any(holds)
+}
+
+/// Copies bytes out of a page, covered or not; they lie in one page that [`is_memory`].
+pub fn read(address: GuestPhysAddr, bytes: &mut [u8]) {
+    GuestFrames.read(HostPhysAddr::new(address.get()), bytes);
+}
+
+/// Copies bytes into a page, covered or not; they lie in one page that [`is_memory`].
+pub fn write(address: GuestPhysAddr, bytes: &[u8]) {
+    GuestFrames.write(HostPhysAddr::new(address.get()), bytes);
+}
+
+/// The address space of the software that runs on the guest's processor, as that sees it.
+pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> GuestView<'static, dyn GuestMemory> {
+    static MEMORY: GuestPhysical = GuestPhysical;
+    GuestView::new(vcpu, &MEMORY)
+}

@@ -1,0 +1,85 @@
+//! Worlds: software of the guest's that runs with its own memory alone, out of reach of the rest of the guest.
+//!
+//! A hypapp fills the executing CPU's world with pages and has the guest's processor enter it. All that follows
+//! comes to [`Hypapp::world_exit`](crate::hypapp::Hypapp::world_exit), but CPUID and VMCALL, which come as ever.
+//! Only the executing CPU is concerned: others go on, and nothing of theirs is flushed.
+
+pub use crate::exit::world::WorldExit;
+pub use crate::memory::world::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
+
+use super::no_frames;
+use crate::machine::{self, RegionMemory, SECOND_LEVEL};
+use crate::memory::second_level::{ProtectError, RESERVE};
+use crate::memory::world::TooSmall;
+use crate::smp::percpu;
+use crate::vmx;
+
+/// A guest's processor as it was before it entered a world.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside(vmx::world::Outside);
+
+/// Makes sure that every CPU's world can be filled with what needs `frames` frames ([`frames_needed`]).
+///
+/// # Errors
+///
+/// [`ProtectError::Exhausted`].
+pub fn reserve(frames: usize) -> Result<(), ProtectError> {
+    for cpu in machine::cpus() {
+        cpu.world.lock().grow(&RegionMemory, frames, || {
+            let mut second_level = SECOND_LEVEL.lock();
+            let frames = second_level.frames();
+            if frames.available() <= RESERVE {
+                return Err(no_frames());
+            }
+            Ok(frames.allocate(&RegionMemory)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// Fills the executing CPU's world with what `pages` gives, unless it is filled for `serial` already. A serial
+/// stands for the same pages and mode for ever; 0 is none.
+///
+/// # Errors
+///
+/// [`ProtectError::Exhausted`] where not enough was reserved.
+pub fn prepare<P: IntoIterator<Item = Page>>(
+    serial: u64,
+    mode: Mode,
+    pages: impl FnOnce() -> P,
+) -> Result<Roots, ProtectError> {
+    let mut world = percpu::current().world.lock();
+    if let Some(roots) = world.roots(serial) {
+        return Ok(roots);
+    }
+    let roots = world.fill(&RegionMemory, serial, mode, pages())?;
+    vmx::world::forget_translations(&roots);
+    Ok(roots)
+}
+
+/// Has the executing CPU's guest go on in its world, for at most `ticks` of the time-stamp counter.
+///
+/// There it is without interrupts, system calls, descriptor tables, breakpoints, vector and x87 registers. The
+/// general registers, RIP and RSP are the hypapp's to set.
+#[must_use]
+pub fn enter(roots: &Roots, ticks: u64) -> Outside {
+    Outside(vmx::world::enter(roots, ticks))
+}
+
+/// Takes the executing CPU's guest out of its world, with its processor as it was but for general registers, RIP,
+/// RSP and RFLAGS, which are still the world's.
+pub fn leave(outside: &Outside) {
+    vmx::world::leave(&outside.0);
+}
+
+/// Whether the executing CPU's guest is in its world.
+#[must_use]
+pub fn is_inside() -> bool {
+    percpu::current().is_in_world()
+}
+
+impl From<TooSmall> for ProtectError {
+    fn from(_: TooSmall) -> Self {
+        Self::Exhausted
+    }
+}

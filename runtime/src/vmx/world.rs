@@ -1,0 +1,231 @@
+//! In and out of a world: what of the processor's state a world's software is given, and what of the guest's is
+//! put aside meanwhile.
+//!
+//! UNSAFETY: the current VMCS, while an exit is handled.
+#![expect(unsafe_code, reason = "current VMCS")]
+
+use crate::memory::world::Roots;
+use crate::smp::percpu;
+use hw::bare::Processor;
+use hw::bare::vmx::{self, CurrentVmcs};
+use hw::{Cpuid, Msrs, Vmcs};
+use spin::Once;
+use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::msr::Msr;
+use x86::segment::AccessRights;
+use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
+use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls};
+use x86::vmx::ept::EptPointer;
+use x86::vmx::interruption::Interruptibility;
+use x86::vmx::vmcs::{self, Field};
+
+/// What stays of CR4: how addresses are translated. Without the other bits vector, protection-key and
+/// performance-counter instructions are undefined, and so are those that write FS and GS bases.
+const CR4_KEPT: Cr4 = Cr4::PSE.union(Cr4::PAE).union(Cr4::MCE).union(Cr4::VMXE).union(Cr4::LA57);
+/// Has x87 instructions fault, and SSE ones be undefined.
+const CR0_SET: Cr0 = Cr0::EM.union(Cr0::MP).union(Cr0::TS);
+const ALL_EXCEPTIONS: u32 = !0;
+const NO_BREAKPOINTS: u64 = 0x400;
+const CPUID_PERFMON: u32 = 0xa;
+const SHIFT_MASK: u64 = 0x1f;
+
+/// 64-bit fields that are put aside and come back as they were.
+const WIDE: [Field<u64>; 16] = [
+    vmcs::GUEST_CR0,
+    vmcs::GUEST_CR3,
+    vmcs::GUEST_CR4,
+    vmcs::GUEST_EFER,
+    vmcs::GUEST_DR7,
+    vmcs::GUEST_DEBUGCTL,
+    vmcs::GUEST_PDPTE0,
+    vmcs::GUEST_PDPTE1,
+    vmcs::GUEST_PDPTE2,
+    vmcs::GUEST_PDPTE3,
+    vmcs::GUEST_DS_BASE,
+    vmcs::GUEST_ES_BASE,
+    vmcs::GUEST_FS_BASE,
+    vmcs::GUEST_GS_BASE,
+    vmcs::EPT_POINTER,
+    vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS,
+];
+/// The same of 32 bits.
+const NARROW: [Field<u32>; 16] = [
+    vmcs::GUEST_SYSENTER_CS,
+    vmcs::GUEST_GDTR_LIMIT,
+    vmcs::GUEST_IDTR_LIMIT,
+    vmcs::GUEST_LDTR_ACCESS_RIGHTS,
+    vmcs::GUEST_DS_LIMIT,
+    vmcs::GUEST_ES_LIMIT,
+    vmcs::GUEST_FS_LIMIT,
+    vmcs::GUEST_GS_LIMIT,
+    vmcs::GUEST_DS_ACCESS_RIGHTS,
+    vmcs::GUEST_ES_ACCESS_RIGHTS,
+    vmcs::GUEST_FS_ACCESS_RIGHTS,
+    vmcs::GUEST_GS_ACCESS_RIGHTS,
+    vmcs::GUEST_INTERRUPTIBILITY,
+    vmcs::EXCEPTION_BITMAP,
+    vmcs::PIN_BASED_CONTROLS,
+    vmcs::EXIT_CONTROLS,
+];
+const SELECTORS: [Field<u16>; 4] =
+    [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
+
+/// The guest's processor as it was outside the world.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outside {
+    wide: [u64; WIDE.len()],
+    narrow: [u32; NARROW.len()],
+    selectors: [u16; SELECTORS.len()],
+    performance_counters: u64,
+}
+
+/// What this processor has to end a world's time slice with, and to stop counters with.
+struct Means {
+    /// The VMX-preemption timer counts every so many ticks, as a power of two; `None` without the timer.
+    timer_shift: Option<u32>,
+    has_performance_counters: bool,
+    has_single_invept: bool,
+}
+
+static MEANS: Once<Means> = Once::new();
+
+/// Puts the guest's processor aside and has it run in the world under `roots` for at most `ticks`: without
+/// interrupts, system calls, vector registers, breakpoints, or any descriptor table. Every exception exits.
+///
+/// RIP, RSP and the general registers are the caller's to set.
+pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
+    // SAFETY: called while an exit is handled, so this CPU's VMCS is current.
+    let mut vmcs = unsafe { CurrentVmcs::new() };
+    let means = MEANS.call_once(find_means);
+    hold_nmi_window(&mut vmcs);
+    let outside = put_aside(&vmcs, means);
+
+    let cr0 = Cr0::from_bits_retain(vmcs.read(vmcs::GUEST_CR0));
+    let cr4 = Cr4::from_bits_retain(vmcs.read(vmcs::GUEST_CR4));
+    let efer = Efer::from_bits_retain(vmcs.read(vmcs::GUEST_EFER));
+    vmcs.write(vmcs::GUEST_CR0, (cr0 - Cr0::AM | CR0_SET).bits());
+    vmcs.write(vmcs::GUEST_CR3, roots.cr3);
+    vmcs.write(vmcs::GUEST_CR4, (cr4 & CR4_KEPT).bits());
+    vmcs.write(vmcs::GUEST_EFER, (efer - Efer::SCE).bits());
+    vmcs.write(vmcs::GUEST_DR7, NO_BREAKPOINTS);
+    vmcs.write(vmcs::GUEST_DEBUGCTL, 0);
+    let [pdpte0, pdpte1, pdpte2, pdpte3] = roots.pdptes;
+    vmcs.write(vmcs::GUEST_PDPTE0, pdpte0);
+    vmcs.write(vmcs::GUEST_PDPTE1, pdpte1);
+    vmcs.write(vmcs::GUEST_PDPTE2, pdpte2);
+    vmcs.write(vmcs::GUEST_PDPTE3, pdpte3);
+    vmcs.write(vmcs::EPT_POINTER, EptPointer::new(roots.second_level).0);
+    vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
+    vmcs.write(vmcs::GUEST_SYSENTER_CS, 0);
+    vmcs.write(vmcs::GUEST_GDTR_LIMIT, 0);
+    vmcs.write(vmcs::GUEST_IDTR_LIMIT, 0);
+    vmcs.write(vmcs::GUEST_LDTR_ACCESS_RIGHTS, AccessRights::UNUSABLE.bits());
+    let state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
+    vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, (state & Interruptibility::BLOCKING_BY_NMI).bits());
+    vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);
+    let rflags = start_timer(&mut vmcs, means, ticks);
+    vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
+    percpu::current().set_in_world(true);
+    outside
+}
+
+/// Gives the guest its processor back, but for RIP, RSP and the general registers.
+pub(crate) fn leave(outside: &Outside) {
+    // SAFETY: as above.
+    let mut vmcs = unsafe { CurrentVmcs::new() };
+    for (field, value) in WIDE.into_iter().zip(outside.wide) {
+        vmcs.write(field, value);
+    }
+    for (field, value) in NARROW.into_iter().zip(outside.narrow) {
+        vmcs.write(field, value);
+    }
+    for (field, value) in SELECTORS.into_iter().zip(outside.selectors) {
+        vmcs.write(field, value);
+    }
+    if outside.performance_counters != 0 {
+        // What was read from the register fits it.
+        let _ = Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, outside.performance_counters);
+    }
+    let cpu = percpu::current();
+    cpu.set_in_world(false);
+    // An NMI of the guest's may have waited.
+    cpu.demand_attention();
+}
+
+/// Drops this CPU's translations of the world under `roots`.
+pub(crate) fn forget_translations(roots: &Roots) {
+    let means = MEANS.call_once(find_means);
+    if !means.has_single_invept {
+        return crate::machine::invalidate_second_level();
+    }
+    // SAFETY: this CPU is in VMX root operation, and has the instruction's type.
+    if unsafe { vmx::invept_single(EptPointer::new(roots.second_level).0) }.is_err() {
+        panic!("INVEPT failed");
+    }
+}
+
+/// An NMI that waits until the guest can take one waits on until the guest is back.
+fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
+    let mut controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
+    if controls.contains(PrimaryControls::NMI_WINDOW_EXITING) {
+        controls.remove(PrimaryControls::NMI_WINDOW_EXITING);
+        vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+        percpu::current().keep_guest_nmi();
+    }
+}
+
+fn put_aside(vmcs: &CurrentVmcs, means: &Means) -> Outside {
+    let mut performance_counters = 0;
+    if means.has_performance_counters {
+        performance_counters = Processor.read(Msr::IA32_PERF_GLOBAL_CTRL).unwrap_or(0);
+        if performance_counters != 0 {
+            // Zero fits any register of this kind.
+            let _ = Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, 0);
+        }
+    }
+    Outside {
+        wide: WIDE.map(|field| vmcs.read(field)),
+        narrow: NARROW.map(|field| vmcs.read(field)),
+        selectors: SELECTORS.map(|field| vmcs.read(field)),
+        performance_counters,
+    }
+}
+
+/// Limits the time in the world; gives the flags to run it with. Interrupts wait, where there is the timer; else
+/// the first one ends the slice, which needs RFLAGS.IF as little as ever, but some emulators look at it.
+fn start_timer(vmcs: &mut CurrentVmcs, means: &Means, ticks: u64) -> Rflags {
+    let mut pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
+    let Some(shift) = means.timer_shift else {
+        vmcs.write(vmcs::PIN_BASED_CONTROLS, (pins | PinBasedControls::EXTERNAL_INTERRUPT_EXITING).bits());
+        return Rflags::from_bits_retain(2) | Rflags::IF;
+    };
+    pins.insert(PinBasedControls::PREEMPTION_TIMER);
+    vmcs.write(vmcs::PIN_BASED_CONTROLS, pins.bits());
+    // Saved at exits, so that exits do not buy time.
+    let exits = ExitControls::from_bits_retain(vmcs.read(vmcs::EXIT_CONTROLS));
+    vmcs.write(vmcs::EXIT_CONTROLS, (exits | ExitControls::SAVE_PREEMPTION_TIMER).bits());
+    vmcs.write(vmcs::PREEMPTION_TIMER, u32::try_from(ticks >> shift).unwrap_or(u32::MAX));
+    Rflags::from_bits_retain(2)
+}
+
+fn find_means() -> Means {
+    let read = |msr| Processor.read(msr).unwrap_or(0);
+    let has_true_controls = VmxBasic(read(Msr::IA32_VMX_BASIC)).has_true_controls();
+    let choose = |plain, precise| Allowed(read(if has_true_controls { precise } else { plain }));
+    let pins = choose(Msr::IA32_VMX_PINBASED_CTLS, Msr::IA32_VMX_TRUE_PINBASED_CTLS);
+    let exits = choose(Msr::IA32_VMX_EXIT_CTLS, Msr::IA32_VMX_TRUE_EXIT_CTLS);
+    let has_timer = pins.may_be_one() & PinBasedControls::PREEMPTION_TIMER.bits() != 0
+        && exits.may_be_one() & ExitControls::SAVE_PREEMPTION_TIMER.bits() != 0;
+    let shift = u32::try_from(read(Msr::IA32_VMX_MISC) & SHIFT_MASK).unwrap_or(0);
+    let version = if Processor.cpuid(0, 0).eax < CPUID_PERFMON {
+        0
+    } else {
+        Processor.cpuid(CPUID_PERFMON, 0).eax & 0xff
+    };
+    let ept = EptVpidCapability::from_bits_retain(read(Msr::IA32_VMX_EPT_VPID_CAP));
+    Means {
+        timer_shift: has_timer.then_some(shift),
+        has_performance_counters: version >= 2,
+        has_single_invept: ept.contains(EptVpidCapability::INVEPT_SINGLE),
+    }
+}
