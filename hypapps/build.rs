@@ -7,6 +7,8 @@ fn main() {
     }
     // Cargo links in the workspace's root; a relative path survives moving the tree.
     println!("cargo:rustc-link-arg-bins=-Tlinker.ld");
+    // Its heap, beside what every image has.
+    println!("cargo:rustc-link-arg-bin=trustvisor=--defsym=HEAP_BYTES=0x800000");
     for argument in [
         "-no-pie",
         "-nostdlib",

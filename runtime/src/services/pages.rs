@@ -8,7 +8,7 @@ use crate::memory::second_level::ProtectError;
 use crate::memory::views::View;
 use crate::memory::{Flush, GuestRange};
 use crate::vcpu::Vcpu;
-use hw::PhysMemory;
+use hw::Unmapped;
 use platform::handoff::{MemoryRange, USABLE};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::Rights;
@@ -68,13 +68,21 @@ pub fn is_memory(page: GuestPhysAddr) -> bool {
 }
 
 /// Copies bytes out of a page, covered or not; they lie in one page that [`is_memory`].
-pub fn read(address: GuestPhysAddr, bytes: &mut [u8]) {
-    GuestFrames.read(HostPhysAddr::new(address.get()), bytes);
+///
+/// # Errors
+///
+/// There is nothing at the address after all.
+pub fn read(address: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Unmapped> {
+    GuestFrames::read(HostPhysAddr::new(address.get()), bytes)
 }
 
 /// Copies bytes into a page, covered or not; they lie in one page that [`is_memory`].
-pub fn write(address: GuestPhysAddr, bytes: &[u8]) {
-    GuestFrames.write(HostPhysAddr::new(address.get()), bytes);
+///
+/// # Errors
+///
+/// There is nothing at the address after all.
+pub fn write(address: GuestPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
+    GuestFrames::write(HostPhysAddr::new(address.get()), bytes)
 }
 
 /// The address space of the software that runs on the guest's processor, as that sees it.

@@ -25,6 +25,7 @@ pub mod console;
 pub mod cpu;
 pub mod legacy;
 pub mod memory;
+pub mod pal;
 pub mod power;
 pub mod reset;
 pub mod run;

@@ -1,0 +1,266 @@
+//! Calls of PALs: in by a fetch from the entry, out by the return address that nothing is mapped at.
+
+use crate::memory::{Caller as Process, Machine};
+use crate::state::{self, Caller, Pal, Running};
+use alloc::sync::Arc;
+use runtime::exit::SecondLevelViolation;
+use runtime::exit::world::WorldExit;
+use runtime::hypapp::Answer;
+use runtime::services::world::{self, Page, Roots};
+use runtime::vcpu::{Registers, Vcpu};
+use trustvisor::call::{Failure, FaultKind, SENTINEL};
+use trustvisor::layout::{Layout, PAGE};
+use trustvisor::machine::Inaccessible;
+use trustvisor::marshal::{Arguments, REGISTERS};
+use trustvisor::pal::{Entry, Inside, Refusal, State};
+use trustvisor::parameter::WordSize;
+use x86::address::HostPhysAddr;
+use x86::cr::Rflags;
+use x86::event::{Event, Vector};
+use x86::paging::Rights;
+
+/// RDI, RSI, RDX, RCX, R8, R9.
+const PARAMETER_REGISTERS: [usize; REGISTERS] = [7, 6, 2, 1, 8, 9];
+const ARITHMETIC: Rflags =
+    Rflags::CF.union(Rflags::PF).union(Rflags::AF).union(Rflags::ZF).union(Rflags::SF).union(Rflags::OF);
+
+/// What a caller learns of a call that failed.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    failure: Failure,
+    kind: FaultKind,
+    address: u64,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self { failure, kind: FaultKind(0), address: 0 }
+    }
+}
+
+/// A fetch from a PAL's page. From its entry, by its process, it is a call; anything else is a fault of the guest's.
+pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &Arc<Pal>) -> Answer {
+    let entry = violation.gla.map(|address| address.get());
+    let is_entry = entry == Some(pal.key.entry)
+        && state::key(vcpu, vcpu.rip()) == pal.key
+        && state::word_size(vcpu).is_some();
+    if !is_entry {
+        return Answer::Chain;
+    }
+    match begin(vcpu, pal) {
+        Ok(()) | Err(Refusal::Retry) => {}
+        Err(Refusal::Failure(failure)) => refuse(vcpu, failure),
+    }
+    Answer::Handled
+}
+
+/// The PAL on this CPU left its world.
+pub(crate) fn world_exit(vcpu: &mut dyn Vcpu, exit: WorldExit) {
+    let cpu = vcpu.index();
+    let taken = state::running(cpu).and_then(|running| running.lock().take());
+    let Some(running) = taken else { return };
+    if running.pal.lock().state != State::Running(cpu) {
+        return fail(vcpu, &running, Failure::REVOKED.into());
+    }
+    match exit {
+        WorldExit::Exception(Event::PageFault { address: SENTINEL, .. }) if vcpu.rip() == SENTINEL => {
+            finish(vcpu, &running);
+        }
+        WorldExit::TimeOver => suspend(vcpu, &running),
+        WorldExit::Called => keep(cpu, running),
+        WorldExit::Exception(event) => fault(vcpu, &running, event),
+        WorldExit::Violation(violation) => {
+            let address = violation.gla.map_or(0, |address| address.get());
+            end(vcpu, &running, FaultKind(u32::from(Vector::PF.0)), address);
+        }
+        WorldExit::Forbidden => {
+            let rip = vcpu.rip();
+            end(vcpu, &running, FaultKind::FORBIDDEN_INSTRUCTION, rip);
+        }
+        WorldExit::Init => {
+            running.pal.lock().end(State::Faulted, &Machine);
+            world::leave(&running.outside);
+        }
+    }
+}
+
+fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
+    let failure = |failure| Err(Refusal::Failure(failure));
+    let (rsp, rflags, registers) = (vcpu.rsp(), vcpu.rflags(), *vcpu.registers());
+    let word = state::word_size(vcpu);
+    let mut inner = pal.lock();
+    if word != Some(inner.layout.word) || state::mode(vcpu) != inner.belongings.mode {
+        return failure(Failure::BAD_MODE);
+    }
+    if !rflags.contains(Rflags::IF) {
+        return failure(Failure::INTERRUPTS_OFF);
+    }
+    let word = inner.layout.word;
+    let rsp = word.truncate(rsp);
+    let inside = match inner.enter(vcpu.index(), rsp)? {
+        Entry::Resumed(inside) => inside,
+        Entry::Fresh => {
+            let arguments = registers_of(&registers);
+            match start(&Process::of(vcpu), &inner.layout, &arguments, rsp, pal.key.entry) {
+                Ok((arguments, inside)) => {
+                    inner.arguments = arguments;
+                    inside
+                }
+                Err(failure) => {
+                    inner.finish();
+                    return Err(Refusal::Failure(failure));
+                }
+            }
+        }
+    };
+    let Ok(roots) = prepare(&inner.layout, inner.serial, inner.belongings.mode) else {
+        // The registration reserved what this needs.
+        inner.finish();
+        return failure(Failure::BUSY);
+    };
+    let return_address = inner.arguments.return_address;
+    drop(inner);
+    let outside = world::enter(&roots, state::ticks());
+    vcpu.set_rip(inside.rip);
+    vcpu.set_rsp(inside.rsp);
+    vcpu.set_rflags(vcpu.rflags() | Rflags::from_bits_retain(inside.rflags) & ARITHMETIC.union(Rflags::DF));
+    *vcpu.registers_mut() = Registers(inside.general);
+    let caller = Caller { registers, rsp, rflags, return_address, word };
+    keep(vcpu.index(), Running { pal: pal.clone(), outside, caller });
+    Ok(())
+}
+
+fn start(
+    process: &Process,
+    layout: &Layout,
+    registers: &[u64; REGISTERS],
+    rsp: u64,
+    entry: u64,
+) -> Result<(Arguments, Inside), Failure> {
+    let arguments = Arguments::read(process, layout, registers, rsp);
+    let arguments = arguments.map_err(|Inaccessible| Failure::BAD_STACK)?;
+    let start = arguments.carry_in(process, &Machine, layout)?;
+    let mut general = [0; 16];
+    for (register, value) in PARAMETER_REGISTERS.into_iter().zip(start.registers) {
+        general[register] = value;
+    }
+    Ok((arguments, Inside { general, rip: entry, rsp: start.stack_pointer, rflags: 0 }))
+}
+
+fn registers_of(registers: &Registers) -> [u64; REGISTERS] {
+    PARAMETER_REGISTERS.map(|register| registers.0[register])
+}
+
+fn prepare(layout: &Layout, serial: u64, mode: world::Mode) -> Result<Roots, Inaccessible> {
+    let pages = || {
+        layout.sections.iter().flat_map(|section| {
+            let rights = if section.kind.is_writable() { Rights::WRITE } else { Rights::EXECUTE };
+            let linear = (0..).map(|index| section.start + index * PAGE);
+            let frames = section.pages.iter().map(|&page| HostPhysAddr::new(page));
+            linear.zip(frames).map(move |(linear, frame)| Page { linear, frame, rights })
+        })
+    };
+    world::prepare(serial, mode, pages).map_err(|_| Inaccessible)
+}
+
+fn keep(cpu: usize, call: Running) {
+    if let Some(running) = state::running(cpu) {
+        *running.lock() = Some(call);
+    }
+}
+
+/// The PAL returned.
+fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
+    let result = running.caller.word.truncate(vcpu.registers().rax());
+    world::leave(&running.outside);
+    let process = Process::of(vcpu);
+    let copied = {
+        let mut inner = running.pal.lock();
+        let copied = inner.arguments.carry_out(&process, &Machine, &inner.layout);
+        inner.finish();
+        copied
+    };
+    let outcome = copied.map(|()| result).map_err(Trouble::from);
+    return_to(vcpu, &running.caller, outcome);
+}
+
+/// The PAL's time is over: the guest sees its caller stand at the entry, about to call.
+fn suspend(vcpu: &mut dyn Vcpu, running: &Running) {
+    let inside = Inside {
+        general: vcpu.registers().0,
+        rip: vcpu.rip(),
+        rsp: vcpu.rsp(),
+        rflags: vcpu.rflags().bits(),
+    };
+    running.pal.lock().suspend(running.caller.rsp, inside);
+    world::leave(&running.outside);
+    *vcpu.registers_mut() = running.caller.registers;
+    vcpu.set_rip(running.pal.key.entry);
+    vcpu.set_rsp(running.caller.rsp);
+    vcpu.set_rflags(running.caller.rflags);
+}
+
+fn fault(vcpu: &mut dyn Vcpu, running: &Running, event: Event) {
+    let rip = vcpu.rip();
+    match event {
+        Event::PageFault { address, .. } => end(vcpu, running, FaultKind(u32::from(Vector::PF.0)), address),
+        Event::Exception { vector, .. } => {
+            end(vcpu, running, FaultKind(u32::from(vector.0)), rip);
+            if vector == Vector::MC {
+                // The machine's, not the PAL's.
+                vcpu.inject(event);
+            }
+        }
+        Event::Nmi => end(vcpu, running, FaultKind(2), rip),
+    }
+}
+
+fn end(vcpu: &mut dyn Vcpu, running: &Running, kind: FaultKind, address: u64) {
+    running.pal.lock().end(State::Faulted, &Machine);
+    log::debug!("pal={} ends: kind={:#x} address={address:#x}", running.pal.number, kind.0);
+    fail(vcpu, running, Trouble { failure: Failure::FAULTED, kind, address });
+}
+
+fn fail(vcpu: &mut dyn Vcpu, running: &Running, trouble: Trouble) {
+    world::leave(&running.outside);
+    return_to(vcpu, &running.caller, Err(trouble));
+}
+
+/// A call that does not begin returns at once; where its return address cannot be read, that is the caller's fault.
+fn refuse(vcpu: &mut dyn Vcpu, failure: Failure) {
+    let Some(word) = state::word_size(vcpu) else { return };
+    let rsp = word.truncate(vcpu.rsp());
+    let mut bytes = [0; 8];
+    let size = if word == WordSize::Bits64 { 8 } else { 4 };
+    if let Err(event) = Process::of(vcpu).try_read(rsp, &mut bytes[..size]) {
+        return vcpu.inject(event);
+    }
+    let return_address = u64::from_le_bytes(bytes);
+    let caller = Caller { registers: *vcpu.registers(), rsp, rflags: vcpu.rflags(), return_address, word };
+    return_to(vcpu, &caller, Err(failure.into()));
+}
+
+/// Goes on behind the call, as the calling convention has it.
+fn return_to(vcpu: &mut dyn Vcpu, caller: &Caller, outcome: Result<u64, Trouble>) {
+    let mut registers = caller.registers;
+    let mut rflags = caller.rflags - ARITHMETIC - Rflags::RF;
+    if caller.word == WordSize::Bits64 {
+        for scratch in PARAMETER_REGISTERS.into_iter().chain([10, 11]) {
+            registers.0[scratch] = 0;
+        }
+    }
+    let (rax, rdx, rcx) = match outcome {
+        Ok(result) => (result, 0, 0),
+        Err(trouble) => {
+            rflags |= Rflags::CF;
+            (u64::from(trouble.failure.0), u64::from(trouble.kind.0), trouble.address)
+        }
+    };
+    registers.set_rax(rax);
+    registers.set_rdx(rdx);
+    registers.set_rcx(rcx);
+    *vcpu.registers_mut() = registers;
+    vcpu.set_rflags(rflags);
+    vcpu.set_rip(caller.return_address);
+    vcpu.set_rsp(caller.word.truncate(caller.rsp + caller.word.bytes()));
+}

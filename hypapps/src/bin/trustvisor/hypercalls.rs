@@ -1,0 +1,59 @@
+//! Hypercalls: who may call, and which command goes where.
+
+use crate::{registration, state};
+use runtime::hypapp::Answer;
+use runtime::services::world;
+use runtime::vcpu::{CodeSize, Vcpu};
+use trustvisor::command::Command;
+use trustvisor::parameter::WordSize;
+use trustvisor::status::Status;
+
+/// Arguments, as wide as the caller's words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) ecx: u64,
+    pub(crate) esi: u64,
+    pub(crate) edi: u64,
+    pub(crate) word: WordSize,
+}
+
+/// Answers VMCALL. Every number has an answer, from wherever it comes.
+#[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]
+pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
+    let command = Command(vcpu.registers().rax() as u32);
+    let status = match carry_out(vcpu, command) {
+        Ok(()) => Status::SUCCESS,
+        Err(status) => status,
+    };
+    vcpu.registers_mut().set_rax(u64::from(status.0));
+    Answer::Handled
+}
+
+fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Status> {
+    let registers = *vcpu.registers();
+    if command == Command::TEST {
+        if vcpu.code_size() == CodeSize::Bits64 {
+            log::info!("test hypercall, rcx={:#018x}", registers.rcx());
+        } else {
+            log::info!("test hypercall, ecx={:#010x}", registers.ecx());
+        }
+        return Ok(());
+    }
+    let word = state::word_size(vcpu).ok_or(Status::NOT_A_PROCESS)?;
+    let arguments = Arguments {
+        ecx: word.truncate(registers.rcx()),
+        esi: word.truncate(registers.rsi()),
+        edi: word.truncate(registers.rdi()),
+        word,
+    };
+    let is_inside = world::is_inside();
+    match command {
+        Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => Err(Status::IN_PAL),
+        Command::REGISTER => registration::register(vcpu, &arguments),
+        Command::UNREGISTER => registration::unregister(vcpu, &arguments),
+        Command::SEAL_DEPRECATED | Command::UNSEAL_DEPRECATED | Command::QUOTE_DEPRECATED => {
+            Err(Status::DEPRECATED)
+        }
+        _ => Err(Status::UNKNOWN_COMMAND),
+    }
+}

@@ -1,0 +1,74 @@
+//! TrustVisor: runs pieces of application logic (PALs) that the rest of the guest can neither read nor change.
+//!
+//! What a program has to know is in the crate `trustvisor`, which also holds the logic that needs no hardware.
+//! Here are `hypercalls` and what they lead to: `registration`, `calls` into PALs, `revocation` where the guest
+//! takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts wait for a PAL.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod calls;
+mod heap;
+mod hypercalls;
+mod memory;
+mod registration;
+mod revocation;
+mod state;
+
+use runtime::exit::SecondLevelViolation;
+use runtime::exit::world::WorldExit;
+use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
+use runtime::services::{self, Scope};
+use runtime::vcpu::{CodeSize, Vcpu};
+use trustvisor::probe;
+use x86::cpuid::CpuidResult;
+use x86::paging::Rights;
+
+struct TrustVisor;
+
+impl Hypapp for TrustVisor {
+    fn init(&self, boot: &Boot<'_>) -> Result<(), ConfigurationError> {
+        heap::start()?;
+        state::start(boot)
+    }
+
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+        hypercalls::answer(vcpu)
+    }
+
+    fn cpuid(&self, vcpu: &mut dyn Vcpu, leaf: u32, subleaf: u32) -> Option<CpuidResult> {
+        if leaf != probe::LEAF || subleaf != 0 {
+            return None;
+        }
+        let ecx = if vcpu.code_size() == CodeSize::Bits64 { probe::CALLER_IS_64_BIT } else { 0 };
+        let number = state::running_number(vcpu.index());
+        Some(CpuidResult { eax: probe::PRESENT, ebx: number.unwrap_or(probe::NOT_IN_PAL), ecx, edx: 0 })
+    }
+
+    fn second_level_violation(&self, vcpu: &mut dyn Vcpu, violation: SecondLevelViolation) -> Answer {
+        let page = violation.gpa.page();
+        let Some(pal) = state::REGISTRY.lock().find_page(page.get()) else {
+            // The page was given back meanwhile, or was never a PAL's.
+            let is_open = services::protection(Scope::AllCpus, page) == Rights::all();
+            return if is_open { Answer::Handled } else { Answer::Chain };
+        };
+        if violation.is_fetch {
+            return calls::enter(vcpu, violation, &pal);
+        }
+        if violation.is_write {
+            revocation::revoke(&pal);
+        }
+        Answer::Handled
+    }
+
+    fn world_exit(&self, vcpu: &mut dyn Vcpu, exit: WorldExit) {
+        calls::world_exit(vcpu, exit);
+    }
+
+    fn shutdown(&self, _cpu: usize) {
+        revocation::end_all();
+    }
+}
+
+runtime::hypapp!(TrustVisor);

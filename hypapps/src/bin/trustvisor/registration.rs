@@ -1,0 +1,69 @@
+//! Registration and its end.
+
+use crate::hypercalls::Arguments;
+use crate::memory::{Caller, Machine};
+use crate::revocation;
+use crate::state::{self, Belongings, Pal, REGISTRY};
+use alloc::sync::Arc;
+use runtime::services::world;
+use runtime::vcpu::Vcpu;
+use trustvisor::layout::{Kind, Layout};
+use trustvisor::machine::{Cover, Inaccessible, Pages};
+use trustvisor::pal::State;
+use trustvisor::registry::Conflict;
+use trustvisor::status::Status;
+
+/// Registers the PAL that the lists describe. Its pages are claimed first, then covered for all CPUs, and only
+/// then looked at: what another CPU does to them or to the page tables meanwhile comes too early or too late.
+pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+    let lists = [arguments.ecx, arguments.esi, arguments.edi];
+    let layout = Layout::read(&Caller::of(vcpu), &Machine, arguments.word, lists)?;
+    let mode = state::mode(vcpu);
+    let frames = world::frames_needed(mode, layout.runs());
+    world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    let pal = insert(vcpu, layout, mode)?;
+    if cover(&pal, Kind::cover).is_err() {
+        give_back(&pal);
+        return Err(Status::OUT_OF_MEMORY);
+    }
+    pal.lock().state = State::Idle;
+    Ok(())
+}
+
+/// Ends the registration of the PAL with this entry.
+pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+    let key = state::key(vcpu, arguments.ecx);
+    let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
+    pal.lock().begin_unregister(&Machine)?;
+    give_back(&pal);
+    Ok(())
+}
+
+/// Gives a PAL's pages back to the guest and forgets it. It is in transit, or has nothing left.
+pub(crate) fn give_back(pal: &Arc<Pal>) {
+    // Uncovering frees room, and needs none.
+    let _ = cover(pal, |_| Cover::Open);
+    REGISTRY.lock().remove(pal);
+}
+
+fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>, Status> {
+    let key = state::key(vcpu, layout.entry);
+    loop {
+        let taken = REGISTRY.lock().insert(key, layout.clone(), Belongings { mode });
+        match taken {
+            Ok(pal) => return Ok(pal),
+            Err(Conflict::Status(status)) => return Err(status),
+            Err(Conflict::Stale(old)) => revocation::revoke(&old),
+        }
+    }
+}
+
+fn cover(pal: &Pal, how: impl Fn(Kind) -> Cover) -> Result<(), Inaccessible> {
+    // Copied, so that no lock is held while other CPUs are waited for.
+    let pages: alloc::vec::Vec<(u64, Cover)> = {
+        let inner = pal.lock();
+        let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
+        listed.map(|(page, section)| (page, how(section.kind))).collect()
+    };
+    Machine.cover(&mut pages.into_iter())
+}

@@ -1,0 +1,117 @@
+//! What the hypapp keeps: the registry, and for each CPU the call that it runs.
+
+use crate::heap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use runtime::hypapp::{Boot, ConfigurationError};
+use runtime::services::world::{Mode, Outside};
+use runtime::vcpu::{CodeSize, Registers, Vcpu};
+use spin::{Mutex, Once};
+use trustvisor::pal::{self, Key};
+use trustvisor::parameter::WordSize;
+use trustvisor::registry::Registry;
+use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::segment::SegmentRegister;
+
+/// A PAL with what belongs to it.
+pub(crate) type Pal = pal::Pal<Belongings>;
+
+/// What belongs to a PAL beside its memory.
+#[derive(Debug)]
+pub(crate) struct Belongings {
+    /// How its process translates addresses, and it too.
+    pub(crate) mode: Mode,
+}
+
+/// A call that a CPU runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pal: Arc<Pal>,
+    pub(crate) outside: Outside,
+    pub(crate) caller: Caller,
+}
+
+/// The caller's registers that the world does not put aside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) registers: Registers,
+    pub(crate) rsp: u64,
+    pub(crate) rflags: Rflags,
+    pub(crate) return_address: u64,
+    pub(crate) word: WordSize,
+}
+
+/// Ticks that interrupts wait for a PAL, unless the command line says otherwise.
+const DEFAULT_TICKS: u64 = 1_000_000;
+const TICKS_KEY: &str = "pal_ticks=";
+
+pub(crate) static REGISTRY: Mutex<Registry<Belongings>> = Mutex::new(Registry::new(heap::BUDGET));
+static RUNNING: Once<Vec<Mutex<Option<Running>>>> = Once::new();
+static TICKS: AtomicU64 = AtomicU64::new(DEFAULT_TICKS);
+
+/// Takes note of the machine and the command line.
+pub(crate) fn start(boot: &Boot<'_>) -> Result<(), ConfigurationError> {
+    RUNNING.call_once(|| (0..boot.cpus).map(|_| Mutex::new(None)).collect());
+    for word in boot.command_line.split_ascii_whitespace() {
+        if let Some(ticks) = word.strip_prefix(TICKS_KEY) {
+            let ticks = ticks.parse().ok().filter(|&ticks| ticks >= 10_000);
+            let ticks =
+                ticks.ok_or(ConfigurationError("pal_ticks= takes a number of ticks, at least 10000"))?;
+            TICKS.store(ticks, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Ticks that a PAL may run before interrupts are let through.
+pub(crate) fn ticks() -> u64 {
+    TICKS.load(Ordering::Relaxed)
+}
+
+/// The call that this CPU runs.
+pub(crate) fn running(cpu: usize) -> Option<&'static Mutex<Option<Running>>> {
+    RUNNING.get().and_then(|running| running.get(cpu))
+}
+
+/// Number of the PAL that this CPU runs.
+pub(crate) fn running_number(cpu: usize) -> Option<u32> {
+    running(cpu)?.lock().as_ref().map(|running| running.pal.number)
+}
+
+/// The word size of the process that runs on `vcpu`; `None` where it is no process that can have PALs: CPL 3,
+/// paging, flat segments.
+pub(crate) fn word_size(vcpu: &dyn Vcpu) -> Option<WordSize> {
+    if vcpu.cpl() != 3 || !vcpu.cr0().contains(Cr0::PG) {
+        return None;
+    }
+    match vcpu.code_size() {
+        CodeSize::Bits64 => Some(WordSize::Bits64),
+        CodeSize::Bits32 => {
+            let is_flat = |register| vcpu.segment(register).base == 0;
+            (is_flat(SegmentRegister::Cs) && is_flat(SegmentRegister::Ss)).then_some(WordSize::Bits32)
+        }
+        CodeSize::Bits16 => None,
+    }
+}
+
+/// How `vcpu` translates linear addresses.
+pub(crate) fn mode(vcpu: &dyn Vcpu) -> Mode {
+    if vcpu.efer().contains(Efer::LMA) {
+        if vcpu.cr4().contains(Cr4::LA57) { Mode::Levels5 } else { Mode::Levels4 }
+    } else if vcpu.cr4().contains(Cr4::PAE) {
+        Mode::Pae
+    } else {
+        Mode::Bits32
+    }
+}
+
+/// The PAL of the process on `vcpu` with this entry.
+pub(crate) fn key(vcpu: &dyn Vcpu, entry: u64) -> Key {
+    let mask = match mode(vcpu) {
+        Mode::Bits32 => 0xffff_f000,
+        Mode::Pae => 0xffff_ffe0,
+        Mode::Levels4 | Mode::Levels5 => 0x000f_ffff_ffff_f000,
+    };
+    Key { address_space: vcpu.cr3() & mask, entry }
+}

@@ -1,0 +1,156 @@
+//! All PALs: found by address space and entry, and by any page that they consist of.
+
+use crate::layout::{Kind, Layout};
+use crate::pal::{Key, Pal};
+use crate::probe::PAL_NUMBER_LIMIT;
+use crate::section::CAPACITY;
+use crate::status::Status;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+
+/// Bytes of the heap that a PAL counts for, beside its pages, sections and parameters.
+const BYTES_A_PAL: usize = 1536;
+const BYTES_A_SECTION: usize = 64;
+const BYTES_A_PARAMETER: usize = 32;
+/// With its place in the map of pages.
+const BYTES_A_PAGE: usize = 64;
+
+/// The registry. Locked for a look-up, never while pages are covered.
+#[derive(Debug)]
+pub struct Registry<T> {
+    by_key: BTreeMap<Key, Arc<Pal<T>>>,
+    by_page: BTreeMap<u64, Arc<Pal<T>>>,
+    /// Bytes of the heap that PALs may still take.
+    budget: usize,
+    next_number: u32,
+    next_serial: u64,
+}
+
+/// Why a PAL was not taken in.
+#[derive(Debug)]
+pub enum Conflict<T> {
+    /// The process is told.
+    Status(Status),
+    /// A PAL of a process that is gone stands in the way.
+    Stale(Arc<Pal<T>>),
+}
+
+impl<T> Registry<T> {
+    /// An empty registry that may take up to `budget` bytes of the heap.
+    #[must_use]
+    pub const fn new(budget: usize) -> Self {
+        Self { by_key: BTreeMap::new(), by_page: BTreeMap::new(), budget, next_number: 1, next_serial: 1 }
+    }
+
+    /// Takes a PAL in: nobody else can register its pages from now on. It is in transit.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::ALREADY_REGISTERED`], [`Status::SECTION_OVERLAP`], [`Status::PAGE_TAKEN`],
+    /// [`Status::OUT_OF_MEMORY`], or a PAL that has to be revoked first.
+    pub fn insert(&mut self, key: Key, layout: Layout, belongings: T) -> Result<Arc<Pal<T>>, Conflict<T>> {
+        if let Some(old) = self.by_key.get(&key) {
+            let page = |layout: &Layout| layout.translate(key.entry, false);
+            let is_same = page(&old.lock().layout) == page(&layout);
+            return Err(if is_same {
+                Conflict::Status(Status::ALREADY_REGISTERED)
+            } else {
+                // The process that had this address space has gone, or has mapped something else there.
+                Conflict::Stale(old.clone())
+            });
+        }
+        if layout.pages().any(|(page, _)| self.by_page.contains_key(&page)) {
+            return Err(Conflict::Status(Status::PAGE_TAKEN));
+        }
+        let bytes = heap_bytes(&layout);
+        if bytes > self.budget {
+            return Err(Conflict::Status(Status::OUT_OF_MEMORY));
+        }
+        let mut pages = layout.pages().map(|(page, _)| page).collect::<alloc::vec::Vec<_>>();
+        let count = pages.len();
+        pages.sort_unstable();
+        pages.dedup();
+        if pages.len() != count {
+            return Err(Conflict::Status(Status::SECTION_OVERLAP));
+        }
+
+        self.budget -= bytes;
+        let number = self.take_number();
+        let pal = Arc::new(Pal::new(number, key, self.take_serial(), layout, belongings));
+        for page in pages {
+            self.by_page.insert(page, pal.clone());
+        }
+        self.by_key.insert(key, pal.clone());
+        Ok(pal)
+    }
+
+    /// The PAL of this address space and entry.
+    #[must_use]
+    pub fn find(&self, key: Key) -> Option<Arc<Pal<T>>> {
+        self.by_key.get(&key).cloned()
+    }
+
+    /// The PAL that has the page.
+    #[must_use]
+    pub fn find_page(&self, page: u64) -> Option<Arc<Pal<T>>> {
+        self.by_page.get(&page).cloned()
+    }
+
+    /// Forgets a PAL, whose pages have been given back.
+    pub fn remove(&mut self, pal: &Arc<Pal<T>>) {
+        if self.by_key.get(&pal.key).is_some_and(|found| Arc::ptr_eq(found, pal)) {
+            self.by_key.remove(&pal.key);
+            let inner = pal.lock();
+            let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
+            for (page, _) in listed {
+                self.by_page.remove(&page);
+            }
+            self.budget += heap_bytes(&inner.layout);
+        }
+    }
+
+    /// Every PAL.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Pal<T>>> {
+        self.by_key.values()
+    }
+
+    /// Number of PALs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// There is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// A serial for a layout that a PAL has from now on.
+    pub const fn take_serial(&mut self) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        serial
+    }
+
+    /// A number that no other PAL has, as long as fewer than 2^31 were ever registered.
+    const fn take_number(&mut self) -> u32 {
+        let number = self.next_number;
+        self.next_number = if number + 1 == PAL_NUMBER_LIMIT { 1 } else { number + 1 };
+        number
+    }
+}
+
+/// Bytes of the heap that a PAL counts for. More sections may come to be shared: they are counted from the start.
+fn heap_bytes(layout: &Layout) -> usize {
+    let pages: usize = layout.sections.iter().map(|section| section.pages.len()).sum();
+    let sections = layout.sections.len().min(CAPACITY);
+    BYTES_A_PAL
+        + sections * BYTES_A_SECTION
+        + layout.parameters.len() * BYTES_A_PARAMETER
+        + pages * BYTES_A_PAGE
+}
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;
