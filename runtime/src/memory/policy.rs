@@ -6,6 +6,7 @@
 
 use platform::handoff::PhysRange;
 use platform::mtrr_map::{Changes, Mtrrs, TypeMap};
+use x86::address::HostPhysAddr;
 use x86::paging::{Attributes, PageSize, Rights};
 
 use super::protect::{Protection, Protections};
@@ -50,6 +51,8 @@ pub struct Policy {
     types: TypeMap,
     /// What hypapps set.
     pub(super) protections: Protections,
+    /// A frame of zeros.
+    pub(super) decoy: HostPhysAddr,
     /// Pages that the guest cannot write without an exit.
     pub(super) watched: WatchedPages,
 }
@@ -64,6 +67,7 @@ impl Policy {
             has_execute_only: false,
             types: TypeMap::disabled(0),
             protections: Protections::new(),
+            decoy: HostPhysAddr::new(0),
             watched: WatchedPages::new(),
         }
     }
@@ -117,6 +121,12 @@ impl Policy {
     pub fn page_at(&self, view: View, address: u64) -> Run {
         let run = self.run_at(view, address);
         Run { range: run.largest_page(address, self.largest_page), ..run }
+    }
+
+    /// The frame of zeros that the guest reads where a decoy stands in for a page.
+    #[must_use]
+    pub const fn decoy(&self) -> HostPhysAddr {
+        self.decoy
     }
 
     /// First address that tables cannot map.

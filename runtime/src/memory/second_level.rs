@@ -68,8 +68,6 @@ pub struct SecondLevel<M, F> {
     roots: Roots,
     pub(super) changes: Changes,
     tables: usize,
-    /// A frame of zeros.
-    decoy: HostPhysAddr,
     format: PhantomData<F>,
 }
 
@@ -83,7 +81,6 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             roots: Roots::new(),
             changes: Changes::new(),
             tables: 0,
-            decoy: HostPhysAddr::new(0),
             format: PhantomData,
         }
     }
@@ -98,7 +95,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Err(Exhausted);
         }
         self.policy.start(machine);
-        self.decoy = self.frames.allocate(&self.memory)?;
+        self.policy.decoy = self.frames.allocate(&self.memory)?;
         let root = self.radix().make_root()?;
         self.roots.insert(View::SHARED, root);
         Ok(())
@@ -355,7 +352,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             memory: &self.memory,
             frames: &mut self.frames,
             largest: self.policy.largest_page_size(),
-            decoy: self.decoy,
+            decoy: self.policy.decoy(),
             tables: &mut self.tables,
             is_stale: false,
             format: PhantomData,

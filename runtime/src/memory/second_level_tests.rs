@@ -315,7 +315,7 @@ fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
     }
     let frame = |memory: &Memory, at| memory.mapped(CPU, gpa(at)).map(|m| (m.0, m.1, m.2.rights));
     assert_eq!(memory.violation(CPU, gpa(one.start()), Rights::READ), Resolution::Filled);
-    let decoy = memory.decoy;
+    let decoy = memory.policy().decoy();
     assert_eq!(frame(&memory, one.start()), Some((decoy, PageSize::Size4K, Rights::READ)));
     assert_eq!(frame(&memory, two.end() - PAGE), Some((decoy, PageSize::Size4K, Rights::READ)));
     let is_decoy = |at| memory.attributes(CPU, gpa(at)).map(|a| a.is_decoy);

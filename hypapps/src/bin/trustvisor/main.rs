@@ -1,6 +1,6 @@
 //! TrustVisor: runs pieces of application logic (PALs) that the rest of the guest can neither read nor change.
 //!
-//! What a program has to know is in the crate `trustvisor`, which also holds the logic that needs no hardware.
+//! What a program has to know is in the crate `trustvisor`; the logic that needs no hardware is in `pals`.
 //! Here are `hypercalls` and what they lead to: `registration`, `calls` into PALs, `revocation` where the guest
 //! takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts wait for a PAL.
 #![no_std]

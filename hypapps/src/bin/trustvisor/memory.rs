@@ -1,9 +1,9 @@
-//! Memory for the logic of the crate `trustvisor`: a process by its own page tables, and single pages.
+//! Memory for the logic of the crate `pals`: a process by its own page tables, and single pages.
 
+use pals::machine::{Cover, Inaccessible, Pages, Process, Use};
 use runtime::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
 use runtime::services::pages;
 use runtime::vcpu::Vcpu;
-use trustvisor::machine::{Cover, Inaccessible, Pages, Process, Use};
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::Event;
 

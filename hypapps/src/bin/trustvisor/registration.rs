@@ -5,12 +5,12 @@ use crate::memory::{Caller, Machine};
 use crate::revocation;
 use crate::state::{self, Belongings, Pal, REGISTRY};
 use alloc::sync::Arc;
+use pals::layout::{Kind, Layout};
+use pals::machine::{Cover, Inaccessible, Pages};
+use pals::pal::State;
+use pals::registry::Conflict;
 use runtime::services::world;
 use runtime::vcpu::Vcpu;
-use trustvisor::layout::{Kind, Layout};
-use trustvisor::machine::{Cover, Inaccessible, Pages};
-use trustvisor::pal::State;
-use trustvisor::registry::Conflict;
 use trustvisor::status::Status;
 
 /// Registers the PAL that the lists describe. Its pages are claimed first, then covered for all CPUs, and only

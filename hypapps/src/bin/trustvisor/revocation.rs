@@ -5,8 +5,8 @@ use crate::registration::give_back;
 use crate::state::{Pal, REGISTRY};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use pals::pal::State;
 use runtime::services::quiesce;
-use trustvisor::pal::State;
 
 /// Takes a PAL's pages from it: what it could write is zeroed, then the guest gets the pages back. Where it runs on
 /// another CPU, that one is stopped first, and ends the call before it goes on.

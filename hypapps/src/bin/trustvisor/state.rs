@@ -4,13 +4,13 @@ use crate::heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use pals::pal::{self, Key};
+use pals::registry::Registry;
 use runtime::hypapp::{Boot, ConfigurationError};
 use runtime::services::world::{Mode, Outside};
 use runtime::vcpu::{CodeSize, Registers, Vcpu};
 use spin::{Mutex, Once};
-use trustvisor::pal::{self, Key};
 use trustvisor::parameter::WordSize;
-use trustvisor::registry::Registry;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::segment::SegmentRegister;
 

@@ -117,13 +117,16 @@ impl Access {
         let Some(attributes) = run.attributes.filter(|a| a.rights.contains(self.rights())) else {
             return Outcome::Ept01(GuestPhysAddr::new(target));
         };
-        let size = largest(run, target, translation.size.min(cache.largest_page()));
+        let limit =
+            if attributes.is_decoy { PageSize::Size4K } else { translation.size.min(cache.largest_page()) };
+        let size = largest(run, target, limit);
         let page = target & !(size.bytes() - 1);
-        let leaf = translation.leaf.leaf(page, size, translation.rights() & attributes.rights);
+        let frame = if attributes.is_decoy { policy.decoy().get() } else { page };
+        let leaf = translation.leaf.leaf(frame, size, translation.rights() & attributes.rights);
         let tables = cache.tables();
         let Ok(table) = tables.table_for(root, at, size) else { return Outcome::Exhausted };
         tables.set(table, at, size, leaf, page);
-        if translation.size == PageSize::Size4K {
+        if translation.size == PageSize::Size4K && !attributes.is_decoy {
             fill_line(cache, table, at, translation, &run, features);
         }
         Outcome::Mapped

@@ -179,7 +179,8 @@ pub(in crate::vmx) fn invalidate(named: Named) {
 pub(in crate::vmx) fn translate(gpa: GuestPhysAddr, access: Rights) -> Option<HostPhysAddr> {
     IS_USED.store(true, Ordering::Relaxed);
     let run = SECOND_LEVEL.lock().policy().run_at(percpu::current().view(), gpa.get());
-    let attributes = run.attributes.filter(|attributes| attributes.rights.contains(access))?;
+    let attributes =
+        run.attributes.filter(|attributes| attributes.rights.contains(access) && !attributes.is_decoy)?;
     (!attributes.rights.is_empty()).then_some(HostPhysAddr::new(gpa.get()))
 }
 

@@ -1,11 +1,11 @@
 //! What a PAL consists of: checked sections with the pages behind them, its entry and its parameters.
 
 use crate::machine::{Cover, Inaccessible, Pages, Process, Use};
-use crate::parameter::{self, ParameterRecord, ParameterType, WordSize};
-use crate::section::{self, SectionRecord, SectionType};
-use crate::status::Status;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use trustvisor::parameter::{self, ParameterRecord, ParameterType, WordSize};
+use trustvisor::section::{self, SectionRecord, SectionType};
+use trustvisor::status::Status;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -180,12 +180,12 @@ impl Layout {
     /// Bytes of the parameter section that a call fills.
     #[must_use]
     pub fn parameter_bytes(&self) -> Option<u64> {
-        self.parameters.iter().try_fold(crate::call::PARAMETER_HEADER_BYTES, |sum, parameter| {
+        self.parameters.iter().try_fold(trustvisor::call::PARAMETER_HEADER_BYTES, |sum, parameter| {
             let words = match parameter.kind {
                 ParameterType::Integer => 0,
                 ParameterType::Pointer => parameter.words,
             };
-            let words = words.checked_add(crate::call::PARAMETER_RECORD_WORDS)?;
+            let words = words.checked_add(trustvisor::call::PARAMETER_RECORD_WORDS)?;
             sum.checked_add(words.checked_mul(self.word.bytes())?)
         })
     }

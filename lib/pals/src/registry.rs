@@ -2,11 +2,11 @@
 
 use crate::layout::{Kind, Layout};
 use crate::pal::{Key, Pal};
-use crate::probe::PAL_NUMBER_LIMIT;
-use crate::section::CAPACITY;
-use crate::status::Status;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use trustvisor::probe::PAL_NUMBER_LIMIT;
+use trustvisor::section::CAPACITY;
+use trustvisor::status::Status;
 
 /// Bytes of the heap that a PAL counts for, beside its pages, sections and parameters.
 const BYTES_A_PAL: usize = 1536;

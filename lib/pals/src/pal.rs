@@ -2,12 +2,12 @@
 //!
 //! Its lock is held for a look or a step, never while it runs, so PALs do not wait for each other.
 
-use crate::call::Failure;
 use crate::layout::Layout;
 use crate::machine::Pages;
 use crate::marshal::Arguments;
-use crate::status::Status;
 use spin::{Mutex, MutexGuard};
+use trustvisor::call::Failure;
+use trustvisor::status::Status;
 
 /// Whose PAL, and which: the address space and the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

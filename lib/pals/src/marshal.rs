@@ -1,11 +1,11 @@
 //! Parameters on their way into a PAL and out of it.
 
-use crate::call::{Failure, PARAMETER_HEADER_BYTES, SENTINEL};
 use crate::layout::{Layout, Section};
 use crate::machine::{Inaccessible, Pages, Process, Use};
-use crate::parameter::{self, ParameterType, WordSize};
-use crate::section::SectionType;
 use arrayvec::ArrayVec;
+use trustvisor::call::{Failure, PARAMETER_HEADER_BYTES, SENTINEL};
+use trustvisor::parameter::{self, ParameterType, WordSize};
+use trustvisor::section::SectionType;
 
 /// Parameters that a 64-bit call passes in registers: RDI, RSI, RDX, RCX, R8, R9 (System V ABI, "Parameter
 /// Passing").
