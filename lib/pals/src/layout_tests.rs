@@ -1,1 +1,171 @@
-//! later
+//! Named cases of good and hostile lists.
+
+use super::{Kind, Layout, PAGE};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard};
+use crate::machine::{Cover, Pages};
+use trustvisor::parameter::{ParameterType, WordSize};
+use trustvisor::section::{CAPACITY, SectionRecord, SectionType};
+use trustvisor::status::Status;
+
+fn read(fake: &Fake) -> Result<Layout, Status> {
+    Layout::read(fake, fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL])
+}
+
+fn with_sections(sections: &[SectionRecord]) -> Result<Layout, Status> {
+    let fake = Fake::with_pal(&[]);
+    fake.list_sections(sections);
+    read(&fake)
+}
+
+fn record(kind: SectionType, start: u64, pages: u32) -> SectionRecord {
+    SectionRecord { kind: kind as u32, pages, start }
+}
+
+#[test]
+fn a_good_list_gives_its_pages_in_order_and_remembers_the_lists_order() {
+    let [code, data, parameters, stack] = standard();
+    let layout =
+        with_sections(&[stack, code, parameters, data]).unwrap_or_else(|status| panic!("{status:?}"));
+    let starts: Vec<u64> = layout.sections.iter().map(|section| section.start).collect();
+    assert_eq!(starts, [PAL, PAL + PAGE, PAL + 2 * PAGE, PAL + 3 * PAGE]);
+    assert_eq!(layout.listed.as_slice(), [3, 0, 2, 1]);
+    assert_eq!(layout.sections[1].pages, [(PAL + PAGE) * 16]);
+    assert_eq!(layout.translate(PAL + 5, false), Some(PAL * 16 + 5));
+    assert_eq!(layout.translate(PAL + 5, true), None);
+    assert_eq!(layout.translate(PAL + PAGE + 5, true), Some((PAL + PAGE) * 16 + 5));
+    assert_eq!((layout.translate(PAL - 1, false), layout.translate(PAL + 4 * PAGE, false)), (None, None));
+}
+
+#[test]
+fn counts_and_types_that_are_none_are_refused() {
+    assert_eq!(with_sections(&[]), Err(Status::SECTION_COUNT));
+    assert_eq!(with_sections(&[standard()[0]; CAPACITY + 1]), Err(Status::SECTION_COUNT));
+    let mut sections = standard();
+    sections[1].kind = 6;
+    assert_eq!(with_sections(&sections), Err(Status::SECTION_TYPE));
+    let fake = Fake::with_pal(&[]);
+    fake.poke(SECTIONS, &u32::MAX.to_le_bytes());
+    assert_eq!(read(&fake), Err(Status::SECTION_COUNT));
+    fake.list_sections(&standard());
+    fake.poke(PARAMETERS, &65_u32.to_le_bytes());
+    assert_eq!(read(&fake), Err(Status::PARAMETER_COUNT));
+    fake.poke(PARAMETERS, &[1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(read(&fake), Err(Status::PARAMETER_TYPE));
+}
+
+#[test]
+fn addresses_and_sizes_that_wrap_or_leave_the_program_are_refused() {
+    let data = |start, pages| {
+        let mut sections = standard();
+        sections[1] = record(SectionType::Data, start, pages);
+        with_sections(&sections)
+    };
+    for (start, pages) in
+        [(0, 1), (PAL + PAGE + 1, 1), (1 << 47, 1), ((1 << 47) - PAGE, 2), (!0xfff, 1), (1 << 63, 1)]
+    {
+        assert_eq!(data(start, pages), Err(Status::SECTION_ADDRESS), "{start:#x}");
+    }
+    for pages in [0, 4097, u32::MAX] {
+        assert_eq!(data(PAL + 16 * PAGE, pages), Err(Status::SECTION_SIZE), "{pages}");
+    }
+    assert_eq!(data(PAL + 16 * PAGE, 4094), Err(Status::SECTION_SIZE), "all together");
+    assert_eq!(data(PAL + 16 * PAGE, 4093), Err(Status::SECTION_NOT_MAPPED));
+    assert_eq!(data(PAL, 1), Err(Status::SECTION_OVERLAP));
+    assert_eq!(data(PAL - PAGE, 2), Err(Status::SECTION_OVERLAP));
+    let fake = Fake::with_pal(&[]);
+    let narrow = Layout::read(&fake, &fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
+    assert!(narrow.is_ok());
+    let mut sections = standard();
+    sections[1].start = 1 << 32;
+    fake.list_sections(&sections);
+    let narrow = Layout::read(&fake, &fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
+    assert_eq!(narrow, Err(Status::SECTION_ADDRESS));
+}
+
+#[test]
+fn lists_that_cannot_be_read_are_refused() {
+    let fake = Fake::with_pal(&[]);
+    let read = |sections, parameters| {
+        Layout::read(&fake, &fake, WordSize::Bits64, [sections, parameters, PAL]).map(|_| ())
+    };
+    for address in [0, 4, 0x5000, u64::MAX, u64::MAX - 7, 1 << 63] {
+        assert_eq!(read(address, PARAMETERS), Err(Status::BAD_ADDRESS), "{address:#x}");
+    }
+    assert_eq!(read(SECTIONS, 8), Err(Status::BAD_ADDRESS));
+    assert_eq!(read(SECTIONS, 0), Ok(()), "no list is no parameters");
+    // A list whose end is not mapped.
+    fake.poke(PARAMETERS + 2 * PAGE - 8, &[1, 0, 0, 0]);
+    assert_eq!(read(PARAMETERS + 2 * PAGE - 8, PARAMETERS), Err(Status::BAD_ADDRESS));
+}
+
+#[test]
+fn pages_need_the_rights_that_the_pal_gets_and_memory_behind_them() {
+    let mut fake = Fake::with_pal(&[]);
+    fake.map(PAL + PAGE, false, true);
+    assert_eq!(read(&fake), Err(Status::SECTION_NOT_MAPPED), "data that is read-only");
+    fake.map(PAL + PAGE, true, false);
+    fake.map(PAL, true, false);
+    assert_eq!(read(&fake), Err(Status::SECTION_NOT_MAPPED), "code that cannot be executed");
+    fake.map(PAL, false, true);
+    assert!(read(&fake).is_ok());
+    fake.devices.insert((PAL + 3 * PAGE) * 16);
+    assert_eq!(read(&fake), Err(Status::PAGE_NOT_MEMORY));
+}
+
+#[test]
+fn a_pal_has_code_at_its_entry_one_stack_and_room_for_its_parameters() {
+    let [code, data, parameters, stack] = standard();
+    assert_eq!(with_sections(&[data, parameters, stack]), Err(Status::SECTION_MISSING));
+    assert_eq!(with_sections(&[code, data, parameters]), Err(Status::SECTION_MISSING));
+    let second = |kind: SectionType| SectionRecord { kind: kind as u32, ..data };
+    assert_eq!(with_sections(&[code, second(SectionType::Stack), stack]), Err(Status::SECTION_MISSING));
+    assert_eq!(
+        with_sections(&[code, second(SectionType::Parameters), parameters, stack]),
+        Err(Status::SECTION_MISSING)
+    );
+    assert!(with_sections(&[code, stack]).is_ok());
+
+    let fake = Fake::with_pal(&[(ParameterType::Integer, 0)]);
+    fake.list_sections(&[code, stack]);
+    assert_eq!(read(&fake), Err(Status::SECTION_MISSING), "parameters without a place");
+    let entry = |entry| Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, 0, entry]).map(|_| ());
+    assert_eq!(entry(PAL + PAGE - 1), Ok(()));
+    for outside in [PAL - 1, PAL + PAGE, stack.start, 0, u64::MAX] {
+        assert_eq!(entry(outside), Err(Status::ENTRY_NOT_CODE), "{outside:#x}");
+    }
+    let shared = SectionRecord { kind: SectionType::SharedCode as u32, ..code };
+    let fake = Fake::with_pal(&[]);
+    fake.list_sections(&[shared, SectionRecord { kind: 1, ..data }, stack]);
+    fake.map(data.start, true, true);
+    assert_eq!(read(&fake), Err(Status::ENTRY_NOT_CODE), "calls of shared code do not come to the hypapp");
+}
+
+#[test]
+fn parameters_fit_in_their_section_to_the_last_word() {
+    // A page less the header and one record holds so many words.
+    let room = (4096 - 16) / 8 - 3;
+    let pointer = |words| read(&Fake::with_pal(&[(ParameterType::Pointer, words)])).map(|_| ());
+    assert_eq!(pointer(room), Ok(()));
+    for words in [room + 1, 1 << 32, 1 << 61, u64::MAX / 8, u64::MAX] {
+        assert_eq!(pointer(words), Err(Status::PARAMETER_SIZE), "{words:#x}");
+    }
+    let integer = read(&Fake::with_pal(&[(ParameterType::Integer, u64::MAX)]));
+    assert!(integer.is_ok(), "an integer's size is not looked at");
+}
+
+#[test]
+fn what_the_pal_could_write_is_zeroed_and_its_code_stays() {
+    let fake = Fake::with_pal(&[]);
+    let layout = read(&fake).unwrap_or_else(|status| panic!("{status:?}"));
+    for (page, _) in layout.pages() {
+        Pages::write(&fake, page, &[0xaa; 4096]);
+    }
+    layout.zero(&fake);
+    for (page, section) in layout.pages() {
+        let expected = if section.kind.is_writable() { 0 } else { 0xaaaa_aaaa_aaaa_aaaa };
+        assert_eq!(fake.word(page + 4088, WordSize::Bits64), expected);
+    }
+    assert_eq!(Kind::Shared.cover(), Cover::Open);
+    assert_eq!(Kind::Listed(SectionType::SharedCode).cover(), Cover::ReadOnly);
+    assert_eq!(Kind::Listed(SectionType::Code).cover(), Cover::Hidden);
+}

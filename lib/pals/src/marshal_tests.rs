@@ -1,1 +1,153 @@
-//! later
+//! Parameters there and back, in both word sizes.
+
+use super::{Arguments, REGISTERS, Start};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
+use crate::layout::{Layout, PAGE};
+use crate::machine::Inaccessible;
+use proptest::prelude::*;
+use trustvisor::call::{Failure, SENTINEL};
+use trustvisor::parameter::ParameterType::{Integer, Pointer};
+use trustvisor::parameter::{ParameterType, WordSize};
+
+/// The caller's stack and its buffers, two pages each.
+const STACK: u64 = 0x2_0000;
+const BUFFERS: u64 = 0x3_0000;
+const PAL_PARAMETERS: u64 = PAL + 2 * PAGE;
+const PAL_STACK_END: u64 = PAL + 4 * PAGE;
+
+fn process(word: WordSize, parameters: &[(ParameterType, u64)]) -> (Fake, Layout) {
+    let fake = Fake::with_pal(parameters);
+    for page in [STACK, BUFFERS, BUFFERS + PAGE] {
+        fake.map(page, true, false);
+    }
+    let layout = Layout::read(&fake, &fake, word, [SECTIONS, PARAMETERS, PAL]);
+    (fake, layout.unwrap_or_else(|status| panic!("{status:?}")))
+}
+
+fn push(fake: &Fake, word: WordSize, words: &[u64]) {
+    for (address, value) in (STACK..).step_by(usize::try_from(word.bytes()).unwrap_or(8)).zip(words) {
+        let bytes = value.to_le_bytes();
+        fake.poke(address, &bytes[..usize::try_from(word.bytes()).unwrap_or(8)]);
+    }
+}
+
+fn stack_words(fake: &Fake, layout: &Layout, start: &Start, count: u64) -> Vec<u64> {
+    let addresses = (0..count).map(|index| start.stack_pointer + index * layout.word.bytes());
+    addresses.map(|at| fake.word(layout.translate(at, false).unwrap_or(0), layout.word)).collect()
+}
+
+#[test]
+fn ten_integers_go_into_registers_and_onto_the_stack() {
+    let (fake, layout) = process(WordSize::Bits64, &[(Integer, 0); 10]);
+    push(&fake, WordSize::Bits64, &[0x1234, 7, 8, 9, 10]);
+    let read = Arguments::read(&fake, &layout, &[1, 2, 3, 4, 5, 6], STACK);
+    let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(
+        (arguments.return_address, arguments.values.as_slice()),
+        (0x1234, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10][..])
+    );
+    let start = arguments.carry_in(&fake, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(start.registers, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(stack_words(&fake, &layout, &start, 5), [SENTINEL, 7, 8, 9, 10]);
+    assert_eq!((start.stack_pointer + 8) % 16, 0, "aligned as behind a call");
+    assert!(start.stack_pointer + 40 <= PAL_STACK_END);
+    let section = |offset| fake.word((PAL_PARAMETERS + offset) * 16 - offset * 15, WordSize::Bits64);
+    assert_eq!([section(0), section(16), section(32), section(16 + 24 * 9 + 16)], [10, 1, 1, 10]);
+    assert_eq!(arguments.carry_out(&fake, &fake, &layout), Ok(()));
+}
+
+#[test]
+fn thirty_two_bit_parameters_are_all_on_the_stack() {
+    let (fake, layout) = process(WordSize::Bits32, &[(Integer, 0), (Integer, 0), (Integer, 0)]);
+    push(&fake, WordSize::Bits32, &[0x1234, 0xffff_fff1, 0xffff_fff2, 0xffff_fff3]);
+    let read = Arguments::read(&fake, &layout, &[9; REGISTERS], STACK);
+    let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
+    let start = arguments.carry_in(&fake, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(start.registers, [0; REGISTERS]);
+    let words = stack_words(&fake, &layout, &start, 4);
+    assert_eq!(words, [SENTINEL, 0xffff_fff1, 0xffff_fff2, 0xffff_fff3]);
+    assert_eq!((start.stack_pointer + 4) % 16, 0);
+}
+
+#[test]
+fn what_the_caller_cannot_access_is_refused_before_anything_runs() {
+    let (fake, layout) = process(WordSize::Bits64, &[(Pointer, 4), (Pointer, 1)]);
+    for stack in [0, STACK + PAGE - 4, u64::MAX - 3] {
+        let read = Arguments::read(&fake, &layout, &[0; REGISTERS], stack);
+        assert_eq!(read, Err(Inaccessible), "{stack:#x}");
+    }
+    let call = |first, second| {
+        let read = Arguments::read(&fake, &layout, &[first, second, 0, 0, 0, 0], STACK);
+        read.map(|arguments| arguments.carry_in(&fake, &fake, &layout).map(|_| ()))
+    };
+    assert_eq!(call(BUFFERS, BUFFERS), Ok(Ok(())));
+    for bad in [0, BUFFERS + 2 * PAGE - 4, u64::MAX - 3, 1 << 63] {
+        assert_eq!(call(bad, BUFFERS), Ok(Err(Failure::BAD_POINTER)), "{bad:#x}");
+        assert_eq!(call(BUFFERS, bad), Ok(Err(Failure::BAD_POINTER)), "{bad:#x}");
+    }
+    fake.map(BUFFERS + PAGE, false, false);
+    assert_eq!(call(BUFFERS + PAGE - 8, BUFFERS), Ok(Err(Failure::BAD_POINTER)), "no way back");
+}
+
+#[test]
+fn an_output_that_has_become_unwritable_is_told() {
+    let (fake, layout) = process(WordSize::Bits64, &[(Pointer, 1)]);
+    let read = Arguments::read(&fake, &layout, &[BUFFERS, 0, 0, 0, 0, 0], STACK);
+    let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(arguments.carry_in(&fake, &fake, &layout).is_ok());
+    fake.map(BUFFERS, false, false);
+    assert_eq!(arguments.carry_out(&fake, &fake, &layout), Err(Failure::BAD_OUTPUT));
+}
+
+proptest! {
+    #[test]
+    fn buffers_arrive_whole_and_come_back_without_touching_their_neighbours(
+        word in prop::sample::select(vec![WordSize::Bits32, WordSize::Bits64]),
+        sizes in prop::collection::vec(0_u64..80, 1..6),
+        shift in 0_u64..4096,
+    ) {
+        let parameters: Vec<_> = sizes.iter().map(|&words| (Pointer, words)).collect();
+        let (fake, layout) = process(word, &parameters);
+        let mut at = BUFFERS + shift;
+        let mut pointers = Vec::new();
+        for (seed, words) in (1_u64..).zip(&sizes) {
+            pointers.push(at);
+            for index in 0..words * word.bytes() {
+                fake.poke(at + index, &[(seed * 31 + index).to_le_bytes()[0]]);
+            }
+            at += words * word.bytes() + 3;
+        }
+        let mut registers = [0; REGISTERS];
+        registers[..pointers.len()].copy_from_slice(&pointers);
+        let mut pushed = vec![0x99];
+        pushed.extend(&pointers);
+        push(&fake, word, &pushed);
+        let arguments = Arguments::read(&fake, &layout, &registers, STACK);
+        let arguments = arguments.map_err(|_| TestCaseError::fail("stack"))?;
+        prop_assert_eq!(arguments.values.as_slice(), pointers.as_slice());
+        let start = arguments.carry_in(&fake, &fake, &layout);
+        let start = start.map_err(|_| TestCaseError::fail("carry in"))?;
+        let copies: Vec<u64> = match word {
+            WordSize::Bits64 => start.registers[..pointers.len()].to_vec(),
+            WordSize::Bits32 => stack_words(&fake, &layout, &start, 1 + pointers.len() as u64)[1..].to_vec(),
+        };
+        for ((seed, words), copy) in (1_u64..).zip(&sizes).zip(&copies) {
+            for index in 0..words * word.bytes() {
+                let place = layout.translate(copy + index, true).unwrap_or(0);
+                let byte = fake.word(place & !7, WordSize::Bits64) >> (place % 8 * 8) & 0xff;
+                prop_assert_eq!(byte, (seed * 31 + index) & 0xff);
+                crate::machine::Pages::write(&fake, place, &[!byte.to_le_bytes()[0]]);
+            }
+        }
+        prop_assert_eq!(arguments.carry_out(&fake, &fake, &layout), Ok(()));
+        for ((seed, words), pointer) in (1_u64..).zip(&sizes).zip(&pointers) {
+            let mut bytes = vec![0; usize::try_from(words * word.bytes() + 3).unwrap_or(0)];
+            prop_assert_eq!(crate::machine::Process::read(&fake, *pointer, &mut bytes), Ok(()));
+            for (index, byte) in (0_u64..).zip(&bytes) {
+                let inside = index < words * word.bytes();
+                let expected = if inside { !((seed * 31 + index).to_le_bytes()[0]) } else { 0 };
+                prop_assert_eq!(*byte, expected);
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@ use crate::layout::{Kind, Layout};
 use crate::pal::{Key, Pal};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use trustvisor::probe::PAL_NUMBER_LIMIT;
 use trustvisor::section::CAPACITY;
 use trustvisor::status::Status;
@@ -66,7 +67,7 @@ impl<T> Registry<T> {
         if bytes > self.budget {
             return Err(Conflict::Status(Status::OUT_OF_MEMORY));
         }
-        let mut pages = layout.pages().map(|(page, _)| page).collect::<alloc::vec::Vec<_>>();
+        let mut pages = layout.pages().map(|(page, _)| page).collect::<Vec<_>>();
         let count = pages.len();
         pages.sort_unstable();
         pages.dedup();

@@ -1,1 +1,94 @@
-//! later
+//! Who is taken in, who is found, and what comes back.
+
+use super::{Conflict, Registry};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
+use crate::layout::{Layout, PAGE};
+use crate::pal::Key;
+use trustvisor::parameter::WordSize;
+use trustvisor::status::Status;
+
+const KEY: Key = Key { address_space: 0x1000, entry: PAL };
+
+/// A layout whose pages lie `shift` pages further on.
+fn layout(shift: u64) -> Layout {
+    let fake = Fake::with_pal(&[]);
+    for mapping in fake.mappings.borrow_mut().values_mut() {
+        mapping.page += shift * PAGE;
+    }
+    // The lists moved too.
+    fake.list_sections(&crate::fake::standard());
+    let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, 0, PAL]);
+    let _ = PARAMETERS;
+    layout.unwrap_or_else(|status| panic!("{status:?}"))
+}
+
+fn status(registry: &mut Registry<()>, key: Key, layout: Layout) -> Option<Status> {
+    match registry.insert(key, layout, ()) {
+        Err(Conflict::Status(status)) => Some(status),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_pal_is_found_by_its_entry_and_by_each_page_until_it_is_gone() {
+    let mut registry = Registry::new(1 << 20);
+    let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
+    let pages: Vec<u64> = pal.lock().layout.pages().map(|(page, _)| page).collect();
+    assert!(registry.find(KEY).is_some_and(|found| found.number == pal.number));
+    assert!(pages.iter().all(|&page| registry.find_page(page).is_some()));
+    assert!(registry.find_page(pages[0] + PAGE).is_none());
+    assert!(registry.find(Key { address_space: 0x2000, ..KEY }).is_none());
+    registry.remove(&pal);
+    assert!(registry.is_empty() && pages.iter().all(|&page| registry.find_page(page).is_none()));
+    registry.remove(&pal);
+    assert!(registry.insert(KEY, layout(0), ()).is_ok());
+}
+
+#[test]
+fn pages_have_one_owner_whoever_asks() {
+    let mut registry = Registry::new(1 << 20);
+    assert!(registry.insert(KEY, layout(0), ()).is_ok());
+    let other = Key { address_space: 0x2000, ..KEY };
+    assert_eq!(status(&mut registry, KEY, layout(0)), Some(Status::ALREADY_REGISTERED));
+    assert_eq!(status(&mut registry, other, layout(0)), Some(Status::PAGE_TAKEN));
+    assert!(registry.insert(other, layout(1), ()).is_ok());
+    let mut aliased = layout(2);
+    aliased.sections[1].pages[0] = aliased.sections[3].pages[0];
+    let third = Key { address_space: 0x3000, ..KEY };
+    assert_eq!(status(&mut registry, third, aliased), Some(Status::SECTION_OVERLAP));
+    assert_eq!(registry.len(), 2);
+}
+
+#[test]
+fn a_pal_whose_process_is_gone_makes_way() {
+    let mut registry = Registry::new(1 << 20);
+    let Ok(old) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
+    let Err(Conflict::Stale(stale)) = registry.insert(KEY, layout(1), ()) else { panic!("it is stale") };
+    assert_eq!(stale.number, old.number);
+    registry.remove(&stale);
+    assert!(registry.insert(KEY, layout(1), ()).is_ok());
+}
+
+#[test]
+fn the_budget_ends_and_comes_back_and_numbers_and_serials_differ() {
+    let mut registry = Registry::new(100_000);
+    let key = |index| Key { address_space: index << 12, entry: PAL };
+    let mut pals = Vec::new();
+    let end = (1..).find_map(|index| match registry.insert(key(index), layout(index * 100), ()) {
+        Ok(pal) => {
+            pals.push(pal);
+            None
+        }
+        Err(Conflict::Status(status)) => Some(status),
+        Err(Conflict::Stale(_)) => None,
+    });
+    assert_eq!(end, Some(Status::OUT_OF_MEMORY));
+    assert!(pals.len() > 20);
+    let serials: std::collections::BTreeSet<_> = pals.iter().map(|pal| pal.lock().serial).collect();
+    let numbers: std::collections::BTreeSet<_> = pals.iter().map(|pal| pal.number).collect();
+    assert_eq!((serials.len(), numbers.len()), (pals.len(), pals.len()));
+    assert!(registry.all().count() == pals.len());
+    let Some(last) = pals.pop() else { return };
+    registry.remove(&last);
+    assert!(registry.insert(key(9999), layout(999_900), ()).is_ok());
+}
