@@ -46,6 +46,12 @@ pub fn take_memory(bytes: usize) -> &'static mut [u8] {
     machine::take_memory(bytes)
 }
 
+/// Whether the executing CPU's guest runs a guest of its own just now: what comes to the hypapp is that one's.
+#[must_use]
+pub fn is_nested() -> bool {
+    vmx::is_nested(percpu::current())
+}
+
 /// Reads the time-stamp counter.
 #[must_use]
 pub fn time_stamp() -> u64 {

@@ -37,6 +37,12 @@ pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
 #[cfg(target_os = "none")]
 pub(crate) use world_switch::restart as restart_after_nmi;
 
+/// Whether a guest of the guest's runs on this CPU.
+#[cfg(target_os = "none")]
+pub(crate) fn is_nested(cpu: &crate::smp::percpu::PerCpu) -> bool {
+    nested::is_l2(cpu)
+}
+
 /// The name of what [`PerCpu::count_exit`](crate::smp::percpu::PerCpu) counted under `cause`.
 #[cfg(target_os = "none")]
 pub(crate) fn exit_name(cause: u32) -> &'static str {

@@ -162,6 +162,12 @@ fn is_nested_instruction(reason: ExitReason) -> bool {
     )
 }
 
+/// An exit from this CPU's world.
+fn tell_of_world(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, reason: ExitReason) -> Inside {
+    let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
+    cause.map_or(Inside::Chained, |cause| dispatch::in_world(vcpu, cause))
+}
+
 #[inline(never)]
 pub(super) fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
     match action {

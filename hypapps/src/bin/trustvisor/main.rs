@@ -34,11 +34,12 @@ impl Hypapp for TrustVisor {
     }
 
     fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
-        hypercalls::answer(vcpu)
+        // A guest's guest calls its own hypervisor.
+        if services::is_nested() { Answer::Chain } else { hypercalls::answer(vcpu) }
     }
 
     fn cpuid(&self, vcpu: &mut dyn Vcpu, leaf: u32, subleaf: u32) -> Option<CpuidResult> {
-        if leaf != probe::LEAF || subleaf != 0 {
+        if leaf != probe::LEAF || subleaf != 0 || services::is_nested() {
             return None;
         }
         let ecx = if vcpu.code_size() == CodeSize::Bits64 { probe::CALLER_IS_64_BIT } else { 0 };
@@ -53,6 +54,9 @@ impl Hypapp for TrustVisor {
             let is_open = services::protection(Scope::AllCpus, page) == Rights::all();
             return if is_open { Answer::Handled } else { Answer::Chain };
         };
+        if violation.is_fetch && services::is_nested() {
+            return Answer::Chain;
+        }
         if violation.is_fetch {
             return calls::enter(vcpu, violation, &pal);
         }
