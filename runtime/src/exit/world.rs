@@ -2,8 +2,12 @@
 //!
 //! CPUID and VMCALL come to the hypapp as they do from elsewhere.
 
-use super::{Exit, SecondLevelViolation};
+#[cfg(any(test, target_os = "none"))]
+use super::Exit;
+use super::SecondLevelViolation;
+#[cfg(any(test, target_os = "none"))]
 use crate::hypapp::Hypapp;
+#[cfg(any(test, target_os = "none"))]
 use crate::vcpu::Vcpu;
 use x86::event::Event;
 
@@ -25,6 +29,7 @@ pub enum WorldExit {
 }
 
 /// Whether the core has still to act.
+#[cfg(any(test, target_os = "none"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inside {
     /// It has not.
@@ -34,6 +39,7 @@ pub(crate) enum Inside {
 }
 
 /// Tells the hypapp.
+#[cfg(any(test, target_os = "none"))]
 pub(crate) fn handle(vcpu: &mut dyn Vcpu, hypapp: &dyn Hypapp, exit: Exit) -> Inside {
     let (told, inside) = match exit {
         Exit::Nmi => return Inside::Chained,

@@ -94,6 +94,10 @@ impl GuestMemory for Machine {
         panic!("a walk has nothing to write")
     }
 
+    fn read_words(&self, _: GuestPhysAddr, _: &mut [u64]) -> Result<(), Refused> {
+        panic!("a walk reads word by word")
+    }
+
     fn compare_exchange(&self, _: GuestPhysAddr, _: u64, _: u64) -> Result<bool, Refused> {
         panic!("accessed and dirty flags are set from the start")
     }
