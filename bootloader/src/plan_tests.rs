@@ -90,8 +90,8 @@ impl Machine {
 fn an_ordinary_boot_goes_to_the_top_and_passes_the_secure_loader_s_check() {
     let (plan, handoff) = Machine::new(1024).plan();
     let plan = plan.unwrap();
-    assert_eq!(plan.region, PhysRange { base: 1020 * MIB, length: 4 * MIB });
-    assert_eq!(u64::from(plan.entry()), 1020 * MIB + 0x80);
+    assert_eq!(plan.region, PhysRange { base: 1016 * MIB, length: 8 * MIB });
+    assert_eq!(u64::from(plan.entry()), 1016 * MIB + 0x80);
     assert_eq!(handoff.check(), Ok(()));
     assert_eq!(handoff.region, plan.region);
     assert_eq!(handoff.memory_map().len(), 3);
@@ -145,7 +145,7 @@ fn every_module_is_kept_clear_of_even_one_without_a_role() {
     let mut machine = Machine::new(1024);
     let image_and_sector = [(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)];
     machine.modules(&[&image_and_sector[..], &[(0x30_0000, 0x30_0010), (0x3fff_0000, 0x3fff_0001)]].concat());
-    assert_eq!(machine.plan().0.unwrap().region.base, 1018 * MIB);
+    assert_eq!(machine.plan().0.unwrap().region.base, 1014 * MIB);
 }
 
 #[test]

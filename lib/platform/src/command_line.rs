@@ -68,7 +68,7 @@ impl Default for Options {
             log_serial: true,
             log_vga: true,
             hypervisor_bit: false,
-            nested: false,
+            nested: true,
             nested_pool: None,
             nested_ept02: 64,
         }

@@ -21,7 +21,7 @@ use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::event::{Event, Vector};
-use x86::vmx::controls::SecondaryControls;
+use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
@@ -80,6 +80,11 @@ fn handle_rarely(
         Route::NmiWindow => {
             inject::set_nmi_window(&mut vcpu, false);
             inject::nmi(&mut vcpu);
+            Some(Action::Resume)
+        }
+        Route::EventTaken => {
+            nmi::set_trap(&mut vcpu.vmcs, false);
+            cpu.give_guest_nmi();
             Some(Action::Resume)
         }
         Route::SecondLevel if second_level::is_nested(cpu) => {
@@ -266,7 +271,12 @@ pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &'static PerC
         Operation::NonRoot => (),
     }
     let facts = ExitFacts::new(ExitReason::INIT, 0);
+    let vmcs02 = state.hardware.current();
+    let event = Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+    let error_code = vmcs02.read(vmcs::ENTRY_EXCEPTION_ERROR_CODE);
+    let length = vmcs02.read(vmcs::ENTRY_INSTRUCTION_LENGTH);
     let action = reflect_facts(&mut state, registers, cpu, &facts);
+    reflect::save_undelivered(&mut state.nested.vmcs12, event, error_code, length);
     drop(state);
     end(action);
     true
@@ -281,29 +291,35 @@ pub(in crate::vmx) fn is_l2(cpu: &PerCpu) -> bool {
 pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &'static PerCpu) {
     let Some(mut state) = cpu::of(cpu) else { return };
     let mode = nmi::Mode::of(&state.nested.vmcs12);
-    let action = match nmi::arrival(mode, state.nested.was_nmi_blocked) {
+    let mut vmcs02 = state.hardware.current();
+    match nmi::arrival(mode, state.nested.was_nmi_blocked) {
         nmi::Arrival::Inject => {
-            inject::nmi(&mut VmxVcpu::new(state.hardware.current(), registers, cpu.index));
+            inject::nmi(&mut VmxVcpu::new(vmcs02, registers, cpu.index));
             return;
         }
         nmi::Arrival::Keep => {
             state.nested.has_waiting_nmi = true;
             return;
         }
-        nmi::Arrival::Exit => {
-            let facts = ExitFacts {
-                interruption: Interruption::new(Vector::NMI.0, InterruptionType::NMI, false),
-                ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
-            };
-            let vmcs02 = state.hardware.current();
-            let event = Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
-            let error_code = vmcs02.read(vmcs::ENTRY_EXCEPTION_ERROR_CODE);
-            let length = vmcs02.read(vmcs::ENTRY_INSTRUCTION_LENGTH);
-            let action = reflect_facts(&mut state, registers, cpu, &facts);
-            reflect::save_undelivered(&mut state.nested.vmcs12, event, error_code, length);
-            action
+        nmi::Arrival::Exit => (),
+    }
+    if Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION)).is_valid() {
+        // The event comes first: the exit is at the boundary behind it.
+        nmi::set_trap(&mut vmcs02, true);
+        return;
+    }
+    let has_window = Wanted::of(&state.nested.vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
+    let facts = if has_window && !nmi::is_blocked(&vmcs02) {
+        // The window comes before the NMI, which L1 takes then.
+        state.nested.has_waiting_nmi = true;
+        ExitFacts::new(ExitReason::NMI_WINDOW, 0)
+    } else {
+        ExitFacts {
+            interruption: Interruption::new(Vector::NMI.0, InterruptionType::NMI, false),
+            ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
         }
     };
+    let action = reflect_facts(&mut state, registers, cpu, &facts);
     drop(state);
     end(action);
 }

@@ -224,13 +224,19 @@ impl Nested {
 
     /// Whether an NMI has waited for L1, or for L2, which an exit of L2 ends.
     fn take_waiting_nmi(&mut self, vmcs02: &mut impl Vmcs) -> bool {
-        let wanted = merge::Wanted::of(&self.vmcs12).primary & PrimaryControls::NMI_WINDOW_EXITING;
-        let controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
-        let waits_for_l2 = controls.contains(PrimaryControls::NMI_WINDOW_EXITING) && wanted.is_empty();
-        if waits_for_l2 {
-            vmcs02.write(vmcs::PRIMARY_CONTROLS, (controls - PrimaryControls::NMI_WINDOW_EXITING).bits());
+        let own = self.own_nmi_controls(vmcs02);
+        if !own.is_empty() {
+            let controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
+            vmcs02.write(vmcs::PRIMARY_CONTROLS, (controls - own).bits());
         }
-        core::mem::take(&mut self.has_waiting_nmi) || waits_for_l2
+        core::mem::take(&mut self.has_waiting_nmi) || !own.is_empty()
+    }
+
+    /// Controls by which the hypervisor waits to give L2, or L1, an NMI; those that L1 set are L1's.
+    fn own_nmi_controls(&self, vmcs02: &impl Vmcs) -> PrimaryControls {
+        let waiting = PrimaryControls::NMI_WINDOW_EXITING | PrimaryControls::MONITOR_TRAP_FLAG;
+        let controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
+        (controls & waiting) - merge::Wanted::of(&self.vmcs12).primary
     }
 
     /// The entry failed after all.

@@ -6,7 +6,7 @@
 use super::merge::Wanted;
 use hw::Vmcs;
 use x86::event::Vector;
-use x86::vmx::controls::PinBasedControls;
+use x86::vmx::controls::{PinBasedControls, PrimaryControls};
 use x86::vmx::interruption::{Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
@@ -103,6 +103,13 @@ pub(super) fn set_blocked(vmcs: &mut impl Vmcs, is_blocked: bool) {
     let mut state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
     state.set(Interruptibility::BLOCKING_BY_NMI, is_blocked);
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, state.bits());
+}
+
+/// Asks for, or no longer asks for, an exit at the boundary behind the event that is injected.
+pub(super) fn set_trap(vmcs: &mut impl Vmcs, wanted: bool) {
+    let mut controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
+    controls.set(PrimaryControls::MONITOR_TRAP_FLAG, wanted);
+    vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(super) enum Route {
     Nmi,
     /// L2 can take an NMI that the hypervisor keeps for it.
     NmiWindow,
+    /// L2 has taken the event before which an NMI waited.
+    EventTaken,
     /// Both sets of tables decide.
     SecondLevel,
 }
@@ -59,6 +61,10 @@ pub(super) fn route<M: GuestMemory>(
         ExitReason::NMI_WINDOW => {
             let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
             if is_wanted { Route::L1 } else { Route::NmiWindow }
+        }
+        ExitReason::MONITOR_TRAP_FLAG => {
+            let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::MONITOR_TRAP_FLAG);
+            if is_wanted { Route::L1 } else { Route::EventTaken }
         }
         ExitReason::EXTERNAL_INTERRUPT => {
             own_or_l1(Wanted::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))

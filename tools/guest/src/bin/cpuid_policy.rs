@@ -1,4 +1,5 @@
 //! CPUID: VMX, SMX and Intel PT hidden, the rest the processor's own, the same in every mode.
+//! cmdline: nested=off
 #![no_std]
 #![no_main]
 

@@ -1,6 +1,5 @@
 //! Missing entry checks: every control bit of a VM entry alone, and random sets, as the SDM's rules have them.
 //! model: corei7_skylake_x
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,4 @@
 //! A hypervisor in the guest: its own guest executes CPUID a hundred times, each of which it answers.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

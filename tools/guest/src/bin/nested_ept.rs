@@ -1,5 +1,4 @@
 //! Table walks: EPT violations and misconfigurations of a hypervisor's own tables, at every level, loops included.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

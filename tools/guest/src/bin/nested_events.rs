@@ -1,5 +1,4 @@
 //! Wrong reflection: every vector as each type of event, executed and injected, that the hypervisor wants or not.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

@@ -1,6 +1,4 @@
 //! Routing: an instruction of a guest's guest leaves for its hypervisor where a control says so, and else runs.
-//! cmdline: nested=on
-//! hypervisor: no
 #![no_std]
 #![no_main]
 

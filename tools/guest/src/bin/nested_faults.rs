@@ -1,6 +1,5 @@
 //! VMX instructions raise #UD outside VMX operation and in modes without them, #GP at CPL 3, and faults of operands.
 //! hypapp: quiesce
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,4 @@
 //! Missing entry checks: fields of the guest state at their borders, as the SDM's rules have them.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

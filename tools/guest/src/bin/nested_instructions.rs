@@ -1,7 +1,5 @@
 //! VMX instructions in VMX root operation: success, and each VM-instruction error that an L1 can bring about.
 //! hypapp: quiesce
-//! cmdline: nested=on
-//! hypervisor: no
 #![no_std]
 #![no_main]
 

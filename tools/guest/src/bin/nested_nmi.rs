@@ -1,5 +1,4 @@
 //! NMIs of a hypervisor whose guest has neither NMI exiting nor virtual NMIs: one blocking for both.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

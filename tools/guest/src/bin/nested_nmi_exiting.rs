@@ -1,6 +1,4 @@
 //! NMIs of a hypervisor whose guest has NMI exiting and no virtual NMIs.
-//! cmdline: nested=on
-//! hypervisor: no
 #![no_std]
 #![no_main]
 

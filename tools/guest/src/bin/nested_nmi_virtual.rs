@@ -1,6 +1,4 @@
 //! NMIs of a hypervisor whose guest has NMI exiting and virtual NMIs: the guest's blocking is its own.
-//! cmdline: nested=on
-//! hypervisor: no
 #![no_std]
 #![no_main]
 

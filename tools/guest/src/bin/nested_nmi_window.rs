@@ -1,6 +1,4 @@
 //! NMI-window exiting of a hypervisor whose guest has virtual NMIs.
-//! cmdline: nested=on
-//! hypervisor: no
 #![no_std]
 #![no_main]
 

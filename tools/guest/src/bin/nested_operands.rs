@@ -1,5 +1,4 @@
 //! Operands of VMX instructions in every addressing form and in every register, as a hypervisor in the guest has them.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

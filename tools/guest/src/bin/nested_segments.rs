@@ -1,5 +1,4 @@
 //! Missing entry checks: the guest's segment registers, each rule on its own, in a 64-bit guest.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 

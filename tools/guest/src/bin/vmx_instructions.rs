@@ -2,6 +2,7 @@
 //!
 //! Bare, the processor has VMX but CR4.VMXE stays clear, which comes to the same.
 //! hypapp: quiesce
+//! cmdline: nested=off
 #![no_std]
 #![no_main]
 

@@ -11,6 +11,9 @@ mod vmptrst;
 mod vmxoff;
 mod vmxon;
 
+#[cfg(test)]
+mod tests;
+
 use super::capability::Capability;
 use super::checks;
 use super::vmcs12::Vmcs12;

@@ -4,10 +4,13 @@
 use super::{Hardware, L1, Status, operand};
 use crate::memory::guest::GuestMemory;
 use crate::vmx::nested::Nested;
+use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::fields::{self, Access};
 use hw::Vmcs;
 use x86::event::Event;
+use x86::vmx::capability::VmxMisc;
 use x86::vmx::instruction_error::InstructionError;
+use x86::vmx::vmcs::Group;
 
 /// VMREAD.
 pub(super) fn read<V: Vmcs, M: GuestMemory, H: Hardware>(
@@ -53,7 +56,7 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
     let Some(access) = fields::access(encoding, &l1.facts.capability) else {
         return Ok(Status::Fail(InstructionError::UNSUPPORTED_FIELD));
     };
-    if is_read_only(access) {
+    if is_read_only(access, &l1.facts.capability) {
         return Ok(Status::Fail(InstructionError::READ_ONLY_FIELD));
     }
     nested.make_current(access, l1.hardware);
@@ -61,7 +64,7 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
     Ok(Status::Succeed)
 }
 
-/// IA32_VMX_MISC, as offered, does not let VMWRITE reach VM-exit information.
-fn is_read_only(access: Access) -> bool {
-    access.info().group() == x86::vmx::vmcs::Group::ExitInformation
+/// VM-exit information, unless IA32_VMX_MISC lets VMWRITE reach it.
+fn is_read_only(access: Access, capability: &Capability) -> bool {
+    access.info().group() == Group::ExitInformation && !VmxMisc(capability.misc).writes_exit_information()
 }
