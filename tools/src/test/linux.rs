@@ -19,6 +19,8 @@ struct System {
     guest: fn() -> Guest,
     cpus: u32,
     hypapp: &'static str,
+    /// Words for the bootloader.
+    arguments: &'static str,
     /// What init does, with commas between.
     actions: &'static str,
     /// Words for the kernel.
@@ -37,6 +39,7 @@ const LINUX: System = System {
     guest: || Guest::Linux,
     cpus: 1,
     hypapp: "helloworld",
+    arguments: "",
     actions: "",
     kernel: "cryptomgr.notests",
     hypervisor: "",
@@ -49,9 +52,11 @@ const REBOOT: System = System { cpus: 2, actions: "reboot", seconds: 90, ..LINUX
 const CF9: &str = "the guest ends: Port { port: 3321";
 const KEYBOARD: &str = "the guest ends: Port { port: 100";
 const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
+/// Linux with KVM, the guests of which are the guest's guests.
+const NESTED: System = System { guest: || Guest::Kvm, arguments: "nested=on", seconds: 60, ..LINUX };
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
-const SYSTEMS: [System; 14] = [
+const SYSTEMS: [System; 16] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
@@ -69,6 +74,8 @@ const SYSTEMS: [System; 14] = [
     System { name: "linux-helloworld", actions: "helloworld", hypervisor: "hello, world, from cpu", ..LINUX },
     System { name: "linux-quiesce", cpus: 2, hypapp: "quiesce", actions: "quiesce", seconds: 60, ..LINUX },
     System { name: "linux-verify", cpus: 2, hypapp: "verify", actions: "verify", seconds: 60, ..LINUX },
+    System { name: "kvm-1-cpu", actions: "kvm", ..NESTED },
+    System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
     System { name: "memtest", guest: || Guest::Memtest, seconds: 120, ..LINUX },
     System { name: "mbr", ..SMALL },
     System { name: "multiboot2", multiboot: Multiboot::Two, ..SMALL },
@@ -97,6 +104,7 @@ fn test(system: &System, folder: &Path) -> Result<Verdict> {
         // and that triple fault has to be survived.
         quirks: Quirks { resets_on_triple_fault: system.actions == "reboot", ..Quirks::default() },
         hypapp: system.hypapp.into(),
+        arguments: system.arguments.into(),
         multiboot: system.multiboot,
         keep: Some(folder.to_path_buf()),
         timeout: TIMEOUT,
@@ -122,8 +130,12 @@ fn failure(system: &System, outcome: &Outcome) -> Option<String> {
         return Some(format!("nobody printed `{words}`"));
     }
     let cpus = Some(u64::from(system.cpus));
-    if (system.guest)() == Guest::Linux && outcome.summary.guest_cpus != cpus {
+    if [Guest::Linux, Guest::Kvm].contains(&(system.guest)()) && outcome.summary.guest_cpus != cpus {
         return Some(format!("Linux runs on {:?} CPUs", outcome.summary.guest_cpus));
+    }
+    let nested = outcome.summary.nested_guests;
+    if (system.guest)() == Guest::Kvm && Some(nested) != cpus {
+        return Some(format!("{nested} guests of KVM came to their end"));
     }
     // memtest86+ never ends, so that nothing makes the hypervisor sum up.
     let silent =

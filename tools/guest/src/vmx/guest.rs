@@ -93,6 +93,9 @@ impl Guest {
         self.write(vmcs::GUEST_RIP, code as *const () as u64);
         self.write(vmcs::GUEST_RSP, rsp);
         self.write(vmcs::GUEST_ACTIVITY, 0);
+        // The function before may have been left in the middle, at any privilege level.
+        state::write_code_and_stack();
+        self.write(vmcs::GUEST_RFLAGS, 2);
     }
 
     /// Enters the guest and gives the reason of its exit.

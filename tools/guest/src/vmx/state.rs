@@ -124,6 +124,14 @@ fn write_guest_segments() {
     write(vmcs::GUEST_LDTR_ACCESS_RIGHTS, UNUSABLE);
 }
 
+/// Code and stack of 64-bit mode at CPL 0.
+pub(super) fn write_code_and_stack() {
+    write(vmcs::GUEST_CS_SELECTOR, CODE);
+    write(vmcs::GUEST_CS_ACCESS_RIGHTS, CODE_RIGHTS);
+    write(vmcs::GUEST_SS_SELECTOR, DATA);
+    write(vmcs::GUEST_SS_ACCESS_RIGHTS, DATA_RIGHTS);
+}
+
 fn write_guest(rip: u64, rsp: u64) {
     let (gdt, idt) = tables();
     write(vmcs::GUEST_CR0, read_cr0());
