@@ -71,7 +71,7 @@ struct ImageArguments {
 
 #[derive(Args, Debug)]
 struct RunArguments {
-    /// linux, kvm, memtest, mbr, bare:NAME, or the path of a raw disk image
+    /// linux, kvm, xmhf, memtest, mbr, bare:NAME, or the path of a raw disk image
     #[arg(long, default_value = "linux")]
     guest: Guest,
     /// bochs, or qemu-kvm where the processor has VMX
@@ -129,7 +129,7 @@ fn write_image(arguments: ImageArguments) -> Result<()> {
 }
 
 fn run_guest(arguments: RunArguments) -> Result<()> {
-    if !arguments.bare {
+    if !arguments.bare || arguments.guest == Guest::Xmhf {
         let build = build::build()?;
         build.hypervisor(&arguments.hypapp)?;
         build::report(&build)?;
@@ -161,7 +161,7 @@ fn run_options(arguments: RunArguments) -> Result<RunOptions> {
     if options.hypapp == demo::HYPAPP {
         options.linux.actions = demo::actions();
     }
-    if options.guest == Guest::Kvm {
+    if matches!(options.guest, Guest::Kvm | Guest::Xmhf) {
         options.arguments = "nested=on".into();
     }
     if let Guest::Bare(name) = &options.guest {

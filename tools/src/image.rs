@@ -26,6 +26,24 @@ pub struct ImageOptions {
     pub arguments: String,
     /// GRUB's protocol.
     pub multiboot: Multiboot,
+    /// GRUB's number of the disk that the guest boots from; the arguments name it too.
+    pub guest_disk: u8,
+    /// I/O port of the UART that GRUB writes to.
+    pub console: u16,
+}
+
+impl ImageOptions {
+    /// A hypervisor that is the guest of another one, on the disk before its own guest's. It shares its
+    /// guest's console.
+    #[must_use]
+    pub fn inner(guest_disk: u8) -> Self {
+        Self {
+            arguments: format!("serial=115200,8n1,0x3f8 boot_drive={:#x}", 0x80 + guest_disk),
+            guest_disk,
+            console: 0x3f8,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for ImageOptions {
@@ -34,6 +52,8 @@ impl Default for ImageOptions {
             hypapp: "helloworld".into(),
             arguments: "serial=115200,8n1,0x2f8 boot_drive=0x81".into(),
             multiboot: Multiboot::One,
+            guest_disk: 1,
+            console: 0x2f8,
         }
     }
 }
@@ -64,16 +84,16 @@ pub fn write(folder: &Path, options: &ImageOptions) -> Result<PathBuf> {
 }
 
 fn script(options: &ImageOptions) -> String {
-    let ImageOptions { hypapp, arguments, multiboot } = options;
+    let ImageOptions { hypapp, arguments, multiboot, guest_disk, console } = options;
     let (multiboot, module) = commands(*multiboot);
     format!(
-        "serial --port=0x2f8 --speed=115200\n\
+        "serial --port={console:#x} --speed=115200\n\
          terminal_output console serial\n\
          echo GRUB loads the hypervisor\n\
          terminal_output console\n\
          {multiboot} /boot/xmhf-bootloader {arguments}\n\
          {module} /boot/xmhf-{hypapp}.bin\n\
-         {module} --nounzip (hd1)+1\n\
+         {module} --nounzip (hd{guest_disk})+1\n\
          boot\n"
     )
 }
@@ -113,6 +133,15 @@ mod tests {
         let commands = "multiboot /boot/xmhf-bootloader serial=115200,8n1,0x2f8 boot_drive=0x81\n\
                         module /boot/xmhf-helloworld.bin\nmodule --nounzip (hd1)+1\nboot\n";
         assert!(script.ends_with(commands), "{script}");
+        assert!(script.starts_with("serial --port=0x2f8 "), "{script}");
+    }
+
+    #[test]
+    fn a_hypervisor_in_a_hypervisor_leads_to_the_third_disk() {
+        let script = script(&ImageOptions::inner(2));
+        assert!(script.starts_with("serial --port=0x3f8 "), "{script}");
+        assert!(script.contains("serial=115200,8n1,0x3f8 boot_drive=0x82\n"), "{script}");
+        assert!(script.contains("module --nounzip (hd2)+1\n"), "{script}");
     }
 
     #[test]

@@ -112,16 +112,35 @@ fn disks(options: &RunOptions, folder: &Path) -> Result<Vec<PathBuf>> {
     if options.bare {
         // Bochs forgets to unlock IA32_FEATURE_CONTROL on the keyboard controller's reset, and its BIOS dies of it.
         linux.arguments.push_str(" reboot=pci");
-        return Ok(vec![options.guest.disk(folder, &linux)?]);
+        return guest_disks(options, folder, &linux, 0);
     }
-    let guest = options.guest.disk(folder, &linux)?;
+    let guest = guest_disks(options, folder, &linux, 1)?;
     if let Some(disk) = &options.hypervisor_disk {
-        return Ok(vec![disk.canonicalize()?, guest]);
+        return Ok([vec![disk.canonicalize()?], guest].concat());
     }
     let defaults = ImageOptions::default();
     let arguments = format!("{} {}", defaults.arguments, options.arguments).trim_end().to_owned();
-    let hypervisor = ImageOptions { hypapp: options.hypapp.clone(), arguments, multiboot: options.multiboot };
-    Ok(vec![image::write(folder, &hypervisor)?, guest])
+    let hypervisor = ImageOptions {
+        hypapp: options.hypapp.clone(),
+        arguments,
+        multiboot: options.multiboot,
+        ..ImageOptions::default()
+    };
+    Ok([vec![image::write(folder, &hypervisor)?], guest].concat())
+}
+
+/// The disks behind the first `before`: the guest's, which another hypervisor's may come before.
+fn guest_disks(
+    options: &RunOptions,
+    folder: &Path,
+    linux: &LinuxOptions,
+    before: u8,
+) -> Result<Vec<PathBuf>> {
+    let guest = options.guest.disk(folder, linux)?;
+    if options.guest != Guest::Xmhf {
+        return Ok(vec![guest]);
+    }
+    Ok(vec![image::write(&folder.join("inner"), &ImageOptions::inner(before + 1))?, guest])
 }
 
 /// Follows a machine's consoles and gathers what they say.

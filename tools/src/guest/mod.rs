@@ -21,6 +21,8 @@ pub enum Guest {
     Linux,
     /// The same kernel with KVM, which runs guests of its own.
     Kvm,
+    /// This hypervisor once more, and Linux in it.
+    Xmhf,
     /// memtest86+, up to its screen.
     Memtest,
     /// 512 bytes of 16-bit code that ask the BIOS for the memory map.
@@ -53,7 +55,7 @@ impl Guest {
     pub fn disk(&self, folder: &Path, options: &LinuxOptions) -> Result<PathBuf> {
         let disk = folder.join("guest.img");
         match self {
-            Self::Linux => linux::write_disk(&disk, options)?,
+            Self::Linux | Self::Xmhf => linux::write_disk(&disk, options)?,
             Self::Kvm => {
                 let arguments = options.arguments.clone();
                 linux::write_disk(&disk, &LinuxOptions { arguments, ..LinuxOptions::kvm() })?;
@@ -70,7 +72,7 @@ impl Guest {
     #[must_use]
     pub fn expectation(&self) -> Expectation {
         let (marker, failure) = match self {
-            Self::Linux => (Some("xmhf-guest: done"), None),
+            Self::Linux | Self::Xmhf => (Some("xmhf-guest: done"), None),
             Self::Kvm => (Some("xmhf-guest: kvm ok"), None),
             Self::Memtest => (Some("Memtest86+"), None),
             Self::Mbr => (Some("xmhf-guest: mbr ok"), None),
@@ -88,6 +90,7 @@ impl FromStr for Guest {
         match name {
             "linux" => return Ok(Self::Linux),
             "kvm" => return Ok(Self::Kvm),
+            "xmhf" => return Ok(Self::Xmhf),
             "memtest" => return Ok(Self::Memtest),
             "mbr" => return Ok(Self::Mbr),
             _ => {}
@@ -100,7 +103,7 @@ impl FromStr for Guest {
             return Ok(Self::Image(name.into()));
         }
         bail!(
-            "no guest is called {name}: linux, kvm, memtest, mbr, bare:NAME or the path of a raw disk image"
+            "no guest is called {name}: linux, kvm, xmhf, memtest, mbr, bare:NAME or the path of a raw disk image"
         )
     }
 }
@@ -118,6 +121,7 @@ mod tests {
     fn guests_go_by_name_or_path() {
         let guest = |name: &str| name.parse::<Guest>().ok();
         assert_eq!((guest("linux"), guest("kvm")), (Some(Guest::Linux), Some(Guest::Kvm)));
+        assert_eq!(guest("xmhf"), Some(Guest::Xmhf));
         assert_eq!(guest("bare:cpuid"), Some(Guest::Bare("cpuid".into())));
         assert_eq!(guest("disk.img"), Some(Guest::Image("disk.img".into())));
         assert_eq!(guest("/dev/sdb"), Some(Guest::Image("/dev/sdb".into())));

@@ -84,14 +84,17 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
          boot: disk\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n"
     );
-    for (slot, disk) in ["master", "slave"].iter().zip(machine.disks) {
+    if machine.disks.len() > 2 {
+        text.push_str("ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15\n");
+    }
+    for (slot, disk) in ["ata0-master", "ata0-slave", "ata1-master"].iter().zip(machine.disks) {
         let disk = disk
             .to_str()
             .filter(|path| !path.contains([',', '"', '#']))
             .with_context(|| format!("Bochs takes no comma, quote or hash in a path: {}", disk.display()))?;
-        writeln!(text, "ata0-{slot}: type=disk, path={disk}, mode=volatile")?;
+        writeln!(text, "{slot}: type=disk, path={disk}, mode=volatile")?;
     }
-    ensure!(machine.disks.len() <= 2, "Bochs gets two disks here");
+    ensure!(machine.disks.len() <= 3, "Bochs gets three disks here");
     // The machine runs in its folder, so that names do.
     text.push_str(
         "com1: enabled=1, mode=file, dev=guest.log\n\
