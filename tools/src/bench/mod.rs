@@ -4,6 +4,7 @@
 //! up to its userspace, each without the hypervisor and with it. The original's figures were taken on the same
 //! CPU model at the same clock.
 
+mod pal;
 mod row;
 
 use crate::bare_guest;
@@ -74,7 +75,9 @@ fn measure() -> Result<Vec<Row>> {
     let large = measure_one("16-bit guest in 256 GiB", Guest::Mbr, LARGEST_MEMORY_MIB, false)?;
     let image = paths::boot().join(format!("xmhf-{HYPAPP}.bin"));
     let image = image.metadata().with_context(|| image.display().to_string())?.len();
-    Ok(rows(&timings, &linux, &large, image))
+    let mut rows = rows(&timings, &linux, &large, image);
+    rows.extend(pal::measure()?);
+    Ok(rows)
 }
 
 fn measure_one(name: &str, guest: Guest, memory_mib: u32, bare: bool) -> Result<Outcome> {

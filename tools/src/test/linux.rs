@@ -57,7 +57,13 @@ const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 const NESTED: System = System { guest: || Guest::Kvm, arguments: "nested=on", seconds: 60, ..LINUX };
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
-const SYSTEMS: [System; 17] = [
+const PAL: System =
+    System { hypapp: "trustvisor", hypervisor: "test hypercall, rcx=0x", seconds: 90, ..LINUX };
+/// One boot does all of it.
+const PAL_ACTIONS: &str = "pal_programs,pal_keep,pal_faults,pal_kill,pal_loop,pal_fork,pal_exec,pal_unmap,\
+                           pal_threads,pal_processes";
+
+const SYSTEMS: [System; 19] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
@@ -79,6 +85,8 @@ const SYSTEMS: [System; 17] = [
     System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
     // The second hypervisor sums up on its guest's console.
     System { name: "xmhf-1-cpu", guest: || Guest::Xmhf, actions: "forkexec,program32", ..NESTED },
+    System { name: "linux-pal-1-cpu", actions: PAL_ACTIONS, ..PAL },
+    System { name: "linux-pal-2-cpus", cpus: 2, actions: PAL_ACTIONS, seconds: 120, ..PAL },
     System { name: "memtest", guest: || Guest::Memtest, seconds: 120, ..LINUX },
     System { name: "mbr", ..SMALL },
     System { name: "multiboot2", multiboot: Multiboot::Two, ..SMALL },

@@ -1,0 +1,107 @@
+//! What PALs cost in Linux under TrustVisor, on one CPU and two, alone and beside 999 others.
+//!
+//! The guest's program `palbench` gives medians; `test_args64 7 7 7` is taken whole, from fork to exit.
+
+use super::row::{Bar, Row};
+use super::{CPU_MODEL, QUIET_LOG, Timings, timings};
+use crate::guest::{Guest, LinuxOptions};
+use crate::run::{RunOptions, run};
+use anyhow::{Result, bail};
+
+const HYPAPP: &str = "trustvisor";
+const CPUS: [u32; 2] = [1, 2];
+/// By how many percent a call may take longer where there are 1,000 PALs.
+const GROWTH_PERCENT: u64 = 5;
+
+/// A figure: the name in the guest's line, the row's title and key, the original's figure and the bar.
+type Figure = (&'static str, &'static str, &'static str, Option<u64>, u64);
+
+const FIGURES: [[Figure; 7]; 2] = [
+    [
+        ("pal_call_1", "PAL call, ten integers, ticks", "pal_call", Some(399_671), 20_000),
+        ("pal_call_1000", "  with 1,000 PALs", "pal_call_1000", None, 20_000),
+        ("pal_register_1", "PAL register, 4 sections, ticks", "pal_register", Some(854_201), 150_000),
+        ("pal_register_1000", "  with 1,000 PALs", "pal_register_1000", None, 150_000),
+        ("pal_unregister_1", "PAL unregister, ticks", "pal_unregister", Some(143_814), 15_000),
+        ("pal_unregister_1000", "  with 1,000 PALs", "pal_unregister_1000", None, 15_000),
+        ("test_args64_777", "test_args64 7 7 7, ticks", "test_args64_777", Some(25_900_000), 3_000_000),
+    ],
+    [
+        ("pal_call_1", "2 CPUs: PAL call, ticks", "pal_call_2_cpus", None, 20_000),
+        ("pal_call_1000", "  with 1,000 PALs", "pal_call_1000_2_cpus", None, 20_000),
+        ("pal_register_1", "2 CPUs: PAL register, ticks", "pal_register_2_cpus", None, 150_000),
+        ("pal_register_1000", "  with 1,000 PALs", "pal_register_1000_2_cpus", None, 150_000),
+        ("pal_unregister_1", "2 CPUs: PAL unregister, ticks", "pal_unregister_2_cpus", None, 15_000),
+        ("pal_unregister_1000", "  with 1,000 PALs", "pal_unregister_1000_2_cpus", None, 15_000),
+        ("test_args64_777", "2 CPUs: test_args64 7 7 7, ticks", "test_args64_777_2_cpus", None, 3_000_000),
+    ],
+];
+
+/// Boots both machines and gives their rows.
+///
+/// # Errors
+///
+/// A boot or the guest's action failed.
+pub(super) fn measure() -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (cpus, figures) in CPUS.into_iter().zip(FIGURES) {
+        rows.extend(rows_of(&figures, &boot(cpus)?));
+    }
+    Ok(rows)
+}
+
+fn boot(cpus: u32) -> Result<Timings> {
+    println!("PALs in Linux, under the hypervisor, {cpus} CPUs");
+    let outcome = run(&RunOptions {
+        guest: Guest::Linux,
+        linux: LinuxOptions { actions: vec!["pal_bench".into()], ..LinuxOptions::default() },
+        cpus,
+        memory_mib: 512,
+        cpu_model: Some(CPU_MODEL.into()),
+        hypapp: HYPAPP.into(),
+        arguments: QUIET_LOG.into(),
+        quiet: true,
+        ..RunOptions::default()
+    })?;
+    match outcome.failure() {
+        None => Ok(timings(&outcome)),
+        Some(why) => bail!("PALs in Linux: {why}"),
+    }
+}
+
+fn rows_of(figures: &[Figure], timings: &Timings) -> Vec<Row> {
+    let ticks = |name: &str| timings.get(name).copied();
+    let row = |&(name, what, key, original, most): &Figure| {
+        let bar = match name {
+            // It must not grow with their number.
+            "pal_call_1000" => ticks("pal_call_1").map(|one| most.min(one + one * GROWTH_PERCENT / 100)),
+            _ => Some(most),
+        };
+        Row { what, key: Some(key), bare: None, ours: ticks(name), original, bar: bar.map(Bar::AtMost) }
+    };
+    figures.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_grows_with_the_number_of_pals_misses_its_bar() {
+        let met = |one: u64, thousand: u64| {
+            let timings = Timings::from([("pal_call_1".into(), one), ("pal_call_1000".into(), thousand)]);
+            rows_of(&FIGURES[0][..2], &timings).iter().map(Row::meets_bar).collect::<Vec<_>>()
+        };
+        assert_eq!(met(4000, 4100), [true, true]);
+        assert_eq!(met(4000, 4300), [true, false]);
+        assert_eq!(met(21_000, 21_000), [false, false]);
+    }
+
+    #[test]
+    fn every_figure_has_a_key_of_its_own() {
+        let mut keys: Vec<_> = FIGURES.iter().flatten().map(|(_, _, key, ..)| key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), FIGURES.iter().flatten().count());
+    }
+}
