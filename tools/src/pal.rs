@@ -108,8 +108,8 @@ impl Platform {
         match self {
             Self::Linux64 => "tools/pal/x86_64-pal-linux.json".into(),
             Self::Linux32 => "tools/pal/i686-pal-linux.json".into(),
-            Self::Windows64 => "x86_64-pc-windows-gnu".into(),
-            Self::Windows32 => "i686-pc-windows-gnu".into(),
+            Self::Windows64 => "tools/pal/x86_64-pal-windows.json".into(),
+            Self::Windows32 => "tools/pal/i686-pal-windows.json".into(),
         }
     }
 
@@ -148,8 +148,6 @@ pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>
     }
     let programs = binaries(&paths::root().join("tools/pal/demo/src/bin"))?;
     if platform.is_windows() {
-        // Code that is copied has no constants elsewhere, nor vector registers.
-        cargo.env("RUSTFLAGS", "-C no-vectorize-loops -C no-vectorize-slp -C strip=symbols");
         let portable = programs.iter().filter(|name| !LINUX_ONLY.contains(&name.as_str()));
         portable.for_each(|name| {
             cargo.args(["--bin", name]);

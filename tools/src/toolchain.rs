@@ -28,8 +28,7 @@ pub fn bare_cargo(verb: &str) -> Result<Command> {
     source_cargo(verb, Path::new(&format!("{BARE_TARGET}.json")), "core,alloc,compiler_builtins")
 }
 
-/// `cargo VERB` in release mode for a target that rustc has no library for: described in a file of ours, or one of
-/// its own. The library's `crates` are built from source.
+/// `cargo VERB` in release mode for the target that the file describes. The library's `crates` are built from source.
 ///
 /// # Errors
 ///
@@ -52,12 +51,13 @@ pub fn source_cargo(verb: &str, target: &Path, crates: &str) -> Result<Command> 
         .arg("-Zbuild-std-features=compiler-builtins-mem")
         // The options above are unstable; this lets the pinned stable compiler take them.
         .env("RUSTC_BOOTSTRAP", "1");
-    // Targets of rustc's own have linkers of their own.
-    let is_ours = target.extension().is_some();
-    if is_ours && !sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld").exists() {
+    let name = target.file_stem().unwrap_or_default().to_string_lossy().to_uppercase().replace('-', "_");
+    // Those for Windows name mingw-w64's linkers.
+    if !name.ends_with("WINDOWS")
+        && !sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld").exists()
+    {
         let linker = LINKERS.into_iter().find(|linker| exists(linker));
         ensure!(linker.is_some(), "no LLVM linker found, tried {LINKERS:?}");
-        let name = target.file_stem().unwrap_or_default().to_string_lossy().to_uppercase().replace('-', "_");
         command.env(format!("CARGO_TARGET_{name}_LINKER"), linker.unwrap_or_default());
     }
     Ok(command)
