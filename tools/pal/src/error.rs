@@ -6,7 +6,7 @@ use trustvisor::call::{Failure, FaultKind};
 use trustvisor::status::Status;
 
 /// Why a PAL could not be registered, called or given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     /// CPUID does not tell of TrustVisor.
     Absent,
@@ -51,6 +51,13 @@ pub struct Fault {
 }
 
 impl core::error::Error for Error {}
+
+/// In words too: this is what a program shows that returns the error from `main`.
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
