@@ -28,6 +28,9 @@ enum Command {
         /// File to write the figures to
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Measure a part alone
+        #[arg(long, value_name = "PART")]
+        only: Option<bench::Part>,
     },
     /// Write a raw disk with GRUB and the hypervisor, which boots the machine's second disk
     Image(ImageArguments),
@@ -102,7 +105,7 @@ struct RunArguments {
 pub fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Build(arguments) => build_what(&arguments),
-        Command::Bench { json } => bench::bench(json.as_deref()),
+        Command::Bench { json, only } => bench::bench(json.as_deref(), only),
         Command::Image(arguments) => write_image(arguments),
         Command::Run(arguments) => run_guest(arguments),
         Command::Demo => demo::demo(),

@@ -37,6 +37,15 @@ const NOT_ORDINARY: [&str; 10] = [
     "ud2",
 ];
 
+/// What can be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Exits, Linux, memory.
+    Core,
+    /// PALs.
+    Pal,
+}
+
 /// What was measured without the hypervisor and with it.
 #[derive(Clone, Debug)]
 struct Both<T> {
@@ -47,15 +56,19 @@ struct Both<T> {
 /// Ticks by the names that the guest `timing` gives them.
 type Timings = BTreeMap<String, u64>;
 
-/// Measures, prints the table, and writes the figures to `json` where it is given.
+/// Measures everything, or `only` a part, prints the table, and writes the figures to `json` where it is given.
 ///
 /// # Errors
 ///
 /// A run failed, or a figure misses its bar.
-pub fn bench(json: Option<&Path>) -> Result<()> {
+pub fn bench(json: Option<&Path>, only: Option<Part>) -> Result<()> {
     build::build()?;
     bare_guest::build()?;
-    let rows = measure()?;
+    let is_wanted = |part| only.is_none_or(|only| only == part);
+    let mut rows = if is_wanted(Part::Core) { measure()? } else { Vec::new() };
+    if is_wanted(Part::Pal) {
+        rows.extend(pal::measure()?);
+    }
     println!("{}", Table(&rows));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&figures(&rows))?;
@@ -75,9 +88,7 @@ fn measure() -> Result<Vec<Row>> {
     let large = measure_one("16-bit guest in 256 GiB", Guest::Mbr, LARGEST_MEMORY_MIB, false)?;
     let image = paths::boot().join(format!("xmhf-{HYPAPP}.bin"));
     let image = image.metadata().with_context(|| image.display().to_string())?.len();
-    let mut rows = rows(&timings, &linux, &large, image);
-    rows.extend(pal::measure()?);
-    Ok(rows)
+    Ok(rows(&timings, &linux, &large, image))
 }
 
 fn measure_one(name: &str, guest: Guest, memory_mib: u32, bare: bool) -> Result<Outcome> {
