@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 const HYPAPP: &str = "trustvisor";
 const CPUS: [u32; 2] = [1, 2];
-/// By how many percent a call may take longer where there are 1,000 PALs.
-const GROWTH_PERCENT: u64 = 5;
+/// By how many percent something may take longer where there are 1,000 PALs: a call, and the rest.
+const GROWTH_PERCENT: [u64; 2] = [10, 50];
 
 /// A figure: the name in the guest's line, the row's title and key, the original's figure and the bar.
 type Figure = (&'static str, &'static str, &'static str, Option<u64>, u64);
@@ -19,20 +19,20 @@ type Figure = (&'static str, &'static str, &'static str, Option<u64>, u64);
 const FIGURES: [[Figure; 7]; 2] = [
     [
         ("pal_call_1", "PAL call, ten integers, ticks", "pal_call", Some(399_671), 20_000),
-        ("pal_call_1000", "  with 1,000 PALs", "pal_call_1000", None, 20_000),
+        ("pal_call_1000", "  with 1,000 PALs", "pal_call_1000", None, 0),
         ("pal_register_1", "PAL register, 4 sections, ticks", "pal_register", Some(854_201), 150_000),
-        ("pal_register_1000", "  with 1,000 PALs", "pal_register_1000", None, 150_000),
+        ("pal_register_1000", "  with 1,000 PALs", "pal_register_1000", None, 0),
         ("pal_unregister_1", "PAL unregister, ticks", "pal_unregister", Some(143_814), 15_000),
-        ("pal_unregister_1000", "  with 1,000 PALs", "pal_unregister_1000", None, 15_000),
+        ("pal_unregister_1000", "  with 1,000 PALs", "pal_unregister_1000", None, 0),
         ("test_args64_777", "test_args64 7 7 7, ticks", "test_args64_777", Some(25_900_000), 3_000_000),
     ],
     [
         ("pal_call_1", "2 CPUs: PAL call, ticks", "pal_call_2_cpus", None, 20_000),
-        ("pal_call_1000", "  with 1,000 PALs", "pal_call_1000_2_cpus", None, 20_000),
+        ("pal_call_1000", "  with 1,000 PALs", "pal_call_1000_2_cpus", None, 0),
         ("pal_register_1", "2 CPUs: PAL register, ticks", "pal_register_2_cpus", None, 150_000),
-        ("pal_register_1000", "  with 1,000 PALs", "pal_register_1000_2_cpus", None, 150_000),
+        ("pal_register_1000", "  with 1,000 PALs", "pal_register_1000_2_cpus", None, 0),
         ("pal_unregister_1", "2 CPUs: PAL unregister, ticks", "pal_unregister_2_cpus", None, 15_000),
-        ("pal_unregister_1000", "  with 1,000 PALs", "pal_unregister_1000_2_cpus", None, 15_000),
+        ("pal_unregister_1000", "  with 1,000 PALs", "pal_unregister_1000_2_cpus", None, 0),
         ("test_args64_777", "2 CPUs: test_args64 7 7 7, ticks", "test_args64_777_2_cpus", None, 3_000_000),
     ],
 ];
@@ -72,10 +72,13 @@ fn boot(cpus: u32) -> Result<Timings> {
 fn rows_of(figures: &[Figure], timings: &Timings) -> Vec<Row> {
     let ticks = |name: &str| timings.get(name).copied();
     let row = |&(name, what, key, original, most): &Figure| {
-        let bar = match name {
-            // It must not grow with their number.
-            "pal_call_1000" => ticks("pal_call_1").map(|one| most.min(one + one * GROWTH_PERCENT / 100)),
-            _ => Some(most),
+        let bar = match name.strip_suffix("_1000") {
+            // A search may, by its depth.
+            Some(operation) => ticks(&format!("{operation}_1")).map(|one| {
+                let percent = GROWTH_PERCENT[usize::from(operation != "pal_call")];
+                one + one * percent / 100
+            }),
+            None => Some(most),
         };
         Row { what, key: Some(key), bare: None, ours: ticks(name), original, bar: bar.map(Bar::AtMost) }
     };
@@ -92,9 +95,9 @@ mod tests {
             let timings = Timings::from([("pal_call_1".into(), one), ("pal_call_1000".into(), thousand)]);
             rows_of(&FIGURES[0][..2], &timings).iter().map(Row::meets_bar).collect::<Vec<_>>()
         };
-        assert_eq!(met(4000, 4100), [true, true]);
-        assert_eq!(met(4000, 4300), [true, false]);
-        assert_eq!(met(21_000, 21_000), [false, false]);
+        assert_eq!(met(4000, 4300), [true, true]);
+        assert_eq!(met(4000, 4500), [true, false]);
+        assert_eq!(met(21_000, 21_000), [false, true]);
     }
 
     #[test]
