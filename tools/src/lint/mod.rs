@@ -47,7 +47,14 @@ pub fn run() -> Result<()> {
     }
     for platform in Platform::LINUX {
         let mut clippy = source_cargo("clippy", &platform.target(), "core,compiler_builtins")?;
-        process::run(clippy.args(["--quiet", "--package=xmhf-pal-demo", "--", "-D", "warnings"]))?;
+        process::run(clippy.args([
+            "--quiet",
+            "--package=xmhf-pal-demo",
+            "--package=xmhf-pal-c",
+            "--",
+            "-D",
+            "warnings",
+        ]))?;
     }
     let mut documentation = cargo();
     documentation.args(["doc", "--quiet", "--no-deps", "--document-private-items"]);
