@@ -18,6 +18,8 @@ pub enum Answer {
     Chain,
     /// The hypapp did; for an instruction, the guest goes on behind it.
     Handled,
+    /// The hypapp did, and set where the guest goes on: for VMCALL alone.
+    Moved,
 }
 
 /// Why a hypapp refuses to start; printed, and the machine stops before the guest runs.

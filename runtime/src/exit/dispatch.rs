@@ -130,7 +130,7 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
         }
         Resolution::Hidden => Action::Inject(Event::GP0),
         Resolution::Protected(_) => match machine::hypapp().second_level_violation(vcpu, violation) {
-            Answer::Handled => Action::Resume,
+            Answer::Handled | Answer::Moved => Action::Resume,
             Answer::Chain => Action::Inject(Event::GP0),
         },
     }

@@ -22,6 +22,7 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     }
     match hypapp.hypercall(vcpu) {
         Answer::Handled => Action::Advance,
+        Answer::Moved => Action::Resume,
         Answer::Chain => Action::Inject(Event::UD),
     }
 }
@@ -33,7 +34,7 @@ mod tests {
     use crate::vcpu::fake::FakeVcpu;
     use x86::segment::{Segment, SegmentRegister};
 
-    /// Takes commands 0 to 9, and answers in EBX.
+    /// Takes commands 0 to 9, and answers in EBX. After 5 the guest goes on at 0x1234.
     struct Digits;
     impl Hypapp for Digits {
         fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
@@ -41,6 +42,10 @@ mod tests {
                 return Answer::Chain;
             }
             vcpu.registers_mut().set_rbx(1);
+            if vcpu.registers().rax() == 5 {
+                vcpu.set_rip(0x1234);
+                return Answer::Moved;
+            }
             Answer::Handled
         }
     }
@@ -57,6 +62,13 @@ mod tests {
         assert_eq!((call(&mut vcpu), vcpu.registers.rbx()), (Action::Advance, 1));
         vcpu.registers.set_rax(10);
         assert_eq!(call(&mut vcpu), Action::Inject(Event::UD));
+    }
+
+    #[test]
+    fn the_hypapp_may_set_where_the_guest_goes_on() {
+        let mut vcpu = FakeVcpu::long_mode();
+        vcpu.registers.set_rax(5);
+        assert_eq!((call(&mut vcpu), vcpu.rip), (Action::Resume, 0x1234));
     }
 
     #[test]
