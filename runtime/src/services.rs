@@ -58,6 +58,18 @@ pub fn time_stamp() -> u64 {
     hw::bare::processor::time_stamp()
 }
 
+/// RDSEED, once; `None` where the processor has no number now, or never.
+#[must_use]
+pub fn seed_word() -> Option<u64> {
+    hw::bare::random::rdseed()
+}
+
+/// RDRAND, once; `None` where the processor has no number now, or never.
+#[must_use]
+pub fn random_word() -> Option<u64> {
+    hw::bare::random::rdrand()
+}
+
 fn no_frames() -> ProtectError {
     ProtectError::Exhausted
 }

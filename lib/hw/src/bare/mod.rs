@@ -10,6 +10,7 @@ pub mod guest_registers;
 pub mod memory;
 pub mod port;
 pub mod processor;
+pub mod random;
 pub mod region;
 pub mod vmx;
 
