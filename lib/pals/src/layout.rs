@@ -29,6 +29,16 @@ impl Kind {
         !matches!(self, Self::Listed(kind) if kind.is_code())
     }
 
+    /// The number that a measurement has for it.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Listed(kind) => kind as u32,
+            // As the original has it; it is never measured.
+            Self::Shared => 6,
+        }
+    }
+
     /// What the process sees of it while the PAL is registered.
     #[must_use]
     pub const fn cover(self) -> Cover {

@@ -14,29 +14,33 @@ impl Command {
     pub const REGISTER: Self = Self(1);
     /// Ends a registration: ECX is the entry address. The pages are the process's again, content and all.
     pub const UNREGISTER: Self = Self(2);
-    /// Sealed for a single PCR value. Deprecated: answered with `DEPRECATED`.
+    /// Seals for one value of PCR 0: ECX names an input buffer, EDX the value or is 0 for the present one, ESI an
+    /// output buffer. Deprecated, as the two that follow: [`Self::SEAL`] binds to any PCRs.
     pub const SEAL_DEPRECATED: Self = Self(3);
-    /// Opened what the deprecated seal made. Deprecated: answered with `DEPRECATED`.
+    /// Unseals without the digest at creation: ECX names an input buffer, EDX an output buffer.
     pub const UNSEAL_DEPRECATED: Self = Self(4);
-    /// Quoted without the composite. Deprecated: answered with `DEPRECATED`.
+    /// Quotes PCR values themselves: ESI names a nonce of 20 bytes, ECX a u32 count and as many u32 indices, EDX an
+    /// output buffer for values, nonce, signature and modulus.
     pub const QUOTE_DEPRECATED: Self = Self(5);
     /// Gives a registered PAL more pages, shared with the process: ECX is the entry address, EDX names an array
     /// of EDI u32 addresses, ESI one of as many u32 lengths in bytes. All are multiples of 4096.
     pub const SHARE: Self = Self(6);
-    /// Reads a PCR of the SHA-1 bank: ECX is the index, EDX names 20 bytes. From inside a PAL, as all that follow.
+    /// Reads a PCR: ECX is the index, EDX names 20 bytes; with 0x100 added to the index, which stands for the
+    /// SHA-256 bank, 32 bytes. From inside a PAL, as all that follow and the deprecated three.
     pub const PCR_READ: Self = Self(7);
-    /// Extends a PCR of both banks: ECX is the index, EDX names 20 bytes.
+    /// Extends a PCR of both banks: ECX is the index, EDX names 20 bytes, or 32 with 0x100 added to the index.
     pub const PCR_EXTEND: Self = Self(8);
     /// Random bytes: ECX names where they go, EDX a u32: in how many, at most 4096, out how many.
     pub const RANDOM: Self = Self(9);
-    /// Seals: ECX names an input buffer (at most 2048 bytes), EDX the PCRs to bind to or is 0, ESI an output buffer.
+    /// Seals: ECX names an input buffer (at most 16384 bytes), EDX the PCRs to bind to or is 0, ESI an output buffer.
     pub const SEAL: Self = Self(10);
     /// Unseals: ECX names an input buffer, EDX an output buffer, ESI 20 bytes for the digest at creation.
     pub const UNSEAL: Self = Self(11);
-    /// Quotes: ESI names a nonce of 20 bytes, ECX the PCR selection, EDX an output buffer for the signature, EDI
-    /// one for the PCR composite.
+    /// Quotes: ESI names a nonce of 20 bytes (32 for the SHA-256 bank), ECX the PCR selection, EDX an output buffer
+    /// for the signature, EDI one for the PCR composite; both lengths are read as the room there is.
     pub const QUOTE: Self = Self(12);
-    /// The public key of quotes: ECX names where the modulus goes, EDX a u32: in its room, out its size.
+    /// The public key of quotes: ECX names where it goes, EDX a u32: in its room, out its size. DER with room for
+    /// 270 bytes, the bare modulus with room for 256.
     pub const ID_GETPUB: Self = Self(13);
     /// Writes ECX to the hypervisor's log, and returns 0. From anywhere.
     pub const TEST: Self = Self(255);
@@ -44,11 +48,11 @@ impl Command {
     /// Whether the command is one of a PAL's own, for its microTPM.
     #[must_use]
     pub const fn is_microtpm(self) -> bool {
-        matches!(self.0, 7..=13)
+        matches!(self.0, 3..=5 | 7..=13)
     }
 }
 
 /// Most bytes that one [`Command::RANDOM`] gives.
 pub const RANDOM_BYTES_LIMIT: u32 = 4096;
 /// Most bytes that one [`Command::SEAL`] takes.
-pub const SEAL_BYTES_LIMIT: u32 = 2048;
+pub const SEAL_BYTES_LIMIT: u32 = 16384;

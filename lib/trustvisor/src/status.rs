@@ -39,8 +39,6 @@ statuses! {
     OTHER = 4, "the microTPM refused: the PCRs differ from those that the blob is bound to";
     /// No hypercall has this number.
     UNKNOWN_COMMAND = 16, "no hypercall has this number";
-    /// The hypercall is one of those that the original had given up.
-    DEPRECATED = 17, "hypercalls 3 to 5 are gone; use SEAL, UNSEAL and QUOTE (10 to 12)";
     /// The hypercall does not come from an ordinary process: CPL 3 with paging on.
     NOT_A_PROCESS = 18, "only a process may call: privilege level 3, with paging";
     /// The command is only for PALs.

@@ -1,5 +1,6 @@
 //! Hypercalls: who may call, and which command goes where.
 
+use crate::microtpm::{self, Outcome};
 use crate::{registration, state};
 use runtime::hypapp::Answer;
 use runtime::services::world;
@@ -12,21 +13,49 @@ use trustvisor::status::Status;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arguments {
     pub(crate) ecx: u64,
+    pub(crate) edx: u64,
     pub(crate) esi: u64,
     pub(crate) edi: u64,
     pub(crate) word: WordSize,
+}
+
+impl Arguments {
+    fn of(vcpu: &dyn Vcpu, word: WordSize) -> Self {
+        let registers = vcpu.registers();
+        Self {
+            ecx: word.truncate(registers.rcx()),
+            edx: word.truncate(registers.rdx()),
+            esi: word.truncate(registers.rsi()),
+            edi: word.truncate(registers.rdi()),
+            word,
+        }
+    }
 }
 
 /// Answers VMCALL. Every number has an answer, from wherever it comes.
 #[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]
 pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
     let command = Command(vcpu.registers().rax() as u32);
-    let status = match carry_out(vcpu, command) {
-        Ok(()) => Status::SUCCESS,
-        Err(status) => status,
+    let result = if command.is_microtpm() {
+        match of_pal(vcpu, command) {
+            Outcome::Done(result) => result,
+            Outcome::Suspended => return Answer::Moved,
+        }
+    } else {
+        carry_out(vcpu, command)
     };
+    let status = result.err().unwrap_or(Status::SUCCESS);
     vcpu.registers_mut().set_rax(u64::from(status.0));
     Answer::Handled
+}
+
+/// A command of the microTPM, which only PALs have.
+fn of_pal(vcpu: &mut dyn Vcpu, command: Command) -> Outcome {
+    let Some(word) = state::word_size(vcpu).filter(|_| world::is_inside()) else {
+        return Outcome::Done(Err(Status::NOT_IN_PAL));
+    };
+    let arguments = Arguments::of(vcpu, word);
+    microtpm::answer(vcpu, command, &arguments)
 }
 
 fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Status> {
@@ -40,20 +69,12 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Status> {
         return Ok(());
     }
     let word = state::word_size(vcpu).ok_or(Status::NOT_A_PROCESS)?;
-    let arguments = Arguments {
-        ecx: word.truncate(registers.rcx()),
-        esi: word.truncate(registers.rsi()),
-        edi: word.truncate(registers.rdi()),
-        word,
-    };
+    let arguments = Arguments::of(vcpu, word);
     let is_inside = world::is_inside();
     match command {
         Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => Err(Status::IN_PAL),
         Command::REGISTER => registration::register(vcpu, &arguments),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
-        Command::SEAL_DEPRECATED | Command::UNSEAL_DEPRECATED | Command::QUOTE_DEPRECATED => {
-            Err(Status::DEPRECATED)
-        }
         _ => Err(Status::UNKNOWN_COMMAND),
     }
 }

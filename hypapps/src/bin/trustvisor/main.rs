@@ -1,8 +1,8 @@
 //! TrustVisor: runs pieces of application logic (PALs) that the rest of the guest can neither read nor change.
 //!
 //! What a program has to know is in the crate `trustvisor`; the logic that needs no hardware is in `pals`.
-//! Here are `hypercalls` and what they lead to: `registration`, `calls` into PALs, `revocation` where the guest
-//! takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts wait for a PAL.
+//! Here are `hypercalls` and what they lead to: `registration`, `calls` into PALs, their `microtpm`,
+//! `revocation` where the guest takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts wait for a PAL.
 #![no_std]
 #![no_main]
 
@@ -12,6 +12,7 @@ mod calls;
 mod heap;
 mod hypercalls;
 mod memory;
+mod microtpm;
 mod registration;
 mod revocation;
 mod state;
@@ -30,6 +31,7 @@ struct TrustVisor;
 impl Hypapp for TrustVisor {
     fn init(&self, boot: &Boot<'_>) -> Result<(), ConfigurationError> {
         heap::start()?;
+        microtpm::start();
         state::start(boot)
     }
 

@@ -7,6 +7,7 @@ use crate::state::{self, Belongings, Pal, REGISTRY};
 use alloc::sync::Arc;
 use pals::layout::{Kind, Layout};
 use pals::machine::{Cover, Inaccessible, Pages};
+use pals::measurement::Measurement;
 use pals::pal::State;
 use pals::registry::Conflict;
 use runtime::services::world;
@@ -26,7 +27,9 @@ pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Sta
         give_back(&pal);
         return Err(Status::OUT_OF_MEMORY);
     }
-    pal.lock().state = State::Idle;
+    let mut inner = pal.lock();
+    inner.belongings.measurement = Some(Measurement::new(&inner.layout, &Machine));
+    inner.state = State::Idle;
     Ok(())
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn give_back(pal: &Arc<Pal>) {
 fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>, Status> {
     let key = state::key(vcpu, layout.entry);
     loop {
-        let taken = REGISTRY.lock().insert(key, layout.clone(), Belongings { mode });
+        let taken = REGISTRY.lock().insert(key, layout.clone(), Belongings { mode, measurement: None });
         match taken {
             Ok(pal) => return Ok(pal),
             Err(Conflict::Status(status)) => return Err(status),

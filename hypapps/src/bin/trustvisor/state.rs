@@ -4,6 +4,7 @@ use crate::heap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use pals::measurement::Measurement;
 use pals::pal::{self, Key};
 use pals::registry::Registry;
 use runtime::hypapp::{Boot, ConfigurationError};
@@ -22,6 +23,8 @@ pub(crate) type Pal = pal::Pal<Belongings>;
 pub(crate) struct Belongings {
     /// How its process translates addresses, and it too.
     pub(crate) mode: Mode,
+    /// Its registers; none until its pages are covered.
+    pub(crate) measurement: Option<Measurement>,
 }
 
 /// A call that a CPU runs.

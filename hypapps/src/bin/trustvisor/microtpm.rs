@@ -1,0 +1,91 @@
+//! The microTPM's commands, which PALs give from inside.
+//!
+//! One is carried out at a time, and none for long: what takes long is done in steps, and between two of them the
+//! PAL stands suspended at its VMCALL, so that its CPU takes interrupts.
+
+use crate::calls;
+use crate::hypercalls::Arguments;
+use crate::memory::Machine;
+use crate::state::{self, Pal};
+use alloc::sync::Arc;
+use microtpm::{Conditioned, Noise, PerBootRoot};
+use pals::pal::State;
+use pals::tpm::{MicroTpm, PalMemory, Request};
+use runtime::exit::world::WorldExit;
+use runtime::services;
+use runtime::vcpu::Vcpu;
+use spin::Mutex;
+use trustvisor::command::Command;
+use trustvisor::status::Status;
+
+type Source = Conditioned<Processor>;
+
+static MICROTPM: Mutex<Option<MicroTpm<Source>>> = Mutex::new(None);
+
+/// The processor's noise.
+#[derive(Debug)]
+pub(crate) struct Processor;
+
+impl Noise for Processor {
+    fn seed_word(&self) -> Option<u64> {
+        services::seed_word()
+    }
+
+    fn random_word(&self) -> Option<u64> {
+        services::random_word()
+    }
+
+    fn time(&self) -> u64 {
+        services::time_stamp()
+    }
+}
+
+/// Draws this boot's secret. Where there is no entropy, everything but the microTPM works.
+pub(crate) fn start() {
+    let root = &mut PerBootRoot(Conditioned(Processor));
+    match MicroTpm::new(root, Conditioned(Processor)) {
+        Ok(microtpm) => *MICROTPM.lock() = Some(microtpm),
+        Err(_) => log::warn!("no entropy: PALs have no microTPM"),
+    }
+}
+
+/// What a command leads to.
+pub(crate) enum Outcome {
+    /// It was carried out, or refused.
+    Done(Result<(), Status>),
+    /// There is more to do: the PAL is suspended, and gives the command again.
+    Suspended,
+}
+
+/// Carries out a command of the PAL that runs on `vcpu`.
+pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Arguments) -> Outcome {
+    let running = state::running(vcpu.index()).and_then(|running| Some(running.lock().as_ref()?.pal.clone()));
+    let Some(pal) = running else { return Outcome::Done(Err(Status::NOT_IN_PAL)) };
+    match carry_out(&pal, command, arguments) {
+        Some(result) => Outcome::Done(result),
+        None => {
+            calls::world_exit(vcpu, WorldExit::TimeOver);
+            Outcome::Suspended
+        }
+    }
+}
+
+/// `None` where the command has to be given again.
+fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Option<Result<(), Status>> {
+    // Another CPU's command: waiting for it would keep this CPU's interrupts waiting.
+    let mut microtpm = MICROTPM.try_lock()?;
+    let Some(microtpm) = microtpm.as_mut() else { return Some(Err(Status::INSUFFICIENT_ENTROPY)) };
+    let key = microtpm.key(command).ok()?;
+    let mut inner = pal.lock();
+    let inner = &mut *inner;
+    if !matches!(inner.state, State::Running(_)) {
+        // Revoked by another CPU: this one is about to learn of it.
+        return None;
+    }
+    let Some(measurement) = &mut inner.belongings.measurement else { return Some(Err(Status::OTHER)) };
+    let banks = measurement.step(&inner.layout, &Machine)?;
+    let memory = PalMemory { layout: &inner.layout, pages: &Machine };
+    let Arguments { ecx, edx, esi, edi, .. } = *arguments;
+    let request = Request { command, ecx, edx, esi, edi };
+    Some(microtpm.carry_out(&request, key.as_deref(), banks, &memory))
+}

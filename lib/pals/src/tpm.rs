@@ -1,0 +1,356 @@
+//! The commands that PALs give to their microTPM: arguments out of the PAL's memory, results into it.
+//!
+//! Buffers are described as in the original, by u32 fields for either word size: an input buffer is its address
+//! and its length, an output buffer its address and the address of its length. SEAL and UNSEAL only store
+//! lengths; QUOTE and ID_GETPUB read there what room there is.
+
+use crate::layout::Layout;
+use crate::machine::{Inaccessible, Pages};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use microtpm::{
+    BLOB_BYTES_LIMIT, DeprecatedSelection, Entropy, Error, Generator, Identity, PCR_INFO_BYTES_LIMIT,
+    PcrBanks, PcrIndex, PcrInfo, Policy, RootSecret, SEAL_BYTES_LIMIT, SELECTION_BYTES, SealKeys, Selection,
+    SigningKey,
+};
+use trustvisor::command::Command;
+use trustvisor::status::Status;
+use zeroize::Zeroizing;
+
+/// What the machine has once, for all PALs.
+#[derive(Debug)]
+pub struct MicroTpm<E> {
+    keys: SealKeys,
+    generator: Generator<E>,
+    identity: Identity,
+}
+
+/// A command: ECX, EDX, ESI and EDI, as wide as the PAL's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which.
+    pub command: Command,
+    /// ECX.
+    pub ecx: u64,
+    /// EDX.
+    pub edx: u64,
+    /// ESI.
+    pub esi: u64,
+    /// EDI.
+    pub edi: u64,
+}
+
+/// A PAL's memory, by its own addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct PalMemory<'a, P> {
+    /// Where its pages are.
+    pub layout: &'a Layout,
+    /// The pages.
+    pub pages: &'a P,
+}
+
+/// Where a result goes: an address, and where its length is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OutputBuffer {
+    address: u64,
+    length: u64,
+}
+
+/// Something to be stored.
+type Store = (u64, Zeroizing<Vec<u8>>);
+
+/// The microTPM's errors have the numbers of their statuses.
+fn status(error: Error) -> Status {
+    Status(error.code())
+}
+
+impl From<Inaccessible> for Status {
+    fn from(_: Inaccessible) -> Self {
+        Self::BAD_ADDRESS
+    }
+}
+
+impl<E: Entropy> MicroTpm<E> {
+    /// The machine's, from its root secret.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InsufficientEntropy`].
+    pub fn new(root: &mut impl RootSecret, source: E) -> Result<Self, Error> {
+        let root = root.root_secret()?;
+        let generator = Generator::new(source)?;
+        Ok(Self { keys: SealKeys::new(&root), generator, identity: Identity::new(&root) })
+    }
+
+    /// The key that `command` signs with or shows; where it takes long to find, a step towards it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotYet`]: the step did not find it.
+    pub fn key(&mut self, command: Command) -> Result<Option<Arc<SigningKey>>, NotYet> {
+        match command {
+            Command::QUOTE | Command::QUOTE_DEPRECATED | Command::ID_GETPUB => {
+                self.identity.advance().map(Some).ok_or(NotYet)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Carries a command out.
+    ///
+    /// # Errors
+    ///
+    /// Why not; then nothing has changed.
+    pub fn carry_out<P: Pages>(
+        &mut self,
+        request: &Request,
+        key: Option<&SigningKey>,
+        banks: &mut PcrBanks,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<(), Status> {
+        let stores = match request.command {
+            Command::PCR_READ => {
+                vec![store(request.edx, banks.read(PcrIndex::from_number(request.ecx).map_err(status)?))]
+            }
+            Command::PCR_EXTEND => {
+                let pcr = PcrIndex::from_number(request.ecx).map_err(status)?;
+                let measurement = memory.bytes(request.edx, pcr.bank.digest_bytes())?;
+                banks.extend(pcr, &measurement).map_err(status)?;
+                Vec::new()
+            }
+            Command::RANDOM => self.random(request, memory)?,
+            Command::SEAL | Command::SEAL_DEPRECATED => self.seal(request, banks, memory)?,
+            Command::UNSEAL | Command::UNSEAL_DEPRECATED => self.unseal(request, banks, memory)?,
+            Command::QUOTE => self.quote(request, key.ok_or(Status::OTHER)?, banks, memory)?,
+            Command::QUOTE_DEPRECATED => {
+                self.quote_deprecated(request, key.ok_or(Status::OTHER)?, banks, memory)?
+            }
+            Command::ID_GETPUB => public_key(request, key.ok_or(Status::OTHER)?, memory)?,
+            _ => return Err(Status::UNKNOWN_COMMAND),
+        };
+        memory.store(&stores)
+    }
+
+    fn random<P: Pages>(
+        &mut self,
+        request: &Request,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<Vec<Store>, Status> {
+        let count = memory.number(request.edx)?;
+        let bytes = self.generator.random(size(count)?).map_err(status)?;
+        Ok(vec![(request.ecx, bytes), store(request.edx, &count.to_le_bytes())])
+    }
+
+    fn seal<P: Pages>(
+        &mut self,
+        request: &Request,
+        banks: &PcrBanks,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<Vec<Store>, Status> {
+        let data = memory.input(request.ecx, SEAL_BYTES_LIMIT)?;
+        let is_deprecated = request.command == Command::SEAL_DEPRECATED;
+        let policy = if is_deprecated {
+            memory.value(request.edx, banks)?
+        } else {
+            memory.policy(request.edx, banks)?
+        };
+        let output = memory.output(request.esi)?;
+        let random = self.generator.ready().map_err(status)?;
+        let blob = microtpm::seal(&self.keys, random, banks, policy.as_ref(), !is_deprecated, &data);
+        output.filled(blob.map_err(status)?.into())
+    }
+
+    fn unseal<P: Pages>(
+        &self,
+        request: &Request,
+        banks: &PcrBanks,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<Vec<Store>, Status> {
+        let blob = memory.input(request.ecx, BLOB_BYTES_LIMIT)?;
+        let output = memory.output(request.edx)?;
+        let unsealed = microtpm::unseal(&self.keys, banks, &blob).map_err(status)?;
+        let mut stores = output.filled(unsealed.data)?;
+        if request.command == Command::UNSEAL {
+            stores.push(store(request.esi, &unsealed.digest_at_creation));
+        }
+        Ok(stores)
+    }
+
+    fn quote<P: Pages>(
+        &mut self,
+        request: &Request,
+        key: &SigningKey,
+        banks: &PcrBanks,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<Vec<Store>, Status> {
+        let selection = memory.selection(request.ecx)?;
+        let nonce = memory.bytes(request.esi, selection.bank.digest_bytes())?;
+        let (signature, composite) = (memory.output(request.edx)?, memory.output(request.edi)?);
+        let composite_bytes = selection.composite(banks).len();
+        memory.require_room(&[(signature, microtpm::MODULUS_BYTES), (composite, composite_bytes)])?;
+        let random = self.generator.ready().map_err(status)?;
+        let quote = microtpm::quote(key, random, banks, selection, &nonce).map_err(status)?;
+        let mut stores = signature.filled(Zeroizing::new(quote.signature.into()))?;
+        stores.extend(composite.filled(quote.composite.into())?);
+        Ok(stores)
+    }
+
+    fn quote_deprecated<P: Pages>(
+        &mut self,
+        request: &Request,
+        key: &SigningKey,
+        banks: &PcrBanks,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<Vec<Store>, Status> {
+        let bytes = DeprecatedSelection::bytes(memory.number(request.ecx)?).map_err(status)?;
+        let selection = DeprecatedSelection::parse(&memory.bytes(request.ecx, bytes)?).map_err(status)?;
+        let mut nonce = [0; 20];
+        memory.read(request.esi, &mut nonce)?;
+        let output = memory.output(request.edx)?;
+        let random = self.generator.ready().map_err(status)?;
+        let quote = microtpm::quote_deprecated(key, random, banks, &selection, &nonce);
+        output.filled(quote.map_err(status)?.into())
+    }
+}
+
+/// A step was made, and there are more to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotYet;
+
+fn public_key<P: Pages>(
+    request: &Request,
+    key: &SigningKey,
+    memory: &PalMemory<'_, P>,
+) -> Result<Vec<Store>, Status> {
+    let output = OutputBuffer { address: request.ecx, length: request.edx };
+    let room = size(memory.number(output.length)?)?;
+    match key.public_key().for_room(room) {
+        Ok(bytes) => output.filled(bytes.into()),
+        Err(needed) => {
+            memory.store(&[store(output.length, &number(needed)?.to_le_bytes())])?;
+            Err(Status::NO_ROOM)
+        }
+    }
+}
+
+impl<P: Pages> PalMemory<'_, P> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Inaccessible> {
+        let length = bytes.len();
+        self.layout.pieces(address, length, false, |page, offset, count| {
+            self.pages.read(page, &mut bytes[offset..offset + count]);
+        })
+    }
+
+    fn bytes(&self, address: u64, length: usize) -> Result<Zeroizing<Vec<u8>>, Inaccessible> {
+        let mut bytes = Zeroizing::new(vec![0; length]);
+        self.read(address, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn number(&self, address: u64) -> Result<u32, Inaccessible> {
+        let mut bytes = [0; 4];
+        self.read(address, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// The two fields of a buffer's description.
+    fn pair(&self, address: u64) -> Result<[u32; 2], Inaccessible> {
+        let second = address.checked_add(4).ok_or(Inaccessible)?;
+        Ok([self.number(address)?, self.number(second)?])
+    }
+
+    /// What is in the input buffer that is described at `address`.
+    fn input(&self, address: u64, limit: usize) -> Result<Zeroizing<Vec<u8>>, Status> {
+        let [at, length] = self.pair(address)?;
+        let length = Some(size(length)?).filter(|&length| length <= limit).ok_or(Status::BAD_PARAMETER)?;
+        Ok(self.bytes(u64::from(at), length)?)
+    }
+
+    fn output(&self, address: u64) -> Result<OutputBuffer, Inaccessible> {
+        let [address, length] = self.pair(address)?.map(u64::from);
+        Ok(OutputBuffer { address, length })
+    }
+
+    fn selection(&self, address: u64) -> Result<Selection, Status> {
+        let mut bytes = [0; SELECTION_BYTES];
+        self.read(address, &mut bytes[..2])?;
+        if bytes[0] != 0 {
+            self.read(address, &mut bytes)?;
+        }
+        Selection::take(&mut &bytes[..]).map_err(status)
+    }
+
+    /// The policy of SEAL; 0 is none.
+    fn policy(&self, address: u64, banks: &PcrBanks) -> Result<Option<Policy>, Status> {
+        if address == 0 {
+            return Ok(None);
+        }
+        let mut bytes = [0; PCR_INFO_BYTES_LIMIT];
+        self.read(address, &mut bytes[..2])?;
+        let length = PcrInfo::bytes([bytes[0], bytes[1]]);
+        self.read(address, &mut bytes[..length])?;
+        PcrInfo::policy(&bytes[..length], banks).map_err(status)
+    }
+
+    /// The policy of the deprecated SEAL: a value of register 0, or for 0 the present one.
+    fn value(&self, address: u64, banks: &PcrBanks) -> Result<Option<Policy>, Status> {
+        let mut value = [0; 20];
+        if address != 0 {
+            self.read(address, &mut value)?;
+        }
+        Ok(Some(microtpm::deprecated_policy(banks, (address != 0).then_some(&value))))
+    }
+
+    /// Refuses buffers without the room that is needed; then the lengths are stored that are.
+    fn require_room(&self, buffers: &[(OutputBuffer, usize)]) -> Result<(), Status> {
+        let mut is_enough = true;
+        let mut needs = Vec::new();
+        for (buffer, needed) in buffers {
+            is_enough &= size(self.number(buffer.length)?)? >= *needed;
+            needs.push(store(buffer.length, &number(*needed)?.to_le_bytes()));
+        }
+        if is_enough {
+            return Ok(());
+        }
+        self.store(&needs)?;
+        Err(Status::NO_ROOM)
+    }
+
+    /// Stores everything, or where the PAL cannot write something, nothing.
+    fn store(&self, stores: &[Store]) -> Result<(), Status> {
+        for (address, bytes) in stores {
+            self.layout.pieces(*address, bytes.len(), true, |_, _, _| ())?;
+        }
+        for (address, bytes) in stores {
+            self.layout.pieces(*address, bytes.len(), true, |page, offset, count| {
+                self.pages.write(page, &bytes[offset..offset + count]);
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl OutputBuffer {
+    /// What is stored for a result.
+    fn filled(self, bytes: Zeroizing<Vec<u8>>) -> Result<Vec<Store>, Status> {
+        let length = number(bytes.len())?;
+        Ok(vec![(self.address, bytes), store(self.length, &length.to_le_bytes())])
+    }
+}
+
+fn store(address: u64, bytes: &[u8]) -> Store {
+    (address, Zeroizing::new(bytes.into()))
+}
+
+fn size(number: u32) -> Result<usize, Status> {
+    usize::try_from(number).map_err(|_| Status::BAD_PARAMETER)
+}
+
+fn number(size: usize) -> Result<u32, Status> {
+    u32::try_from(size).map_err(|_| Status::BAD_PARAMETER)
+}
+
+#[cfg(test)]
+#[path = "tpm_tests.rs"]
+pub(crate) mod tests;
