@@ -4,6 +4,8 @@
 #![no_std]
 #![no_main]
 
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, U2048};
 use guest::memory::{read8, read32, write8, write32};
 use guest::pal::{self, PAGE, Pal};
 use guest::{Mode, Snippet, check, check_eq, guest, snippet};
@@ -166,7 +168,7 @@ fn sealed(pal: &Pal) {
     check_eq!(unseal(), Status::OTHER.0, "the register has changed");
 }
 
-/// Quotes the first register: a nonce has one signature, another nonce another.
+/// Quotes the first register: the public key verifies the signature over register and nonce.
 fn quoted(pal: &Pal) {
     write(pal, 0x20, 300);
     check_eq!(
@@ -176,20 +178,45 @@ fn quoted(pal: &Pal) {
     );
     check_eq!(read(pal, 0x20), 270, "its length");
     check_eq!(bytes::<9>(pal, 0x300), [0x30, 0x82, 1, 0xa, 2, 0x82, 1, 1, 0], "its encoding");
-    let quote = |nonce: u64| {
+    let key = bytes::<270>(pal, 0x300);
+    let modulus = U2048::from_be_slice(&key[9..265]);
+    for nonce in [0x90, 0x55] {
         buffers(pal);
         write(pal, 0x40, 0x0001_0001);
-        let arguments = [data(pal, 0x40), data(pal, 0x18), data(pal, nonce), data(pal, 0x28)];
+        for offset in (0x900..0x914).step_by(4) {
+            write(pal, offset, nonce * 0x0101_0101);
+        }
+        let arguments = [data(pal, 0x40), data(pal, 0x18), data(pal, 0x900), data(pal, 0x28)];
         check_eq!(command(pal, Command::QUOTE, arguments), 0, "quoting");
         check_eq!((read(pal, 0x20), read(pal, 0x24)), (256, 27), "lengths of a quote");
         check_eq!(bytes::<7>(pal, 0x500), [1, 0, 1, 0, 0, 0, 20], "the composite");
         check_eq!(bytes::<20>(pal, 0x507), first_register::<Sha1, 20>(pal), "the quoted register");
-        bytes::<256>(pal, 0x300)
-    };
-    let (first, again, other) = (quote(0x900), quote(0x900), quote(0xa00));
-    write(pal, 0x900, 0x55);
-    check!(first == again && first == other, "a nonce of the same bytes has the same signature");
-    check!(quote(0x900) != first, "another nonce has another");
+        let mut hash = Sha1::new();
+        hash.update([1, 1, 0, 0]);
+        hash.update(b"QUOT");
+        hash.update(Sha1::digest(bytes::<27>(pal, 0x500)));
+        hash.update([nonce as u8; 20]);
+        let signature = U2048::from_be_slice(&bytes::<256>(pal, 0x300));
+        check!(opens(signature, modulus) == padded(hash.finalize().into()), "the signature is good");
+    }
+}
+
+/// What a signature says: it to the power of 65537.
+fn opens(signature: U2048, modulus: U2048) -> U2048 {
+    let Some(modulus) = Odd::new(modulus).into_option() else { return U2048::ZERO };
+    let params = FixedMontyParams::new_vartime(modulus);
+    FixedMontyForm::new(&signature, &params).pow_vartime(&U2048::from_u32(65537)).retrieve()
+}
+
+/// A SHA-1 digest as PKCS #1 v1.5 pads it for 2048 bits (RFC 8017, "EMSA-PKCS1-v1_5").
+fn padded(digest: [u8; 20]) -> U2048 {
+    const HEAD: [u8; 15] = [0x30, 0x21, 0x30, 9, 6, 5, 0x2b, 0xe, 3, 2, 0x1a, 5, 0, 4, 0x14];
+    let mut bytes = [0xff; 256];
+    bytes[..2].copy_from_slice(&[0, 1]);
+    bytes[220] = 0;
+    bytes[221..236].copy_from_slice(&HEAD);
+    bytes[236..].copy_from_slice(&digest);
+    U2048::from_be_slice(&bytes)
 }
 
 /// Describes an input buffer at 0x200, and output buffers at 0x300 and 0x500 with 512 bytes of room each.
