@@ -22,7 +22,8 @@ macro_rules! entry {
     (fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> usize $body:block) => {
         fn $name($($argument: $type),*) -> usize $body
 
-        #[allow(unsafe_code, reason = "the name that pal.ld looks for; UNSAFETY: there is one entry")]
+        // UNSAFETY: no other function has the name, as there is one entry.
+        #[allow(unsafe_code, reason = "the name that pal.ld looks for")]
         #[unsafe(no_mangle)]
         extern "C" fn pal_entry($($argument: $type),*) -> usize {
             $name($($argument),*)

@@ -62,7 +62,7 @@ fn write_efer<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, processor: &Processor, value: 
     if value & !processor.efer != 0 || changes_mode && vcpu.cr0().contains(Cr0::PG) {
         return false;
     }
-    vcpu.set_efer(new - Efer::LMA | old & Efer::LMA);
+    vcpu.set_efer((new - Efer::LMA) | old & Efer::LMA);
     true
 }
 

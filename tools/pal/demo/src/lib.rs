@@ -22,7 +22,8 @@ pub const ABSENT: &str = "Error: TrustVisor not present according to CPUID";
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
-        #[allow(unsafe_code, reason = "the name that the start looks for; UNSAFETY: there is one program")]
+        // UNSAFETY: no other function has the name, as there is one program.
+        #[allow(unsafe_code, reason = "the name that the start looks for")]
         #[unsafe(no_mangle)]
         extern "Rust" fn program_main(arguments: $crate::arguments::Arguments) -> u32 {
             if !xmhf_pal::is_present() {

@@ -78,7 +78,7 @@ fn any_entry() -> impl Strategy<Value = u64> {
 
 fn any_upper(table: usize) -> impl Strategy<Value = u64> {
     let link =
-        prop::sample::select(vec![RWX, RWX, RWX, 1, 5]).prop_map(move |r| TABLES[table] + 3 * PAGE | r);
+        prop::sample::select(vec![RWX, RWX, RWX, 1, 5]).prop_map(move |r| (TABLES[table] + 3 * PAGE) | r);
     let large = prop::sample::select(vec![0x20_0000, 0x80_0000, REGION.base]);
     let page = (large, prop::sample::select(vec![0, A, A | D])).prop_map(|(at, f)| at | LARGE | WB | RWX | f);
     prop_oneof![3 => link, 1 => page, 1 => Just(0)]

@@ -10,7 +10,7 @@ use x86::address::HostPhysAddr;
 const BYTES: u64 = 4096;
 const NONE: u32 = u32::MAX;
 const _: () = assert!(size_of::<Frame>() == 24);
-static ZEROES: [u8; BYTES as usize] = [0; BYTES as usize];
+static ZEROES: [u8; 4096] = [0; 4096];
 
 /// What one frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
