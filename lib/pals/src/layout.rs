@@ -180,7 +180,7 @@ impl Layout {
 
     /// Fills every page that the PAL could write, and the process not see, with zeros.
     pub fn zero(&self, memory: &impl Pages) {
-        const ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
+        const ZEROES: [u8; 4096] = [0; 4096];
         let is_secret = |section: &Section| section.kind.is_writable() && section.kind != Kind::Shared;
         for (page, _) in self.pages().filter(|(_, section)| is_secret(section)) {
             memory.write(page, &ZEROES);

@@ -297,7 +297,8 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
         gpa: u64,
     ) -> Result<(), TooSmall> {
         let register = if self.mode == Mode::Pae { page.linear >> 30 & 3 } else { 0 };
-        let mut table = tops[if register < 4 { register as usize } else { 0 }].frame;
+        let register = usize::try_from(register).unwrap_or(0);
+        let mut table = tops.get(register).unwrap_or(&tops[0]).frame;
         for level in (2..=self.mode.levels()).rev() {
             let entry = self.entry(table, page.linear, level);
             table = if entry & PageFlags::P.bits() != 0 {

@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -20,11 +20,11 @@ impl Random {
 
     /// The next number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 33) % end
+        (self.word() >> 33) % end
     }
 
     /// 32 bits of which about a quarter are 1.
     pub fn sparse(&mut self) -> u32 {
-        (self.next() as u32) & (self.next() >> 32) as u32
+        (self.word() as u32) & (self.word() >> 32) as u32
     }
 }
