@@ -8,6 +8,7 @@ use super::ept02::machine as ept02;
 use super::instruction::{Hardware, VpidScope};
 use super::io_bitmap::IoBitmaps;
 use super::msr_bitmap::{BITMAPS, MsrBitmaps};
+use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
 use super::{Facts, Nested, reflect};
@@ -42,6 +43,8 @@ pub(super) struct NestedHardware {
     pub(super) translated_at: u64,
     /// The VPIDs of L1's guests.
     pub(super) vpids: VpidMap,
+    /// Serves L1's VMREAD and VMWRITE where the processor can.
+    pub(super) shadow: Option<ShadowVmcs>,
     vmcs01: HostPhysAddr,
     vmcs02: HostPhysAddr,
 }
@@ -74,6 +77,14 @@ impl NestedHardware {
         unsafe { CurrentVmcs::new() }
     }
 
+    /// Makes the VMCS of L1 current, which `vmcs12` tells of an exit.
+    pub(super) fn return_to_l1(&self, vmcs12: &Vmcs12) -> CurrentVmcs {
+        if let Some(shadow) = &self.shadow {
+            shadow.tell_exit(vmcs12);
+        }
+        self.select_l1()
+    }
+
     /// Makes the VMCS of L1 current.
     pub(super) fn select_l1(&self) -> CurrentVmcs {
         select(self.vmcs01)
@@ -86,7 +97,12 @@ impl Hardware for NestedHardware {
         self.select_l1();
     }
 
-    fn fetch_shadow(&mut self, _vmcs12: &mut Vmcs12) {}
+    fn fetch_shadow(&mut self, vmcs12: &mut Vmcs12) {
+        if let Some(shadow) = &self.shadow {
+            shadow.fetch(vmcs12);
+            self.select_l1();
+        }
+    }
 
     fn invalidate_ept(&mut self, ept_pointer: Option<u64>) {
         ept02::invalidate(ept_pointer.map_or(Named::All, |pointer| Named::Single(EptPointer(pointer))));
@@ -96,7 +112,17 @@ impl Hardware for NestedHardware {
         self.vpids.invalidate(scope, drop_translations);
     }
 
-    fn current_changed(&mut self) {}
+    fn current_changed(&mut self, vmcs12: Option<&Vmcs12>) {
+        if let Some(shadow) = &self.shadow
+            && let Some(vmcs12) = vmcs12
+        {
+            shadow.hold(vmcs12);
+        }
+        let mut vmcs01 = self.select_l1();
+        if let Some(shadow) = &mut self.shadow {
+            shadow.switch(vmcs12.is_some(), &mut vmcs01);
+        }
+    }
 }
 
 /// Executes INVVPID on this CPU.
@@ -130,6 +156,7 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
     if !ept02::is_ready() {
         return;
     }
+    let shadow_bitmaps = Bitmaps::make();
     let count = machine::cpus().len();
     let frames = (count * size_of::<Mutex<NestedCpu>>()).div_ceil(4096);
     let place = machine::with_frame_run(frames);
@@ -144,6 +171,7 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
             io_bitmaps: IoBitmaps::new(machine::with_frame_run(2)),
             translated_at: 0,
             vpids: VpidMap::new(),
+            shadow: shadow_bitmaps.map(ShadowVmcs::new),
             vmcs01: cpu.vmcs,
             vmcs02,
         };
@@ -168,7 +196,11 @@ pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mu
         panic!("VMCLEAR of a VMCS of ours failed");
     }
     write(&mut state.hardware.select_l2());
-    state.hardware.select_l1();
+    let mut vmcs01 = state.hardware.select_l1();
+    if let Some(shadow) = &state.hardware.shadow {
+        shadow.set_up(revision, &mut vmcs01);
+        state.hardware.select_l1();
+    }
 }
 
 /// Nesting on `cpu`, which executes this; `None` where the guest has no VMX.

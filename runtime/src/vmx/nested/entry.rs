@@ -69,7 +69,11 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
     let inherited = Inherited::of(l1);
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical) {
         Ok(pdptes) => pdptes,
-        Err(failure) => return fail(nested, l1, &ExitFacts::from(failure), &Left::from(&inherited)),
+        Err(failure) => {
+            let action = fail(nested, l1, &ExitFacts::from(failure), &Left::from(&inherited));
+            hardware.return_to_l1(&nested.vmcs12);
+            return action;
+        }
     };
     nested.begin_entry();
     keep_nmi(l1, cpu);
@@ -91,7 +95,9 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
         nested.revert_entry();
         hardware.select_l1();
         let failure = ExitFacts::from(EntryFailure::MsrLoading { entry });
-        return fail(nested, l1, &failure, &Left::from(&inherited));
+        let action = fail(nested, l1, &failure, &Left::from(&inherited));
+        hardware.return_to_l1(&nested.vmcs12);
+        return action;
     }
     if ActivityState(vmcs12.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
         cpu.is_running.store(false, Ordering::SeqCst);

@@ -209,7 +209,7 @@ fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu,
     if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
         translation::drop_own_translations();
     }
-    let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
+    let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
     let action = entry::load_host(nested, &mut l1, &left);
     if blocking.l1 {
         l1.set_nmi_blocking(true);
@@ -245,7 +245,9 @@ fn entry_failed(
     let left = Left::of(&vmcs02, &nested.vmcs12);
     nested.revert_entry();
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
-    entry::fail(nested, &mut l1, &facts, &left)
+    let action = entry::fail(nested, &mut l1, &facts, &left);
+    hardware.return_to_l1(&nested.vmcs12);
+    action
 }
 
 /// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU.
@@ -277,6 +279,7 @@ pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &'static PerC
     let length = vmcs02.read(vmcs::ENTRY_INSTRUCTION_LENGTH);
     let action = reflect_facts(&mut state, registers, cpu, &facts);
     reflect::save_undelivered(&mut state.nested.vmcs12, event, error_code, length);
+    state.hardware.return_to_l1(&state.nested.vmcs12);
     drop(state);
     end(action);
     true

@@ -34,6 +34,9 @@ mod reflect;
 mod route;
 #[cfg(target_os = "none")]
 mod second_level;
+mod shadow;
+#[cfg(target_os = "none")]
+mod shadow_vmcs;
 mod switched_msrs;
 #[cfg(target_os = "none")]
 mod translation;
@@ -160,7 +163,7 @@ impl Nested {
         self.fetch_guest_state(hardware);
         self.vmcs12.store(memory, region);
         self.current = None;
-        hardware.current_changed();
+        hardware.current_changed(None);
     }
 
     /// Sees to it that VMCS12 has the newest value of a field.

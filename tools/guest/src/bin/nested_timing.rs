@@ -43,6 +43,7 @@ fn answer(nested: &mut Guest, name: &str) {
     check!(nested.has_ended(), "{name}: the end");
     check_eq!(nested.read(vmcs::EXIT_INSTRUCTION_LENGTH), 3, "{name}: length of VMCALL");
     println!("bench {name} ticks={}", least());
+    check!(least() < 6000, "{name} takes {} ticks", least());
 }
 
 fn least() -> u64 {

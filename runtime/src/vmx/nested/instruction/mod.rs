@@ -52,8 +52,8 @@ pub(super) trait Hardware {
     fn invalidate_ept(&mut self, ept_pointer: Option<u64>);
     /// Forgets translations of linear addresses of L2.
     fn invalidate_vpid(&mut self, scope: VpidScope);
-    /// Tells that what VMREAD and VMWRITE reach without an exit is of another VMCS12, or of none.
-    fn current_changed(&mut self);
+    /// Tells which VMCS12 VMREAD and VMWRITE reach without an exit from now on.
+    fn current_changed(&mut self, vmcs12: Option<&Vmcs12>);
 }
 
 /// What INVVPID drops (SDM, "INVVPID-Invalidate Translations Based on VPID").

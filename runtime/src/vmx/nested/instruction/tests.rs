@@ -37,7 +37,7 @@ impl Hardware for FakeHardware {
     fn invalidate_vpid(&mut self, scope: VpidScope) {
         self.vpid.push(scope);
     }
-    fn current_changed(&mut self) {
+    fn current_changed(&mut self, _: Option<&Vmcs12>) {
         self.changes += 1;
     }
 }

@@ -6,6 +6,7 @@ use crate::memory::guest::GuestMemory;
 use crate::vmx::nested::Nested;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::fields::{self, Access};
+use crate::vmx::nested::shadow;
 use hw::Vmcs;
 use x86::event::Event;
 use x86::vmx::capability::VmxMisc;
@@ -60,7 +61,14 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
         return Ok(Status::Fail(InstructionError::READ_ONLY_FIELD));
     }
     nested.make_current(access, l1.hardware);
-    nested.vmcs12.set_value(access, value);
+    if shadow::is_read(access) {
+        // VM-exit information: read without an exit, written with one.
+        nested.fetch_shadow(l1.hardware);
+        nested.vmcs12.set_value(access, value);
+        l1.hardware.current_changed(Some(&nested.vmcs12));
+    } else {
+        nested.vmcs12.set_value(access, value);
+    }
     Ok(Status::Succeed)
 }
 

@@ -33,6 +33,6 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     if nested.take_out(l1.memory, region).is_err() {
         return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
     }
-    l1.hardware.current_changed();
+    l1.hardware.current_changed(Some(&nested.vmcs12));
     Ok(Status::Succeed)
 }

@@ -1,0 +1,143 @@
+//! The shadow VMCS, from which L1's VMREAD and VMWRITE are served without an exit where the processor has one
+//! (SDM, "VMCS Shadowing").
+//!
+//! It holds the fields that hypervisors touch at every exit; all others exit by the bitmaps. What an exit of L2
+//! changed goes there, and what L1 wrote comes back at the next entry.
+
+use super::fields::{self, Access};
+use super::vmcs12::Vmcs12;
+use hw::Vmcs;
+use x86::vmx::vmcs::{self, Field, FieldValue};
+
+/// Bytes of the VMREAD and of the VMWRITE bitmap: a bit for each encoding of 15 bits, set where the access exits.
+pub(super) const BITMAP_BYTES: usize = 4096;
+/// Bytes of a bitmap that are made at a time.
+pub(super) const PIECE_BYTES: usize = 256;
+
+macro_rules! shadowed {
+    (exit: $($exit:ident)*; state: $($state:ident)*; control: $($control:ident)*;) => {
+        /// Fields that L1 reads.
+        const READABLE: &[u32] = &[
+            $(vmcs::$exit.encoding(),)* $(vmcs::$state.encoding(),)* $(vmcs::$control.encoding(),)*
+        ];
+        /// Fields that L1 reads and writes.
+        const WRITABLE: &[u32] = &[$(vmcs::$state.encoding(),)* $(vmcs::$control.encoding(),)*];
+
+        /// Tells `shadow` what an exit of L2 changed in `vmcs12`.
+        #[inline]
+        pub(super) fn tell_exit(shadow: &mut impl Vmcs, vmcs12: &Vmcs12) {
+            $(shadow.write(vmcs::$exit, vmcs12.read(vmcs::$exit));)*
+            $(shadow.write(vmcs::$state, vmcs12.read(vmcs::$state));)*
+        }
+
+        /// Tells `shadow` all of `vmcs12`.
+        pub(super) fn tell_all(shadow: &mut impl Vmcs, vmcs12: &Vmcs12) {
+            tell_exit(shadow, vmcs12);
+            $(shadow.write(vmcs::$control, vmcs12.read(vmcs::$control));)*
+        }
+
+        /// Takes over what L1 wrote to `shadow`.
+        #[inline]
+        pub(super) fn fetch(shadow: &impl Vmcs, vmcs12: &mut Vmcs12) {
+            $(take(shadow, vmcs12, vmcs::$state);)*
+            $(take(shadow, vmcs12, vmcs::$control);)*
+        }
+    };
+}
+
+shadowed! {
+    exit: EXIT_REASON EXIT_QUALIFICATION GUEST_LINEAR_ADDRESS GUEST_PHYSICAL_ADDRESS
+        EXIT_INTERRUPTION_INFORMATION EXIT_INTERRUPTION_ERROR_CODE IDT_VECTORING_INFORMATION
+        IDT_VECTORING_ERROR_CODE EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFORMATION;
+    state: GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR0 GUEST_CR3 GUEST_CR4 GUEST_INTERRUPTIBILITY
+        ENTRY_INTERRUPTION_INFORMATION;
+    control: ENTRY_EXCEPTION_ERROR_CODE ENTRY_INSTRUCTION_LENGTH PRIMARY_CONTROLS EXCEPTION_BITMAP
+        CR0_MASK CR0_READ_SHADOW CR4_READ_SHADOW HOST_RSP HOST_FS_BASE HOST_GS_BASE;
+}
+
+#[inline(always)]
+fn take<T: FieldValue>(shadow: &impl Vmcs, vmcs12: &mut Vmcs12, field: Field<T>) {
+    let value = shadow.read(field).to_u64();
+    if value != vmcs12.read(field).to_u64()
+        && let Some(index) = fields::index(field.encoding())
+    {
+        vmcs12.set_value(Access { index, is_high: false }, value);
+    }
+}
+
+/// Whether VMREAD of the field does not exit.
+pub(super) fn is_read(access: Access) -> bool {
+    READABLE.contains(&access.info().encoding)
+}
+
+/// Which of the two bitmaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bitmap {
+    /// Of VMREAD.
+    Read,
+    /// Of VMWRITE.
+    Write,
+}
+
+impl Bitmap {
+    /// The bytes from `offset` on; a whole bitmap would be much for the stack.
+    pub(super) fn piece(self, offset: usize) -> [u8; PIECE_BYTES] {
+        let shadowed = if self == Self::Read { READABLE } else { WRITABLE };
+        let mut piece = [0xff; PIECE_BYTES];
+        for &encoding in shadowed {
+            let byte = (encoding as usize / 8).wrapping_sub(offset);
+            if let Some(byte) = piece.get_mut(byte) {
+                *byte &= !(1 << (encoding % 8));
+            }
+        }
+        piece
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmx::nested::vmcs12::Dirty;
+    use hw::sim::SimVmcs;
+
+    #[test]
+    fn what_l1_wrote_comes_back_and_is_dirty() {
+        let (mut shadow, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        vmcs12.write(vmcs::GUEST_RIP, 5);
+        vmcs12.write(vmcs::EXCEPTION_BITMAP, 6);
+        tell_all(&mut shadow, &vmcs12);
+        vmcs12.dirty = Dirty::empty();
+        fetch(&shadow, &mut vmcs12);
+        assert_eq!(vmcs12.dirty, Dirty::empty());
+        shadow.write(vmcs::GUEST_RIP, 7);
+        fetch(&shadow, &mut vmcs12);
+        assert_eq!((vmcs12.read(vmcs::GUEST_RIP), vmcs12.dirty), (7, Dirty::empty()));
+        shadow.write(vmcs::EXCEPTION_BITMAP, 8);
+        fetch(&shadow, &mut vmcs12);
+        assert_eq!(vmcs12.read(vmcs::EXCEPTION_BITMAP), 8);
+        assert!(vmcs12.dirty.contains(Dirty::CONTROLS));
+    }
+
+    #[test]
+    fn only_shadowed_fields_pass_the_bitmaps() {
+        let whole = |bitmap: Bitmap| -> Vec<u8> {
+            (0..BITMAP_BYTES).step_by(PIECE_BYTES).flat_map(|offset| bitmap.piece(offset)).collect()
+        };
+        let (read, write) = (whole(Bitmap::Read), whole(Bitmap::Write));
+        let passes = |bitmap: &[u8], encoding: u32| bitmap[encoding as usize / 8] >> (encoding % 8) & 1 == 0;
+        let count = |bitmap: &[u8]| (0..0x8000).filter(|&e| passes(bitmap, e)).count();
+        assert_eq!((count(&read), count(&write)), (READABLE.len(), WRITABLE.len()));
+        assert!(passes(&read, vmcs::EXIT_REASON.encoding()) && !passes(&write, vmcs::EXIT_REASON.encoding()));
+        // Whatever L1 writes here takes part in checks; nothing translated is among it.
+        assert!(!passes(&write, vmcs::EPT_POINTER.encoding()));
+    }
+
+    #[test]
+    fn an_exit_tells_what_it_changed_and_nothing_of_the_controls() {
+        let (mut shadow, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        vmcs12.write(vmcs::EXIT_REASON, 10);
+        vmcs12.write(vmcs::EXCEPTION_BITMAP, 6);
+        tell_exit(&mut shadow, &vmcs12);
+        assert_eq!((shadow.read(vmcs::EXIT_REASON), shadow.read(vmcs::EXCEPTION_BITMAP)), (10, 0));
+    }
+}

@@ -1,0 +1,120 @@
+//! The shadow VMCS of one processor.
+//!
+//! UNSAFETY: another VMCS is made current, and made inactive.
+#![expect(unsafe_code, reason = "VMCS frames")]
+
+use super::shadow::{self, BITMAP_BYTES, Bitmap, PIECE_BYTES};
+use super::vmcs12::Vmcs12;
+use crate::machine;
+use hw::bare::Processor;
+use hw::bare::vmx::{self, CurrentVmcs};
+use hw::{Msrs, PhysMemory, Vmcs};
+use x86::address::HostPhysAddr;
+use x86::msr::Msr;
+use x86::vmx::capability::{Allowed, VmxMisc};
+use x86::vmx::controls::SecondaryControls;
+use x86::vmx::vmcs;
+
+/// Bit 31 of the revision: a shadow VMCS.
+const SHADOW: u32 = 1 << 31;
+const NO_LINK: u64 = u64::MAX;
+
+/// The bitmaps, which all processors share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bitmaps {
+    read: HostPhysAddr,
+    write: HostPhysAddr,
+}
+
+impl Bitmaps {
+    /// Makes them, where the processor has VMCS shadowing and lets us write VM-exit information.
+    pub(super) fn make() -> Option<Self> {
+        let capability = |msr| Processor.read(msr).unwrap_or_default();
+        let secondary = Allowed(capability(Msr::IA32_VMX_PROCBASED_CTLS2));
+        let has_shadowing = secondary.may_be_one() & SecondaryControls::VMCS_SHADOWING.bits() != 0;
+        if !has_shadowing || !VmxMisc(capability(Msr::IA32_VMX_MISC)).writes_exit_information() {
+            return None;
+        }
+        Some(Self { read: frame_of(Bitmap::Read), write: frame_of(Bitmap::Write) })
+    }
+}
+
+fn frame_of(bitmap: Bitmap) -> HostPhysAddr {
+    let frame = machine::with_frame_run(1);
+    for offset in (0..BITMAP_BYTES).step_by(PIECE_BYTES) {
+        machine::region().write(HostPhysAddr::new(frame.get() + offset as u64), &bitmap.piece(offset));
+    }
+    frame
+}
+
+/// The shadow VMCS of one processor.
+#[derive(Debug)]
+pub(super) struct ShadowVmcs {
+    frame: HostPhysAddr,
+    bitmaps: Bitmaps,
+    /// L1 has a current VMCS, of which this holds fields.
+    is_on: bool,
+}
+
+impl ShadowVmcs {
+    /// One in a frame of its own, not in use.
+    pub(super) fn new(bitmaps: Bitmaps) -> Self {
+        Self { frame: machine::with_frame_run(1), bitmaps, is_on: false }
+    }
+
+    /// Initialises the frame; the VMCS of L1 is current.
+    pub(super) fn set_up(&self, revision: u32, vmcs01: &mut CurrentVmcs) {
+        machine::region().write(self.frame, &(revision | SHADOW).to_le_bytes());
+        self.clear();
+        vmcs01.write(vmcs::VMREAD_BITMAP_ADDRESS, self.bitmaps.read.get());
+        vmcs01.write(vmcs::VMWRITE_BITMAP_ADDRESS, self.bitmaps.write.get());
+    }
+
+    /// Takes over what L1 wrote; another VMCS has to be made current behind it.
+    pub(super) fn fetch(&self, vmcs12: &mut Vmcs12) {
+        if self.is_on {
+            shadow::fetch(&self.select(), vmcs12);
+            self.clear();
+        }
+    }
+
+    /// Tells L1 of an exit; another VMCS has to be made current behind it.
+    pub(super) fn tell_exit(&self, vmcs12: &Vmcs12) {
+        if self.is_on {
+            shadow::tell_exit(&mut self.select(), vmcs12);
+            self.clear();
+        }
+    }
+
+    /// Holds the fields of `vmcs12` from now on; another VMCS has to be made current behind it.
+    pub(super) fn hold(&self, vmcs12: &Vmcs12) {
+        shadow::tell_all(&mut self.select(), vmcs12);
+        self.clear();
+    }
+
+    /// Has L1's VMREAD and VMWRITE reach it, or not; the VMCS of L1 is current.
+    pub(super) fn switch(&mut self, is_on: bool, vmcs01: &mut CurrentVmcs) {
+        self.is_on = is_on;
+        let mut secondary = SecondaryControls::from_bits_retain(vmcs01.read(vmcs::SECONDARY_CONTROLS));
+        secondary.set(SecondaryControls::VMCS_SHADOWING, is_on);
+        vmcs01.write(vmcs::SECONDARY_CONTROLS, secondary.bits());
+        vmcs01.write(vmcs::VMCS_LINK_POINTER, if is_on { self.frame.get() } else { NO_LINK });
+    }
+
+    fn select(&self) -> CurrentVmcs {
+        // SAFETY: a frame of this CPU's own, initialised by `set_up`.
+        if unsafe { vmx::vmptrld(self.frame) }.is_err() {
+            panic!("VMPTRLD of the shadow VMCS failed");
+        }
+        // SAFETY: just made current; it has no host state that is ever loaded.
+        unsafe { CurrentVmcs::new() }
+    }
+
+    /// The processor reads it in L1's stead only once it is inactive.
+    fn clear(&self) {
+        // SAFETY: a frame of this CPU's own with the revision.
+        if unsafe { vmx::vmclear(self.frame) }.is_err() {
+            panic!("VMCLEAR of the shadow VMCS failed");
+        }
+    }
+}
