@@ -9,8 +9,6 @@ use hw::{Cpuid, Unmapped};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::Rights;
 
-/// Words of a cache line.
-const LINE_WORDS: usize = 8;
 const CPUID_PAGES_1G: u32 = 1 << 26;
 
 /// Guest-physical memory, seen from the executing CPU.
@@ -34,6 +32,11 @@ impl GuestPhysical {
         }
         Ok((!attributes.is_decoy).then_some(HostPhysAddr::new(gpa.get())))
     }
+
+    /// Reads words of one page that the guest may read.
+    pub(crate) fn read_allowed_words(address: HostPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        Ok(GuestFrames::read_words(address, words)?)
+    }
 }
 
 impl GuestMemory for GuestPhysical {
@@ -53,19 +56,9 @@ impl GuestMemory for GuestPhysical {
     }
 
     fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
-        let Some(mut address) = Self::reach(gpa, size_of_val(words), Rights::READ)? else {
-            words.fill(0);
-            return Ok(());
-        };
-        for chunk in words.chunks_mut(LINE_WORDS) {
-            // The copy moves eight bytes at a time.
-            let mut bytes = [0; 8 * LINE_WORDS];
-            let bytes = &mut bytes[..size_of_val(chunk)];
-            GuestFrames::read(address, bytes)?;
-            for (word, bytes) in chunk.iter_mut().zip(bytes.as_chunks().0) {
-                *word = u64::from_le_bytes(*bytes);
-            }
-            address = HostPhysAddr::new(address.get() + size_of_val(chunk) as u64);
+        match Self::reach(gpa, size_of_val(words), Rights::READ)? {
+            Some(address) => Self::read_allowed_words(address, words)?,
+            None => words.fill(0),
         }
         Ok(())
     }

@@ -117,6 +117,17 @@ impl GuestFrames {
         })
     }
 
+    /// Reads the aligned words at `address`, which lie in one page, each at once.
+    pub(crate) fn read_words(address: HostPhysAddr, words: &mut [u64]) -> Result<(), Unmapped> {
+        assert!(address.get().is_multiple_of(8) && address.page_offset() + size_of_val(words) <= PAGE_BYTES);
+        assert!(!machine::region().overlaps(address.get(), 8), "a guest copy names hypervisor memory");
+        let index = guest_window();
+        set_window(index, address.page().get() | DATA);
+        let place = window_address(index) + address.page_offset() as u64;
+        // SAFETY: aligned, in the window's page; the guest may change it at will.
+        unsafe { memory::try_read_words(place as *const u64, words) }
+    }
+
     /// Copies `bytes` to `address`.
     pub(crate) fn write(address: HostPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
         Self::pieces(address, bytes.len(), |window, piece| {

@@ -11,7 +11,7 @@ use crate::memory::world::World;
 use crate::vcpu::Registers;
 use core::arch::asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hw::Cpuid;
 use hw::bare::Processor;
 use spin::Mutex;
@@ -298,10 +298,18 @@ impl PerCpu {
     }
 }
 
-/// Bits of a physical address (SDM, "CPUID-CPU Identification", leaf 80000008H).
-#[expect(clippy::cast_possible_truncation, reason = "the field is a byte")]
+/// Bits of a physical address (SDM, "CPUID-CPU Identification", leaf 80000008H). CPUID is slow, and beneath a
+/// hypervisor an exit, so it is asked once.
 pub(crate) fn physical_address_bits() -> u8 {
-    Processor.cpuid(0x8000_0008, 0).eax as u8
+    static BITS: AtomicU8 = AtomicU8::new(0);
+    match BITS.load(Ordering::Relaxed) {
+        0 => {
+            let [bits, ..] = Processor.cpuid(0x8000_0008, 0).eax.to_le_bytes();
+            BITS.store(bits, Ordering::Relaxed);
+            bits
+        }
+        bits => bits,
+    }
 }
 
 /// The executing CPU's data.

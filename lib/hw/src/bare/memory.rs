@@ -21,6 +21,26 @@ pub unsafe fn try_read(from: *const u8, bytes: &mut [u8]) -> Result<(), Unmapped
     unsafe { try_copy(from, bytes.as_mut_ptr(), bytes.len()) }
 }
 
+/// Reads `words.len()` aligned words at `from`, each at once.
+///
+/// # Errors
+///
+/// [`Unmapped`] where not all of them can be read; `words` is unspecified then.
+///
+/// # Safety
+///
+/// As for [`try_read`].
+#[inline]
+pub unsafe fn try_read_words(from: *const u64, words: &mut [u64]) -> Result<(), Unmapped> {
+    let mut left = words.len();
+    // SAFETY: by the contract; a fault leaves the count of what is left, and is caught by the table row.
+    unsafe {
+        asm!("2: rep movsq", "3:", guarded!(), inout("rcx") left,
+            inout("rsi") from => _, inout("rdi") words.as_mut_ptr() => _, options(nostack, preserves_flags));
+    }
+    if left == 0 { Ok(()) } else { Err(Unmapped) }
+}
+
 /// Copies `bytes` to `to`.
 ///
 /// # Errors

@@ -110,6 +110,12 @@ impl EptEntry {
 }
 
 impl EptFeatures {
+    /// Bits of an entry that hold the address of a 4 KiB page.
+    #[must_use]
+    pub const fn address_mask(&self) -> u64 {
+        (1 << self.physical_address_bits) - PageSize::Size4K.bytes()
+    }
+
     /// Entries of tables of `level` can map pages.
     #[must_use]
     pub const fn has_pages_of(&self, level: u8) -> bool {

@@ -182,8 +182,15 @@ pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u3
     nested.operation = Operation::Root;
     nested.revert_entry();
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
-    cpu.is_running.store(true, Ordering::SeqCst);
+    runs_again(cpu);
     instruction::conclude(nested, &mut l1, Status::Fail(InstructionError(error)));
     l1.advance();
     true
+}
+
+/// L2 waits for a start-up IPI no more. While it did, this CPU was not called to drop translations.
+pub(super) fn runs_again(cpu: &PerCpu) {
+    cpu.is_running.store(true, Ordering::SeqCst);
+    cpu.flush.store(true, Ordering::SeqCst);
+    cpu.demand_attention();
 }

@@ -6,7 +6,7 @@
 
 use crate::memory::guest::GuestMemory;
 use x86::address::GuestPhysAddr;
-use x86::paging::{PageSize, Rights, entry_bytes, index};
+use x86::paging::{PageSize, Rights, index};
 use x86::vmx::ept::EptPointer;
 use x86::vmx::ept_entry::{EptEntry, EptFeatures};
 
@@ -56,61 +56,67 @@ pub(super) struct PageModificationLog {
     pub(super) index: u16,
 }
 
-/// A translation by L1's tables.
+/// A translation by L1's tables: the entries that the walk used, the last of them a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Translation {
-    /// Size of L1's page.
-    pub(super) size: PageSize,
-    /// The entry that maps it, flags set.
-    pub(super) leaf: EptEntry,
-    /// Rights that all levels above give.
+    entries: [(GuestPhysAddr, EptEntry); TOP_LEVEL as usize],
+    length: usize,
+    level: u8,
+    /// Rights of all entries but the leaf.
     above: Rights,
     has_flags: bool,
-    /// The line of entries of the lowest level that `leaf` is one of.
+    /// The line of entries of the lowest level that the leaf is one of.
     line: [u64; LINE],
 }
 
 impl Translation {
+    /// Nothing, for [`Ept12::translate`] to fill.
+    pub(super) const EMPTY: Self = Self {
+        entries: [(GuestPhysAddr::new(0), EptEntry(0)); TOP_LEVEL as usize],
+        length: 0,
+        level: TOP_LEVEL,
+        above: Rights::all(),
+        has_flags: false,
+        line: [0; LINE],
+    };
+
+    /// The entry that maps L1's page, flags set.
+    pub(super) const fn leaf(&self) -> EptEntry {
+        self.entries[self.length - 1].1
+    }
+
+    /// Size of L1's page.
+    pub(super) const fn size(&self) -> PageSize {
+        match self.level {
+            1 => PageSize::Size4K,
+            2 => PageSize::Size2M,
+            _ => PageSize::Size1G,
+        }
+    }
+
     /// Where L1's page begins in its memory.
     pub(super) const fn page(&self) -> GuestPhysAddr {
-        GuestPhysAddr::new(self.leaf.address(self.size))
+        GuestPhysAddr::new(self.leaf().address(self.size()))
     }
 
     /// What translations cached from L1's entry may allow: no writes until L1's dirty flag is set.
     pub(super) fn rights(&self) -> Rights {
-        self.rights_by(self.leaf)
+        self.rights_by(self.leaf())
     }
 
-    /// Whether the pages beside may be cached with this one: where the entry at `position` of the line lets them,
-    /// its page, rights and the entry itself.
-    pub(super) fn neighbour(
-        &self,
-        position: usize,
-        features: &EptFeatures,
-    ) -> Option<(GuestPhysAddr, Rights, EptEntry)> {
+    /// The entry at `position` of the line, and what translations cached from it may allow; `None` where it does not
+    /// say the same of its page as the leaf, or may not be cached unasked.
+    pub(super) fn neighbour(&self, position: usize, features: &EptFeatures) -> Option<(EptEntry, Rights)> {
         let entry = EptEntry(self.line[position]);
-        let is_cacheable = entry.is_present()
-            && !entry.is_misconfigured(1, features)
-            && (!self.has_flags || entry.is_accessed());
-        let rights = self.rights_by(entry);
-        (is_cacheable && !rights.is_empty())
-            .then(|| (GuestPhysAddr::new(entry.address(PageSize::Size4K)), rights, entry))
+        let own = features.address_mask() | EptEntry::ACCESSED | EptEntry::DIRTY;
+        let is_alike = (entry.0 ^ self.leaf().0) & !own == 0;
+        (is_alike && (!self.has_flags || entry.is_accessed())).then(|| (entry, self.rights_by(entry)))
     }
 
     fn rights_by(&self, leaf: EptEntry) -> Rights {
         let rights = self.above & leaf.rights();
         if self.has_flags && !leaf.is_dirty() { rights - Rights::WRITE } else { rights }
     }
-}
-
-/// The entries that a walk used, the last of them a leaf.
-struct Path {
-    entries: [(GuestPhysAddr, EptEntry); TOP_LEVEL as usize],
-    length: usize,
-    level: u8,
-    /// Rights of all entries but the leaf.
-    above: Rights,
-    line: [u64; LINE],
 }
 
 impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
@@ -125,37 +131,29 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
         gpa: GuestPhysAddr,
         access: Rights,
         mut log: Option<&mut PageModificationLog>,
-    ) -> Result<Translation, Fault> {
+        found: &mut Translation,
+    ) -> Result<(), Fault> {
         if gpa.get() >> TABLE_BITS != 0 {
             return Err(Fault::Violation(Rights::empty()));
         }
         for _ in 0..ATTEMPTS {
-            let mut path = self.descend(gpa)?;
-            let rights = path.above & path.leaf().rights();
+            self.descend(gpa, found)?;
+            let rights = found.above & found.leaf().rights();
             if !rights.contains(access) {
                 return Err(Fault::Violation(rights));
             }
-            if !self.has_flags() || self.mark(&mut path, gpa, access, log.as_deref_mut())? {
-                return Ok(self.translation(&path));
+            if !found.has_flags || self.mark(found, gpa, access, log.as_deref_mut())? {
+                return Ok(());
             }
         }
         Err(Fault::Changed)
     }
 
-    fn has_flags(&self) -> bool {
-        self.pointer.has_accessed_dirty()
-    }
-
     /// Follows the tables down to the leaf.
-    fn descend(&self, gpa: GuestPhysAddr) -> Result<Path, Fault> {
+    fn descend(&self, gpa: GuestPhysAddr, path: &mut Translation) -> Result<(), Fault> {
         let mut table = self.pointer.root().get();
-        let mut path = Path {
-            entries: [(GuestPhysAddr::default(), EptEntry(0)); TOP_LEVEL as usize],
-            length: 0,
-            level: TOP_LEVEL,
-            above: Rights::all(),
-            line: [0; LINE],
-        };
+        (path.length, path.level, path.above) = (0, TOP_LEVEL, Rights::all());
+        path.has_flags = self.pointer.has_accessed_dirty();
         loop {
             let at = GuestPhysAddr::new(table + 8 * index(gpa.get(), path.level) as u64);
             let entry = if path.level == 1 { self.read_line(at, &mut path.line) } else { self.read(at) };
@@ -168,7 +166,7 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
             path.entries[path.length] = (at, entry);
             path.length += 1;
             if entry.is_leaf(path.level) {
-                return Ok(path);
+                return Ok(());
             }
             path.above &= entry.rights();
             table = entry.address(PageSize::Size4K);
@@ -194,7 +192,7 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
     /// Sets the flags; false where an entry has changed since it was read.
     fn mark(
         &self,
-        path: &mut Path,
+        path: &mut Translation,
         gpa: GuestPhysAddr,
         access: Rights,
         log: Option<&mut PageModificationLog>,
@@ -213,6 +211,9 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
                 return Ok(false);
             }
             path.entries[position].1 = EptEntry(marked);
+            if is_leaf && path.level == 1 {
+                path.line[self::position(at)] = marked;
+            }
         }
         if let (true, Some(log)) = (is_dirtied, log) {
             self.log(log, gpa);
@@ -225,27 +226,6 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
         // A page that is not L1's swallows the entry.
         let _ = self.memory.write(at, &gpa.page().get().to_le_bytes());
         log.index = log.index.wrapping_sub(1);
-    }
-
-    fn translation(&self, path: &Path) -> Translation {
-        let (at, leaf) = path.entries[path.length - 1];
-        let mut line = path.line;
-        let size = match path.level {
-            1 => {
-                line[position(at)] = leaf.0;
-                PageSize::Size4K
-            }
-            2 => PageSize::Size2M,
-            _ => PageSize::Size1G,
-        };
-        debug_assert_eq!(size.bytes(), entry_bytes(path.level));
-        Translation { size, leaf, above: path.above, has_flags: self.has_flags(), line }
-    }
-}
-
-impl Path {
-    fn leaf(&self) -> EptEntry {
-        self.entries[self.length - 1].1
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Ept12, Fault, PageModificationLog, Translation};
 use crate::memory::guest::fake::FakeMemory;
+use crate::memory::guest::{GuestMemory, Refused};
 use core::cell::Cell;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::{PageSize, Rights};
@@ -46,11 +47,21 @@ fn walk_and_log(
     log: Option<&mut PageModificationLog>,
 ) -> Result<Translation, Fault> {
     let pointer = EptPointer::new(HostPhysAddr::new(TABLES[0])).with_accessed_dirty(has_flags);
-    Ept12 { memory, pointer, features: &FEATURES }.translate(GuestPhysAddr::new(GPA), access, log)
+    translate(&Ept12 { memory, pointer, features: &FEATURES }, GPA, access, log)
+}
+
+fn translate<M: GuestMemory>(
+    ept12: &Ept12<'_, M>,
+    gpa: u64,
+    access: Rights,
+    log: Option<&mut PageModificationLog>,
+) -> Result<Translation, Fault> {
+    let mut found = Translation::EMPTY;
+    ept12.translate(GuestPhysAddr::new(gpa), access, log, &mut found).map(|()| found)
 }
 
 fn facts(translation: Result<Translation, Fault>) -> Result<(u64, PageSize, Rights), Fault> {
-    translation.map(|t| (t.page().get(), t.size, t.rights()))
+    translation.map(|t| (t.page().get(), t.size(), t.rights()))
 }
 
 #[test]
@@ -153,7 +164,7 @@ fn tables_may_be_loops() {
     memory.put_u64(0x1000, 0x1000 | RWX);
     let pointer = EptPointer::new(HostPhysAddr::new(0x1000));
     let ept12 = Ept12 { memory: &memory, pointer, features: &FEATURES };
-    let found = ept12.translate(GuestPhysAddr::new(0x10), Rights::WRITE, None);
+    let found = translate(&ept12, 0x10, Rights::WRITE, None);
     assert_eq!(facts(found), Ok((0x1000, PageSize::Size4K, Rights::all())));
 }
 
@@ -162,8 +173,7 @@ fn addresses_beyond_four_levels_are_not_translated() {
     let memory = memory();
     let pointer = EptPointer::new(HostPhysAddr::new(TABLES[0]));
     let ept12 = Ept12 { memory: &memory, pointer, features: &FEATURES };
-    let beyond = GuestPhysAddr::new(GPA | 1 << 48);
-    assert_eq!(ept12.translate(beyond, Rights::READ, None), Err(Fault::Violation(Rights::empty())));
+    assert_eq!(translate(&ept12, GPA | 1 << 48, Rights::READ, None), Err(Fault::Violation(Rights::empty())));
 }
 
 #[test]
@@ -230,27 +240,29 @@ fn a_log_in_memory_that_is_not_l1s_swallows_entries() {
 }
 
 #[test]
-fn neighbours_come_with_a_page_where_their_entries_let_them() {
+fn neighbours_come_with_a_page_where_they_say_the_same() {
     let memory = memory();
     // Entries 0 to 7 are one line; ours is 4.
     memory.put_u64(TABLES[3], 0x10_0000 | WB | RWX);
-    memory.put_u64(TABLES[3] + 8, 0x10_1000 | WB | A | 3);
-    memory.put_u64(TABLES[3] + 16, 0x10_2000 | WB | A | D | 5);
-    memory.put_u64(TABLES[3] + 24, 0x10_3000 | 7 << 3 | A | D | RWX);
+    memory.put_u64(TABLES[3] + 8, 0x10_1000 | WB | A | RWX);
+    memory.put_u64(TABLES[3] + 16, 0x10_2000 | WB | A | D | RWX);
+    memory.put_u64(TABLES[3] + 24, 0x10_3000 | WB | A | D | 5);
+    memory.put_u64(TABLES[3] + 40, 0x10_5000 | 7 << 3 | A | D | RWX);
+    memory.put_u64(TABLES[3] + 48, 0x10_6000 | 1 << 39 | WB | A | D | RWX);
     memory.put_u64(TABLES[3] + 64, 0x10_8000 | WB | A | D | RWX);
     let beside = |has_flags| -> Vec<_> {
         let Ok(translation) = walk(&memory, has_flags, Rights::READ) else { return Vec::new() };
-        let neighbour =
-            |i| translation.neighbour(i, &FEATURES).map(|(page, rights, _)| (page.get(), rights.bits()));
-        (0..8).map(neighbour).collect()
+        let neighbour = |i| translation.neighbour(i, &FEATURES);
+        let facts = |(entry, rights): (EptEntry, Rights)| (entry.address(PageSize::Size4K), rights.bits());
+        (0..8).map(|position| neighbour(position).map(facts)).collect()
     };
-    let (page, none) = (Some((0x77_7000, 7)), None);
-    let without_flags = [Some((0x10_0000, 7)), Some((0x10_1000, 3)), Some((0x10_2000, 5)), none, page];
-    assert_eq!(beside(false)[..5], without_flags);
-    assert_eq!(beside(false)[5..], [None; 3]);
+    let none = None;
+    let without_flags = [Some((0x10_0000, 7)), Some((0x10_1000, 7)), Some((0x10_2000, 7)), none];
+    assert_eq!(beside(false)[..4], without_flags);
+    assert_eq!(beside(false)[4..], [Some((0x77_7000, 7)), none, none, none]);
     // With flags: not what was never accessed, and no writes to what is clean.
-    let with_flags = [none, Some((0x10_1000, 1)), Some((0x10_2000, 5)), none, Some((0x77_7000, 5))];
-    assert_eq!(beside(true)[..5], with_flags);
+    assert_eq!(beside(true)[..4], [none, Some((0x10_1000, 5)), Some((0x10_2000, 7)), none]);
+    assert_eq!(beside(true)[4..], [Some((0x77_7000, 5)), none, none, none]);
 }
 
 /// Memory in which each word changes as soon as it was read.
@@ -259,14 +271,14 @@ struct Hostile<'a> {
     reads: Cell<usize>,
 }
 
-impl crate::memory::guest::GuestMemory for Hostile<'_> {
-    fn read(&self, at: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), crate::memory::guest::Refused> {
+impl GuestMemory for Hostile<'_> {
+    fn read(&self, at: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
         self.memory.read(at, bytes)
     }
-    fn write(&self, at: GuestPhysAddr, bytes: &[u8]) -> Result<(), crate::memory::guest::Refused> {
+    fn write(&self, at: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
         self.memory.write(at, bytes)
     }
-    fn read_words(&self, at: GuestPhysAddr, words: &mut [u64]) -> Result<(), crate::memory::guest::Refused> {
+    fn read_words(&self, at: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
         self.reads.set(self.reads.get() + 1);
         self.memory.read_words(at, words)?;
         for offset in 0..words.len() as u64 {
@@ -274,12 +286,7 @@ impl crate::memory::guest::GuestMemory for Hostile<'_> {
         }
         Ok(())
     }
-    fn compare_exchange(
-        &self,
-        at: GuestPhysAddr,
-        current: u64,
-        new: u64,
-    ) -> Result<bool, crate::memory::guest::Refused> {
+    fn compare_exchange(&self, at: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
         self.memory.compare_exchange(at, current, new)
     }
     fn physical_address_bits(&self) -> u8 {
@@ -296,7 +303,7 @@ fn double_fetch_no_entry_is_read_twice() {
     let hostile = Hostile { memory: &memory, reads: Cell::new(0) };
     let pointer = EptPointer::new(HostPhysAddr::new(TABLES[0]));
     let ept12 = Ept12 { memory: &hostile, pointer, features: &FEATURES };
-    let found = ept12.translate(GuestPhysAddr::new(GPA), Rights::READ, None);
+    let found = translate(&ept12, GPA, Rights::READ, None);
     assert_eq!(facts(found), Ok((0x77_7000, PageSize::Size4K, Rights::all())));
     assert_eq!(hostile.reads.get(), 4);
 }

@@ -37,7 +37,7 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     let reason = ExitReason(vmcs02.read(vmcs::EXIT_REASON));
     cpu.count_exit(reason.basic());
     if !cpu.is_running.load(Ordering::Relaxed) {
-        cpu.is_running.store(true, Ordering::SeqCst);
+        entry::runs_again(cpu);
     }
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
     if route == Route::L1 && !reason.is_entry_failure() {

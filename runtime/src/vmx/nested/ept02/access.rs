@@ -3,12 +3,11 @@
 use super::cache::Ept02;
 use crate::memory::guest::GuestMemory;
 use crate::memory::policy::{Policy, Run};
-use crate::memory::range::GuestRange;
 use crate::vmx::nested::ept12::{Ept12, Fault, LINE, PageModificationLog, Translation};
 use hw::PhysMemory;
-use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::address::GuestPhysAddr;
 use x86::paging::{PageSize, Rights};
-use x86::vmx::ept_entry::EptFeatures;
+use x86::vmx::ept_entry::{EptEntry, EptFeatures};
 use x86::vmx::exit_qualification::EptViolationQualification;
 
 const PAGE: u64 = 4096;
@@ -64,10 +63,10 @@ impl Access {
         log: Option<&mut PageModificationLog>,
     ) -> Outcome {
         let generation = shared.with(|_, cache| cache.generation());
-        let translation = match ept12.translate(self.gpa, self.rights(), log) {
-            Ok(translation) => translation,
-            Err(fault) => return self.answer(shared, cpu, fault),
-        };
+        let mut translation = Translation::EMPTY;
+        if let Err(fault) = ept12.translate(self.gpa, self.rights(), log, &mut translation) {
+            return self.answer(shared, cpu, fault);
+        }
         shared.with(|policy, cache| {
             if cache.generation() != generation {
                 // What was read may be what L1 has had dropped since.
@@ -112,48 +111,53 @@ impl Access {
     ) -> Outcome {
         let Some((view, root)) = cache.current(cpu) else { return Outcome::Mapped };
         let at = self.gpa.get();
-        let target = translation.page().get() + (at & (translation.size.bytes() - 1));
+        let target = translation.page().get() + (at & (translation.size().bytes() - 1));
         let run = policy.run_at(view, target);
         let Some(attributes) = run.attributes.filter(|a| a.rights.contains(self.rights())) else {
             return Outcome::Ept01(GuestPhysAddr::new(target));
         };
-        let limit =
-            if attributes.is_decoy { PageSize::Size4K } else { translation.size.min(cache.largest_page()) };
-        let size = largest(run, target, limit);
+        let is_small = translation.size() == PageSize::Size4K;
+        let limit = if attributes.is_decoy { PageSize::Size4K } else { cache.largest_page() };
+        let size = largest(run, target, translation.size().min(limit));
         let page = target & !(size.bytes() - 1);
-        let frame = if attributes.is_decoy { policy.decoy().get() } else { page };
-        let leaf = translation.leaf.leaf(frame, size, translation.rights() & attributes.rights);
         let tables = cache.tables();
         let Ok(table) = tables.table_for(root, at, size) else { return Outcome::Exhausted };
-        tables.set(table, at, size, leaf, page);
-        if translation.size == PageSize::Size4K && !attributes.is_decoy {
-            fill_line(cache, table, at, translation, &run, features);
+        if is_small && !attributes.is_decoy {
+            let leaves = line(translation, &run, attributes.rights, features);
+            let noted = leaves.pages.unwrap_or((page, page));
+            tables.note_pages(table, noted.0, noted.1 + PAGE);
+            tables.set_line(table, at & !(LINE as u64 * PAGE - 1), &leaves.entries);
+        } else {
+            let frame = if attributes.is_decoy { policy.decoy().get() } else { page };
+            let rights = translation.rights() & attributes.rights;
+            tables.set(table, at, size, translation.leaf().leaf(frame, size, rights), page);
         }
         Outcome::Mapped
     }
 }
 
-/// Fills the entries beside the one for `at` that L1's line of entries gives: one fault then serves several pages.
-fn fill_line<M: PhysMemory>(
-    cache: &mut Ept02<M>,
-    table: HostPhysAddr,
-    at: u64,
-    translation: &Translation,
-    run: &Run,
-    features: &EptFeatures,
-) {
-    let first = at & !(LINE as u64 * PAGE - 1);
-    for (position, beside) in (0..LINE).zip((first..).step_by(4096)) {
-        if beside == at & !(PAGE - 1) {
+/// A line of entries to be filled.
+struct Leaves {
+    entries: [Option<EptEntry>; LINE],
+    /// First and last page that they map.
+    pages: Option<(u64, u64)>,
+}
+
+/// What L1's line of entries gives for a page and those beside it, as far as they are of `run`: one fault then
+/// serves several pages.
+fn line(translation: &Translation, run: &Run, given: Rights, features: &EptFeatures) -> Leaves {
+    let mut leaves = Leaves { entries: [None; LINE], pages: None };
+    for (position, leaf) in leaves.entries.iter_mut().enumerate() {
+        let Some((entry, rights)) = translation.neighbour(position, features) else { continue };
+        let (page, rights) = (entry.address(PageSize::Size4K), rights & given);
+        if page < run.range.start() || page >= run.range.end() || rights.is_empty() {
             continue;
         }
-        let Some((page, rights, entry)) = translation.neighbour(position, features) else { continue };
-        let rights = rights & run.attributes.map_or(Rights::empty(), |attributes| attributes.rights);
-        if run.range.contains(GuestRange::page(page)) && !rights.is_empty() {
-            let leaf = entry.leaf(page.get(), PageSize::Size4K, rights);
-            cache.tables().set(table, beside, PageSize::Size4K, leaf, page.get());
-        }
+        *leaf = Some(entry.leaf(page, PageSize::Size4K, rights));
+        let (first, last) = leaves.pages.unwrap_or((page, page));
+        leaves.pages = Some((first.min(page), last.max(page)));
     }
+    leaves
 }
 
 /// The largest size, not above `limit`, of pages that around `target` lie wholly in `run`.

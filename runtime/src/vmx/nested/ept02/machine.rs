@@ -10,10 +10,13 @@ use super::cache::{Ept02, Named, Root};
 use super::pool::Frame;
 use super::tables::Exhausted;
 use crate::machine::{self, RegionMemory, SECOND_LEVEL};
+use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::policy::Policy;
+use crate::memory::range::GuestRange;
 use crate::smp::percpu::{self, PerCpu, physical_address_bits};
-use crate::vmx::nested::ept12::{Ept12, PageModificationLog};
+use crate::vmx::nested::ept12::{Ept12, PageModificationLog, Translation};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hw::Msrs;
 use hw::bare::Processor;
@@ -140,7 +143,8 @@ pub(in crate::vmx) fn serve(
     access: Access,
     log: Option<&mut PageModificationLog>,
 ) -> Outcome {
-    let ept12 = Ept12 { memory: &GuestPhysical, pointer, features: &cache().features };
+    let memory = TableMemory { run: Cell::new(None) };
+    let ept12 = Ept12 { memory: &memory, pointer, features: &cache().features };
     match access.serve(&Machine, cpu.index, &ept12, log) {
         Outcome::Exhausted => {
             reclaim();
@@ -158,9 +162,56 @@ pub(in crate::vmx) fn translate_l2(
     access: Rights,
 ) -> Option<GuestPhysAddr> {
     let ept12 = Ept12 { memory: &GuestPhysical, pointer, features: &cache().features };
-    let translation = ept12.translate(gpa, access, None).ok()?;
-    let offset = gpa.get() & (translation.size.bytes() - 1);
-    Some(GuestPhysAddr::new(translation.page().get() + offset))
+    let mut found = Translation::EMPTY;
+    ept12.translate(gpa, access, None, &mut found).ok()?;
+    let offset = gpa.get() & (found.size().bytes() - 1);
+    Some(GuestPhysAddr::new(found.page().get() + offset))
+}
+
+/// L1's memory for one walk of its tables, which mostly lie in one run of the policy: that is asked once. What
+/// changes meanwhile is not complete before this CPU has left the hypervisor.
+struct TableMemory {
+    /// Readable pages.
+    run: Cell<Option<GuestRange>>,
+}
+
+impl GuestMemory for TableMemory {
+    fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        GuestPhysical.read(gpa, bytes)
+    }
+
+    fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
+        GuestPhysical.write(gpa, bytes)
+    }
+
+    fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        let page = GuestRange::page(gpa);
+        if self.run.get().is_none_or(|run| !run.contains(page)) {
+            let run = SECOND_LEVEL.lock().policy().run_at(percpu::current().view(), gpa.get());
+            let attributes = run.attributes.ok_or(Refused)?;
+            if !attributes.rights.contains(Rights::READ) {
+                return Err(Refused);
+            }
+            if attributes.is_decoy {
+                words.fill(0);
+                return Ok(());
+            }
+            self.run.set(Some(run.range));
+        }
+        GuestPhysical::read_allowed_words(HostPhysAddr::new(gpa.get()), words)
+    }
+
+    fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
+        GuestPhysical.compare_exchange(gpa, current, new)
+    }
+
+    fn physical_address_bits(&self) -> u8 {
+        physical_address_bits()
+    }
+
+    fn has_1gib_pages(&self) -> bool {
+        GuestPhysical.has_1gib_pages()
+    }
 }
 
 /// Carries out L1's INVEPT.
@@ -199,7 +250,7 @@ pub(crate) fn forget_changes() -> bool {
     let changes = second_level.take_changes();
     let mut ept02 = cache.ept02.lock();
     for (view, range) in changes.iter() {
-        ept02.forget(view, range);
+        ept02.forget(view, range, second_level.policy().decoy());
     }
     CHANGES.fetch_add(1, Ordering::SeqCst);
     IS_USED.load(Ordering::Relaxed)

@@ -131,19 +131,19 @@ impl<'a> Trial<'a> {
         trial
     }
 
-    /// What L1's entries say now.
     fn now(&self, pointer: usize, page: u64) -> Said {
-        let table = TABLES[pointer / 2];
-        (self.world.l1.get_u64(upper_slot(table)), self.world.l1.get_u64(lower_slot(table, page)))
+        now(&self.world, pointer, page)
     }
 
     /// Notes what every CPU may come upon from now on.
     fn note(&mut self) {
-        for (cpu, pointer) in (0..CPUS).flat_map(|cpu| (0..3).map(move |pointer| (cpu, pointer))) {
-            for page in 0..PAGES {
-                let now = self.now(pointer, page);
-                self.said[cpu][pointer][index(page)].push(now);
-            }
+        let now = everything(&self.world);
+        self.note_all(&now);
+    }
+
+    fn note_all(&mut self, all: &[(usize, u64, Said)]) {
+        for &(pointer, page, said) in all {
+            (0..CPUS).for_each(|cpu| self.said[cpu][pointer][index(page)].push(said));
         }
     }
 
@@ -257,9 +257,12 @@ impl<'a> Trial<'a> {
         between: Option<&Change>,
     ) -> Outcome {
         let hit = Rc::new(RefCell::new(Vec::new()));
+        let earlier = Rc::new(RefCell::new(Vec::new()));
         if let Some(change) = between.cloned() {
-            let hit = hit.clone();
+            let (hit, earlier) = (hit.clone(), earlier.clone());
             self.world.between.replace(Some(Box::new(move |world| {
+                // The flags that the walk has set.
+                *earlier.borrow_mut() = everything(world);
                 put(world, &change);
                 if change.invept.is_some() {
                     let named = Named::Single(eptp(TABLES[change.table]));
@@ -269,6 +272,7 @@ impl<'a> Trial<'a> {
         }
         let outcome = self.world.access(cpu, pointers()[pointer], gpa, access);
         // Flags that were set, and the change between, are news to every CPU.
+        self.note_all(&earlier.borrow());
         self.note();
         if let (Some(change), None) = (between, self.world.between.take())
             && let Some(other) = change.invept
@@ -323,6 +327,18 @@ impl<'a> Trial<'a> {
         }
         Ok(target)
     }
+}
+
+/// What L1's entries say now.
+fn now(world: &World<'_>, pointer: usize, page: u64) -> Said {
+    let table = TABLES[pointer / 2];
+    (world.l1.get_u64(upper_slot(table)), world.l1.get_u64(lower_slot(table, page)))
+}
+
+/// The same, of all pointers and pages.
+fn everything(world: &World<'_>) -> Vec<(usize, u64, Said)> {
+    let places = (0..3).flat_map(|pointer| (0..PAGES).map(move |page| (pointer, page)));
+    places.map(|(pointer, page)| (pointer, page, now(world, pointer, page))).collect()
 }
 
 fn put(world: &World<'_>, change: &Change) {

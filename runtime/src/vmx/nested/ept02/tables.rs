@@ -39,12 +39,29 @@ impl<M: PhysMemory> Tables<M> {
 
     /// Makes `leaf` the entry of `table`, which has pages of `size`.
     pub(super) fn set(&mut self, table: HostPhysAddr, gpa: u64, size: PageSize, leaf: EptEntry, page: u64) {
-        self.pool.table(table).note_pages(page, page + size.bytes());
+        self.note_pages(table, page, page + size.bytes());
         let slot = slot(table, gpa, size.level());
         let old = EptEntry(self.memory.read_u64(slot));
         if old != leaf {
             self.memory.write_u64(slot, leaf.0);
             self.drop_below(old, size.level());
+        }
+    }
+
+    /// Tells `table` which pages of L1's memory it is about to map.
+    pub(super) fn note_pages(&mut self, table: HostPhysAddr, start: u64, end: u64) {
+        self.pool.table(table).note_pages(start, end);
+    }
+
+    /// Makes `leaves` entries of `table`, of the lowest level, from that for `gpa` on; where there is none, the entry
+    /// stays as it is.
+    pub(super) fn set_line(&mut self, table: HostPhysAddr, gpa: u64, leaves: &[Option<EptEntry>]) {
+        let mut slot = slot(table, gpa, 1);
+        for leaf in leaves {
+            if let Some(leaf) = leaf {
+                self.memory.write_u64(slot, leaf.0);
+            }
+            slot = HostPhysAddr::new(slot.get() + 8);
         }
     }
 

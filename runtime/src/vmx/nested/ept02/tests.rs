@@ -118,13 +118,13 @@ fn a_line_of_neighbours_comes_with_a_page() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
     let beside = GPA + PAGE;
-    world.map(EPTP, beside, 0x33_3000 | WB | 3, PageSize::Size4K);
+    world.map(EPTP, beside, 0x33_3000 | WB | RWX, PageSize::Size4K);
     world.map(EPTP, GPA + 2 * PAGE, REGION.base | WB | RWX, PageSize::Size4K);
     world.protect(View::SHARED, page_range(0x55_5000), Rights::READ);
     world.map(EPTP, GPA - PAGE, 0x55_5000 | WB | RWX, PageSize::Size4K);
     assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
     let found = world.cached(0, beside).map(|found| (found.0, found.1.rights()));
-    assert_eq!(found, Some((0x33_3678, Rights::READ | Rights::WRITE)));
+    assert_eq!(found, Some((0x33_3678, Rights::all())));
     // Not what the policy says otherwise of, nor what lies in another line.
     assert_eq!([GPA - PAGE, GPA + 2 * PAGE].map(|gpa| world.cached(0, gpa)), [None; 2]);
 }
@@ -315,11 +315,27 @@ fn protections_reach_every_root_and_views_their_own() {
     assert_eq!((kept(GPA), kept(0x5000)), ([true; 2], [true, false]));
     assert_eq!(world.access(1, EPTP, 0x7000, READ), Outcome::Ept01(GuestPhysAddr::new(0x7000)));
     fill();
-    let flush = world.second_level.borrow_mut().close_view(own);
-    world.second_level.borrow_mut().flushed(flush);
-    let changes = world.second_level.borrow_mut().take_changes();
-    changes.iter().for_each(|(view, range)| world.cache.borrow_mut().forget(view, range));
+    world.change(|second_level| Ok(second_level.close_view(own)));
     assert_eq!((kept(GPA), kept(0x5000)), ([true, false], [true, false]));
+}
+
+#[test]
+fn decoys_come_and_go_in_every_root() {
+    let memory = SimMemory::new(0);
+    let world = world(&memory);
+    let decoy = world.second_level.borrow().policy().decoy().get();
+    let hidden = page_range(0x30_5000);
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), Outcome::Mapped);
+    world.change(|second_level| second_level.set_decoy(hidden));
+    assert_eq!(world.cached(0, GPA), None);
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), Outcome::Ept01(GuestPhysAddr::new(0x30_5678)));
+    assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
+    let found = world.cached(0, GPA).map(|(at, entry)| (at, entry.rights()));
+    assert_eq!(found, Some((decoy + 0x678, Rights::READ)));
+    world.change(|second_level| second_level.reset_rights(View::SHARED, hidden));
+    assert_eq!(world.cached(0, GPA), None);
+    assert_eq!(world.access(0, EPTP, GPA, WRITE), Outcome::Mapped);
+    assert_eq!(world.cached(0, GPA).map(|found| found.0), Some(0x30_5678));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use super::access::{Access, Outcome, Shared};
 use super::cache::{Ept02, Root};
 use super::pool::Frame;
+use crate::memory::flush::Flush;
 use crate::memory::guest::fake::FakeMemory;
 use crate::memory::policy::{Machine, Policy};
 use crate::memory::range::GuestRange;
-use crate::memory::second_level::{RESERVE, SecondLevel};
+use crate::memory::second_level::{ProtectError, RESERVE, SecondLevel};
 use crate::memory::views::View;
 use crate::vmx::nested::ept12::{Ept12, PageModificationLog};
 use core::cell::RefCell;
@@ -38,7 +39,7 @@ pub(super) const WRITE: u64 = 0x182;
 pub(super) const FETCH: u64 = 0x184;
 
 type Between<'a> = Box<dyn FnOnce(&World<'a>) + 'a>;
-type Level<'a> = SecondLevel<&'a SimMemory, EptFormat>;
+pub(super) type Level<'a> = SecondLevel<&'a SimMemory, EptFormat>;
 
 /// A machine: its memory, the policy, L1's memory and the cache.
 pub(super) struct World<'a> {
@@ -138,12 +139,18 @@ impl<'a> World<'a> {
 
     /// Changes what the guest may do, as a hypapp does.
     pub(super) fn protect(&self, view: View, range: GuestRange, rights: Rights) {
-        let result = self.second_level.borrow_mut().set_rights(view, range, rights);
+        self.change(|second_level| second_level.set_rights(view, range, rights));
+    }
+
+    /// Carries a change of the policy out.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Level<'a>) -> Result<Flush, ProtectError>) {
+        let result = change(&mut self.second_level.borrow_mut());
         let Ok(flush) = result else { panic!("{result:?}") };
         self.second_level.borrow_mut().flushed(flush);
         let changes = self.second_level.borrow_mut().take_changes();
+        let decoy = self.second_level.borrow().policy().decoy();
         for (view, range) in changes.iter() {
-            self.cache.borrow_mut().forget(view, range);
+            self.cache.borrow_mut().forget(view, range, decoy);
         }
     }
 }
