@@ -164,9 +164,6 @@ fn run_options(arguments: RunArguments) -> Result<RunOptions> {
     if options.hypapp == demo::HYPAPP {
         options.linux.actions = demo::actions();
     }
-    if matches!(options.guest, Guest::Kvm | Guest::Xmhf) {
-        options.arguments = "nested=on".into();
-    }
     if let Guest::Bare(name) = &options.guest {
         let guest = bare_guest::build_one(name)?;
         options.cpus = guest.cpus;

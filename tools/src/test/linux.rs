@@ -20,8 +20,6 @@ struct System {
     guest: fn() -> Guest,
     cpus: u32,
     hypapp: &'static str,
-    /// Words for the bootloader.
-    arguments: &'static str,
     /// What init does, with commas between.
     actions: &'static str,
     /// Words for the kernel.
@@ -40,7 +38,6 @@ const LINUX: System = System {
     guest: || Guest::Linux,
     cpus: 1,
     hypapp: "helloworld",
-    arguments: "",
     actions: "",
     kernel: "cryptomgr.notests",
     hypervisor: "",
@@ -54,7 +51,7 @@ const CF9: &str = "the guest ends: Port { port: 3321";
 const KEYBOARD: &str = "the guest ends: Port { port: 100";
 const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 /// Linux with KVM, the guests of which are the guest's guests.
-const NESTED: System = System { guest: || Guest::Kvm, arguments: "nested=on", seconds: 60, ..LINUX };
+const NESTED: System = System { guest: || Guest::Kvm, seconds: 60, ..LINUX };
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
 const PAL: System =
@@ -63,7 +60,7 @@ const PAL: System =
 const PAL_ACTIONS: &str = "pal_programs,pal_keep,pal_faults,pal_kill,pal_loop,pal_fork,pal_exec,pal_unmap,\
                            pal_threads,pal_processes";
 
-const SYSTEMS: [System; 19] = [
+const SYSTEMS: [System; 20] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
@@ -85,6 +82,14 @@ const SYSTEMS: [System; 19] = [
     System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
     // The second hypervisor sums up on its guest's console.
     System { name: "xmhf-1-cpu", guest: || Guest::Xmhf, actions: "forkexec,program32", ..NESTED },
+    System {
+        name: "xmhf-2-cpus",
+        cpus: 2,
+        seconds: 90,
+        guest: || Guest::Xmhf,
+        actions: "forkexec,program32",
+        ..NESTED
+    },
     System { name: "linux-pal-1-cpu", actions: PAL_ACTIONS, ..PAL },
     System { name: "linux-pal-2-cpus", cpus: 2, actions: PAL_ACTIONS, seconds: 120, ..PAL },
     System { name: "memtest", guest: || Guest::Memtest, seconds: 120, ..LINUX },
@@ -115,7 +120,6 @@ fn test(system: &System, folder: &Path) -> Result<Verdict> {
         // and that triple fault has to be survived.
         quirks: Quirks { resets_on_triple_fault: system.actions == "reboot", ..Quirks::default() },
         hypapp: system.hypapp.into(),
-        arguments: system.arguments.into(),
         multiboot: system.multiboot,
         keep: Some(folder.to_path_buf()),
         timeout: TIMEOUT,

@@ -1,5 +1,4 @@
 //! Reference leaks: thousands of VMCSs and hundreds of EPT pointers on one CPU, each with what is its own.
-//! cmdline: nested=on
 #![no_std]
 #![no_main]
 
