@@ -3,6 +3,7 @@
 //! bare: no
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB, and registers of 32 bits")]
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
