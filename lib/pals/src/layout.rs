@@ -239,7 +239,7 @@ fn find_pages(
 ///
 /// # Errors
 ///
-/// As for [`find_pages`].
+/// As for `find_pages`.
 pub fn find_run(
     process: &impl Process,
     memory: &impl Pages,

@@ -7,7 +7,7 @@ use super::views::View;
 
 const CAPACITY: usize = 16;
 
-/// Pages whose rights or place changed since [`Changes::take`] last took them: sooner too many than too few.
+/// Pages whose rights or place changed since `Changes::take` last took them: sooner too many than too few.
 #[derive(Debug, Default)]
 pub struct Changes {
     ranges: ArrayVec<(View, GuestRange), CAPACITY>,

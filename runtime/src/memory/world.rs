@@ -4,7 +4,7 @@
 //! hypervisor, so nothing the guest does to its page tables changes what the world is. Its guest-physical
 //! addresses are made up: the pages lie at 0 and on, page after page, and the guest page tables at
 //! [`TABLES_START`] and on, read-only. Each CPU has one world, which is filled for what is to run there next; the
-//! frames come from a stock that grows beforehand, so that filling cannot run out. Neighbours: [`super::radix`]
+//! frames come from a stock that grows beforehand, so that filling cannot run out. Neighbours: `radix`
 //! for the tables of the guest at large; the vendor's part enters and leaves worlds.
 
 use core::marker::PhantomData;

@@ -103,7 +103,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     let cr0 = Cr0::from_bits_retain(vmcs.read(vmcs::GUEST_CR0));
     let cr4 = Cr4::from_bits_retain(vmcs.read(vmcs::GUEST_CR4));
     let efer = Efer::from_bits_retain(vmcs.read(vmcs::GUEST_EFER));
-    vmcs.write(vmcs::GUEST_CR0, (cr0 - Cr0::AM | CR0_SET).bits());
+    vmcs.write(vmcs::GUEST_CR0, ((cr0 - Cr0::AM) | CR0_SET).bits());
     vmcs.write(vmcs::GUEST_CR3, roots.cr3);
     vmcs.write(vmcs::GUEST_CR4, (cr4 & CR4_KEPT).bits());
     vmcs.write(vmcs::GUEST_EFER, (efer - Efer::SCE).bits());

@@ -40,15 +40,29 @@ impl fmt::Display for Finding {
 pub fn run() -> Result<()> {
     house_rules()?;
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
-    process::run(cargo().args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))?;
+    process::run(cargo().args([
+        "clippy",
+        "--quiet",
+        "--keep-going",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     for packages in [LOADERS, RUNTIMES, GUESTS] {
         let images = packages.iter().map(|package| format!("--package={package}"));
-        process::run(bare_cargo("clippy")?.arg("--quiet").args(images).args(["--", "-D", "warnings"]))?;
+        process::run(
+            bare_cargo("clippy")?
+                .args(["--quiet", "--keep-going"])
+                .args(images)
+                .args(["--", "-D", "warnings"]),
+        )?;
     }
     for platform in Platform::LINUX {
         let mut clippy = source_cargo("clippy", &platform.target(), "core,compiler_builtins")?;
         process::run(clippy.args([
             "--quiet",
+            "--keep-going",
             "--package=xmhf-pal-demo",
             "--package=xmhf-pal-c",
             "--",
@@ -57,7 +71,7 @@ pub fn run() -> Result<()> {
         ]))?;
     }
     let mut documentation = cargo();
-    documentation.args(["doc", "--quiet", "--no-deps", "--document-private-items"]);
+    documentation.args(["doc", "--quiet", "--keep-going", "--no-deps", "--document-private-items"]);
     process::run(documentation.env("RUSTDOCFLAGS", "-D warnings"))
 }
 

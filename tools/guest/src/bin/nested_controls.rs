@@ -108,7 +108,7 @@ fn random_words(random: &mut Random, sound: &Words, allowed: &[Allowed; 5]) -> W
         words[index] = sound[index] | random.sparse() & allowed[index].may_be_one();
     }
     if random.below(8) == 0 {
-        words[random.below(5) as usize] ^= 1 << random.below(32);
+        words[usize::try_from(random.below(5)).unwrap_or(0)] ^= 1 << random.below(32);
     }
     // A host or a guest of another mode is another guest's business; those of system-management mode were tried.
     words[3] |= sound[3] & 1 << 9;

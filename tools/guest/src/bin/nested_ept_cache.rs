@@ -46,13 +46,13 @@ fn value_at(nested: &mut Guest, address: u64, what: &str) -> u64 {
 /// Root after root over the same tables; the last ones again, and the first.
 fn many_pointers(nested: &mut Guest, ept: &Ept) {
     let roots = allocate_run(POINTERS);
-    for root in (roots..).step_by(4096).take(POINTERS as usize) {
+    for root in (0..POINTERS).map(|number| roots + 4096 * number) {
         write(root, read(ept.root()));
         nested.write(vmcs::EPT_POINTER, root | POINTER);
         check_eq!(value_at(nested, PAGE + 0x10, "a new pointer"), 0x1234, "through root {root:#x}");
     }
     for number in [POINTERS - 1, POINTERS - 2, 0, 1, POINTERS - 1] {
-        nested.write(vmcs::EPT_POINTER, roots + 4096 * number | POINTER);
+        nested.write(vmcs::EPT_POINTER, (roots + 4096 * number) | POINTER);
         check_eq!(value_at(nested, PAGE + 0x10, "a pointer again"), 0x1234, "through root {number}");
     }
     // A root without entries is no translation, whatever was cached under its frame before.
@@ -69,7 +69,7 @@ fn large_guest(nested: &mut Guest, ept: &mut Ept, target: u64) {
     for index in 0..512 {
         write(table + 8 * index, target | WRITE_BACK | RIGHTS);
     }
-    let blocks = || (FIRST_BLOCK..).step_by(2 << 20).take(BLOCKS as usize);
+    let blocks = || (0..BLOCKS).map(|number| FIRST_BLOCK + (number << 21));
     for block in blocks() {
         write(ept.entry(block, 2), table | RIGHTS);
     }

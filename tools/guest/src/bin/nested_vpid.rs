@@ -108,10 +108,10 @@ fn with_vpids(nested: &mut Guest, place: &Place) {
 
 /// More numbers than any cache of them holds; each guest has seen either page before, under another number.
 fn many(nested: &mut Guest, place: &Place) {
-    for round in 0..3_u64 {
+    for round in 0..3 {
         for vpid in 1..200 {
             nested.write(vmcs::VPID, vpid);
-            let page = (u64::from(vpid) + round) as usize & 1;
+            let page = (usize::from(vpid) + round) & 1;
             place.lead_to(page);
             check_eq!(instruction::invvpid(1, [vpid.into(), 0]), Ok(()), "INVVPID");
             check_eq!(look(nested), page as u64, "number {vpid} in round {round}");

@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+use guest::memory::low;
 use guest::pal::{self, CF, Pal};
 use guest::{Fault, Mode, Snippet, check, check_eq, cpu, guest, snippet};
 use trustvisor::call::Failure;
@@ -61,7 +62,7 @@ fn calls(adder: &Pal, sum: u64, round: u32) {
             check_eq!([regs.r12, regs.r13], [0x7777, 0x8888], "kept too");
         }
     }
-    let off = pal::call(mode, adder.entry(), ARGUMENTS, 0).map(|regs| (regs.rax as u32, regs.rflags & CF));
+    let off = pal::call(mode, adder.entry(), ARGUMENTS, 0).map(|regs| (low(regs.rax), regs.rflags & CF));
     check_eq!(off, Ok((Failure::INTERRUPTS_OFF.0, CF)), "{mode:?}: a call with interrupts off");
     let inside = pal::call(mode, adder.entry() + 1, ARGUMENTS, pal::IF).map(|_| ());
     check_eq!(inside, Err(Fault::GP), "{mode:?}: a call of the second byte");
@@ -71,7 +72,7 @@ fn calls(adder: &Pal, sum: u64, round: u32) {
 }
 
 fn tells_that_it_is_a_pal(teller: &Pal) {
-    let tells = || teller.call([0; 10]).map(|regs| regs.rax as u32);
+    let tells = || teller.call([0; 10]).map(|regs| low(regs.rax));
     check_eq!(tells(), Ok(probe::NOT_IN_PAL), "outside a PAL");
     check_eq!(teller.register(&[]), 0, "registering without parameters");
     let number = tells();
