@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U2048};
 use guest::apic::{self, register};
-use guest::memory::{read8, read32, write8, write32};
+use guest::memory::{low, read8, read32, write8, write32};
 use guest::pal::{self, PAGE, Pal};
 use guest::{Mode, Snippet, check, check_eq, guest, snippet, trap};
 use sha1::Sha1;
@@ -157,9 +157,9 @@ fn sealed(pal: &Pal) {
 
     // The blob is at 0x300; the data comes back at 0x600.
     let blob = 0x300;
-    write(pal, 0x10, data(pal, blob) as u32);
+    write(pal, 0x10, low(data(pal, blob)));
     write(pal, 0x14, length);
-    write(pal, 0x18, data(pal, 0x600) as u32);
+    write(pal, 0x18, low(data(pal, 0x600)));
     write(pal, 0x600, 0);
     let unseal = || command(pal, Command::UNSEAL, [input, output, data(pal, 0x700), 0]);
     check_eq!(unseal(), 0, "unsealing");
@@ -246,8 +246,8 @@ fn padded(digest: [u8; 20]) -> U2048 {
 
 /// Describes an input buffer at 0x200, and output buffers at 0x300 and 0x500 with 512 bytes of room each.
 fn buffers(pal: &Pal) {
-    let [input, output, second] = [0x200, 0x300, 0x500].map(|offset| data(pal, offset) as u32);
-    let [length, second_length] = [0x20, 0x24].map(|offset| data(pal, offset) as u32);
+    let [input, output, second] = [0x200, 0x300, 0x500].map(|offset| low(data(pal, offset)));
+    let [length, second_length] = [0x20, 0x24].map(|offset| low(data(pal, offset)));
     let words = [(0x10, input), (0x18, output), (0x1c, length), (0x28, second), (0x2c, second_length)];
     words.iter().for_each(|&(offset, word)| write(pal, offset, word));
     [0x20, 0x24].iter().for_each(|&offset| write(pal, offset, 512));
