@@ -278,3 +278,7 @@ fn inject(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
         copy!(vmcs12 => vmcs02; ENTRY_EXCEPTION_ERROR_CODE ENTRY_INSTRUCTION_LENGTH);
     }
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

@@ -165,3 +165,7 @@ fn bit<M: GuestMemory>(memory: &M, bitmap: u64, number: u32) -> bool {
     let _ = memory.read(at, &mut byte);
     byte[0] >> (number % 8) & 1 == 1
 }
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

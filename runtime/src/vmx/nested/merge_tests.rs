@@ -1,0 +1,190 @@
+use super::super::fields::{self, Treatment};
+use super::super::reflect::{self, Left};
+use super::*;
+use crate::memory::guest::fake::FakeMemory;
+use crate::vcpu::Registers;
+use hw::sim::{SimMsrs, SimVmcs};
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::vmcs::{FIELDS, FieldInfo};
+
+fn own() -> Controls {
+    Controls {
+        pin_based: PinBasedControls::NMI_EXITING | PinBasedControls::VIRTUAL_NMIS,
+        primary: PrimaryControls::USE_IO_BITMAPS | PrimaryControls::USE_MSR_BITMAPS,
+        secondary: SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID,
+        exit: ExitControls::HOST_ADDRESS_SPACE_SIZE | ExitControls::SAVE_EFER | ExitControls::LOAD_EFER,
+        entry: EntryControls::LOAD_EFER | EntryControls::LOAD_PAT | EntryControls::LOAD_DEBUG_CONTROLS,
+    }
+}
+
+fn capability() -> Capability {
+    Capability::of(&SimMsrs::new(super::super::checks::fixture::hardware()), 39).unwrap()
+}
+
+/// L1 as it enters, and VMCS02 after the entry that `set` describes.
+fn entered(set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
+    let mut vmcs12 = Vmcs12::new();
+    set(&mut vmcs12);
+    let mut vmcs01 = SimVmcs::default();
+    vmcs01.write(vmcs::GUEST_EFER, 0xd01);
+    vmcs01.write(vmcs::GUEST_PAT, 0x11);
+    vmcs01.write(vmcs::GUEST_DR7, 0x455);
+    vmcs01.write(vmcs::GUEST_DEBUGCTL, 1);
+    vmcs01.write(vmcs::CR0_READ_SHADOW, Cr0::CD.bits());
+    let mut registers = Registers::default();
+    let inherited = Inherited::of(&VmxVcpu::new(vmcs01, &mut registers, 0));
+    let mut vmcs02 = SimVmcs::default();
+    enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
+    (vmcs02, vmcs12)
+}
+
+#[test]
+fn guest_state_is_copied_whole_and_comes_back_whole() {
+    let kinds = [Treatment::Hot, Treatment::Cold];
+    // Those that an entry changes on its way, or copies only under a control.
+    let special = [0x0810, 0x2806, 0x280a, 0x280c, 0x280e, 0x2810, 0x482e, 0x6800, 0x2802, 0x2804, 0x681a];
+    let (vmcs02, mut vmcs12) = entered(|vmcs12| {
+        vmcs12.write(
+            vmcs::ENTRY_CONTROLS,
+            (EntryControls::LOAD_PAT | EntryControls::LOAD_DEBUG_CONTROLS).bits(),
+        );
+        for (index, field) in
+            FIELDS.iter().enumerate().filter(|(index, _)| kinds.contains(&fields::treatment(*index)))
+        {
+            vmcs12.set_value(fields::Access { index, is_high: false }, u64::from(field.encoding) & 0x7ff);
+        }
+    });
+    let mut changed = SimVmcs::default();
+    for &(encoding, value) in vmcs02.writes() {
+        if let Some(index) = fields::index(encoding).filter(|&i| kinds.contains(&fields::treatment(i))) {
+            if !special.contains(&encoding) {
+                assert_eq!(value, u64::from(encoding) & 0x7ff, "{}", FIELDS[index].name);
+            }
+        }
+    }
+    let copied = |field: &FieldInfo| vmcs02.writes().iter().any(|w| w.0 == field.encoding);
+    for (index, field) in FIELDS.iter().enumerate() {
+        if kinds.contains(&fields::treatment(index)) && !special.contains(&field.encoding) {
+            assert!(copied(field), "{}", field.name);
+        }
+    }
+    changed.write(vmcs::GUEST_RIP, 0x77);
+    changed.write(vmcs::GUEST_ES_BASE, 0x78);
+    reflect::save_guest_state(&changed, &mut vmcs12);
+    assert_eq!((vmcs12.read(vmcs::GUEST_RIP), vmcs12.is_stale), (0x77, true));
+    reflect::save_cold_guest_state(&changed, &mut vmcs12);
+    assert_eq!(vmcs12.read(vmcs::GUEST_ES_BASE), 0x78);
+    assert_eq!(vmcs12.dirty, Dirty::empty());
+}
+
+#[test]
+fn what_l1_did_not_write_is_not_written_again() {
+    let (_, mut vmcs12) = entered(|_| ());
+    let mut registers = Registers::default();
+    let inherited = Inherited::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
+    let mut vmcs02 = SimVmcs::default();
+    enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
+    let written = |field: u32| vmcs02.writes().iter().any(|write| write.0 == field);
+    assert!(written(vmcs::GUEST_RIP.encoding()));
+    assert!(!written(vmcs::PIN_BASED_CONTROLS.encoding()) && !written(vmcs::GUEST_ES_BASE.encoding()));
+    assert!(vmcs02.writes().len() < 24, "{}", vmcs02.writes().len());
+}
+
+#[test]
+fn the_hypervisors_controls_are_added_and_softwares_are_left_out() {
+    let (vmcs02, _) = entered(|vmcs12| {
+        let primary = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS | PrimaryControls::HLT_EXITING;
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, primary.bits());
+        vmcs12.write(vmcs::SECONDARY_CONTROLS, SecondaryControls::ENABLE_PML.bits());
+        vmcs12.write(vmcs::PIN_BASED_CONTROLS, PinBasedControls::PREEMPTION_TIMER.bits());
+        vmcs12.write(vmcs::CR3_TARGET_COUNT, 2);
+        vmcs12.write(vmcs::CR3_TARGET_1, 0x5000);
+    });
+    let pin = PinBasedControls::from_bits_retain(vmcs02.read(vmcs::PIN_BASED_CONTROLS));
+    assert!(pin.contains(own().pin_based | PinBasedControls::PREEMPTION_TIMER));
+    let primary = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
+    assert!(primary.contains(PrimaryControls::USE_IO_BITMAPS | PrimaryControls::HLT_EXITING));
+    assert!(!primary.contains(PrimaryControls::USE_MSR_BITMAPS));
+    assert_eq!(vmcs02.read(vmcs::SECONDARY_CONTROLS), own().secondary.bits());
+    let exit = ExitControls::from_bits_retain(vmcs02.read(vmcs::EXIT_CONTROLS));
+    assert!(exit.contains(ExitControls::SAVE_PREEMPTION_TIMER));
+    assert_eq!((vmcs02.read(vmcs::CR3_TARGET_COUNT), vmcs02.read(vmcs::CR3_TARGET_1)), (2, 0x5000));
+    let (every_port, _) = entered(|vmcs12| {
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, PrimaryControls::UNCONDITIONAL_IO_EXITING.bits());
+    });
+    let primary = PrimaryControls::from_bits_retain(every_port.read(vmcs::PRIMARY_CONTROLS));
+    assert!(!primary.contains(PrimaryControls::USE_IO_BITMAPS));
+}
+
+#[test]
+fn what_controls_do_not_load_is_l1s() {
+    let (vmcs02, _) = entered(|vmcs12| vmcs12.write(vmcs::GUEST_CR0, 0x8000_0031));
+    assert_eq!((vmcs02.read(vmcs::GUEST_PAT), vmcs02.read(vmcs::GUEST_DR7)), (0x11, 0x455));
+    assert_eq!((vmcs02.read(vmcs::GUEST_DEBUGCTL), vmcs02.read(vmcs::GUEST_EFER)), (1, 0x801));
+    let (long, _) = entered(|vmcs12| {
+        vmcs12
+            .write(vmcs::ENTRY_CONTROLS, (EntryControls::IA32E_MODE_GUEST | EntryControls::LOAD_EFER).bits());
+        vmcs12.write(vmcs::GUEST_EFER, 0x500);
+    });
+    assert_eq!(long.read(vmcs::GUEST_EFER), 0x500);
+    // The cache bits are L1's; in L1's mask, its shadow's.
+    assert_eq!(vmcs02.read(vmcs::CR0_READ_SHADOW) & CR0_OWNED.bits(), Cr0::CD.bits());
+    let (masked, _) = entered(|vmcs12| vmcs12.write(vmcs::CR0_MASK, Cr0::CD.bits()));
+    assert_eq!(masked.read(vmcs::CR0_READ_SHADOW) & CR0_OWNED.bits(), 0);
+}
+
+#[test]
+fn an_exit_loads_the_host_state_and_fixed_attributes() {
+    let mut vmcs12 = Vmcs12::new();
+    vmcs12
+        .write(vmcs::EXIT_CONTROLS, (ExitControls::HOST_ADDRESS_SPACE_SIZE | ExitControls::LOAD_PAT).bits());
+    vmcs12.write(vmcs::HOST_RIP, 0x1234);
+    vmcs12.write(vmcs::HOST_CR0, 0x8000_0031);
+    vmcs12.write(vmcs::HOST_CR4, 0x2000);
+    vmcs12.write(vmcs::HOST_CS_SELECTOR, 8);
+    vmcs12.write(vmcs::HOST_FS_BASE, 0xf5);
+    vmcs12.write(vmcs::HOST_PAT, 0x22);
+    let mut vmcs02 = SimVmcs::default();
+    vmcs02.write(vmcs::GUEST_EFER, 1);
+    vmcs02.write(vmcs::CR0_READ_SHADOW, Cr0::CD.bits());
+    let left = Left::of(&vmcs02, &vmcs12);
+    let mut registers = Registers::default();
+    let mut l1 = VmxVcpu::new(SimVmcs::default(), &mut registers, 0);
+    reflect::load_host_state(&mut l1, &vmcs12, &left, &FakeMemory::new(0x1000)).unwrap();
+    assert_eq!((l1.rip(), l1.rflags().bits(), l1.dr7()), (0x1234, 2, 0x400));
+    assert_eq!(l1.efer(), Efer::SCE | Efer::LME | Efer::LMA);
+    assert!(l1.cr0().contains(Cr0::CD | Cr0::PG) && l1.cr4().contains(Cr4::PAE | Cr4::VMXE));
+    let read = |field| l1.vmcs.read(field);
+    assert_eq!((read(vmcs::GUEST_CS_ACCESS_RIGHTS), read(vmcs::GUEST_DS_ACCESS_RIGHTS)), (0xa09b, 0x1_c093));
+    assert_eq!((read(vmcs::GUEST_TR_LIMIT), read(vmcs::GUEST_IDTR_LIMIT)), (0x67, 0xffff));
+    assert_eq!((l1.vmcs.read(vmcs::GUEST_FS_BASE), l1.vmcs.read(vmcs::GUEST_PAT)), (0xf5, 0x22));
+    // PDPTEs of a PAE host that are not valid abort the exit.
+    vmcs12.write(vmcs::EXIT_CONTROLS, 0);
+    vmcs12.write(vmcs::HOST_CR4, 0x2020);
+    let memory = FakeMemory::new(0x1000);
+    memory.put_u64(0, 3);
+    assert!(reflect::load_host_state(&mut l1, &vmcs12, &left, &memory).is_err());
+    memory.put_u64(0, 1);
+    reflect::load_host_state(&mut l1, &vmcs12, &left, &memory).unwrap();
+    assert_eq!((l1.pdptes()[0], l1.efer()), (1, Efer::SCE));
+}
+
+#[test]
+fn an_exit_tells_what_happened_and_takes_the_injection_back() {
+    let mut vmcs02 = SimVmcs::default();
+    vmcs02.write(vmcs::EXIT_QUALIFICATION, 5);
+    vmcs02.write(vmcs::IDT_VECTORING_INFORMATION, 0x8000_0302);
+    vmcs02.write(vmcs::GUEST_PHYSICAL_ADDRESS, 0x9000);
+    let mut vmcs12 = Vmcs12::new();
+    vmcs12.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0x8000_0202);
+    reflect::save_exit(&vmcs02, &mut vmcs12, ExitReason::EPT_VIOLATION);
+    assert_eq!((vmcs12.read(vmcs::EXIT_REASON), vmcs12.read(vmcs::EXIT_QUALIFICATION)), (48, 5));
+    assert_eq!(vmcs12.read(vmcs::GUEST_PHYSICAL_ADDRESS), 0x9000);
+    assert_eq!(vmcs12.read(vmcs::IDT_VECTORING_INFORMATION), 0x8000_0202);
+    assert_eq!(vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION), 0x0000_0202);
+    let failure = super::super::checks::EntryFailure::MsrLoading { entry: 3 };
+    reflect::save_facts(&mut vmcs12, &failure.into());
+    assert_eq!((vmcs12.read(vmcs::EXIT_REASON), vmcs12.read(vmcs::EXIT_QUALIFICATION)), (0x8000_0022, 3));
+    reflect::save_undelivered(&mut vmcs12, Interruption(0x8000_0b0d), 7, 2);
+    assert_eq!(vmcs12.read(vmcs::IDT_VECTORING_ERROR_CODE), 7);
+}
