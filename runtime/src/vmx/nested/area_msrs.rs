@@ -1,6 +1,6 @@
 //! MSR areas on the machine: a guest's own MSRs, those that the hypervisor intercepts, and the hardware's.
 
-use super::checks::Processor as Facts;
+use super::Facts;
 use super::msr_area::AreaMsrs;
 use super::switched_msrs;
 use crate::exit::{Action, dispatch};
@@ -31,11 +31,11 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
         let registers = self.vcpu.registers_mut();
         registers.set_rax(rax);
         registers.set_rdx(rdx);
-        is_read.then_some(value)
+        if is_read { Some(value) } else { self.facts.capability.read(msr).ok() }
     }
 
     fn write(&mut self, msr: Msr, value: u64) -> bool {
-        switched_msrs::write(self.vcpu, self.facts, msr, value)
+        switched_msrs::write(self.vcpu, &self.facts.processor, msr, value)
             .unwrap_or_else(|| dispatch::write_msr(self.vcpu, self.cpu, msr, value) == Action::Advance)
     }
 }

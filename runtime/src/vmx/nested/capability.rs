@@ -4,6 +4,7 @@
 //! to the hypervisor what nobody thought of, so it fails the entry as a reserved bit. What must be 1 on the
 //! hardware must be 1 for L1, for VMCS02 cannot have it otherwise.
 
+use super::fields;
 use hw::{GeneralProtection, Msrs};
 use x86::cr::Cr4;
 use x86::msr::Msr;
@@ -159,7 +160,7 @@ impl Capability {
         } else {
             EptVpidCapability::empty()
         };
-        Ok(Self {
+        let mut capability = Self {
             basic: basic.0 & BASIC | BASIC_SIZE_AND_TYPE,
             misc: msrs.read(Msr::IA32_VMX_MISC)? & MISC,
             pin_based,
@@ -175,8 +176,10 @@ impl Capability {
             ],
             physical_address_bits,
             plain: [plain_pin_based, plain_primary, plain_exit, plain_entry],
-            vmcs_enum: msrs.read(Msr::IA32_VMX_VMCS_ENUM)?.min(highest_index()),
-        })
+            vmcs_enum: 0,
+        };
+        capability.vmcs_enum = highest_index(&capability);
+        Ok(capability)
     }
 
     /// What RDMSR of a VMX capability MSR gives L1.
@@ -250,17 +253,10 @@ const fn are_fixed_bits_right(value: u64, [must_be_one, may_be_one]: [u64; 2], i
     (value & !may_be_one | must_be_one & !value) & !ignored == 0
 }
 
-/// The highest index of a field that we know, where IA32_VMX_VMCS_ENUM has it (bits 9:1).
-const fn highest_index() -> u64 {
-    let (mut highest, mut next) = (0, 0);
-    while next < FIELDS.len() {
-        let index = (FIELDS[next].encoding & 0x3fe) as u64;
-        if index > highest {
-            highest = index;
-        }
-        next += 1;
-    }
-    highest
+/// The highest index of a field that L1 has, where IA32_VMX_VMCS_ENUM has it (bits 9:1).
+fn highest_index(capability: &Capability) -> u64 {
+    let there = FIELDS.iter().filter(|&&field| fields::exists(field, capability));
+    there.map(|field| u64::from(field.encoding & 0x3fe)).max().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ fn load_msrs(
     facts: &Facts,
 ) -> Result<(), Unusable> {
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
-    let mut msrs = GuestMsrs { vcpu: &mut vcpu, cpu, facts: &facts.processor };
+    let mut msrs = GuestMsrs { vcpu: &mut vcpu, cpu, facts };
     area.load_on_entry(&GuestPhysical, &mut msrs)
 }
 
@@ -155,7 +155,7 @@ pub(super) fn load_host(nested: &mut Nested, l1: &mut VmxVcpu<'_, CurrentVmcs>, 
     let Some(facts) = cpu::facts() else { return Action::Resume };
     let area = MsrArea::of_exit_load(&nested.vmcs12, &facts.capability);
     if area.count != 0 {
-        let mut msrs = GuestMsrs { vcpu: l1, cpu: percpu::current(), facts: &facts.processor };
+        let mut msrs = GuestMsrs { vcpu: l1, cpu: percpu::current(), facts };
         if area.load_on_exit(&GuestPhysical, &mut msrs).is_err() {
             return abort(nested, vmcs12::Abort::HostMsrs);
         }

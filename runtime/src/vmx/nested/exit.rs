@@ -228,7 +228,7 @@ fn store_msrs(nested: &Nested, vmcs02: CurrentVmcs, registers: &mut Registers, c
         return true;
     }
     let mut l2 = VmxVcpu::new(vmcs02, registers, cpu.index);
-    let mut msrs = GuestMsrs { vcpu: &mut l2, cpu, facts: &facts.processor };
+    let mut msrs = GuestMsrs { vcpu: &mut l2, cpu, facts };
     area.store_on_exit(&GuestPhysical, &mut msrs).is_ok()
 }
 

@@ -1,6 +1,7 @@
 //! Exits of L2 that are the hypervisor's own, by the handlers that serve L1, over L2's memory.
 
 use super::cpu;
+use super::entry;
 use super::ept02::machine as ept02;
 use super::exit::L2Vcpu;
 use super::merge::Wanted;
@@ -13,6 +14,7 @@ use crate::vmx::decode;
 use hw::Vmcs;
 use hw::bare::Processor;
 use x86::address::GuestPhysAddr;
+use x86::event::Event;
 use x86::paging::Rights;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_reason::ExitReason;
@@ -28,9 +30,13 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
         Exit::ControlRegister(access) => {
             control_register::handle(vcpu, &memory, machine::control_register_policy(), access)
         }
+        // L2 finds the VMX MSRs that L1 finds.
+        exit @ Exit::ReadMsr { .. } => match dispatch::dispatch(vcpu, cpu, exit) {
+            refusal @ Action::Inject(Event::GP0) => entry::read_msr(vcpu, refusal),
+            action => action,
+        },
         // None of these touches memory of its guest.
-        exit @ (Exit::ReadMsr { .. }
-        | Exit::WriteMsr { .. }
+        exit @ (Exit::WriteMsr { .. }
         | Exit::Exception(_)
         | Exit::ExternalInterrupt
         | Exit::InterruptWindow) => dispatch::dispatch(vcpu, cpu, exit),
