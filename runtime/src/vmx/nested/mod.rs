@@ -207,7 +207,9 @@ impl Nested {
         memory: &M,
     ) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
         let loads_pdptes = merge::uses_pdptes(&self.vmcs12) && !merge::Wanted::of(&self.vmcs12).has_ept();
-        if !loads_pdptes && !self.vmcs12.dirty.contains(Dirty::GUEST_STATE) {
+        // Controls decide which rules the state has to obey.
+        let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
+        if !loads_pdptes && !is_new {
             return Ok(None);
         }
         checks::check_guest_state(&self.entry(facts, vcpu), memory)
