@@ -1,0 +1,76 @@
+//! What nesting costs: a guest's guest under a small hypervisor of ours, under KVM, and Linux in XMHF in XMHF.
+
+use super::row::{Bar, Row};
+use super::{HYPAPP, Timings, measure_one, timings, userspace};
+use crate::guest::Guest;
+use crate::verdict::Outcome;
+use anyhow::Result;
+
+/// A figure: the row's title, its name in the guest's line and key, the original's figure and the bar.
+type Figure = (&'static str, &'static str, u64, u64);
+
+const SMALL: [Figure; 3] = [
+    ("L2 CPUID, an XMHF-like L1, ticks", "l2_cpuid_xmhf", 35_603, 6_000),
+    // Both readings of the counter are in it, and no exit is.
+    ("L2 RDMSR that nobody wants", "l2_msr_unwanted", 1_600, 20),
+    ("L2 first touch of a 4 KiB page", "l2_touch", 8_880, 3_000),
+];
+const KVM: [Figure; 3] = [
+    ("L2 CPUID, KVM as L1", "l2_cpuid_kvm", 18_050, 5_000),
+    ("L2 OUT, KVM's userspace", "l2_out_kvm", 20_195, 8_000),
+    ("L2 first touch of a page under KVM", "l2_touch_kvm", 36_125, 10_000),
+];
+/// By how many percent Linux in XMHF in XMHF may be longer on its way than in XMHF.
+const LINUX_PERCENT: u64 = 10;
+
+/// Boots each guest without the hypervisor and with it and gives their rows.
+///
+/// # Errors
+///
+/// A boot failed, or what the guest measures did.
+pub(super) fn measure() -> Result<Vec<Row>> {
+    let small = both("guests of a bare guest", &Guest::Bare("nested_timing".into()), 64)?;
+    let kvm = both("guests of KVM", &Guest::Kvm, 512)?;
+    let linux = both(&format!("Linux in {HYPAPP}"), &Guest::Xmhf, 512)?;
+    let mut rows = rows_of(&SMALL, &small.each_ref().map(timings));
+    rows.extend(rows_of(&KVM, &kvm.each_ref().map(timings)));
+    rows.push(linux_row(&linux));
+    Ok(rows)
+}
+
+fn both(name: &str, guest: &Guest, memory_mib: u32) -> Result<[Outcome; 2]> {
+    let one = |bare| measure_one(name, guest.clone(), memory_mib, bare);
+    Ok([one(true)?, one(false)?])
+}
+
+fn rows_of(figures: &[Figure], [bare, ours]: &[Timings; 2]) -> Vec<Row> {
+    let row = |&(what, key, original, bar): &Figure| {
+        let (bare, ours) = (bare.get(key).copied(), ours.get(key).copied());
+        Row { what, key: Some(key), bare, ours, original: Some(original), bar: Some(Bar::AtMost(bar)) }
+    };
+    figures.iter().map(row).collect()
+}
+
+fn linux_row([bare, ours]: &[Outcome; 2]) -> Row {
+    Row {
+        what: "L2 Linux to userspace, XMHF in XMHF",
+        key: Some("l2_linux_userspace"),
+        bare: userspace(bare),
+        ours: userspace(ours),
+        original: None,
+        bar: Some(Bar::PercentOverBare(LINUX_PERCENT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_its_row_and_an_absent_one_misses_its_bar() {
+        let of = |ticks| [("l2_cpuid_xmhf".to_owned(), ticks)].into();
+        let rows = rows_of(&SMALL, &[of(107), of(1_761)]);
+        assert_eq!((rows[0].bare, rows[0].ours, rows[0].meets_bar()), (Some(107), Some(1_761), true));
+        assert!(rows[1..].iter().all(|row| row.ours.is_none() && !row.meets_bar()));
+    }
+}
