@@ -68,6 +68,9 @@ pub(crate) fn leave_vmx() {
 
 /// Has this CPU's guest run on the second-level tables under `root` from its next entry on.
 pub(crate) fn use_second_level(root: HostPhysAddr) {
+    if nested::use_second_level(percpu::current(), root) {
+        return;
+    }
     // SAFETY: called while an exit is handled, so this CPU's VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);

@@ -20,8 +20,10 @@ use crate::vmx::{decode, inject, run};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
+use x86::address::HostPhysAddr;
 use x86::event::{Event, Vector};
 use x86::vmx::controls::{PrimaryControls, SecondaryControls};
+use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
@@ -259,6 +261,20 @@ pub(in crate::vmx) fn follow(cpu: &PerCpu) {
         pages::set_pages(&mut vmcs02, &nested.vmcs12, hardware);
         translation::set_tables(&mut vmcs02, &nested.vmcs12, cpu);
     }
+}
+
+/// Has L1 on `cpu` run on the tables under `root`, and what L2 runs on follow before it goes on. Tells whether L2
+/// runs: else the VMCS of L1 is current.
+pub(in crate::vmx) fn use_second_level(cpu: &PerCpu, root: HostPhysAddr) -> bool {
+    let Some(state) = cpu::of(cpu) else { return false };
+    if state.nested.operation != Operation::NonRoot {
+        return false;
+    }
+    state.hardware.select_l1().write(vmcs::EPT_POINTER, EptPointer::new(root).0);
+    state.hardware.select_l2();
+    cpu.flush.store(true, Ordering::SeqCst);
+    cpu.demand_attention();
+    true
 }
 
 /// An INIT signal came: L2 exits for it; in VMX root operation it waits. Tells whether that was all.

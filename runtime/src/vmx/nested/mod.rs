@@ -54,7 +54,7 @@ pub(super) use entry::{instruction, read_msr, refused};
 #[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
-pub(super) use exit::{follow, handle_l2_exit, init_arrived, is_l2, nmi_arrived};
+pub(super) use exit::{follow, handle_l2_exit, init_arrived, is_l2, nmi_arrived, use_second_level};
 
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
