@@ -109,7 +109,7 @@ impl Access {
         translation: &Translation,
         features: &EptFeatures,
     ) -> Outcome {
-        let Some((view, root)) = cache.current(cpu) else { return Outcome::Mapped };
+        let Some((view, root)) = cache.fill(cpu) else { return Outcome::Mapped };
         let at = self.gpa.get();
         let target = translation.page().get() + (at & (translation.size().bytes() - 1));
         let run = policy.run_at(view, target);

@@ -44,6 +44,8 @@ pub(in crate::vmx) struct Root {
     frame: HostPhysAddr,
     /// Time of the last use.
     used: u64,
+    /// Something was filled since it was made or dropped.
+    is_filled: bool,
 }
 
 /// Which of L1's tables INVEPT names.
@@ -71,7 +73,8 @@ pub(in crate::vmx) struct Ept02<M> {
 
 impl Root {
     /// An empty place.
-    pub(in crate::vmx) const EMPTY: Self = Self { key: None, frame: HostPhysAddr::new(0), used: 0 };
+    pub(in crate::vmx) const EMPTY: Self =
+        Self { key: None, frame: HostPhysAddr::new(0), used: 0, is_filled: false };
 }
 
 impl<M: PhysMemory> Ept02<M> {
@@ -121,6 +124,14 @@ impl<M: PhysMemory> Ept02<M> {
         self.active_root(cpu).and_then(|root| Some((root.key?.view, root.frame)))
     }
 
+    /// The same, for a page that is about to be filled.
+    pub(super) fn fill(&mut self, cpu: usize) -> Option<(View, HostPhysAddr)> {
+        let root = self.roots.get_mut(usize::from(*self.active.get(cpu)?))?;
+        let view = root.key?.view;
+        root.is_filled = true;
+        Some((view, root.frame))
+    }
+
     /// Changes when what was read from L1's tables before must not be filled any more.
     pub(super) const fn generation(&self) -> u64 {
         self.generation
@@ -146,12 +157,14 @@ impl<M: PhysMemory> Ept02<M> {
     /// drop too.
     pub(in crate::vmx) fn invalidate(&mut self, named: Named, mut act: impl FnMut(EptPointer)) {
         self.generation += 1;
-        for root in self.roots.iter() {
+        for root in self.roots.iter_mut() {
             let Some(key) = root.key else { continue };
             if matches!(named, Named::Single(pointer) if pointer.root() != key.table) {
                 continue;
             }
-            self.tables.clear(root.frame, 4);
+            if core::mem::take(&mut root.is_filled) {
+                self.tables.clear(root.frame, 4);
+            }
             act(EptPointer::new(root.frame).with_accessed_dirty(key.has_flags));
         }
     }
@@ -227,7 +240,7 @@ impl<M: PhysMemory> Ept02<M> {
         self.evict(index);
         let place = Place::Root(u16::try_from(index).unwrap_or(NO_ROOT));
         let frame = self.tables.pool.take(&self.tables.memory, place).ok_or(Exhausted)?;
-        self.roots[index] = Root { key: Some(key), frame, used: self.clock };
+        self.roots[index] = Root { key: Some(key), frame, used: self.clock, is_filled: false };
         Ok(index)
     }
 
