@@ -56,10 +56,11 @@ fn guest_state_is_copied_whole_and_comes_back_whole() {
     });
     let mut changed = SimVmcs::default();
     for &(encoding, value) in vmcs02.writes() {
-        if let Some(index) = fields::index(encoding).filter(|&i| kinds.contains(&fields::treatment(i))) {
-            if !special.contains(&encoding) {
-                assert_eq!(value, u64::from(encoding) & 0x7ff, "{}", FIELDS[index].name);
-            }
+        let is_state = |index: &usize| kinds.contains(&fields::treatment(*index));
+        if let Some(index) = fields::index(encoding).filter(is_state)
+            && !special.contains(&encoding)
+        {
+            assert_eq!(value, u64::from(encoding) & 0x7ff, "{}", FIELDS[index].name);
         }
     }
     let copied = |field: &FieldInfo| vmcs02.writes().iter().any(|w| w.0 == field.encoding);
