@@ -1,5 +1,4 @@
 //! CPL checks, APIC MSRs: VMX instructions and MSRs of a guest's guest, at each privilege level and for each bitmap.
-//! hypervisor: no
 #![no_std]
 #![no_main]
 
