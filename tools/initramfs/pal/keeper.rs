@@ -12,6 +12,7 @@ const LOOP: u32 = 4;
 const STRAY: u32 = 5;
 const PANIC: u32 = 6;
 const WAIT: u32 = 7;
+const RANDOM: u32 = 8;
 
 static SECRET: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -28,9 +29,20 @@ xmhf_pal::entry! {
             STRAY => usize::from(stray(words)),
             PANIC => panic!("asked to"),
             WAIT => wait(words[0]),
+            RANDOM => draw(words),
             _ => usize::MAX,
         }
     }
+}
+
+/// Fills the words at random; gives the status of the hypercall.
+fn draw(words: &mut [u64; 2]) -> usize {
+    let mut bytes = [0; 16];
+    let status = xmhf_pal::microtpm::random(&mut bytes).err().map_or(0, |status| status.0);
+    for (word, part) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = part.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
+    }
+    usize::try_from(status).unwrap_or(usize::MAX)
 }
 
 /// Takes the secret out of the parameters, and leaves nothing there.

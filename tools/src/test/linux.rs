@@ -58,7 +58,7 @@ const PAL: System =
     System { hypapp: "trustvisor", hypervisor: "test hypercall, rcx=0x", seconds: 90, ..LINUX };
 /// One boot does all of it.
 const PAL_ACTIONS: &str = "pal_programs,pal_keep,pal_faults,pal_kill,pal_loop,pal_fork,pal_exec,pal_unmap,\
-                           pal_threads,pal_processes";
+                           pal_threads,pal_processes,pal_random";
 
 const SYSTEMS: [System; 20] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },

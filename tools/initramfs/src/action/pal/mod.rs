@@ -4,6 +4,7 @@ mod bench;
 mod hostile;
 mod keep;
 mod programs;
+mod random;
 mod search;
 mod servant;
 
@@ -30,10 +31,13 @@ const STRAY: u32 = 5;
 const PANIC: u32 = 6;
 /// Takes the first word's number of rounds, and counts.
 const WAIT: u32 = 7;
+/// Fills the words at random, and gives the status.
+const RANDOM: u32 = 8;
 
 /// Performs the action `pal_NAME`, by its name without `pal_`; `None` where there is none.
 pub(super) fn perform(name: &str) -> Option<Result<(), Failure>> {
     Some(match name {
+        "random" => random::perform(),
         "programs" => programs::perform(&["64", "32"]),
         "keep" => keep::perform(&|_| ()),
         "demo" => keep::perform(&|text| println!("xmhf-guest: demo: {text}")),
