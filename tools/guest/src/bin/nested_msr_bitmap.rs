@@ -2,6 +2,7 @@
 //! cmdline: nested=on
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "numbers of registers and ports, which are small")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
