@@ -89,6 +89,8 @@ pub struct Parameter {
 pub struct Layout {
     /// In ascending order of their addresses.
     pub sections: Vec<Section>,
+    /// What was shared with the process later.
+    pub shared: Vec<Section>,
     /// Indices of the listed sections in the order of the list, for the measurement.
     pub listed: ArrayVec<u8, { section::CAPACITY }>,
     /// Where the PAL is entered.
@@ -123,7 +125,7 @@ impl Layout {
         for (position, &index) in (0..).zip(&listed) {
             order[usize::from(index)] = position;
         }
-        let layout = Self { sections: found, listed: order, entry, word, parameters };
+        let layout = Self { sections: found, shared: Vec::new(), listed: order, entry, word, parameters };
         layout.check()?;
         Ok(layout)
     }
@@ -132,7 +134,9 @@ impl Layout {
     #[must_use]
     pub fn translate(&self, linear: u64, is_write: bool) -> Option<u64> {
         let behind = self.sections.partition_point(|section| section.start <= linear);
-        let section = self.sections.get(behind.checked_sub(1)?)?;
+        let listed = behind.checked_sub(1).and_then(|last| self.sections.get(last));
+        let section =
+            listed.into_iter().chain(&self.shared).find(|s| (s.start..s.end()).contains(&linear))?;
         let index = usize::try_from((linear - section.start) / PAGE).ok()?;
         let page = section.pages.get(index).filter(|_| !is_write || section.kind.is_writable())?;
         Some(page + linear % PAGE)
@@ -168,14 +172,19 @@ impl Layout {
         self.sections.iter().find(|section| section.kind == Kind::Listed(kind))
     }
 
-    /// Each page with its section.
-    pub fn pages(&self) -> impl Iterator<Item = (u64, &Section)> {
-        self.sections.iter().flat_map(|section| section.pages.iter().map(move |&page| (page, section)))
+    /// Every section, the shared ones behind the others.
+    pub fn all_sections(&self) -> impl Iterator<Item = &Section> {
+        self.sections.iter().chain(&self.shared)
     }
 
-    /// Runs of pages (linear address, count), ascending.
+    /// Each page with its section.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &Section)> {
+        self.all_sections().flat_map(|section| section.pages.iter().map(move |&page| (page, section)))
+    }
+
+    /// Runs of pages (linear address, count), ascending but for the shared ones.
     pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.sections.iter().map(|section| (section.start, section.pages.len() as u64))
+        self.all_sections().map(|section| (section.start, section.pages.len() as u64))
     }
 
     /// Fills every page that the PAL could write, and the process not see, with zeros.
@@ -292,6 +301,38 @@ fn read_sections(
         Ok(SectionRecord::from_bytes(&bytes))
     };
     (0..count).map(record).collect()
+}
+
+/// Reads and checks what a process shares: `count` u32 addresses and as many u32 lengths.
+///
+/// # Errors
+///
+/// What is wrong with them.
+pub fn read_shared(
+    process: &impl Process,
+    memory: &impl Pages,
+    word: WordSize,
+    [addresses, lengths, count]: [u64; 3],
+) -> Result<Vec<Section>, Status> {
+    let count = usize::try_from(count).ok().filter(|count| (1..=section::CAPACITY).contains(count));
+    let count = count.ok_or(Status::SECTION_COUNT)?;
+    let number = |array: u64, index: usize| {
+        let mut bytes = [0; 4];
+        let address = array.checked_add(4 * index as u64).ok_or(Status::BAD_ADDRESS)?;
+        process.read(address, &mut bytes).map_err(|Inaccessible| Status::BAD_ADDRESS)?;
+        Ok(u64::from(u32::from_le_bytes(bytes)))
+    };
+    let mut sections = reserved(count)?;
+    for index in 0..count {
+        let (start, length) = (number(addresses, index)?, number(lengths, index)?);
+        if !length.is_multiple_of(PAGE) {
+            return Err(Status::SECTION_SIZE);
+        }
+        check_range(word, start, length / PAGE)?;
+        let pages = find_run(process, memory, Kind::Shared, start, length / PAGE)?;
+        sections.push(Section { kind: Kind::Shared, start, pages });
+    }
+    Ok(sections)
 }
 
 fn read_parameters(process: &impl Process, list: u64) -> Result<Vec<Parameter>, Status> {

@@ -1,14 +1,18 @@
 //! All PALs: found by address space and entry, and by any page that they consist of.
 
-use crate::layout::{Kind, Layout};
-use crate::pal::{Key, Pal};
+use crate::layout::{Kind, Layout, Section, find_run};
+use crate::machine::{Pages, Process};
+use crate::pal::{Key, Pal, State};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use trustvisor::call::Failure;
 use trustvisor::probe::PAL_NUMBER_LIMIT;
 use trustvisor::section::CAPACITY;
 use trustvisor::status::Status;
 
+/// Most pages of a PAL, shared ones among them.
+const PAGES_LIMIT: usize = 4096;
 /// Bytes of the heap that a PAL counts for, beside its pages, sections and parameters.
 const BYTES_A_PAL: usize = 1536;
 const BYTES_A_SECTION: usize = 64;
@@ -102,12 +106,97 @@ impl<T> Registry<T> {
         if self.by_key.get(&pal.key).is_some_and(|found| Arc::ptr_eq(found, pal)) {
             self.by_key.remove(&pal.key);
             let inner = pal.lock();
-            let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
-            for (page, _) in listed {
+            for (page, _) in inner.layout.pages() {
                 self.by_page.remove(&page);
             }
             self.budget += heap_bytes(&inner.layout);
         }
+    }
+
+    /// Gives a PAL more pages, which its process keeps. Nobody else can register them meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BUSY`], [`Status::SECTION_COUNT`], [`Status::SECTION_OVERLAP`], [`Status::PAGE_TAKEN`] or
+    /// [`Status::OUT_OF_MEMORY`].
+    pub fn share(&mut self, pal: &Arc<Pal<T>>, more: Vec<Section>) -> Result<(), Status> {
+        let mut inner = pal.lock();
+        if inner.state != State::Idle {
+            return Err(Status::BUSY);
+        }
+        let layout = &inner.layout;
+        if layout.all_sections().count() + more.len() > CAPACITY {
+            return Err(Status::SECTION_COUNT);
+        }
+        let overlaps = |one: &Section, other: &Section| one.start < other.end() && other.start < one.end();
+        let inside = |(index, one): (usize, &Section)| more[..index].iter().any(|other| overlaps(one, other));
+        let outside = |one: &Section| layout.all_sections().any(|other| overlaps(one, other));
+        if more.iter().enumerate().any(inside) || more.iter().any(outside) {
+            return Err(Status::SECTION_OVERLAP);
+        }
+        let pages: Vec<u64> = more.iter().flat_map(|section| section.pages.iter().copied()).collect();
+        if layout.pages().count() + pages.len() > PAGES_LIMIT {
+            return Err(Status::SECTION_SIZE);
+        }
+        let bytes = more.len() * BYTES_A_SECTION + pages.len() * BYTES_A_PAGE;
+        if bytes > self.budget {
+            return Err(Status::OUT_OF_MEMORY);
+        }
+        self.claim(pal, &pages)?;
+        self.budget -= bytes;
+        inner.layout.shared.extend(more);
+        inner.serial = self.take_serial();
+        Ok(())
+    }
+
+    /// Looks again where a PAL's shared pages are: its process may have others there by now.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::BAD_POINTER`]: the process cannot write them any more, or they are another PAL's.
+    pub fn refresh(
+        &mut self,
+        pal: &Arc<Pal<T>>,
+        process: &impl Process,
+        memory: &impl Pages,
+    ) -> Result<(), Failure> {
+        let mut inner = pal.lock();
+        if !matches!(inner.state, State::Idle | State::Suspended(_)) {
+            return Ok(());
+        }
+        for index in 0..inner.layout.shared.len() {
+            let section = &inner.layout.shared[index];
+            let (start, count) = (section.start, section.pages.len() as u64);
+            let pages = find_run(process, memory, Kind::Shared, start, count);
+            let pages = pages.map_err(|_| Failure::BAD_POINTER)?;
+            if pages == section.pages {
+                continue;
+            }
+            for page in &section.pages {
+                self.by_page.remove(page);
+            }
+            if self.claim(pal, &pages).is_err() {
+                let _ = self.claim(pal, &section.pages);
+                return Err(Failure::BAD_POINTER);
+            }
+            inner.layout.shared[index].pages = pages;
+            inner.serial = self.take_serial();
+        }
+        Ok(())
+    }
+
+    /// Makes pages a PAL's, all or none.
+    fn claim(&mut self, pal: &Arc<Pal<T>>, pages: &[u64]) -> Result<(), Status> {
+        for (index, page) in pages.iter().enumerate() {
+            if self.by_page.contains_key(page) {
+                pages[..index].iter().for_each(|page| {
+                    self.by_page.remove(page);
+                });
+                return Err(Status::PAGE_TAKEN);
+            }
+            self.by_page.insert(*page, pal.clone());
+        }
+        Ok(())
     }
 
     /// Every PAL.
@@ -142,10 +231,10 @@ impl<T> Registry<T> {
     }
 }
 
-/// Bytes of the heap that a PAL counts for. More sections may come to be shared: they are counted from the start.
+/// Bytes of the heap that a PAL counts for.
 fn heap_bytes(layout: &Layout) -> usize {
-    let pages: usize = layout.sections.iter().map(|section| section.pages.len()).sum();
-    let sections = layout.sections.len().min(CAPACITY);
+    let pages = layout.pages().count();
+    let sections = layout.all_sections().count();
     BYTES_A_PAL
         + sections * BYTES_A_SECTION
         + layout.parameters.len() * BYTES_A_PARAMETER

@@ -2,11 +2,14 @@
 
 use super::{Conflict, Registry};
 use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
-use crate::layout::{Layout, PAGE};
-use crate::pal::Key;
+use crate::layout::{Kind, Layout, PAGE, Section};
+use crate::pal::{Key, State};
+use trustvisor::call::Failure;
 use trustvisor::parameter::WordSize;
 use trustvisor::status::Status;
 
+/// Where a process shares a page.
+const SHARED: u64 = 0x90_0000;
 const KEY: Key = Key { address_space: 0x1000, entry: PAL };
 
 /// A layout whose pages lie `shift` pages further on.
@@ -91,4 +94,47 @@ fn the_budget_ends_and_comes_back_and_numbers_and_serials_differ() {
     let Some(last) = pals.pop() else { return };
     registry.remove(&last);
     assert!(registry.insert(key(9999), layout(999_900), ()).is_ok());
+}
+
+#[test]
+fn shared_pages_are_claimed_followed_and_given_up() {
+    let mut registry = Registry::new(1 << 20);
+    let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
+    let other = Key { address_space: 0x2000, ..KEY };
+    assert!(registry.insert(other, layout(1), ()).is_ok());
+    let fake = Fake::with_pal(&[]);
+    fake.map(SHARED, true, false);
+    let section = |start, page| Section { kind: Kind::Shared, start, pages: vec![page] };
+    let own = pal.lock().layout.sections[1].clone();
+
+    assert_eq!(registry.share(&pal, vec![section(SHARED, 0x77_7000)]), Err(Status::BUSY), "in transit");
+    pal.lock().state = State::Idle;
+    let serial = pal.lock().serial;
+    assert_eq!(registry.share(&pal, vec![section(own.start, 0x77_7000)]), Err(Status::SECTION_OVERLAP));
+    assert_eq!(registry.share(&pal, vec![section(SHARED, own.pages[0])]), Err(Status::PAGE_TAKEN));
+    assert_eq!(registry.share(&pal, vec![section(SHARED, own.pages[0] + PAGE)]), Err(Status::PAGE_TAKEN));
+    assert_eq!(registry.share(&pal, vec![section(SHARED, SHARED * 16)]), Ok(()));
+    assert!(registry.find_page(SHARED * 16).is_some());
+    assert_ne!(pal.lock().serial, serial);
+    assert_eq!(pal.lock().layout.translate(SHARED + 5, true), Some(SHARED * 16 + 5));
+
+    // The process has another page there now, then another PAL's, then none.
+    let move_to = |page| {
+        if let Some(mapping) = fake.mappings.borrow_mut().get_mut(&SHARED) {
+            mapping.page = page;
+        }
+    };
+    let serial = pal.lock().serial;
+    assert_eq!((registry.refresh(&pal, &fake, &fake), pal.lock().serial), (Ok(()), serial));
+    move_to(0x55_5000);
+    assert_eq!(registry.refresh(&pal, &fake, &fake), Ok(()));
+    assert_ne!(pal.lock().serial, serial);
+    assert_eq!(pal.lock().layout.translate(SHARED, true), Some(0x55_5000));
+    assert!(registry.find_page(SHARED * 16).is_none() && registry.find_page(0x55_5000).is_some());
+    move_to(own.pages[0]);
+    assert_eq!(registry.refresh(&pal, &fake, &fake), Err(Failure::BAD_POINTER));
+    fake.mappings.borrow_mut().remove(&SHARED);
+    assert_eq!(registry.refresh(&pal, &fake, &fake), Err(Failure::BAD_POINTER));
+    registry.remove(&pal);
+    assert!(registry.find_page(0x55_5000).is_none());
 }

@@ -81,7 +81,7 @@ statuses! {
     OUT_OF_MEMORY = 36, "the hypervisor has no memory left; unregister what is not needed";
     /// The process has no PAL at this entry address.
     NOT_REGISTERED = 37, "the process has no PAL at this entry address";
-    /// The PAL runs, on this or another CPU; or stands suspended.
+    /// The PAL runs on another CPU.
     BUSY = 38, "the PAL runs; wait for its calls to return";
     /// The command is not there for callers of this word size or in this build.
     NOT_AVAILABLE = 39, "this build does not have the command";

@@ -49,11 +49,13 @@ const WIDE: [Field<u64>; 16] = [
     vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS,
 ];
 /// The same of 32 bits.
-const NARROW: [Field<u32>; 16] = [
+const NARROW: [Field<u32>; 18] = [
     vmcs::GUEST_SYSENTER_CS,
     vmcs::GUEST_GDTR_LIMIT,
     vmcs::GUEST_IDTR_LIMIT,
     vmcs::GUEST_LDTR_ACCESS_RIGHTS,
+    vmcs::GUEST_TR_LIMIT,
+    vmcs::GUEST_TR_ACCESS_RIGHTS,
     vmcs::GUEST_DS_LIMIT,
     vmcs::GUEST_ES_LIMIT,
     vmcs::GUEST_FS_LIMIT,
@@ -120,6 +122,10 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     vmcs.write(vmcs::GUEST_GDTR_LIMIT, 0);
     vmcs.write(vmcs::GUEST_IDTR_LIMIT, 0);
     vmcs.write(vmcs::GUEST_LDTR_ACCESS_RIGHTS, AccessRights::UNUSABLE.bits());
+    // Too short for ports to be allowed, in bytes.
+    let task = AccessRights::from_bits_retain(vmcs.read(vmcs::GUEST_TR_ACCESS_RIGHTS));
+    vmcs.write(vmcs::GUEST_TR_ACCESS_RIGHTS, (task - AccessRights::G).bits());
+    vmcs.write(vmcs::GUEST_TR_LIMIT, 0);
     let state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, (state & Interruptibility::BLOCKING_BY_NMI).bits());
     vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);

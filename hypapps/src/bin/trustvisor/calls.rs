@@ -88,6 +88,9 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     let failure = |failure| Err(Refusal::Failure(failure));
     let (rsp, rflags, registers) = (vcpu.rsp(), vcpu.rflags(), *vcpu.registers());
     let word = state::word_size(vcpu);
+    if !pal.lock().layout.shared.is_empty() {
+        state::REGISTRY.lock().refresh(pal, &Process::of(vcpu), &Machine)?;
+    }
     let mut inner = pal.lock();
     if word != Some(inner.layout.word) || state::mode(vcpu) != inner.belongings.mode {
         return failure(Failure::BAD_MODE);
@@ -153,7 +156,7 @@ fn registers_of(registers: &Registers) -> [u64; REGISTERS] {
 
 fn prepare(layout: &Layout, serial: u64, mode: world::Mode) -> Result<Roots, Inaccessible> {
     let pages = || {
-        layout.sections.iter().flat_map(|section| {
+        layout.all_sections().flat_map(|section| {
             let rights = if section.kind.is_writable() { Rights::WRITE } else { Rights::EXECUTE };
             let linear = (0..).map(|index| section.start + index * PAGE);
             let frames = section.pages.iter().map(|&page| HostPhysAddr::new(page));

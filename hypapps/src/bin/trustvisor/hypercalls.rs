@@ -75,6 +75,7 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Status> {
         Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => Err(Status::IN_PAL),
         Command::REGISTER => registration::register(vcpu, &arguments),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
+        Command::SHARE => registration::share(vcpu, &arguments),
         _ => Err(Status::UNKNOWN_COMMAND),
     }
 }

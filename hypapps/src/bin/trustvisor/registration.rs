@@ -5,7 +5,7 @@ use crate::memory::{Caller, Machine};
 use crate::revocation;
 use crate::state::{self, Belongings, Pal, REGISTRY};
 use alloc::sync::Arc;
-use pals::layout::{Kind, Layout};
+use pals::layout::{Kind, Layout, read_shared};
 use pals::machine::{Cover, Inaccessible, Pages};
 use pals::measurement::Measurement;
 use pals::pal::State;
@@ -40,6 +40,21 @@ pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), S
     pal.lock().begin_unregister(&Machine)?;
     give_back(&pal);
     Ok(())
+}
+
+/// Gives the PAL with this entry more pages, which its process goes on using.
+pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+    let key = state::key(vcpu, arguments.ecx);
+    let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
+    let lists = [arguments.edx, arguments.esi, arguments.edi];
+    let more = read_shared(&Caller::of(vcpu), &Machine, arguments.word, lists)?;
+    let frames = {
+        let inner = pal.lock();
+        let runs = more.iter().map(|section| (section.start, section.pages.len() as u64));
+        world::frames_needed(inner.belongings.mode, inner.layout.runs().chain(runs))
+    };
+    world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    REGISTRY.lock().share(&pal, more)
 }
 
 /// Gives a PAL's pages back to the guest and forgets it. It is in transit, or has nothing left.

@@ -1,0 +1,102 @@
+//! Ticks of registering, calling and unregistering a PAL, alone and among a thousand others.
+//! model: corei7_skylake_x
+//! cmdline: log=warn
+//! hypapp: trustvisor
+//! bare: no
+#![no_std]
+#![no_main]
+
+use guest::bench::{ROUNDS, bench};
+use guest::memory::FREE;
+use guest::pal::{self, PAGE, PALS, Pal};
+use guest::{Mode, Regs, Snippet, check, check_eq, guest, measured, println, run, snippet};
+use trustvisor::command::Command;
+use trustvisor::parameter::ParameterType;
+
+guest!(main);
+
+const MODE: Mode = Mode::User64;
+const INTEGERS: [(ParameterType, u64); 10] = [(ParameterType::Integer, 0); 10];
+const OTHERS: u64 = 1000;
+
+fn main() {
+    let pal = Pal::place(MODE, 0, snippet!("lea rax, [rdi + rsi]", "ret"));
+    let call = measure(&pal, "");
+    for number in 1..=OTHERS {
+        if (Pal { at: PALS + number * 4 * PAGE, mode: MODE }).register(&INTEGERS) != 0 {
+            check!(false, "PAL {number} is not registered");
+            return;
+        }
+    }
+    let among_others = measure(&pal, "_1000");
+    check!(
+        among_others < call + call / 10,
+        "a call takes {call} ticks alone and {among_others} among others"
+    );
+}
+
+fn measure(pal: &Pal, suffix: &str) -> u64 {
+    let mut registering = [0; ROUNDS as usize];
+    let mut unregistering = [0; ROUNDS as usize];
+    for (register, unregister) in registering.iter_mut().zip(&mut unregistering) {
+        check_eq!((pal.register(&INTEGERS), pal.unregister()), (0, 0), "registering and unregistering");
+        // The lists are where they were put just now.
+        *register = hypercall(
+            Command::REGISTER,
+            [pal::user(MODE, FREE), 0, pal::user(MODE, FREE + PAGE), pal.entry()],
+        );
+        *unregister = hypercall(Command::UNREGISTER, [pal.entry(), 0, 0, 0]);
+    }
+    told("pal_register", suffix, registering);
+    told("pal_unregister", suffix, unregistering);
+    check_eq!(pal.register(&INTEGERS), 0, "registering");
+    let call = measured!(
+        "push 4",
+        "push 3",
+        "push 2",
+        "push 1",
+        "mov edi, 1",
+        "mov esi, 2",
+        "mov r8d, 5",
+        "mov r9d, 6",
+        "call rbx",
+        "add rsp, 32"
+    );
+    let inputs = Regs { rbx: pal.entry(), rflags: pal::IF, ..Regs::default() };
+    let name = if suffix.is_empty() { "pal_call" } else { "pal_call_1000" };
+    let ticks = bench(name, MODE, call, inputs);
+    check_eq!(pal.unregister(), 0, "unregistering");
+    ticks.median
+}
+
+fn told(name: &str, suffix: &str, mut samples: [u64; ROUNDS as usize]) {
+    samples.sort_unstable();
+    println!("bench {name}{suffix} ticks={} median={}", samples[0], samples[samples.len() / 2]);
+}
+
+fn hypercall(command: Command, [r9, r10, rsi, rdi]: [u64; 4]) -> u64 {
+    let mut regs = Regs { r8: command.0.into(), r9, r10, rsi, rdi, rflags: pal::IF, ..Regs::default() };
+    check_eq!(run(MODE, timed(), &mut regs), Ok(()), "a hypercall");
+    check_eq!(regs.r12, 0, "its status");
+    regs.rax
+}
+
+fn timed() -> Snippet {
+    snippet!(
+        "jmp 3f",
+        "3: rdtsc",
+        "shl rdx, 32",
+        "or rax, rdx",
+        "mov r13, rax",
+        "mov rax, r8",
+        "mov rcx, r9",
+        "mov rdx, r10",
+        "vmcall",
+        "mov r12, rax",
+        "jmp 4f",
+        "4: rdtsc",
+        "shl rdx, 32",
+        "or rax, rdx",
+        "sub rax, r13"
+    )
+}
