@@ -175,6 +175,9 @@ impl Run {
 
     /// The largest page around `address` inside the run, and not larger than `limit`.
     pub(super) fn largest_page(&self, address: u64, limit: PageSize) -> GuestRange {
+        // Each decoy page has an entry of its own.
+        let is_decoy = self.attributes.is_some_and(|attributes| attributes.is_decoy);
+        let limit = if is_decoy { PageSize::Size4K } else { limit };
         PageSize::DESCENDING
             .into_iter()
             .filter(|&size| size <= limit)

@@ -99,6 +99,11 @@ fn bad_pointers() {
         let seen = pal.call([pointer; 10]).map(|regs| (regs.rax as u32, regs.rflags & CF));
         check_eq!(seen, Ok((Failure::BAD_POINTER.0, CF)), "a pointer to {pointer:#x}");
     }
+    // There the process reads zeros, and cannot write.
+    for pointer in [pal.entry(), mine, mine - 8] {
+        let seen = pal.call([pointer; 10]).map(|regs| (regs.rax as u32, regs.rflags & CF));
+        check_eq!(seen, Ok((Failure::BAD_OUTPUT.0, CF)), "a pointer into the PAL: {pointer:#x}");
+    }
     let good = pal::user(Mode::User64, BUFFERS);
     check_eq!(pal.call([good; 10]).map(|regs| regs.rflags & CF), Ok(0), "a good one behind them");
     check_eq!(pal.unregister(), 0, "unregistering");

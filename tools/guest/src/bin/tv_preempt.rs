@@ -76,7 +76,7 @@ fn endless_one_is_given_up() {
     stop_timer();
     check_eq!(left.map_err(|fault| fault.vector), Err(VECTOR), "the interrupt's handler does not return");
     // Another stack pointer is another thread.
-    let other = snippet!("sub rsp, 64", "call r15", "add rsp, 64");
+    let other = snippet!("sub rsp, 64", "call r15", "lea rsp, [rsp + 64]");
     let mut regs = guest::Regs { r15: pal.entry(), rflags: pal::IF, ..guest::Regs::default() };
     check_eq!(guest::run(Mode::User64, other, &mut regs), Ok(()), "another thread's call");
     check_eq!((regs.rax as u32, regs.rflags & CF), (Failure::BUSY.0, CF), "another thread is told");
