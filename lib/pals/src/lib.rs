@@ -24,4 +24,5 @@ pub mod marshal;
 pub mod measurement;
 pub mod pal;
 pub mod registry;
+pub mod sharing;
 pub mod tpm;

@@ -45,6 +45,7 @@ pub(crate) fn pal() -> (Layout, Memory) {
         Section { kind: Kind::Listed(kind), start, pages }
     };
     let layout = Layout {
+        shared: Vec::new(),
         sections: vec![
             section(SectionType::Code, 0x1000, vec![0x20_0000, 0x20_1000]),
             section(SectionType::Data, 0x3000, vec![0x10_3000, 0x10_2000, 0x10_1000, 0x10_0000]),
