@@ -124,7 +124,7 @@ pub fn hypercall(mode: Mode, command: u32, [rcx, rdx, rsi, rdi]: [u64; 4]) -> u3
     let code =
         if mode == Mode::CompatibilityUser32 { snippet!(code32: "vmcall") } else { snippet!("vmcall") };
     match run(mode, code, &mut regs) {
-        Ok(()) => regs.rax as u32,
+        Ok(()) => regs.eax(),
         Err(_) => u32::MAX,
     }
 }

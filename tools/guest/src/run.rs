@@ -87,6 +87,15 @@ pub struct Regs {
     pub cr2: u64,
 }
 
+impl Regs {
+    /// EAX.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    #[must_use]
+    pub const fn eax(&self) -> u32 {
+        self.rax as u32
+    }
+}
+
 /// Assembled instructions that end in INT 80h. Made by [`crate::snippet!`].
 #[derive(Clone, Copy, Debug)]
 pub struct Snippet {

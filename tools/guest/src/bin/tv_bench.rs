@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 
-use guest::bench::{ROUNDS, bench};
+use guest::bench::bench;
 use guest::memory::FREE;
 use guest::pal::{self, PAGE, PALS, Pal};
 use guest::{Mode, Regs, Snippet, check, check_eq, guest, measured, println, run, snippet};
@@ -18,6 +18,7 @@ guest!(main);
 const MODE: Mode = Mode::User64;
 const INTEGERS: [(ParameterType, u64); 10] = [(ParameterType::Integer, 0); 10];
 const OTHERS: u64 = 1000;
+const ROUNDS: usize = 101;
 
 fn main() {
     let pal = Pal::place(MODE, 0, snippet!("lea rax, [rdi + rsi]", "ret"));
@@ -36,8 +37,8 @@ fn main() {
 }
 
 fn measure(pal: &Pal, suffix: &str) -> u64 {
-    let mut registering = [0; ROUNDS as usize];
-    let mut unregistering = [0; ROUNDS as usize];
+    let mut registering = [0; ROUNDS];
+    let mut unregistering = [0; ROUNDS];
     for (register, unregister) in registering.iter_mut().zip(&mut unregistering) {
         check_eq!((pal.register(&INTEGERS), pal.unregister()), (0, 0), "registering and unregistering");
         // The lists are where they were put just now.
@@ -69,7 +70,7 @@ fn measure(pal: &Pal, suffix: &str) -> u64 {
     ticks.median
 }
 
-fn told(name: &str, suffix: &str, mut samples: [u64; ROUNDS as usize]) {
+fn told(name: &str, suffix: &str, mut samples: [u64; ROUNDS]) {
     samples.sort_unstable();
     println!("bench {name}{suffix} ticks={} median={}", samples[0], samples[samples.len() / 2]);
 }

@@ -47,7 +47,7 @@ fn ends(name: &str, code: Snippet, kind: u64, address: Option<u64>) {
     let arguments = [0, pal.entry() + DATA_OFFSET, 0, 0, 0, 0, 0, 0, 0, 0];
     match pal.call(arguments) {
         Ok(regs) => {
-            check_eq!((regs.rax as u32, regs.rflags & CF), (Failure::FAULTED.0, CF), "{name}");
+            check_eq!((regs.eax(), regs.rflags & CF), (Failure::FAULTED.0, CF), "{name}");
             check_eq!(regs.rdx, kind, "{name}: what it was");
             if let Some(address) = address {
                 check_eq!(regs.rcx, address, "{name}: where");
@@ -67,7 +67,7 @@ fn ends(name: &str, code: Snippet, kind: u64, address: Option<u64>) {
             check!(false, "{name}: the guest saw {fault:x?}");
         }
     }
-    let dead = pal.call(arguments).map(|regs| (regs.rax as u32, regs.rflags & CF));
+    let dead = pal.call(arguments).map(|regs| (regs.eax(), regs.rflags & CF));
     check_eq!(dead, Ok((Failure::DEAD.0, CF)), "{name}: called again");
     check_eq!(pal.unregister(), 0, "{name}: unregistering");
     let left = (pal.data()..pal.at + 4 * pal::PAGE).step_by(8).filter(|&at| read64(at) != Ok(0)).count();
@@ -139,7 +139,7 @@ fn in_32_bits() {
     for (name, code, vector) in codes {
         let pal = Pal::place(mode, 0, code);
         check_eq!(pal.register(&[]), 0, "{name}: registering");
-        let seen = pal.call([0; 10]).map(|regs| (regs.rax as u32, regs.rdx, regs.rflags & CF));
+        let seen = pal.call([0; 10]).map(|regs| (regs.eax(), regs.rdx, regs.rflags & CF));
         check_eq!(seen, Ok((Failure::FAULTED.0, vector, CF)), "32 bits, {name}");
         check_eq!(pal.unregister(), 0, "{name}: unregistering");
     }

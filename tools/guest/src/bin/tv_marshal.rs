@@ -47,16 +47,16 @@ fn ten_pointers_of_32_bits() {
     let pal = Pal::place(Mode::CompatibilityUser32, 0, increment_32());
     check_eq!(pal.register(&POINTERS), 0, "registering");
     let at = |index: u64| BUFFERS + 0xff2 - 36 + 8 * index;
-    for index in 0..10 {
-        let _ = write32(at(index), 100 * index as u32);
+    for (index, value) in (0..10).zip((0..).step_by(100)) {
+        let _ = write32(at(index), value);
         let _ = write32(at(index) + 4, 0x9a5d);
     }
     let arguments = core::array::from_fn(|index| at(index as u64));
     let sum: u64 = (0..10).map(|index| 100 * index * (index + 1)).sum();
     check_eq!(pal.call(arguments).map(|regs| (regs.rax, regs.rflags & CF)), Ok((sum, 0)), "32 bits, the sum");
-    for index in 0..10 {
+    for (index, value) in (0..10).zip((0..).step_by(100)) {
         let around = [read32(at(index)), read32(at(index) + 4)];
-        check_eq!(around, [Ok(100 * index as u32 + 1), Ok(0x9a5d)], "32 bits, buffer {index}");
+        check_eq!(around, [Ok(value + 1), Ok(0x9a5d)], "32 bits, buffer {index}");
     }
     check_eq!(pal.unregister(), 0, "unregistering");
 }
@@ -96,12 +96,12 @@ fn bad_pointers() {
         mine - 8,
     ];
     for pointer in bad {
-        let seen = pal.call([pointer; 10]).map(|regs| (regs.rax as u32, regs.rflags & CF));
+        let seen = pal.call([pointer; 10]).map(|regs| (regs.eax(), regs.rflags & CF));
         check_eq!(seen, Ok((Failure::BAD_POINTER.0, CF)), "a pointer to {pointer:#x}");
     }
     // There the process reads zeros, and cannot write.
     for pointer in [pal.entry(), mine, mine - 8] {
-        let seen = pal.call([pointer; 10]).map(|regs| (regs.rax as u32, regs.rflags & CF));
+        let seen = pal.call([pointer; 10]).map(|regs| (regs.eax(), regs.rflags & CF));
         check_eq!(seen, Ok((Failure::BAD_OUTPUT.0, CF)), "a pointer into the PAL: {pointer:#x}");
     }
     let good = pal::user(Mode::User64, BUFFERS);

@@ -291,7 +291,7 @@ fn call(pal: &Pal, [a, b, c, d, e]: [u64; 5]) -> u32 {
     let called = pal.call([a, b, c, d, e, 0, 0, 0, 0, 0]);
     let is_sound = called.is_ok_and(|regs| regs.rflags & pal::CF == 0);
     check!(is_sound, "the call of {a:#x} {b:#x} came back: {called:x?}");
-    called.map_or(u32::MAX, |regs| regs.rax as u32)
+    called.map_or(u32::MAX, |regs| regs.eax())
 }
 
 fn code_of_64_bits() -> Snippet {

@@ -79,7 +79,7 @@ fn endless_one_is_given_up() {
     let other = snippet!("sub rsp, 64", "call r15", "lea rsp, [rsp + 64]");
     let mut regs = guest::Regs { r15: pal.entry(), rflags: pal::IF, ..guest::Regs::default() };
     check_eq!(guest::run(Mode::User64, other, &mut regs), Ok(()), "another thread's call");
-    check_eq!((regs.rax as u32, regs.rflags & CF), (Failure::BUSY.0, CF), "another thread is told");
+    check_eq!((regs.eax(), regs.rflags & CF), (Failure::BUSY.0, CF), "another thread is told");
     check_eq!(pal.unregister(), 0, "unregistering a suspended PAL");
     check_eq!(guest::memory::read64(pal.data()), Ok(0), "it leaves nothing");
     check_eq!(pal.unregister(), Status::NOT_REGISTERED.0, "unregistering it again");

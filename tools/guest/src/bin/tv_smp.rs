@@ -79,7 +79,7 @@ fn each_runs_its_own(own: &Pal) {
 fn one_at_a_time(pal: &Pal) {
     call_on_other(1);
     wait(200_000);
-    let busy = pal.call([1, 1, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.rax as u32, regs.rflags & CF));
+    let busy = pal.call([1, 1, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.eax(), regs.rflags & CF));
     let unregistered = pal.unregister();
     let is_over = smp::is_ready(1);
     check_eq!(finished("busy"), (7 * ROUNDS, 0), "the call that was first");
