@@ -98,6 +98,12 @@ pub trait Hypapp: Sync {
         Answer::Chain
     }
 
+    /// A hypervisor in the guest enters a guest of its own, the processor of which `vcpu` is.
+    fn nested_entry(&self, _vcpu: &mut dyn Vcpu) {}
+
+    /// A guest of the guest's hypervisor has left for that one, the processor of which `vcpu` is.
+    fn nested_exit(&self, _vcpu: &mut dyn Vcpu) {}
+
     /// The guest ends and the machine will be reset: called once on every CPU, all of them stopped.
     fn shutdown(&self, _cpu: usize) {}
 }

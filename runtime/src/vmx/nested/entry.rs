@@ -8,9 +8,11 @@ use super::merge::{self, Inherited, Wanted};
 use super::msr_area::{MsrArea, Unusable};
 use super::reflect::{self, ExitFacts, Left};
 use super::translation::set_translation;
+use super::view::L2View;
 use super::vmcs12;
-use super::{Facts, Nested, Operation, pages};
+use super::{Facts, Nested, Operation, exit, pages};
 use crate::exit::{Action, ResetCause};
+use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
@@ -47,8 +49,22 @@ pub(in crate::vmx) fn instruction(
             }
             action
         }
-        Completion::Enter => enter(&mut state, cpu, facts, vcpu),
+        Completion::Enter => {
+            let action = enter(&mut state, cpu, facts, vcpu);
+            if state.nested.operation == Operation::NonRoot {
+                entered(state, vcpu.registers_mut(), cpu);
+            }
+            action
+        }
     }
+}
+
+/// L2 is about to run, its VMCS is current: the hypapp is told.
+fn entered(state: exit::State, registers: &mut Registers, cpu: &PerCpu) {
+    let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
+    // A hypapp may ask for things that need the state.
+    drop(state);
+    machine::hypapp().nested_entry(&mut VmxVcpu::new(view, registers, cpu.index));
 }
 
 /// RDMSR of an MSR that the core does not have, which has decided on `refusal`.

@@ -44,16 +44,13 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
     if route == Route::L1 && !reason.is_entry_failure() {
         let action = reflect(&mut state, registers, cpu, reason);
-        if action != Action::Resume {
-            drop(state);
-            end(action);
-        }
-        return;
+        return left(state, registers, cpu, action);
     }
     handle_rarely(state, registers, cpu, reason, route);
 }
 
-type State = spin::MutexGuard<'static, NestedCpu>;
+/// This CPU's nesting, locked.
+pub(super) type State = spin::MutexGuard<'static, NestedCpu>;
 
 #[inline(never)]
 fn handle_rarely(
@@ -137,8 +134,7 @@ pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRea
     let Some(mut state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
     let action = reflect_facts(&mut state, registers, cpu, &facts);
-    drop(state);
-    end(action);
+    left(state, registers, cpu, action);
 }
 
 /// The exit that an exception of L2 is where L1 intercepts it.
@@ -161,8 +157,7 @@ fn wanted_exception(cpu: &PerCpu, event: Event) -> Option<ExitFacts> {
 fn reflect_now(registers: &mut Registers, cpu: &'static PerCpu, reason: ExitReason) {
     let Some(mut state) = cpu::of(cpu) else { return };
     let action = reflect(&mut state, registers, cpu, reason);
-    drop(state);
-    end(action);
+    left(state, registers, cpu, action);
 }
 
 /// Hands the exit that the hardware tells of to L1.
@@ -296,8 +291,7 @@ pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &'static PerC
     let action = reflect_facts(&mut state, registers, cpu, &facts);
     reflect::save_undelivered(&mut state.nested.vmcs12, event, error_code, length);
     state.hardware.return_to_l1(&state.nested.vmcs12);
-    drop(state);
-    end(action);
+    left(state, registers, cpu, action);
     true
 }
 
@@ -339,7 +333,15 @@ pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &'static PerCp
         }
     };
     let action = reflect_facts(&mut state, registers, cpu, &facts);
+    left(state, registers, cpu, action);
+}
+
+/// An exit was handed to L1, whose VMCS is current: the hypapp is told, and `action` carried out.
+pub(super) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
+    let vmcs01 = state.hardware.current();
+    // A hypapp may ask for things that need the state.
     drop(state);
+    machine::hypapp().nested_exit(&mut VmxVcpu::new(vmcs01, registers, cpu.index));
     end(action);
 }
 

@@ -81,7 +81,7 @@ fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
 
 fn reflect(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: ExitFacts) {
     let Some(mut state) = cpu::of(cpu) else { return };
-    let action = exit::reflect_facts(&mut state, vcpu.registers_mut(), cpu, &facts);
-    drop(state);
-    exit::end(action);
+    let registers = vcpu.registers_mut();
+    let action = exit::reflect_facts(&mut state, registers, cpu, &facts);
+    exit::left(state, registers, cpu, action);
 }
