@@ -81,20 +81,7 @@ fn bad_pointers() {
     let pal = Pal::place(Mode::User64, 0, invert());
     check_eq!(pal.register(&[(ParameterType::Pointer, 4)]), 0, "registering");
     let mine = pal.entry() + pal::PAGE;
-    let bad = [
-        0,
-        8,
-        0x8000,
-        BUFFERS,
-        1 << 46,
-        1 << 47,
-        1 << 63,
-        u64::MAX,
-        u64::MAX - 15,
-        pal.entry(),
-        mine,
-        mine - 8,
-    ];
+    let bad = [0, 8, 0x8000, BUFFERS, 1 << 46, 1 << 47, 1 << 63, u64::MAX, u64::MAX - 15];
     for pointer in bad {
         let seen = pal.call([pointer; 10]).map(|regs| (regs.eax(), regs.rflags & CF));
         check_eq!(seen, Ok((Failure::BAD_POINTER.0, CF)), "a pointer to {pointer:#x}");
