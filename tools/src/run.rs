@@ -77,6 +77,9 @@ impl Default for RunOptions {
     }
 }
 
+/// How often a machine is started that the emulator could not switch on.
+const STARTS: u32 = 3;
+
 /// Makes the disks, boots the machine and follows it to its end. With the hypervisor, bootloader and
 /// hypervisor image have to be built already.
 ///
@@ -101,10 +104,16 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
         quirks: options.quirks,
         folder: &folder,
     };
-    let mut observer = Observer::new(&machine, options);
-    let mut running = machine.start(options.machine)?;
-    observer.follow(&mut running)?;
-    Ok(observer.outcome)
+    let mut starts = 1;
+    loop {
+        let mut observer = Observer::new(&machine, options);
+        let mut running = machine.start(options.machine)?;
+        observer.follow(&mut running)?;
+        if starts == STARTS || !running.may_start_again() {
+            return Ok(observer.outcome);
+        }
+        starts += 1;
+    }
 }
 
 fn disks(options: &RunOptions, folder: &Path) -> Result<Vec<PathBuf>> {

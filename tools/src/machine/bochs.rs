@@ -50,6 +50,12 @@ pub(super) fn fault(log: &str, output: &str) -> Option<String> {
     (!orderly).then(|| panic.to_owned())
 }
 
+/// `fault` says that Bochs found no port for its display, which happens where several start at once. Another start
+/// may find one.
+pub(super) fn has_no_display(fault: &str) -> bool {
+    fault.contains("RFB could not bind any port")
+}
+
 fn executable() -> Result<PathBuf> {
     let private = crate::paths::bochs();
     if private.exists() {
@@ -154,6 +160,13 @@ mod tests {
     fn memory_that_the_emulator_would_hang_on_is_refused() {
         assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB, ..machine(&[]) }).is_ok());
         assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB + 1, ..machine(&[]) }).is_err());
+    }
+
+    #[test]
+    fn a_display_without_a_port_is_told_from_other_faults() {
+        let fault = fault("0 e[RFB   ] >>PANIC<< RFB could not bind any port between 5900 and 5949", "");
+        assert!(fault.as_deref().is_some_and(has_no_display));
+        assert!(!has_no_display("no bootable device"));
     }
 
     #[test]

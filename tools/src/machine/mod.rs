@@ -123,6 +123,14 @@ impl Running {
     }
 }
 
+impl Running {
+    /// The machine was never switched on, for a reason that may be gone by now.
+    #[must_use]
+    pub fn may_start_again(&self) -> bool {
+        self.kind == MachineKind::Bochs && self.fault().is_some_and(|fault| bochs::has_no_display(&fault))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // A machine whose CPUs are halted ignores a polite request. One that has ended cannot be killed.
