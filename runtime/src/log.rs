@@ -21,8 +21,10 @@ use uart_16550::backend::PioBackend;
 /// Polls of a full transmitter before a byte is dropped: a line that nobody drives must not stop us.
 const PATIENCE: u32 = 1_000_000;
 const RING_SIZE: usize = 16 * 1024;
-/// What the ring has in any case: the stages of a boot.
-const RING_LEVEL: LevelFilter = LevelFilter::Info;
+/// What the ring has of a boot in any case: its stages.
+const BOOT_LEVEL: LevelFilter = LevelFilter::Info;
+/// What the ring has in any case once the guest runs.
+const GUEST_LEVEL: LevelFilter = LevelFilter::Warn;
 const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 const GREY_ON_BLACK: u16 = 0x0700;
@@ -52,9 +54,15 @@ pub(crate) fn start(console: &Console) {
         _ => LevelFilter::Trace,
     };
     SHOWN.store(level as usize, Ordering::Relaxed);
-    ::log::set_max_level(level.max(RING_LEVEL));
+    ::log::set_max_level(level.max(BOOT_LEVEL));
     // Fails only if a logger was set before, and this is called once.
     let _ = ::log::set_logger(&LOGGER);
+}
+
+/// The guest runs: what it brings about is written to the ring only where the consoles show it, or it is a warning.
+pub(crate) fn end_boot() {
+    let shown = LevelFilter::iter().nth(SHOWN.load(Ordering::Relaxed)).unwrap_or(LevelFilter::Trace);
+    ::log::set_max_level(shown.max(GUEST_LEVEL));
 }
 
 /// Prints whatever the log level: the summary, and the dump of a stop.

@@ -35,6 +35,7 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu) -> ! {
     cpu.is_running.store(true, Ordering::SeqCst);
     cpu.is_ready.store(true, Ordering::SeqCst);
     log::info!("stage=guest");
+    crate::log::end_boot();
     cpu.first_entry.store(time_stamp(), Ordering::Relaxed);
     // SAFETY: `set_up` completed the VMCS and returned this CPU's register place.
     unsafe { world_switch::launch(registers) }
