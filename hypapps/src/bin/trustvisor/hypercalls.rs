@@ -2,6 +2,7 @@
 
 use crate::microtpm::{self, Outcome};
 use crate::{registration, state};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use runtime::hypapp::Answer;
 use runtime::services::world;
 use runtime::vcpu::{CodeSize, Vcpu};
@@ -42,11 +43,35 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
             Outcome::Suspended => return Answer::Moved,
         }
     } else {
+        // The process gives the command again, and its CPU takes interrupts in between.
+        let Some(_admission) = Admission::take() else { return Answer::Moved };
         carry_out(vcpu, command)
     };
     let status = result.err().unwrap_or(Status::SUCCESS);
     vcpu.registers_mut().set_rax(u64::from(status.0));
     Answer::Handled
+}
+
+/// Most commands that are carried out at a time: each takes up to 128 KiB of the heap while it lasts, and what PALs
+/// leave of that is for few.
+const ADMISSIONS: usize = 4;
+
+static ADMITTED: AtomicUsize = AtomicUsize::new(0);
+
+/// The right to carry out a command, until it is dropped.
+struct Admission;
+
+impl Admission {
+    fn take() -> Option<Self> {
+        let more = |admitted| (admitted < ADMISSIONS).then_some(admitted + 1);
+        ADMITTED.try_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        ADMITTED.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A command of the microTPM, which only PALs have.

@@ -5,6 +5,7 @@ use crate::memory::{Caller, Machine};
 use crate::revocation;
 use crate::state::{self, Belongings, Pal, REGISTRY};
 use alloc::sync::Arc;
+use arrayvec::ArrayVec;
 use pals::layout::{Kind, Layout};
 use pals::machine::{Cover, Inaccessible, Pages};
 use pals::measurement::Measurement;
@@ -14,6 +15,9 @@ use pals::sharing::read_shared;
 use runtime::services::world;
 use runtime::vcpu::Vcpu;
 use trustvisor::status::Status;
+
+/// Most pages that are covered at a time.
+const BATCH: usize = 128;
 
 /// Registers the PAL that the lists describe. Its pages are claimed first, then covered for all CPUs, and only
 /// then looked at: what another CPU does to them or to the page tables meanwhile comes too early or too late.
@@ -77,12 +81,19 @@ fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>
     }
 }
 
+/// Covers a PAL's pages, some at a time: what is copied of them takes no heap, which the process could exhaust.
 fn cover(pal: &Pal, how: impl Fn(Kind) -> Cover) -> Result<(), Inaccessible> {
-    // Copied, so that no lock is held while other CPUs are waited for.
-    let pages: alloc::vec::Vec<(u64, Cover)> = {
-        let inner = pal.lock();
-        let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
-        listed.map(|(page, section)| (page, how(section.kind))).collect()
-    };
-    Machine.cover(&mut pages.into_iter())
+    for first in (0..).step_by(BATCH) {
+        // Copied, so that no lock is held while other CPUs are waited for.
+        let pages: ArrayVec<(u64, Cover), BATCH> = {
+            let inner = pal.lock();
+            let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
+            listed.map(|(page, section)| (page, how(section.kind))).skip(first).take(BATCH).collect()
+        };
+        if pages.is_empty() {
+            break;
+        }
+        Machine.cover(&mut pages.into_iter())?;
+    }
+    Ok(())
 }
