@@ -97,6 +97,8 @@ const fn treatment_of(field: FieldInfo) -> Treatment {
         (0x2006..=0x200a | 0x400e | 0x4010 | 0x4014 | 0x2808, _) => Treatment::ByValue,
         // Interrupt status, IA32_EFER, PDPTEs.
         (0x0810 | 0x2806 | 0x280a..=0x2810, _) => Treatment::Hot,
+        // IA32_DEBUGCTL, IA32_PAT, DR7: what is saved and what is loaded are two controls.
+        (0x2802 | 0x2804 | 0x681a, _) => Treatment::Hot,
         // Interruptibility and activity, timer.
         (0x4824 | 0x4826 | 0x482e, _) => Treatment::Hot,
         // CR0, CR3, CR4, RSP, RIP, RFLAGS, pending debug exceptions.

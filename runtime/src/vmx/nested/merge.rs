@@ -185,8 +185,7 @@ fn cold_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
         GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE
         GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE
         GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT GUEST_GDTR_BASE GUEST_IDTR_BASE
-        GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP
-        GUEST_DR7 GUEST_DEBUGCTL GUEST_PAT);
+        GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP);
 }
 
 fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, inherited: &Inherited) {
@@ -248,10 +247,14 @@ fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls, inherited: &
     let is_long = entry & EntryControls::IA32E_MODE_GUEST;
     vmcs02.write(vmcs::ENTRY_CONTROLS, (own.entry | is_long).bits());
     vmcs02.write(vmcs::GUEST_EFER, efer(vmcs12, entry, inherited.efer).bits());
-    if !entry.contains(EntryControls::LOAD_PAT) {
+    if entry.contains(EntryControls::LOAD_PAT) {
+        copy!(vmcs12 => vmcs02; GUEST_PAT);
+    } else {
         vmcs02.write(vmcs::GUEST_PAT, inherited.pat);
     }
-    if !entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+    if entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+        copy!(vmcs12 => vmcs02; GUEST_DR7 GUEST_DEBUGCTL);
+    } else {
         vmcs02.write(vmcs::GUEST_DR7, inherited.dr7);
         vmcs02.write(vmcs::GUEST_DEBUGCTL, inherited.debugctl);
     }

@@ -135,6 +135,31 @@ fn what_controls_do_not_load_is_l1s() {
 }
 
 #[test]
+fn each_entry_loads_what_controls_say_whatever_exits_saved() {
+    let fields = [vmcs::GUEST_PAT, vmcs::GUEST_DR7, vmcs::GUEST_DEBUGCTL];
+    let loads = EntryControls::LOAD_PAT | EntryControls::LOAD_DEBUG_CONTROLS;
+    let saves = ExitControls::SAVE_PAT | ExitControls::SAVE_DEBUG_CONTROLS;
+    let mut registers = Registers::default();
+    let inherited = Inherited::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
+    for (entry, exit, expected) in [
+        (loads, ExitControls::empty(), 0x22),
+        (loads, saves, 0x33),
+        (EntryControls::empty(), saves, 0),
+        (EntryControls::empty(), ExitControls::empty(), 0),
+    ] {
+        let (mut vmcs02, mut vmcs12) = entered(|vmcs12| {
+            fields.into_iter().for_each(|field| vmcs12.write(field, 0x22));
+            vmcs12.write(vmcs::ENTRY_CONTROLS, entry.bits());
+            vmcs12.write(vmcs::EXIT_CONTROLS, exit.bits());
+        });
+        fields.into_iter().for_each(|field| vmcs02.write(field, 0x33));
+        reflect::save_guest_state(&vmcs02, &mut vmcs12);
+        enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
+        assert_eq!(fields.map(|field| vmcs02.read(field)), [expected; 3], "{entry:?} {exit:?}");
+    }
+}
+
+#[test]
 fn an_exit_loads_the_host_state_and_fixed_attributes() {
     let mut vmcs12 = Vmcs12::new();
     vmcs12

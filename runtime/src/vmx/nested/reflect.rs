@@ -67,6 +67,12 @@ pub(super) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     if wanted.exit.contains(ExitControls::SAVE_EFER) {
         copy!(vmcs02 => vmcs12; GUEST_EFER);
     }
+    if wanted.exit.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
+        copy!(vmcs02 => vmcs12; GUEST_DR7 GUEST_DEBUGCTL);
+    }
+    if wanted.exit.contains(ExitControls::SAVE_PAT) {
+        copy!(vmcs02 => vmcs12; GUEST_PAT);
+    }
     if wanted.exit.contains(ExitControls::SAVE_PREEMPTION_TIMER)
         && wanted.pin_based.contains(PinBasedControls::PREEMPTION_TIMER)
     {
@@ -92,7 +98,6 @@ fn cr0(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> u64 {
 
 /// Saves the rest of L2's state.
 pub(super) fn save_cold_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
-    let exit = Wanted::of(vmcs12).exit;
     copy!(vmcs02 => vmcs12;
         GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
         GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
@@ -104,12 +109,6 @@ pub(super) fn save_cold_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
         GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE
         GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT GUEST_GDTR_BASE GUEST_IDTR_BASE
         GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP);
-    if exit.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
-        copy!(vmcs02 => vmcs12; GUEST_DR7 GUEST_DEBUGCTL);
-    }
-    if exit.contains(ExitControls::SAVE_PAT) {
-        copy!(vmcs02 => vmcs12; GUEST_PAT);
-    }
 }
 
 /// Takes over what the hardware tells of the exit of L2.
