@@ -11,7 +11,7 @@ use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
-use super::{Facts, Nested, reflect};
+use super::{Facts, Nested, merge};
 use crate::machine;
 use crate::smp::percpu::{PerCpu, physical_address_bits};
 use crate::vmx::controls::Controls;
@@ -93,7 +93,7 @@ impl NestedHardware {
 
 impl Hardware for NestedHardware {
     fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
-        reflect::save_cold_guest_state(&self.select_l2(), vmcs12);
+        merge::copy_cold_guest_state(&self.select_l2(), vmcs12);
         self.select_l1();
     }
 

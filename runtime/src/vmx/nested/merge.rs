@@ -64,7 +64,7 @@ pub(super) fn enter(
         rare_controls(vmcs02, vmcs12, capability);
     }
     if vmcs12.dirty.contains(Dirty::COLD) {
-        cold_guest_state(vmcs02, vmcs12);
+        copy_cold_guest_state(vmcs12, vmcs02);
     }
     hot_guest_state(vmcs02, vmcs12, inherited);
     inherit(vmcs02, vmcs12, own, inherited);
@@ -174,8 +174,9 @@ fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capabilit
     }
 }
 
-fn cold_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
-    copy!(vmcs12 => vmcs02;
+/// Copies the guest state that is [`super::fields::Treatment::Cold`], into L2's VMCS or back.
+pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs) {
+    copy!(from => to;
         GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
         GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
         GUEST_ES_LIMIT GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_DS_LIMIT
