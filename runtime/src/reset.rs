@@ -12,7 +12,7 @@ use crate::{summary, vmx};
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
 use hw::bare::apic::Command;
-use hw::bare::processor::{halt, time_stamp};
+use hw::bare::processor::{halt, wait_until};
 use hw::{PortWidth, Ports};
 
 const KEYBOARD_COMMAND: u16 = 0x64;
@@ -76,7 +76,7 @@ impl Cpu for PerCpu {
     }
 
     fn wait(&self, is_done: impl Fn() -> bool) -> bool {
-        wait(PATIENCE, is_done)
+        wait_until(PATIENCE, is_done)
     }
 }
 
@@ -87,22 +87,11 @@ fn reset_machine(cause: ResetCause) -> ! {
             // However long it takes: who switches a machine off does not want it to start again.
             halt();
         }
-        wait(RESET_PATIENCE, || false);
+        wait_until(RESET_PATIENCE, || false);
     }
     Processor.write(KEYBOARD_COMMAND, PortWidth::Byte, PULSE_RESET);
-    wait(RESET_PATIENCE, || false);
+    wait_until(RESET_PATIENCE, || false);
     Processor.write(RESET_CONTROL, PortWidth::Byte, FULL_RESET);
-    wait(RESET_PATIENCE, || false);
+    wait_until(RESET_PATIENCE, || false);
     hw::bare::processor::shut_down()
-}
-
-fn wait(ticks: u64, is_done: impl Fn() -> bool) -> bool {
-    let start = time_stamp();
-    while time_stamp().wrapping_sub(start) < ticks {
-        if is_done() {
-            return true;
-        }
-        core::hint::spin_loop();
-    }
-    is_done()
 }

@@ -13,7 +13,7 @@ use crate::memory::host;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use hw::bare::apic::Command;
-use hw::bare::processor::time_stamp;
+use hw::bare::processor::wait_until;
 use spin::Once;
 use x86::address::HostPhysAddr;
 
@@ -82,27 +82,16 @@ fn start_one(cpu: &'static PerCpu) -> Result<(), CpuMissing> {
     let apic = host::local_apic();
     let startup = Command::Startup { vector: TRAMPOLINE_PAGE };
     apic.send(cpu.apic_id, Command::Init).map_err(|_| missing)?;
-    wait(INIT_DELAY, || false);
+    wait_until(INIT_DELAY, || false);
     apic.send(cpu.apic_id, startup).map_err(|_| missing)?;
-    if !wait(STARTUP_DELAY, || is_ready(cpu)) {
+    if !wait_until(STARTUP_DELAY, || is_ready(cpu)) {
         apic.send(cpu.apic_id, startup).map_err(|_| missing)?;
     }
-    if wait(PATIENCE, || is_ready(cpu)) { Ok(()) } else { Err(missing) }
+    if wait_until(PATIENCE, || is_ready(cpu)) { Ok(()) } else { Err(missing) }
 }
 
 fn is_ready(cpu: &PerCpu) -> bool {
     cpu.is_ready.load(Ordering::SeqCst)
-}
-
-fn wait(ticks: u64, is_done: impl Fn() -> bool) -> bool {
-    let start = time_stamp();
-    while time_stamp().wrapping_sub(start) < ticks {
-        if is_done() {
-            return true;
-        }
-        core::hint::spin_loop();
-    }
-    is_done()
 }
 
 /// First Rust code of an application processor, on its own stack.

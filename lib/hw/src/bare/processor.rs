@@ -77,6 +77,18 @@ pub fn time_stamp() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Waits until `is_done`, but for no longer than `ticks` of the time-stamp counter; whether it is done.
+pub fn wait_until(ticks: u64, is_done: impl Fn() -> bool) -> bool {
+    let start = time_stamp();
+    while time_stamp().wrapping_sub(start) < ticks {
+        if is_done() {
+            return true;
+        }
+        core::hint::spin_loop();
+    }
+    is_done()
+}
+
 impl Caches for Processor {
     fn write_back_and_invalidate(&self) {
         // SAFETY: WBINVD changes no memory contents.
