@@ -22,6 +22,8 @@ pub mod memory;
 pub mod vcpu;
 
 #[cfg(target_os = "none")]
+mod dma;
+#[cfg(target_os = "none")]
 pub mod entry;
 #[cfg(target_os = "none")]
 mod exception;

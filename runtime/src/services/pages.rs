@@ -1,5 +1,6 @@
 //! Single pages of the guest's memory: hidden from it, given back, and read and written meanwhile.
 
+use crate::dma::{DeviceAccess, REMAPPING, Remapping};
 use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest::{GuestMemory, GuestView};
 use crate::memory::guest_physical::GuestPhysical;
@@ -25,6 +26,7 @@ pub enum Cover {
 }
 
 /// Covers pages, one shoot-down for all of them. Holds when it returns: no CPU's guest can do otherwise any more.
+/// Devices are kept from a page that is hidden or read-only, where [`is_closed_to_devices`] says so.
 ///
 /// No lock may be held that another CPU waits for.
 ///
@@ -43,6 +45,10 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
             Cover::ReadOnly => second_level.set_rights(View::SHARED, range, Rights::READ | Rights::EXECUTE),
             Cover::Open => second_level.reset_rights(View::SHARED, range),
         };
+        if done.is_ok() {
+            let access = if cover == Cover::Open { DeviceAccess::Open } else { DeviceAccess::Closed };
+            REMAPPING.set_access(HostPhysAddr::new(page.get()), access);
+        }
         match done {
             // A later one covers the frames that earlier ones dropped.
             Ok(flush) if flush.is_needed() => last = flush,
@@ -54,7 +60,14 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
         }
     }
     machine::flush_second_level(last);
+    REMAPPING.flush();
     result
+}
+
+/// Whether covered pages are closed to devices as well.
+#[must_use]
+pub fn is_closed_to_devices() -> bool {
+    REMAPPING.is_enforced()
 }
 
 /// Whether the page at `page` is ordinary memory of the guest's, by the machine's memory map.

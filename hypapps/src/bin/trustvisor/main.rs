@@ -30,6 +30,9 @@ struct TrustVisor;
 
 impl Hypapp for TrustVisor {
     fn init(&self, boot: &Boot<'_>) -> Result<(), ConfigurationError> {
+        if !services::pages::is_closed_to_devices() {
+            log::warn!("devices can read and change PALs: nothing on this machine keeps them from memory");
+        }
         heap::start()?;
         microtpm::start();
         state::start(boot)

@@ -1,6 +1,7 @@
 //! A PAL's secret: zeros for ring 0 and by every mapping, gone after a write, and nowhere else in memory.
 //! hypapp: trustvisor
 //! bare: no
+//! expect-hypervisor: devices can read and change PALs
 #![no_std]
 #![no_main]
 
