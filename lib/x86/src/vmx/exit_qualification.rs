@@ -79,6 +79,12 @@ impl EptViolationQualification {
     /// What the tables allow, user-mode fetches included.
     const ALLOWED: u64 = 0xf << Self::RIGHTS_SHIFT;
 
+    /// An access by a linear address that needs `rights`: to its translation, or to a paging-structure entry.
+    #[must_use]
+    pub const fn of_linear_address(rights: Rights, is_final: bool) -> Self {
+        Self(rights.bits() as u64 | 1 << 7 | (is_final as u64) << 8)
+    }
+
     /// The same access, where the tables give `rights`.
     #[must_use]
     pub const fn with_allowed(self, rights: Rights) -> Self {

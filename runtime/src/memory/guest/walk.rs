@@ -169,10 +169,10 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
     }
 
     fn read_entry(&self, at: GuestPhysAddr) -> Result<u64, Refused> {
-        let mut bytes = [0; 8];
-        let width = if self.is_32bit() { 4 } else { 8 };
-        self.memory.read(at, &mut bytes[..width])?;
-        Ok(u64::from_le_bytes(bytes))
+        let mut word = [0];
+        self.memory.read_words(GuestPhysAddr::new(at.get() & !7), &mut word)?;
+        let shift = (at.get() & 4) * 8;
+        Ok(if self.is_32bit() { word[0] >> shift & 0xffff_ffff } else { word[0] })
     }
 
     fn is_32bit(&self) -> bool {

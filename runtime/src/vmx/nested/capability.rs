@@ -84,6 +84,7 @@ const SECONDARY: SecondaryControls = SecondaryControls::VIRTUALIZE_APIC_ACCESSES
     .union(SecondaryControls::PAUSE_LOOP_EXITING)
     .union(SecondaryControls::RDRAND_EXITING)
     .union(SecondaryControls::ENABLE_INVPCID)
+    .union(SecondaryControls::VMCS_SHADOWING)
     .union(SecondaryControls::ENABLE_ENCLS_EXITING)
     .union(SecondaryControls::RDSEED_EXITING)
     .union(SecondaryControls::ENABLE_PML)
@@ -224,6 +225,11 @@ impl Capability {
     /// Whether L1 may have secondary processor-based controls at all.
     pub(super) const fn has_secondary_controls(&self) -> bool {
         self.primary.may_be_one() & PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits() != 0
+    }
+
+    /// Whether L1 may have shadow VMCSs.
+    pub(super) const fn has_shadowing(&self) -> bool {
+        self.secondary.may_be_one() & SecondaryControls::VMCS_SHADOWING.bits() != 0
     }
 
     /// Whether CR0 can hold `value` in VMX operation, bits of `ignored` aside.

@@ -4,6 +4,7 @@ use super::area_msrs::GuestMsrs;
 use super::cpu::{self, NestedCpu};
 use super::merge::Wanted;
 use super::msr_area::MsrArea;
+use super::own::L2Memory;
 use super::reflect::{self, ExitFacts, Left};
 use super::route::{self, Route};
 use super::translation;
@@ -92,12 +93,31 @@ fn handle_rarely(
         Route::SecondLevel => {
             decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
         }
-        Route::Own => own::handle(&mut vcpu, cpu, reason),
+        Route::Own | Route::Linked => return handle_own(&mut vcpu, cpu, reason, route),
         Route::L1 => None,
     };
     match action {
         Some(action) => apply(&mut vcpu, cpu, reason, action),
         None => reflect_now(registers, cpu, reason),
+    }
+}
+
+/// What the hypervisor does in L2's stead. Where L1's tables forbid an access on the way, L1 gets the violation.
+fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, route: Route) {
+    let memory = L2Memory::of(cpu);
+    let count = vcpu.registers().rcx();
+    let action = match route {
+        Route::Linked => own::access_linked_vmcs(vcpu, cpu, reason, &memory),
+        _ => own::handle(vcpu, cpu, reason, &memory),
+    };
+    match (action, memory.denied()) {
+        (Some(Action::Inject(_)), Some(denied)) if vcpu.registers().rcx() == count => {
+            second_level::deny(vcpu, cpu, reason, denied);
+        }
+        // A string instruction that has come some way exits again where it stopped.
+        (Some(Action::Inject(_)), Some(_)) => apply(vcpu, cpu, reason, Action::Resume),
+        (Some(action), _) => apply(vcpu, cpu, reason, action),
+        (None, _) => reflect_now(vcpu.registers_mut(), cpu, reason),
     }
 }
 

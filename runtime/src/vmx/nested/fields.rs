@@ -54,7 +54,7 @@ pub(super) enum Treatment {
     Cold,
     /// A control that is merged with what the hypervisor needs, by [`super::merge`].
     Control,
-    /// A control or guest field whose part in the entry is done in software: MSR areas and what they switch.
+    /// A control or guest field whose part is done in software: MSR areas and what they switch, VMCS shadowing.
     ByValue,
     /// Loaded into L1's processor at an exit.
     Host,
@@ -85,14 +85,14 @@ const fn treatments() -> [Treatment; COUNT] {
 
 const fn treatment_of(field: FieldInfo) -> Treatment {
     match (field.encoding, field.group()) {
-        // EPTP index, EPTP list, #VE, sub-page permissions, tertiary controls, VMCS shadowing.
-        (0x0004 | 0x2018 | 0x2024..=0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
-        // The page-modification log.
-        (0x0812 | 0x200e, _) => Treatment::ByValue,
+        // EPTP index, EPTP list, #VE, sub-page permissions, tertiary controls.
+        (0x0004 | 0x2018 | 0x2024 | 0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
+        // The page-modification log, VMREAD and VMWRITE bitmap, VMCS link pointer.
+        (0x0812 | 0x200e | 0x2026 | 0x2028 | 0x2800, _) => Treatment::ByValue,
         // Bounds, processor trace, protection keys of supervisor pages, shadow stacks.
         (0x2812 | 0x2814 | 0x2818 | 0x2c06 | 0x6828..=0x682c | 0x6c18..=0x6c1c, _) => Treatment::Absent,
-        // Executive-VMCS pointer, SMBASE, link pointer: there is no SMM monitor and no shadow VMCS of L1.
-        (0x200c | 0x4828 | 0x2800, _) => Treatment::Ignored,
+        // Executive-VMCS pointer, SMBASE: there is no SMM monitor.
+        (0x200c | 0x4828, _) => Treatment::Ignored,
         // Counts and addresses of MSR areas, IA32_PERF_GLOBAL_CTRL.
         (0x2006..=0x200a | 0x400e | 0x4010 | 0x4014 | 0x2808, _) => Treatment::ByValue,
         // Interrupt status, IA32_EFER, PDPTEs.
@@ -159,6 +159,7 @@ pub(super) fn exists(field: FieldInfo, capability: &Capability) -> bool {
         0x2012 | 0x401c => primary(PrimaryControls::USE_TPR_SHADOW),
         0x2014 => secondary(Secondary::VIRTUALIZE_APIC_ACCESSES),
         0x201a | 0x2400 | 0x280a..=0x2810 => secondary(Secondary::ENABLE_EPT),
+        0x2026 | 0x2028 => secondary(Secondary::VMCS_SHADOWING),
         0x202c => secondary(Secondary::ENABLE_XSAVES),
         0x202e => secondary(Secondary::ENABLE_ENCLS_EXITING),
         0x2032 => secondary(Secondary::USE_TSC_SCALING),

@@ -150,8 +150,14 @@ impl Nested {
     }
 
     /// Makes `region` current. Before, there is no current VMCS.
-    fn take_out<M: GuestMemory>(&mut self, memory: &M, region: GuestPhysAddr) -> Result<(), Refused> {
+    fn take_out<M: GuestMemory>(
+        &mut self,
+        memory: &M,
+        region: GuestPhysAddr,
+        is_shadow: bool,
+    ) -> Result<(), Refused> {
         self.vmcs12.load(memory, region)?;
+        self.vmcs12.is_shadow = is_shadow;
         self.current = Some(region);
         Ok(())
     }
@@ -209,15 +215,17 @@ impl Nested {
         let loads_pdptes = merge::uses_pdptes(&self.vmcs12) && !merge::Wanted::of(&self.vmcs12).has_ept();
         // Controls decide which rules the state has to obey.
         let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
-        if !loads_pdptes && !is_new {
-            return Ok(None);
+        let entry = self.entry(facts, vcpu);
+        if loads_pdptes || is_new {
+            return checks::check_guest_state(&entry, memory);
         }
-        checks::check_guest_state(&self.entry(facts, vcpu), memory)
+        // What is linked lies in L1's memory, where it may have changed.
+        checks::check_link_pointer(&entry, memory).map(|()| None)
     }
 
     fn entry<'a, V: Vcpu>(&'a self, facts: &'a Facts, vcpu: &V) -> checks::Entry<'a, Vmcs12> {
         let is_ia32e = vcpu.efer().contains(Efer::LMA);
-        checks::Entry::new(&self.vmcs12, &facts.capability, &facts.processor, is_ia32e)
+        checks::Entry::new(&self.vmcs12, &facts.capability, &facts.processor, is_ia32e, self.current)
     }
 
     /// The checks have passed.

@@ -9,9 +9,11 @@ use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::event::Vector;
 use x86::msr::Msr;
-use x86::vmx::controls::{PinBasedControls, PrimaryControls};
+use x86::segment::AccessRights;
+use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::exit_qualification::{ControlRegisterQualification, IoQualification};
 use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::instruction_information::InstructionInformation;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
@@ -33,6 +35,8 @@ pub(super) enum Route {
     NmiWindow,
     /// L2 has taken the event before which an NMI waited.
     EventTaken,
+    /// VMREAD or VMWRITE of the VMCS that L1 linked for L2.
+    Linked,
     /// Both sets of tables decide.
     SecondLevel,
 }
@@ -82,6 +86,10 @@ pub(super) fn route<M: GuestMemory>(
         }
         ExitReason::RDMSR => own_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), false, memory)),
         ExitReason::WRMSR => own_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), true, memory)),
+        ExitReason::VMREAD | ExitReason::VMWRITE => {
+            let is_wanted = wants_field(vmcs02, vmcs12, registers, reason, memory);
+            if is_wanted { Route::L1 } else { Route::Linked }
+        }
         ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION => Route::SecondLevel,
         _ => Route::L1,
     }
@@ -156,6 +164,34 @@ fn wants_msr<M: GuestMemory>(vmcs12: &impl Vmcs, msr: Msr, is_write: bool, memor
         _ => return true,
     };
     bit(memory, vmcs12.read(vmcs::MSR_BITMAPS), number + if is_write { 0x4000 } else { 0 })
+}
+
+/// Whether L1 intercepts VMREAD or VMWRITE of the field (SDM, "VMREAD and VMWRITE Bitmaps"; "Changes to
+/// Instruction Behavior in VMX Non-Root Operation").
+fn wants_field<M: GuestMemory>(
+    vmcs02: &impl Vmcs,
+    vmcs12: &impl Vmcs,
+    registers: &Registers,
+    reason: ExitReason,
+    memory: &M,
+) -> bool {
+    if !Wanted::of(vmcs12).secondary.contains(SecondaryControls::VMCS_SHADOWING) {
+        return true;
+    }
+    let information = InstructionInformation(vmcs02.read(vmcs::EXIT_INSTRUCTION_INFORMATION));
+    let value = match information.register2() {
+        4 => vmcs02.read(vmcs::GUEST_RSP),
+        register => registers.0[usize::from(register)],
+    };
+    // Outside 64-bit mode the operand is of 32 bits.
+    let rights = AccessRights::from_bits_retain(vmcs02.read(vmcs::GUEST_CS_ACCESS_RIGHTS));
+    let value = if rights.contains(AccessRights::L) { value } else { value & 0xffff_ffff };
+    let bitmap =
+        if reason == ExitReason::VMREAD { vmcs::VMREAD_BITMAP_ADDRESS } else { vmcs::VMWRITE_BITMAP_ADDRESS };
+    match u32::try_from(value) {
+        Ok(encoding @ 0..=0x7fff) => bit(memory, vmcs12.read(bitmap), encoding),
+        _ => true,
+    }
 }
 
 /// A bit of a bitmap in L1's memory; memory that L1 does not have reads as ones.

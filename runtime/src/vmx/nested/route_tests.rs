@@ -156,6 +156,43 @@ fn ports_go_by_l1s_bitmaps_all_of_an_access() {
 }
 
 #[test]
+fn fields_of_a_linked_vmcs_go_by_l1s_bitmaps() {
+    let access = |reason, controls: u32, encoding: u64, rights: u32, bit: u64| {
+        routed(reason, |vmcs02, vmcs12, registers, memory| {
+            vmcs02.write(vmcs::EXIT_INSTRUCTION_INFORMATION, 2 << 28);
+            vmcs02.write(vmcs::GUEST_CS_ACCESS_RIGHTS, rights);
+            registers.set_rdx(encoding);
+            set_primary(vmcs12, PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);
+            vmcs12.write(vmcs::SECONDARY_CONTROLS, controls);
+            vmcs12.write(vmcs::VMREAD_BITMAP_ADDRESS, BITMAPS);
+            vmcs12.write(vmcs::VMWRITE_BITMAP_ADDRESS, BITMAPS + 0x1000);
+            memory.put(BITMAPS + bit / 8, &[1 << (bit % 8)]);
+        })
+    };
+    let (read, write, on) = (ExitReason::VMREAD, ExitReason::VMWRITE, 1 << 14);
+    let (long, legacy) = (0xa09b, 0xc09b);
+    assert_eq!((access(read, 0, 0x681e, long, 0), access(write, 0, 0x681e, long, 0)), (Route::L1, Route::L1));
+    assert_eq!(access(read, on, 0x681e, long, 0x681e), Route::L1);
+    assert_eq!(access(write, on, 0x681e, long, 0x681e), Route::Linked);
+    assert_eq!(access(write, on, 0x681e, long, 0x8000 + 0x681e), Route::L1);
+    assert_eq!(access(read, on, 0x681e, long, 0x681f), Route::Linked);
+    for wide in [0x8000, 1 << 32, 1 << 63] {
+        assert_eq!(access(read, on, wide, long, 1), Route::L1, "{wide:#x}");
+    }
+    // The upper half of a register is there in 64-bit mode only.
+    assert_eq!(access(read, on, 1 << 32, legacy, 1), Route::Linked);
+    let from_stack_pointer = routed(read, |vmcs02, vmcs12, _, memory| {
+        vmcs02.write(vmcs::EXIT_INSTRUCTION_INFORMATION, 4 << 28);
+        vmcs02.write(vmcs::GUEST_RSP, 0x4402);
+        set_primary(vmcs12, PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);
+        vmcs12.write(vmcs::SECONDARY_CONTROLS, on);
+        vmcs12.write(vmcs::VMREAD_BITMAP_ADDRESS, BITMAPS);
+        memory.put(BITMAPS + 0x4402 / 8, &[1 << 2]);
+    });
+    assert_eq!(from_stack_pointer, Route::L1);
+}
+
+#[test]
 fn msrs_go_by_l1s_bitmap_and_those_without_a_bit_are_l1s() {
     let msr = |reason, controls: PrimaryControls, number: u64, bit: u64| {
         routed(reason, |_, vmcs12, registers, memory| {

@@ -5,6 +5,7 @@ use super::ept02::access::{Access, Outcome};
 use super::ept02::machine as ept02;
 use super::ept12::PageModificationLog;
 use super::exit::{self, L2Vcpu};
+use super::instruction::operand;
 use super::merge::Wanted;
 use super::reflect::ExitFacts;
 use super::vmcs12::Vmcs12;
@@ -55,6 +56,30 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             reflect(vcpu, cpu, ExitFacts::new(ExitReason::PAGE_MODIFICATION_LOG_FULL, qualification));
         }
     }
+}
+
+/// Hands L1 the violation that an access which the hypervisor made in L2's stead was.
+pub(super) fn deny(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, access: Access) {
+    let facts = match serve(cpu, access) {
+        Outcome::Mapped | Outcome::Exhausted | Outcome::Ept01(_) => {
+            return exit::apply(vcpu, cpu, reason, Action::Resume);
+        }
+        Outcome::Violation { qualification } => ExitFacts::new(ExitReason::EPT_VIOLATION, qualification),
+        Outcome::Misconfiguration => ExitFacts::new(ExitReason::EPT_MISCONFIGURATION, 0),
+        Outcome::LogFull { qualification } => {
+            ExitFacts::new(ExitReason::PAGE_MODIFICATION_LOG_FULL, qualification)
+        }
+    };
+    let is_string = reason == ExitReason::IO_INSTRUCTION;
+    let linear = if is_string { vcpu.vmcs.read(vmcs::GUEST_LINEAR_ADDRESS) } else { operand::address(vcpu) };
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let registers = vcpu.registers_mut();
+    let action = exit::reflect_facts(&mut state, registers, cpu, &facts);
+    // The hardware's exit told nothing of it.
+    state.nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
+    state.nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
+    state.hardware.return_to_l1(&state.nested.vmcs12);
+    exit::left(state, registers, cpu, action);
 }
 
 fn serve(cpu: &PerCpu, access: Access) -> Outcome {

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "VMCS frames")]
 
 use super::shadow::{self, BITMAP_BYTES, Bitmap, PIECE_BYTES};
-use super::vmcs12::Vmcs12;
+use super::vmcs12::{NO_LINK, SHADOW_VMCS, Vmcs12};
 use crate::machine;
 use hw::bare::Processor;
 use hw::bare::vmx::{self, CurrentVmcs};
@@ -14,10 +14,6 @@ use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, VmxMisc};
 use x86::vmx::controls::SecondaryControls;
 use x86::vmx::vmcs;
-
-/// Bit 31 of the revision: a shadow VMCS.
-const SHADOW: u32 = 1 << 31;
-const NO_LINK: u64 = u64::MAX;
 
 /// The bitmaps, which all processors share.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +60,7 @@ impl ShadowVmcs {
 
     /// Initialises the frame; the VMCS of L1 is current.
     pub(super) fn set_up(&self, revision: u32, vmcs01: &mut CurrentVmcs) {
-        machine::region().write(self.frame, &(revision | SHADOW).to_le_bytes());
+        machine::region().write(self.frame, &(revision | SHADOW_VMCS).to_le_bytes());
         self.clear();
         vmcs01.write(vmcs::VMREAD_BITMAP_ADDRESS, self.bitmaps.read.get());
         vmcs01.write(vmcs::VMWRITE_BITMAP_ADDRESS, self.bitmaps.write.get());

@@ -14,6 +14,10 @@ use x86::address::GuestPhysAddr;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue, Width};
 
+/// Bit 31 of the first word: the shadow-VMCS indicator (SDM, "Format of the VMCS Region").
+pub(super) const SHADOW_VMCS: u32 = 1 << 31;
+/// The VMCS link pointer of a VMCS that links nothing.
+pub(super) const NO_LINK: u64 = u64::MAX;
 const ABORT_INDICATOR: u64 = 4;
 const LAUNCH_STATE: u64 = 8;
 const VALUES: u64 = 16;
@@ -51,6 +55,8 @@ pub(super) struct Vmcs12 {
     pub(super) launch_state: LaunchState,
     /// What L1 has written.
     pub(super) dirty: Dirty,
+    /// A shadow VMCS, for L2's VMREAD and VMWRITE and not for VM entry (SDM, "VMCS Types: Ordinary and Shadow").
+    pub(super) is_shadow: bool,
     /// The VMCS of L2 has newer values of the fields that are [`Treatment::Cold`].
     pub(super) is_stale: bool,
     values: [u64; COUNT],
@@ -59,7 +65,13 @@ pub(super) struct Vmcs12 {
 impl Vmcs12 {
     /// All fields zero.
     pub(super) const fn new() -> Self {
-        Self { launch_state: LaunchState::Clear, dirty: Dirty::all(), is_stale: false, values: [0; COUNT] }
+        Self {
+            launch_state: LaunchState::Clear,
+            dirty: Dirty::all(),
+            is_shadow: false,
+            is_stale: false,
+            values: [0; COUNT],
+        }
     }
 
     /// Reads the page at `region`.
@@ -98,14 +110,13 @@ impl Vmcs12 {
 
     /// The field as VMREAD gives it.
     pub(super) fn value(&self, access: Access) -> u64 {
-        let value = self.values[access.index];
-        if access.is_high { value >> 32 } else { value }
+        part(self.values[access.index], access)
     }
 
     /// Sets the field as VMWRITE does.
     pub(super) fn set_value(&mut self, access: Access, value: u64) {
         let slot = &mut self.values[access.index];
-        *slot = if access.is_high { *slot & 0xffff_ffff | value << 32 } else { value & mask(access.index) };
+        *slot = changed(*slot, access, value);
         self.dirty |= match fields::treatment(access.index) {
             Treatment::Control | Treatment::ByValue | Treatment::Ignored => {
                 Dirty::CONTROLS | Dirty::GUEST_STATE
@@ -122,6 +133,43 @@ impl Vmcs12 {
     pub(super) fn set_instruction_error(&mut self, error: InstructionError) {
         self.write(vmcs::INSTRUCTION_ERROR, error.0);
     }
+}
+
+/// The field of the VMCS at `region`, which is not current, as VMREAD gives it. Memory that L1 does not have reads
+/// as ones.
+pub(super) fn value_at<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr, access: Access) -> u64 {
+    part(stored(memory, region, access), access)
+}
+
+/// Sets the field of the VMCS at `region`, which is not current, as VMWRITE does.
+pub(super) fn set_value_at<M: GuestMemory + ?Sized>(
+    memory: &M,
+    region: GuestPhysAddr,
+    access: Access,
+    value: u64,
+) {
+    let value = changed(stored(memory, region, access), access, value);
+    let _ = memory.write(place(region, access), &value.to_le_bytes());
+}
+
+fn stored<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr, access: Access) -> u64 {
+    let mut bytes = [0xff; 8];
+    let _ = memory.read(place(region, access), &mut bytes);
+    u64::from_le_bytes(bytes) & mask(access.index)
+}
+
+fn place(region: GuestPhysAddr, access: Access) -> GuestPhysAddr {
+    at(region, VALUES + 8 * access.index as u64)
+}
+
+/// What an access reads of a field.
+fn part(value: u64, access: Access) -> u64 {
+    if access.is_high { value >> 32 } else { value }
+}
+
+/// A field after an access wrote `new` to it.
+fn changed(old: u64, access: Access, new: u64) -> u64 {
+    if access.is_high { old & 0xffff_ffff | new << 32 } else { new & mask(access.index) }
 }
 
 /// Makes the launch state of the VMCS at `region` clear, which is not current.

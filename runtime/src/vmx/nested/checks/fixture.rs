@@ -8,6 +8,7 @@ use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::fields::{self, COUNT};
 use hw::Vmcs;
 use hw::sim::SimMsrs;
+use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
 use x86::vmx::capability::Allowed;
 use x86::vmx::vmcs::{self, Field, FieldValue};
@@ -18,6 +19,7 @@ pub(in super::super) const REVISION: u32 = 0x2b;
 /// Pages of the fake memory that a sound VMCS names.
 pub(in super::super) const VIRTUAL_APIC: u64 = 0x3000;
 pub(in super::super) const LINKED: u64 = 0x4000;
+pub(in super::super) const CURRENT: GuestPhysAddr = GuestPhysAddr::new(0x6000);
 pub(in super::super) const PDPTES: u64 = 0x5020;
 
 /// The VMX capability MSRs of a processor that has everything.
@@ -60,7 +62,7 @@ impl Machine {
         let mut capability = Capability::of(&SimMsrs::new(hardware()), 39).unwrap();
         // Not offered, and yet their checks must be right once they are.
         let also = |allowed: &mut Allowed, bits: u64| allowed.0 |= bits << 32;
-        also(&mut capability.secondary, 1 << 14 | 1 << 22);
+        also(&mut capability.secondary, 1 << 22);
         also(&mut capability.exit, 1 << 23 | 1 << 28 | 1 << 29);
         also(&mut capability.entry, 1 << 16 | 1 << 20 | 1 << 22);
         let processor = Processor {
@@ -75,7 +77,9 @@ impl Machine {
         };
         let memory = FakeMemory::new(0x8000);
         memory.put(VIRTUAL_APIC + 0x80, &[0x50]);
-        memory.put(LINKED, &REVISION.to_le_bytes());
+        for vmcs in [LINKED, CURRENT.get()] {
+            memory.put(vmcs, &REVISION.to_le_bytes());
+        }
         for (index, pdpte) in [0x6001, 0, 0x7019, 0x6e00].into_iter().enumerate() {
             memory.put_u64(PDPTES + 8 * index as u64, pdpte);
         }
@@ -84,7 +88,7 @@ impl Machine {
 
     /// The checks in the order of a VM entry.
     pub(super) fn check(&self, vmcs: &FakeVmcs) -> Result<LoadedPdptes, Broken> {
-        let entry = Entry::new(vmcs, &self.capability, &self.processor, self.is_ia32e);
+        let entry = Entry::new(vmcs, &self.capability, &self.processor, self.is_ia32e, Some(CURRENT));
         check_controls_and_host(&entry, &self.memory).map_err(Broken::Before)?;
         check_guest_state(&entry, &self.memory).map_err(Broken::Entry)
     }

@@ -26,8 +26,17 @@ pub(super) fn check<V: Vmcs, M: GuestMemory + ?Sized>(
     descriptor_tables(entry).map_err(failed(OTHER))?;
     instruction_pointer_and_flags(entry).map_err(failed(OTHER))?;
     non_register_state::check(entry).map_err(failed(OTHER))?;
-    non_register_state::link_pointer(entry, memory).map_err(failed(LINK_POINTER))?;
+    check_link_pointer(entry, memory)?;
     pdptes(entry, memory).map_err(failed(PDPTES))
+}
+
+/// The check on the VMCS link pointer.
+pub(super) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
+    entry: &Entry<'_, V>,
+    memory: &M,
+) -> Result<(), EntryFailure> {
+    non_register_state::link_pointer(entry, memory)
+        .map_err(|rule| EntryFailure::GuestState { qualification: LINK_POINTER, rule })
 }
 
 impl<V: Vmcs> Entry<'_, V> {

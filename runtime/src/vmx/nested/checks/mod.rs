@@ -28,6 +28,7 @@ use super::capability::Capability;
 use crate::memory::guest::GuestMemory;
 use crate::vmx::controls::Controls;
 use hw::Vmcs;
+use x86::address::GuestPhysAddr;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue};
@@ -82,6 +83,14 @@ pub(super) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
     guest_state::check(entry, memory)
 }
 
+/// The check on the VMCS link pointer and what is behind it, alone.
+pub(super) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
+    entry: &Entry<'_, V>,
+    memory: &M,
+) -> Result<(), EntryFailure> {
+    guest_state::check_link_pointer(entry, memory)
+}
+
 /// A VM entry to be checked: VMCS12, its controls, and the processor that L1 believes to have.
 #[derive(Debug)]
 pub(super) struct Entry<'a, V> {
@@ -90,17 +99,20 @@ pub(super) struct Entry<'a, V> {
     processor: &'a Processor,
     controls: Controls,
     is_ia32e: bool,
+    current: Option<GuestPhysAddr>,
 }
 
 impl<'a, V: Vmcs> Entry<'a, V> {
-    /// The entry that `vmcs` asks for; `is_ia32e` tells whether L1 itself is in IA-32e mode.
+    /// The entry that `vmcs` asks for, whose page is `current`; `is_ia32e` tells whether L1 itself is in IA-32e
+    /// mode.
     pub(super) fn new(
         vmcs: &'a V,
         capability: &'a Capability,
         processor: &'a Processor,
         is_ia32e: bool,
+        current: Option<GuestPhysAddr>,
     ) -> Self {
-        Self { vmcs, capability, processor, controls: effective_controls(vmcs), is_ia32e }
+        Self { vmcs, capability, processor, controls: effective_controls(vmcs), is_ia32e, current }
     }
 
     fn read<T: FieldValue>(&self, field: Field<T>) -> T {

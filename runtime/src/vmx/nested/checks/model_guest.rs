@@ -1,5 +1,6 @@
 //! The manual's list of checks on the guest state, in its order.
 
+use super::fixture::CURRENT;
 use super::model::{Model, Verdict, bit};
 use crate::memory::guest::GuestMemory;
 use x86::address::GuestPhysAddr;
@@ -268,6 +269,7 @@ impl Model<'_> {
         self.physical(link, 12)
             && self.machine.memory.read(GuestPhysAddr::new(link), &mut word).is_ok()
             && u32::from_le_bytes(word) == wanted
+            && link != CURRENT.get()
     }
 
     fn pdptes(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The checks against the model: every control bit, every guest-state and host-state field, alone and in sets.
 
-use super::fixture::{Broken, FakeVmcs, MODES, Machine, Mode, sound};
+use super::fixture::{Broken, CURRENT, FakeVmcs, LINKED, MODES, Machine, Mode, sound};
 use super::model::{Verdict, verdict};
 use super::{EntryFailure, Failure};
 use hw::Vmcs;
@@ -46,6 +46,23 @@ fn sound_state_of_every_mode_is_entered() {
         let machine = Machine::new();
         assert_eq!(machine.broken_rule(&sound(mode)), None, "{mode:?}");
         assert_agreement(&machine, &sound(mode), &format!("{mode:?}"));
+    }
+}
+
+#[test]
+fn a_link_leads_to_another_vmcs_of_the_kind_that_the_control_says() {
+    let machine = Machine::new();
+    for (mode, revision) in
+        MODES.into_iter().flat_map(|mode| [0, 1, 0x2b, 0x2a, 1 << 31, 0x8000_002b].map(|word| (mode, word)))
+    {
+        machine.memory.put(LINKED, &u32::to_le_bytes(revision));
+        machine.memory.put(CURRENT.get(), &u32::to_le_bytes(revision));
+        for link in [0, LINKED, LINKED + 8, CURRENT.get(), LINKED | 1 << 39, 1 << 63, u64::MAX - 1, u64::MAX]
+        {
+            let mut vmcs = sound(mode);
+            vmcs.write(vmcs::VMCS_LINK_POINTER, link);
+            assert_agreement(&machine, &vmcs, &format!("{mode:?} {revision:#x} at {link:#x}"));
+        }
     }
 }
 

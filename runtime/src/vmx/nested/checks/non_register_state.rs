@@ -2,6 +2,7 @@
 
 use super::{Entry, Rule, require};
 use crate::memory::guest::GuestMemory;
+use crate::vmx::nested::vmcs12::{NO_LINK, SHADOW_VMCS};
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::cr::Rflags;
@@ -12,9 +13,6 @@ use x86::vmx::controls::{PinBasedControls, SecondaryControls};
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
-/// Nothing is linked.
-const NO_LINK: u64 = u64::MAX;
-const SHADOW_VMCS: u32 = 1 << 31;
 const DEBUGCTL_BTF: u64 = 1 << 1;
 
 // Pending debug exceptions (SDM, "Guest Non-Register State").
@@ -125,7 +123,7 @@ fn pending_debug_exceptions<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     require(is_transaction_right, "debug exception in a transaction")
 }
 
-/// The VMCS link pointer: nothing, or a VMCS of the kind that the controls say.
+/// The VMCS link pointer: nothing, or another VMCS than the current one, of the kind that the controls say.
 pub(super) fn link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
@@ -139,5 +137,6 @@ pub(super) fn link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     let is_readable = memory.read(GuestPhysAddr::new(link), &mut revision).is_ok();
     let has_shadowing = entry.has_secondary(SecondaryControls::VMCS_SHADOWING);
     let wanted = VmxBasic(entry.capability.basic).revision() | if has_shadowing { SHADOW_VMCS } else { 0 };
-    require(is_readable && u32::from_le_bytes(revision) == wanted, "revision behind the VMCS link pointer")
+    require(is_readable && u32::from_le_bytes(revision) == wanted, "revision behind the VMCS link pointer")?;
+    require(entry.current.is_none_or(|current| current.get() != link), "the current VMCS linked to itself")
 }

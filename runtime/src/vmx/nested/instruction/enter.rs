@@ -25,7 +25,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     l1: &mut L1<'_, '_, V, M, H>,
     instruction: Instruction,
 ) -> Result<Status, Event> {
-    if nested.current.is_none() {
+    if nested.current.is_none() || nested.vmcs12.is_shadow {
         return Ok(Status::FailInvalid);
     }
     if l1.vcpu.interruptibility().contains(Interruptibility::BLOCKING_BY_MOV_SS) {

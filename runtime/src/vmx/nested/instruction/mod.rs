@@ -3,7 +3,8 @@
 mod enter;
 mod invept;
 mod invvpid;
-mod operand;
+pub(super) mod linked;
+pub(super) mod operand;
 mod vmclear;
 mod vmcs_access;
 mod vmptrld;

@@ -78,6 +78,11 @@ fn linear<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, length: usize, intent: Intent) -> Resu
     segmentation::linear(vcpu, information.segment(), offset, length as u64, intent)
 }
 
+/// Linear address of the memory operand, which segmentation allows.
+pub(in super::super) fn address<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> u64 {
+    linear(vcpu, 1, Intent::Read).map_or(0, GuestLinearAddr::get)
+}
+
 fn full_register<V: Vcpu>(vcpu: &V, register: u8) -> u64 {
     match register {
         RSP => vcpu.rsp(),

@@ -260,6 +260,29 @@ fn a_vmcs_that_is_not_current_lies_in_its_page() {
 }
 
 #[test]
+fn a_shadow_vmcs_holds_fields_and_is_not_entered() {
+    let mut world = World::with_current();
+    world.memory.put(SECOND, &(REVISION | 1 << 31).to_le_bytes());
+    let mut less = World::with_current();
+    less.facts.capability.secondary = x86::vmx::capability::Allowed(0);
+    less.memory.put(SECOND, &(REVISION | 1 << 31).to_le_bytes());
+    assert_eq!(less.error_at(ExitReason::VMPTRLD, SECOND), 11);
+    assert_eq!(world.run_at(ExitReason::VMPTRLD, SECOND), Ok("succeed"));
+    assert_eq!(world.access(ExitReason::VMWRITE, 0x681e, 5).0, Ok("succeed"));
+    for entry in [ExitReason::VMLAUNCH, ExitReason::VMRESUME] {
+        assert_eq!(world.run(entry), Ok("invalid"), "{}", entry.name());
+    }
+    world.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
+    assert_eq!(world.error(ExitReason::VMLAUNCH), 7);
+    world.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
+    assert_eq!(world.access(ExitReason::VMREAD, 0x681e, 0).1, 5);
+    assert_eq!(world.memory.get_u32(SECOND), REVISION | 1 << 31);
+    // A VMXON region has no such indicator.
+    world.run(ExitReason::VMXOFF).unwrap();
+    assert_eq!(world.run_at(ExitReason::VMXON, SECOND), Ok("invalid"));
+}
+
+#[test]
 fn vmread_and_vmwrite_know_their_fields() {
     let mut world = World::with_current();
     for unknown in [0x6830, 0x6801, 0x2034, 1 << 16 | 0x681e, 0x2800 | 1 << 12] {

@@ -7,6 +7,7 @@ use crate::vmx::nested::Nested;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::fields::{self, Access};
 use crate::vmx::nested::shadow;
+use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::event::Event;
 use x86::vmx::capability::VmxMisc;
@@ -21,19 +22,11 @@ pub(super) fn read<V: Vmcs, M: GuestMemory, H: Hardware>(
     if nested.current.is_none() {
         return Ok(Status::FailInvalid);
     }
-    let information = operand::information(l1.vcpu);
-    let encoding = operand::read_register(l1.vcpu, information.register2());
-    let Some(access) = fields::access(encoding, &l1.facts.capability) else {
+    let Some(access) = field(l1.vcpu, &l1.facts.capability) else {
         return Ok(Status::Fail(InstructionError::UNSUPPORTED_FIELD));
     };
     nested.make_current(access, l1.hardware);
-    let value = nested.vmcs12.value(access);
-    if information.is_register() {
-        operand::write_register(l1.vcpu, information.register1(), value);
-    } else {
-        let bytes = operand::register_bytes(l1.vcpu);
-        operand::write(l1.vcpu, l1.memory, &value.to_le_bytes()[..bytes])?;
-    }
+    deliver(l1.vcpu, l1.memory, nested.vmcs12.value(access))?;
     Ok(Status::Succeed)
 }
 
@@ -45,21 +38,11 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
     if nested.current.is_none() {
         return Ok(Status::FailInvalid);
     }
-    let information = operand::information(l1.vcpu);
-    let value = if information.is_register() {
-        operand::read_register(l1.vcpu, information.register1())
-    } else if operand::register_bytes(l1.vcpu) == 8 {
-        u64::from_le_bytes(operand::read(l1.vcpu, l1.memory)?)
-    } else {
-        u32::from_le_bytes(operand::read(l1.vcpu, l1.memory)?).into()
+    let value = source(l1.vcpu, l1.memory)?;
+    let access = match writable_field(l1.vcpu, &l1.facts.capability) {
+        Ok(access) => access,
+        Err(error) => return Ok(Status::Fail(error)),
     };
-    let encoding = operand::read_register(l1.vcpu, information.register2());
-    let Some(access) = fields::access(encoding, &l1.facts.capability) else {
-        return Ok(Status::Fail(InstructionError::UNSUPPORTED_FIELD));
-    };
-    if is_read_only(access, &l1.facts.capability) {
-        return Ok(Status::Fail(InstructionError::READ_ONLY_FIELD));
-    }
     nested.make_current(access, l1.hardware);
     if shadow::is_read(access) {
         // VM-exit information: read without an exit, written with one.
@@ -70,6 +53,48 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
         nested.vmcs12.set_value(access, value);
     }
     Ok(Status::Succeed)
+}
+
+/// The field that the instruction names, where L1's processor has it.
+pub(super) fn field<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, capability: &Capability) -> Option<Access> {
+    let encoding = operand::read_register(vcpu, operand::information(vcpu).register2());
+    fields::access(encoding, capability)
+}
+
+/// The field that VMWRITE names, where it may write there.
+pub(super) fn writable_field<V: Vmcs>(
+    vcpu: &VmxVcpu<'_, V>,
+    capability: &Capability,
+) -> Result<Access, InstructionError> {
+    let access = field(vcpu, capability).ok_or(InstructionError::UNSUPPORTED_FIELD)?;
+    if is_read_only(access, capability) { Err(InstructionError::READ_ONLY_FIELD) } else { Ok(access) }
+}
+
+/// Puts what VMREAD read where the instruction says.
+pub(super) fn deliver<V: Vmcs, M: GuestMemory>(
+    vcpu: &mut VmxVcpu<'_, V>,
+    memory: &M,
+    value: u64,
+) -> Result<(), Event> {
+    let information = operand::information(vcpu);
+    if information.is_register() {
+        operand::write_register(vcpu, information.register1(), value);
+        return Ok(());
+    }
+    let bytes = operand::register_bytes(vcpu);
+    operand::write(vcpu, memory, &value.to_le_bytes()[..bytes])
+}
+
+/// What VMWRITE is to write.
+pub(super) fn source<V: Vmcs, M: GuestMemory>(vcpu: &VmxVcpu<'_, V>, memory: &M) -> Result<u64, Event> {
+    let information = operand::information(vcpu);
+    if information.is_register() {
+        Ok(operand::read_register(vcpu, information.register1()))
+    } else if operand::register_bytes(vcpu) == 8 {
+        operand::read(vcpu, memory).map(u64::from_le_bytes)
+    } else {
+        operand::read(vcpu, memory).map(|bytes| u32::from_le_bytes(bytes).into())
+    }
 }
 
 /// VM-exit information, unless IA32_VMX_MISC lets VMWRITE reach it.

@@ -3,6 +3,7 @@
 use super::{Hardware, L1, Status, operand, page};
 use crate::memory::guest::GuestMemory;
 use crate::vmx::nested::Nested;
+use crate::vmx::nested::vmcs12::SHADOW_VMCS;
 use hw::Vmcs;
 use x86::event::Event;
 use x86::vmx::instruction_error::InstructionError;
@@ -20,9 +21,13 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
         return Ok(Status::Fail(InstructionError::VMPTRLD_VMXON_POINTER));
     }
     let mut revision = [0; 4];
-    // Memory that L1 does not have reads as an empty bus. A shadow VMCS has bit 31 set, and is not offered.
-    if l1.memory.read(region, &mut revision).is_err()
-        || u32::from_le_bytes(revision) != l1.facts.capability.revision()
+    // Memory that L1 does not have reads as an empty bus.
+    let is_there = l1.memory.read(region, &mut revision).is_ok();
+    let revision = u32::from_le_bytes(revision);
+    let is_shadow = revision & SHADOW_VMCS != 0;
+    if !is_there
+        || revision & !SHADOW_VMCS != l1.facts.capability.revision()
+        || is_shadow && !l1.facts.capability.has_shadowing()
     {
         return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
     }
@@ -30,7 +35,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
         return Ok(Status::Succeed);
     }
     nested.put_away(l1.memory, l1.hardware);
-    if nested.take_out(l1.memory, region).is_err() {
+    if nested.take_out(l1.memory, region, is_shadow).is_err() {
         return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
     }
     l1.hardware.current_changed(Some(&nested.vmcs12));
