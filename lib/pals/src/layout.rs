@@ -295,12 +295,9 @@ fn read_sections(
     if count == 0 || count > section::CAPACITY {
         return Err(Status::SECTION_COUNT);
     }
-    let record = |index| {
-        let mut bytes = [0; section::RECORD_BYTES];
-        read_record(process, list, index, &mut bytes)?;
-        Ok(SectionRecord::from_bytes(&bytes))
-    };
-    (0..count).map(record).collect()
+    let mut bytes = [0; section::CAPACITY * section::RECORD_BYTES];
+    let records = read_records(process, list, &mut bytes[..count * section::RECORD_BYTES])?;
+    Ok(records.iter().map(SectionRecord::from_bytes).collect())
 }
 
 fn read_parameters(process: &impl Process, list: u64) -> Result<Vec<Parameter>, Status> {
@@ -312,10 +309,9 @@ fn read_parameters(process: &impl Process, list: u64) -> Result<Vec<Parameter>, 
         return Err(Status::PARAMETER_COUNT);
     }
     let mut parameters = reserved(count)?;
-    for index in 0..count {
-        let mut bytes = [0; parameter::RECORD_BYTES];
-        read_record(process, list, index, &mut bytes)?;
-        let record = ParameterRecord::from_bytes(&bytes);
+    let mut bytes = [0; parameter::CAPACITY * parameter::RECORD_BYTES];
+    for record in read_records(process, list, &mut bytes[..count * parameter::RECORD_BYTES])? {
+        let record = ParameterRecord::from_bytes(record);
         let kind = ParameterType::from_number(record.kind).ok_or(Status::PARAMETER_TYPE)?;
         parameters.push(Parameter { kind, words: record.words });
     }
@@ -328,11 +324,17 @@ fn read_count(process: &impl Process, list: u64) -> Result<usize, Status> {
     usize::try_from(u32::from_le_bytes(bytes)).map_err(|_| Status::SECTION_COUNT)
 }
 
-/// Reads record `index` of a list; both lists have the same shape.
-fn read_record(process: &impl Process, list: u64, index: usize, bytes: &mut [u8; 16]) -> Result<(), Status> {
-    let offset = section::HEADER_BYTES + index * section::RECORD_BYTES;
-    let address = list.checked_add(offset as u64).ok_or(Status::BAD_ADDRESS)?;
-    process.read(address, bytes).map_err(|Inaccessible| Status::BAD_ADDRESS)
+/// Reads the records of a list; both lists have the same shape.
+fn read_records<'a>(
+    process: &impl Process,
+    list: u64,
+    bytes: &'a mut [u8],
+) -> Result<&'a [[u8; section::RECORD_BYTES]], Status> {
+    const { assert!(section::RECORD_BYTES == parameter::RECORD_BYTES) };
+    let address = list.checked_add(section::HEADER_BYTES as u64).ok_or(Status::BAD_ADDRESS)?;
+    address.checked_add(bytes.len() as u64).ok_or(Status::BAD_ADDRESS)?;
+    process.read(address, bytes).map_err(|Inaccessible| Status::BAD_ADDRESS)?;
+    Ok(bytes.as_chunks().0)
 }
 
 fn check_sections(records: &[SectionRecord], word: WordSize) -> Result<(), Status> {

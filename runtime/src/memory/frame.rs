@@ -40,6 +40,8 @@ pub struct Frames {
     next: usize,
     /// Frames that ever started waiting.
     retired: u64,
+    /// As many as `retired` was when all that waited became free.
+    released: u64,
     free: [u64; WORDS],
     waiting: [u64; WORDS],
 }
@@ -54,7 +56,16 @@ impl Frames {
     /// A pool without frames.
     #[must_use]
     pub const fn new() -> Self {
-        Self { base: 0, count: 0, available: 0, next: 0, retired: 0, free: [0; WORDS], waiting: [0; WORDS] }
+        Self {
+            base: 0,
+            count: 0,
+            available: 0,
+            next: 0,
+            retired: 0,
+            released: 0,
+            free: [0; WORDS],
+            waiting: [0; WORDS],
+        }
     }
 
     /// Gives the pool its memory, once.
@@ -146,6 +157,10 @@ impl Frames {
 
     /// Makes every waiting frame free.
     pub(super) fn release(&mut self) {
+        if self.released == self.retired {
+            return;
+        }
+        self.released = self.retired;
         for word in 0..self.count.div_ceil(64) {
             let waiting = core::mem::take(&mut self.waiting[word]);
             self.available += waiting.count_ones() as usize;

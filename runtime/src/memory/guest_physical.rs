@@ -26,11 +26,12 @@ impl GuestPhysical {
         if access.contains(Rights::WRITE) {
             second_level.written(gpa);
         }
-        let attributes = second_level.attributes(percpu::current().view(), gpa).ok_or(Refused)?;
-        if !attributes.rights.contains(access) {
+        let allowance = second_level.policy().allowance_at(percpu::current().view(), gpa.get());
+        let (rights, is_decoy) = allowance.ok_or(Refused)?;
+        if !rights.contains(access) {
             return Err(Refused);
         }
-        Ok((!attributes.is_decoy).then_some(HostPhysAddr::new(gpa.get())))
+        Ok((!is_decoy).then_some(HostPhysAddr::new(gpa.get())))
     }
 
     /// Reads words of one page that the guest may read.

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod protect;
 mod radix;
 pub mod range;
+mod refresh;
 pub mod second_level;
 pub mod views;
 pub mod watch;

@@ -116,6 +116,23 @@ impl Policy {
         Run { range, attributes: Some(Attributes { memory_type: types.memory_type, rights, is_decoy }) }
     }
 
+    /// What the guest may do with the page at `address` in `view`, and whether zeros stand in for it: as
+    /// [`Self::run_at`] says, and sooner. `None` for what is never mapped.
+    #[must_use]
+    pub fn allowance_at(&self, view: View, address: u64) -> Option<(Rights, bool)> {
+        let is_hidden = address.wrapping_sub(self.region.base) < self.region.length;
+        if address >= self.reach() || is_hidden {
+            return None;
+        }
+        let own = if view == View::SHARED { None } else { self.protections.at(view, address) };
+        let protection = own.or_else(|| self.protections.at(View::SHARED, address));
+        let mut rights = protection.map_or(Rights::all(), Protection::rights);
+        if self.watched.is_watched(address) {
+            rights -= Rights::WRITE;
+        }
+        Some((rights, protection == Some(Protection::Decoy)))
+    }
+
     /// The largest page around `address` that is all alike in `view`.
     #[must_use]
     pub fn page_at(&self, view: View, address: u64) -> Run {

@@ -88,6 +88,14 @@ impl Protections {
         }
     }
 
+    /// What `view` says of the page at `address`, which lies below 2^52.
+    #[must_use]
+    pub fn at(&self, view: View, address: u64) -> Option<Protection> {
+        let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, address) & PAGE_MASK);
+        let last = behind.checked_sub(1).and_then(|last| self.boundaries.get(last));
+        last.filter(|&&b| b >> VIEW_SHIFT == view.number()).and_then(|&b| protection_of(b))
+    }
+
     /// Has `view` say `protection` for `range`, which ends below 2^52; `None` takes back what was set.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use super::views::{Roots, View};
 pub const RESERVE: usize = 64;
 
 /// Runs that one operation goes through before it takes the rest in one piece.
-const STEPS: usize = 256;
+pub(super) const STEPS: usize = 256;
 
 /// What became of an access that the tables did not allow.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct SecondLevel<M, F> {
     memory: M,
     frames: Frames,
     pub(super) policy: Policy,
-    roots: Roots,
+    pub(super) roots: Roots,
     pub(super) changes: Changes,
     tables: usize,
     format: PhantomData<F>,
@@ -217,15 +217,6 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.protect(view, range, (!is_default).then_some(Protection::Rights(rights)))
     }
 
-    /// Has all CPUs read zeros in `range`, and stops whatever else they do there.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProtectError`]; nothing changed then.
-    pub fn set_decoy(&mut self, range: GuestRange) -> Result<Flush, ProtectError> {
-        self.protect(View::SHARED, range, Some(Protection::Decoy))
-    }
-
     /// What the page at `gpa` is in `view`; `None` for hypervisor memory and what tables do not reach.
     #[must_use]
     pub fn attributes(&self, view: View, gpa: GuestPhysAddr) -> Option<Attributes> {
@@ -293,6 +284,18 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         range: GuestRange,
         protection: Option<Protection>,
     ) -> Result<Flush, ProtectError> {
+        self.adopt(view, range, protection)?;
+        let is_stale = self.refresh(view, range);
+        Ok(self.flush_if(is_stale))
+    }
+
+    /// Has the policy say it, and not yet the tables.
+    pub(super) fn adopt(
+        &mut self,
+        view: View,
+        range: GuestRange,
+        protection: Option<Protection>,
+    ) -> Result<(), ProtectError> {
         if range.end() > self.policy.reach() {
             return Err(ProtectError::OutOfReach);
         }
@@ -302,52 +305,14 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.root(view).ok_or(ProtectError::NoView)?;
         self.policy.protections.set(view, range, protection)?;
         self.changes.note(view, range);
-        let is_stale = self.refresh(view, range);
-        Ok(self.flush_if(is_stale))
-    }
-
-    /// Makes the tables agree with the policy in `range`, in all views that follow `view`.
-    pub(super) fn refresh(&mut self, view: View, range: GuestRange) -> bool {
-        let mut is_stale = false;
-        for index in 0..self.roots.len() {
-            let (open, root) = self.roots.at(index);
-            if view == View::SHARED || view == open {
-                is_stale |= self.refresh_view(open, root, range);
-            }
-        }
-        is_stale
-    }
-
-    fn refresh_view(&mut self, view: View, root: HostPhysAddr, range: GuestRange) -> bool {
-        // Out to the large pages that the ends may have become part of.
-        let mut at = self.policy.page_at(view, range.start()).range.start();
-        let end = self.policy.page_at(view, range.end() - 1).range.end();
-        let mut is_stale = false;
-        for _ in 0..STEPS {
-            if at >= end {
-                return is_stale;
-            }
-            let run = self.policy.run_at(view, at);
-            let part = GuestRange::between(at, run.range.end().min(end));
-            let mut radix = self.radix();
-            radix.update(root, part, run.mapping());
-            is_stale |= radix.is_stale;
-            at = part.end();
-        }
-        if at < end {
-            // Too many runs to go through: misses will ask again.
-            let mut radix = self.radix();
-            radix.update(root, GuestRange::between(at, end), None);
-            is_stale |= radix.is_stale;
-        }
-        is_stale
+        Ok(())
     }
 
     pub(super) fn flush_if(&self, is_stale: bool) -> Flush {
         Flush { retired: is_stale.then_some(self.frames.retired()) }
     }
 
-    fn radix(&mut self) -> Radix<'_, M, F> {
+    pub(super) fn radix(&mut self) -> Radix<'_, M, F> {
         Radix {
             memory: &self.memory,
             frames: &mut self.frames,

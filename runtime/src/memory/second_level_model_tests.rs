@@ -110,8 +110,9 @@ impl World {
         // Only all CPUs together are shown a decoy.
         let view = if what == Some(Protection::Decoy) { 0 } else { view };
         let result = match what {
-            Some(Protection::Decoy) => self.memory.set_decoy(range),
+            Some(Protection::Decoy) => self.memory.cover(range, Some(Protection::Decoy)),
             Some(Protection::Rights(rights)) => self.memory.set_rights(CPU_VIEWS[view], range, rights),
+            None if view == 0 && start % 2 == 1 => self.memory.cover(range, None),
             None => self.memory.reset_rights(CPU_VIEWS[view], range),
         };
         if start < 2 * MIB / PAGE {
@@ -157,7 +158,16 @@ impl World {
         for (view, name) in CPU_VIEWS.into_iter().enumerate() {
             for page in (0..self.set[0].len()).step_by(SAMPLE_STEP) {
                 let truth = self.truth(view, page);
-                let found = self.memory.mapped(name, gpa(WINDOW + page as u64 * PAGE));
+                let address = WINDOW + page as u64 * PAGE;
+                let allowance = self.memory.policy().allowance_at(name, address);
+                prop_assert_eq!(
+                    allowance,
+                    truth.map(|t| (t.rights, t.is_decoy)),
+                    "view {} page {}",
+                    view,
+                    page
+                );
+                let found = self.memory.mapped(name, gpa(address));
                 prop_assert!(found.is_none() || found.map(|m| m.2) == truth, "view {view} page {page}");
                 let cached = &mut self.cached[view][page];
                 let is_true = cached.is_none_or(|c| {

@@ -5,6 +5,7 @@ use crate::memory::flush::Flush;
 use crate::memory::frame::Exhausted;
 use crate::memory::plain_format::PlainFormat;
 use crate::memory::policy::Machine;
+use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use hw::sim::SimMemory;
@@ -306,7 +307,7 @@ fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
     let (one, two) = (pages(64 * MIB, 4 * PAGE), pages(2 * GIB, 2 * MIB));
     for range in [one, two] {
-        assert!(memory.set_decoy(range).is_ok_and(|flush| flush.is_needed()));
+        assert!(memory.cover(range, Some(Protection::Decoy)).is_ok_and(|flush| flush.is_needed()));
         for access in [Rights::WRITE, Rights::EXECUTE] {
             let protected = Resolution::Protected(Rights::READ);
             assert_eq!(memory.violation(CPU, gpa(range.start()), access), protected);
@@ -325,4 +326,19 @@ fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
     assert_eq!(memory.violation(CPU, gpa(one.start()), Rights::WRITE), Resolution::Filled);
     let page = HostPhysAddr::new(one.start());
     assert_eq!(frame(&memory, one.start()).map(|m| (m.0, m.2)), Some((page, Rights::all())));
+}
+
+#[test]
+fn what_is_covered_keeps_its_small_page_when_it_is_open_again() {
+    let mut memory = started(PageSize::Size2M, 512);
+    assert_eq!(memory.fill_below(gpa(GIB)), Ok(()));
+    let page = pages(64 * MIB, PAGE);
+    assert!(memory.cover(page, Some(Protection::Decoy)).is_ok_and(|flush| flush.is_needed()));
+    let tables = memory.table_pages();
+    assert!(memory.cover(page, None).is_ok_and(|flush| flush.is_needed()));
+    let mapped = memory.mapped(CPU, gpa(page.start())).map(|m| (m.0, m.1, m.2.rights));
+    assert_eq!(mapped, Some((HostPhysAddr::new(page.start()), PageSize::Size4K, Rights::all())));
+    assert_eq!(memory.table_pages(), tables);
+    assert!(memory.reset_rights(CPU, page).is_ok_and(|flush| flush.is_needed()));
+    assert_eq!((size_at(&memory, page.start()), memory.table_pages()), (Some(PageSize::Size2M), tables - 1));
 }

@@ -60,6 +60,11 @@ impl WatchedPages {
         self.find(page).ok().map(|index| self.pages[index].1)
     }
 
+    /// Whether the page at `address` is watched.
+    pub(super) fn is_watched(&self, address: u64) -> bool {
+        !self.pages.is_empty() && self.find(address & !(PAGE - 1)).is_ok()
+    }
+
     /// Watches `page`, which is not watched. `None` where there is no room.
     pub(super) fn insert(&mut self, page: u64) -> Option<Watch> {
         let index = self.find(page).unwrap_or_else(|index| index);

@@ -94,8 +94,12 @@ impl GuestMemory for Machine {
         panic!("a walk has nothing to write")
     }
 
-    fn read_words(&self, _: GuestPhysAddr, _: &mut [u64]) -> Result<(), Refused> {
-        panic!("a walk reads word by word")
+    fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        let (frame, _) = self.second_level(gpa.get()).ok_or(Refused)?;
+        let frame = HostPhysAddr::new(frame + gpa.get() % 4096);
+        assert_eq!(words.len(), 1, "a walk reads word by word");
+        words[0] = self.memory.read_u64(frame);
+        Ok(())
     }
 
     fn compare_exchange(&self, _: GuestPhysAddr, _: u64, _: u64) -> Result<bool, Refused> {

@@ -5,8 +5,8 @@ use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest::{GuestMemory, GuestView};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::GuestFrames;
+use crate::memory::protect::Protection;
 use crate::memory::second_level::ProtectError;
-use crate::memory::views::View;
 use crate::memory::{Flush, GuestRange};
 use crate::vcpu::Vcpu;
 use hw::Unmapped;
@@ -38,13 +38,12 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
     let mut last = Flush::NONE;
     let mut result = Ok(());
     for (page, cover) in pages {
-        let range = GuestRange::page(page);
-        let mut second_level = SECOND_LEVEL.lock();
-        let done = match cover {
-            Cover::Hidden => second_level.set_decoy(range),
-            Cover::ReadOnly => second_level.set_rights(View::SHARED, range, Rights::READ | Rights::EXECUTE),
-            Cover::Open => second_level.reset_rights(View::SHARED, range),
+        let protection = match cover {
+            Cover::Hidden => Some(Protection::Decoy),
+            Cover::ReadOnly => Some(Protection::Rights(Rights::READ | Rights::EXECUTE)),
+            Cover::Open => None,
         };
+        let done = SECOND_LEVEL.lock().cover(GuestRange::page(page), protection);
         if done.is_ok() {
             let access = if cover == Cover::Open { DeviceAccess::Open } else { DeviceAccess::Closed };
             REMAPPING.set_access(HostPhysAddr::new(page.get()), access);

@@ -10,7 +10,7 @@ pub use crate::memory::world::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
 use super::no_frames;
 use crate::machine::{self, RegionMemory, SECOND_LEVEL};
 use crate::memory::second_level::{ProtectError, RESERVE};
-use crate::memory::world::TooSmall;
+use crate::memory::world::{STOCK_LIMIT, TooSmall};
 use crate::smp::percpu;
 use crate::vmx;
 
@@ -24,6 +24,18 @@ pub struct Outside(vmx::world::Outside);
 ///
 /// [`ProtectError::Exhausted`].
 pub fn reserve(frames: usize) -> Result<(), ProtectError> {
+    if frames > STOCK_LIMIT {
+        return Err(ProtectError::Exhausted);
+    }
+    grow(frames).or_else(|_| {
+        // Tables of pages that were covered once may have taken the frames; misses fill what is needed.
+        let flush = SECOND_LEVEL.lock().drop_tables();
+        machine::flush_second_level(flush);
+        grow(frames)
+    })
+}
+
+fn grow(frames: usize) -> Result<(), ProtectError> {
     for cpu in machine::cpus() {
         cpu.world.lock().grow(&RegionMemory, frames, || {
             let mut second_level = SECOND_LEVEL.lock();

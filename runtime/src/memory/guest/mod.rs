@@ -10,6 +10,7 @@ pub(crate) mod fake;
 mod paging;
 #[cfg(test)]
 mod paging_tests;
+mod recent;
 pub mod segmentation;
 mod walk;
 
@@ -17,6 +18,7 @@ pub use paging::{Paging, PdpteError, is_pdpte_valid, load_pdptes};
 pub use walk::{Access, Intent, Privilege};
 
 use crate::vcpu::Vcpu;
+use recent::Recent;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::Event;
 
@@ -80,12 +82,13 @@ pub trait GuestMemory {
 pub struct GuestView<'a, M: ?Sized> {
     memory: &'a M,
     paging: Paging,
+    recent: Recent,
 }
 
 impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
     /// The address space of `vcpu`.
     pub fn new<V: Vcpu + ?Sized>(vcpu: &V, memory: &'a M) -> Self {
-        Self { memory, paging: Paging::of(vcpu, memory) }
+        Self { memory, paging: Paging::of(vcpu, memory), recent: Recent::new() }
     }
 
     /// Copies `bytes.len()` bytes at `address` out; `bytes` is unspecified after an error.
@@ -152,6 +155,11 @@ impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
     ///
     /// What the guest takes where its paging forbids the access.
     pub fn translate(&self, address: GuestLinearAddr, access: Access) -> Result<GuestPhysAddr, Event> {
-        walk::translate(self.memory, &self.paging, address, access)
+        if let Some(found) = self.recent.find(address, access) {
+            return Ok(found);
+        }
+        let found = walk::translate(self.memory, &self.paging, address, access)?;
+        self.recent.keep(address, found, access);
+        Ok(found)
     }
 }

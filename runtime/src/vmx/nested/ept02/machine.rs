@@ -248,12 +248,16 @@ pub(crate) fn forget_changes() -> bool {
     let Some(cache) = CACHE.get() else { return false };
     let mut second_level = SECOND_LEVEL.lock();
     let changes = second_level.take_changes();
-    let mut ept02 = cache.ept02.lock();
-    for (view, range) in changes.iter() {
-        ept02.forget(view, range, second_level.policy().decoy());
+    // Set before the policy is asked, which takes the lock: whoever is not seen here has yet to ask.
+    let is_used = IS_USED.load(Ordering::Relaxed);
+    if is_used {
+        let mut ept02 = cache.ept02.lock();
+        for (view, range) in changes.iter() {
+            ept02.forget(view, range, second_level.policy().decoy());
+        }
     }
     CHANGES.fetch_add(1, Ordering::SeqCst);
-    IS_USED.load(Ordering::Relaxed)
+    is_used
 }
 
 /// Makes frames free, which takes all CPUs; no lock is held.

@@ -3,6 +3,7 @@
 use super::access::Outcome;
 use super::cache::Named;
 use super::world::{FETCH, PAGE, READ, REGION, RWX, WB, WRITE, World, eptp};
+use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use crate::vmx::nested::ept12::PageModificationLog;
@@ -326,7 +327,7 @@ fn decoys_come_and_go_in_every_root() {
     let decoy = world.second_level.borrow().policy().decoy().get();
     let hidden = page_range(0x30_5000);
     assert_eq!(world.access(0, EPTP, GPA, WRITE), Outcome::Mapped);
-    world.change(|second_level| second_level.set_decoy(hidden));
+    world.change(|second_level| second_level.cover(hidden, Some(Protection::Decoy)));
     assert_eq!(world.cached(0, GPA), None);
     assert_eq!(world.access(0, EPTP, GPA, WRITE), Outcome::Ept01(GuestPhysAddr::new(0x30_5678)));
     assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
