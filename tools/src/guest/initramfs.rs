@@ -39,6 +39,24 @@ pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
         let name = module.file_name().and_then(|name| name.to_str()).context("a module's name")?;
         files.push((format!("lib/{name}"), read(module)?));
     }
+    pack(files)
+}
+
+/// As [`build`] for a kernel of 32 bits: the PAL programs alone, one of which is init.
+///
+/// # Errors
+///
+/// Cargo fails.
+pub(super) fn build_i386() -> Result<Vec<u8>> {
+    let mut files = Vec::new();
+    for (name, path) in pal::build(Platform::Linux32, false)? {
+        let place = if name == "init32" { "init".to_owned() } else { format!("bin/{name}") };
+        files.push((place, read(&path)?));
+    }
+    pack(files)
+}
+
+fn pack(files: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     for folder in ["bin", "dev", "lib", "proc", "sys"] {
         let entry = Builder::new(folder).mode(0o755).set_mode_file_type(ModeFileType::Directory);

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
+const PREFIX: &str = "linux-image-";
 /// The console tells notices, the kernel's banner among them, and worse: a byte costs thousands of ticks.
 /// HLT instead of MWAIT, because under VMX Bochs now and then sleeps through the store that should end an MWAIT.
 const ARGUMENTS: &str = "console=ttyS0,115200 loglevel=6 nokaslr mitigations=off no_timer_check nowatchdog \
@@ -51,13 +52,28 @@ impl LinuxOptions {
 pub(super) fn write_disk(path: &Path, options: &LinuxOptions) -> Result<()> {
     let kernel = kernel()?;
     let modules = if options.actions.iter().any(|action| action == KVM) { modules()? } else { Vec::new() };
-    let kernel = fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
-    let initramfs = initramfs::build(&modules)?;
+    write(path, &kernel, &initramfs::build(&modules)?, options)
+}
+
+/// Writes the disk of Debian's kernel of 32 bits, with PAE or without, and an init that needs no actions named.
+///
+/// # Errors
+///
+/// As [`write_disk`].
+pub(super) fn write_disk_i386(path: &Path, pae: bool, options: &LinuxOptions) -> Result<()> {
+    let meta_package = if pae { "linux-image-686-pae" } else { "linux-image-686" };
+    let (folder, name) = package::unpacked_i386(meta_package, PREFIX)?;
+    let kernel = folder.join("boot").join(format!("vmlinuz-{}", name.trim_start_matches(PREFIX)));
+    write(path, &kernel, &initramfs::build_i386()?, options)
+}
+
+fn write(path: &Path, kernel: &Path, initramfs: &[u8], options: &LinuxOptions) -> Result<()> {
+    let kernel = fs::read(kernel).with_context(|| format!("reading {}", kernel.display()))?;
     let script = script(options);
     Disk {
         script: &script,
         modules: &["serial", "terminal", "echo", "linux", "boot"],
-        files: &[("/boot/vmlinuz", &kernel), ("/boot/initramfs", &initramfs)],
+        files: &[("/boot/vmlinuz", &kernel), ("/boot/initramfs", initramfs)],
     }
     .write(path)
 }
@@ -90,8 +106,8 @@ fn modules() -> Result<Vec<PathBuf>> {
 
 /// The kernel's package and version.
 fn package() -> Result<(PathBuf, String)> {
-    let name = package::dependency(META_PACKAGE, "linux-image-")?;
-    let version = name.trim_start_matches("linux-image-").to_owned();
+    let name = package::dependency(META_PACKAGE, PREFIX)?;
+    let version = name.trim_start_matches(PREFIX).to_owned();
     Ok((package::unpacked(&name)?, version))
 }
 

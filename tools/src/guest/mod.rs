@@ -19,7 +19,12 @@ pub enum Guest {
     /// Debian's cloud kernel with a small userspace of ours.
     #[default]
     Linux,
-    /// The same kernel with KVM, which runs guests of its own.
+    /// Debian's kernel of 32 bits, and the PAL programs of that size.
+    Linux32 {
+        /// Whether it uses physical-address extension.
+        pae: bool,
+    },
+    /// Debian's cloud kernel with KVM, which runs guests of its own.
     Kvm,
     /// This hypervisor once more, and Linux in it.
     Xmhf,
@@ -56,6 +61,7 @@ impl Guest {
         let disk = folder.join("guest.img");
         match self {
             Self::Linux | Self::Xmhf => linux::write_disk(&disk, options)?,
+            Self::Linux32 { pae } => linux::write_disk_i386(&disk, *pae, options)?,
             Self::Kvm => {
                 let arguments = options.arguments.clone();
                 linux::write_disk(&disk, &LinuxOptions { arguments, ..LinuxOptions::kvm() })?;
@@ -72,7 +78,7 @@ impl Guest {
     #[must_use]
     pub fn expectation(&self) -> Expectation {
         let (marker, failure) = match self {
-            Self::Linux | Self::Xmhf => (Some("xmhf-guest: done"), None),
+            Self::Linux | Self::Linux32 { .. } | Self::Xmhf => (Some("xmhf-guest: done"), None),
             Self::Kvm => (Some("xmhf-guest: kvm ok"), None),
             Self::Memtest => (Some("Memtest86+"), None),
             Self::Mbr => (Some("xmhf-guest: mbr ok"), None),
@@ -89,6 +95,8 @@ impl FromStr for Guest {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "linux" => return Ok(Self::Linux),
+            "linux-686" => return Ok(Self::Linux32 { pae: false }),
+            "linux-686-pae" => return Ok(Self::Linux32 { pae: true }),
             "kvm" => return Ok(Self::Kvm),
             "xmhf" => return Ok(Self::Xmhf),
             "memtest" => return Ok(Self::Memtest),
@@ -103,7 +111,8 @@ impl FromStr for Guest {
             return Ok(Self::Image(name.into()));
         }
         bail!(
-            "no guest is called {name}: linux, kvm, xmhf, memtest, mbr, bare:NAME or the path of a raw disk image"
+            "no guest is called {name}: linux, linux-686, linux-686-pae, kvm, xmhf, memtest, mbr, bare:NAME or the \
+             path of a raw disk image"
         )
     }
 }
@@ -122,6 +131,7 @@ mod tests {
         let guest = |name: &str| name.parse::<Guest>().ok();
         assert_eq!((guest("linux"), guest("kvm")), (Some(Guest::Linux), Some(Guest::Kvm)));
         assert_eq!(guest("xmhf"), Some(Guest::Xmhf));
+        assert_eq!(guest("linux-686-pae"), Some(Guest::Linux32 { pae: true }));
         assert_eq!(guest("bare:cpuid"), Some(Guest::Bare("cpuid".into())));
         assert_eq!(guest("disk.img"), Some(Guest::Image("disk.img".into())));
         assert_eq!(guest("/dev/sdb"), Some(Guest::Image("/dev/sdb".into())));

@@ -15,19 +15,44 @@ use std::process::Command;
 /// The package cannot be fetched or unpacked.
 pub(super) fn unpacked(package: &str) -> Result<PathBuf> {
     let folder = crate::paths::guests().join("packages").join(package);
+    keep(package, &folder, |scratch| fetch(&Apt::System, package, scratch))?;
+    Ok(folder)
+}
+
+/// As [`unpacked`], of what the meta package `package` of the architecture i386 stands for, see [`dependency`]; and
+/// its name.
+///
+/// # Errors
+///
+/// As [`unpacked`], and [`dependency`].
+pub(super) fn unpacked_i386(package: &str, prefix: &str) -> Result<(PathBuf, String)> {
+    let folder = crate::paths::guests().join("packages").join(format!("{package}-i386"));
+    let place = |scratch: &Path| {
+        let apt = Apt::i386(scratch.join("apt"))?;
+        let name = apt.dependency(package, prefix)?;
+        fetch(&apt, &name, scratch)?;
+        Ok(fs::write(scratch.join("root/name"), name)?)
+    };
+    keep(package, &folder, place)?;
+    let name = fs::read_to_string(folder.join("name"))?;
+    Ok((folder, name))
+}
+
+/// Has `place` put the files of `package` into `root` of a new folder, unless `folder` has them already.
+fn keep(package: &str, folder: &Path, place: impl Fn(&Path) -> Result<()>) -> Result<()> {
     if folder.is_dir() {
-        return Ok(folder);
+        return Ok(());
     }
     let above = folder.with_file_name("");
     fs::create_dir_all(&above)?;
     let scratch = tempfile::tempdir_in(&above)?;
     println!("fetching Debian's package {package}, which is unpacked privately and not installed");
-    fetch(package, scratch.path()).with_context(|| format!("package {package}"))?;
+    place(scratch.path()).with_context(|| format!("package {package}"))?;
     // Another process may have been faster, which is as good.
-    if let Err(why) = fs::rename(scratch.path().join("root"), &folder) {
+    if let Err(why) = fs::rename(scratch.path().join("root"), folder) {
         ensure!(folder.is_dir(), "unpacking {package}: {why}");
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Name of the package that the meta package `package` stands for, its first dependency called `prefix...`.
@@ -36,9 +61,58 @@ pub(super) fn unpacked(package: &str) -> Result<PathBuf> {
 ///
 /// The package lists are missing or do not have it.
 pub(super) fn dependency(package: &str, prefix: &str) -> Result<String> {
-    let text = output(Command::new("apt-cache").args(["depends", package]))?;
-    first_dependency(&text, prefix)
-        .with_context(|| format!("{package} is not in the package lists (run apt-get update)"))
+    Apt::System.dependency(package, prefix)
+}
+
+/// Lists of packages.
+#[derive(Debug)]
+enum Apt {
+    /// The system's.
+    System,
+    /// Those of another architecture, in a folder of their own: the system's stay as they are.
+    Private(PathBuf),
+}
+
+impl Apt {
+    /// Fetches the lists of i386, from the system's sources.
+    fn i386(folder: PathBuf) -> Result<Self> {
+        for part in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        fs::write(folder.join("status"), "")?;
+        let apt = Self::Private(folder);
+        // A source without i386 is an error to apt, and none to us as long as another one has the package.
+        let _ = output(apt.command("apt-get").arg("update"));
+        Ok(apt)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-q");
+        if let Self::Private(folder) = self {
+            let place = |key: &str, name: &str| format!("{key}={}", folder.join(name).display());
+            let options = [
+                "APT::Architecture=i386".into(),
+                "APT::Architectures::=i386".into(),
+                "Acquire::Languages=none".into(),
+                // The folder is not open to apt's own user.
+                "APT::Sandbox::User=".into(),
+                place("Dir::State::lists", "lists"),
+                place("Dir::State::status", "status"),
+                place("Dir::Cache", "cache"),
+            ];
+            options.iter().for_each(|option| {
+                command.args(["-o", option]);
+            });
+        }
+        command
+    }
+
+    fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
+        let text = output(self.command("apt-cache").args(["depends", package]))?;
+        first_dependency(&text, prefix)
+            .with_context(|| format!("{package} is not in the package lists (run apt-get update)"))
+    }
 }
 
 fn first_dependency(text: &str, prefix: &str) -> Option<String> {
@@ -46,8 +120,8 @@ fn first_dependency(text: &str, prefix: &str) -> Option<String> {
     names.map(str::to_owned).find(|name| name.starts_with(prefix))
 }
 
-fn fetch(package: &str, folder: &Path) -> Result<()> {
-    output(Command::new("apt-get").args(["-q", "download", package]).current_dir(folder))?;
+fn fetch(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
+    output(apt.command("apt-get").args(["download", package]).current_dir(folder))?;
     let files: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
     let archive = files.iter().find(|file| file.extension().is_some_and(|end| end == "deb"));

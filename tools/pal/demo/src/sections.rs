@@ -26,7 +26,6 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Registered<'a> {
     registration: Registration,
-    #[expect(dead_code, reason = "borrowed for as long as they are the PAL's")]
     memory: &'a mut Memory,
 }
 
@@ -72,6 +71,13 @@ impl Memory {
 }
 
 impl Registered<'_> {
+    /// Addresses of the pages: code, data, parameters, stack.
+    #[must_use]
+    pub fn pages(&self) -> [usize; 4] {
+        let Memory { code, data, parameters, stack } = &*self.memory;
+        [code, data, parameters, stack].map(Pages::start)
+    }
+
     /// Calls the PAL.
     ///
     /// # Safety

@@ -12,16 +12,22 @@ use core::arch::asm;
 #[expect(missing_docs, reason = "as in the system's manual")]
 pub enum Number {
     Write = 1,
+    Open = 2,
     Mmap = 9,
     Mprotect = 10,
     Munmap = 11,
+    Ioctl = 16,
+    Pread64 = 17,
     Madvise = 28,
     Fork = 57,
     Execve = 59,
     Exit = 60,
     Wait4 = 61,
+    Syslog = 103,
     Mlock = 149,
+    Mount = 165,
     Reboot = 169,
+    SchedGetaffinity = 204,
 }
 
 /// System calls that this crate and programs without a library make.
@@ -33,15 +39,21 @@ pub enum Number {
     Exit = 1,
     Fork = 2,
     Write = 4,
+    Open = 5,
     Execve = 11,
+    Mount = 21,
+    Ioctl = 54,
     Reboot = 88,
     /// The one that takes its six arguments in memory.
     Mmap = 90,
     Munmap = 91,
+    Syslog = 103,
     Wait4 = 114,
     Mprotect = 125,
     Mlock = 150,
+    Pread64 = 180,
     Madvise = 219,
+    SchedGetaffinity = 242,
 }
 
 const PROT_READ: usize = 1;
