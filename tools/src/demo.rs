@@ -1,6 +1,8 @@
 //! `tools/xmhf demo`: Linux with TrustVisor, where a PAL keeps a secret from root, told step by step.
 
 use crate::guest::{Guest, LinuxOptions};
+use crate::pal::Platform;
+use crate::quote::console;
 use crate::run::{RunOptions, run};
 use crate::verdict::Outcome;
 use crate::{backtrace, build};
@@ -14,7 +16,7 @@ pub const HYPAPP: &str = "trustvisor";
 /// What Linux does where it runs with TrustVisor: the demo, and the original's programs.
 #[must_use]
 pub fn actions() -> Vec<String> {
-    ["pal_demo", "pal_programs"].map(String::from).to_vec()
+    ["pal_demo", "pal_notary", "pal_programs"].map(String::from).to_vec()
 }
 
 /// Builds, boots, shows the sentences as they come, and says how it went.
@@ -25,9 +27,12 @@ pub fn actions() -> Vec<String> {
 pub fn demo() -> Result<()> {
     build::build()?.hypervisor(HYPAPP)?;
     println!("Booting Linux in an emulator, on two CPUs, with XMHF and TrustVisor beneath; a minute or two.");
+    let nonce = console::nonce();
+    let defaults = LinuxOptions::default();
+    let arguments = format!("{} {}{nonce}", defaults.arguments, console::NONCE);
     let outcome = run(&RunOptions {
         guest: Guest::Linux,
-        linux: LinuxOptions { actions: actions(), ..LinuxOptions::default() },
+        linux: LinuxOptions { actions: actions(), arguments },
         cpus: 2,
         memory_mib: 512,
         hypapp: HYPAPP.into(),
@@ -39,6 +44,11 @@ pub fn demo() -> Result<()> {
         outcome.last_lines().iter().for_each(|(origin, line)| println!("{origin} {line}"));
         backtrace::of(&outcome, HYPAPP).iter().for_each(|line| println!("{line}"));
         bail!("{why}");
+    }
+    let folder = tempfile::tempdir()?;
+    println!("- Here, outside, verify-quote checks it against the PAL's file and that number:");
+    for line in console::verify(&outcome, Platform::Linux64, &nonce, folder.path())? {
+        println!("-   {line}");
     }
     println!("The original's programs test, main and test_args pass too, with 64 and 32 bits.");
     println!("Done in {:.0} s.", outcome.elapsed.as_secs_f64());
@@ -73,9 +83,10 @@ mod tests {
             outcome.finish(End::Off, true, Duration::ZERO);
             failure(&outcome)
         };
-        assert_eq!(why(&["xmhf-guest: pal_demo ok", "xmhf-guest: pal_programs ok"]), None);
-        assert!(why(&["xmhf-guest: pal_demo ok"]).unwrap().contains("pal_programs"));
-        let failed = ["xmhf-guest: pal_demo failed: seen", "xmhf-guest: pal_programs ok"];
+        let good = ["xmhf-guest: pal_demo ok", "xmhf-guest: pal_notary ok", "xmhf-guest: pal_programs ok"];
+        assert_eq!(why(&good), None);
+        assert!(why(&good[..2]).unwrap().contains("pal_programs"));
+        let failed = ["xmhf-guest: pal_demo failed: seen", good[1], good[2]];
         assert!(why(&failed).unwrap().contains("seen"));
     }
 }

@@ -7,7 +7,7 @@ use crate::{paths, process};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A system that the programs run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,9 +153,15 @@ pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>
             cargo.args(["--bin", name]);
         });
     }
-    process::run(&mut cargo).with_context(|| format!("the PAL programs for {platform:?}"))?;
+    // Complaints are shown in words, what was made is told in JSON.
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let messages =
+        process::output(&mut cargo).with_context(|| format!("the PAL programs for {platform:?}"))?;
     let built = platform.built();
     fs::create_dir_all(paths::pal())?;
+    if let Some(out) = build_script_output(&messages) {
+        keep(&out.join("notary.pal"), &notary(platform, level_2))?;
+    }
     let mut files = Vec::new();
     for program in programs {
         let end = if platform.is_windows() { ".exe" } else { "" };
@@ -172,7 +178,24 @@ pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>
 }
 
 /// Programs that need Linux for what they do.
-const LINUX_ONLY: [&str; 2] = ["init", "palbench"];
+const LINUX_ONLY: [&str; 3] = ["init", "notary", "palbench"];
+
+/// The file of the PAL that the program `notary` calls, which quotes are verified against.
+#[must_use]
+pub fn notary(platform: Platform, level_2: bool) -> PathBuf {
+    paths::pal().join(format!("notary{}.pal", platform.suffix(level_2)))
+}
+
+/// Where the programs' build script put its files, by Cargo's messages.
+fn build_script_output(messages: &str) -> Option<PathBuf> {
+    let mut messages =
+        messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let is_ours = |message: &serde_json::Value| {
+        message["reason"] == "build-script-executed"
+            && message["package_id"].as_str().is_some_and(|package| package.contains("tools/pal/demo"))
+    };
+    messages.find(is_ours)?["out_dir"].as_str().map(PathBuf::from)
+}
 
 fn keep(from: &Path, to: &Path) -> Result<()> {
     let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
@@ -193,6 +216,18 @@ mod tests {
         assert_eq!(Platform::Linux64.suffix(false), "64");
         assert_eq!(Platform::Linux32.suffix(true), "32L2");
         assert_eq!(Platform::Windows32.suffix(true), "32L2.exe");
+    }
+
+    #[test]
+    fn cargo_tells_where_a_build_script_put_its_files() {
+        let line = |package: &str, folder: &str| {
+            format!(
+                "{{\"reason\":\"build-script-executed\",\"package_id\":\"{package}\",\"out_dir\":\"{folder}\"}}\n"
+            )
+        };
+        let messages = line("x/tools/pal#1", "/a") + "no JSON\n" + &line("x/tools/pal/demo#y@1", "/b");
+        assert_eq!(build_script_output(&messages), Some("/b".into()));
+        assert_eq!(build_script_output("{\"reason\":\"build-finished\"}"), None);
     }
 
     #[test]

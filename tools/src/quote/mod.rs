@@ -1,5 +1,6 @@
 //! `tools/xmhf verify-quote`: whether a quote says of a PAL what its file says, and if not, why.
 
+pub(crate) mod console;
 mod expected;
 mod reason;
 
@@ -38,6 +39,16 @@ pub struct VerifyArguments {
 ///
 /// A file cannot be read, or why the quote is not good.
 pub fn verify(arguments: &VerifyArguments) -> Result<()> {
+    check(arguments)?.iter().for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// Checks the quote and gives what was found good, a line each.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub(crate) fn check(arguments: &VerifyArguments) -> Result<Vec<String>> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
     let file = QuoteFile::parse(&read(&arguments.quote)?)
         .with_context(|| format!("{} is no quote: composite, nonce, signature", arguments.quote.display()))?;
@@ -50,10 +61,14 @@ pub fn verify(arguments: &VerifyArguments) -> Result<()> {
         sections: expected::sections(&arguments.pal, arguments.parameter_pages)?,
         others: arguments.registers.iter().map(|text| register(text)).collect::<Result<_>>()?,
     };
-    for line in question.check(&file)? {
-        println!("{line}");
+    question.check(&file)
+}
+
+impl VerifyArguments {
+    /// A quote of a PAL of the SDK's with a page of parameters, which extends no register.
+    pub(crate) fn new(pal: PathBuf, quote: PathBuf, nonce: &str, key: PathBuf) -> Self {
+        Self { pal, quote, nonce: nonce.into(), key, registers: Vec::new(), parameter_pages: 1 }
     }
-    Ok(())
 }
 
 /// What a quote has to answer.
@@ -141,7 +156,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn bytes(text: &str) -> Result<Vec<u8>> {
+pub(crate) fn bytes(text: &str) -> Result<Vec<u8>> {
     let is_even = text.is_ascii() && text.len().is_multiple_of(2);
     let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).unwrap_or("?"));
     let bytes = pairs.map(|pair| u8::from_str_radix(pair, 16)).collect();

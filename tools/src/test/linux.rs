@@ -4,6 +4,8 @@ use super::job::{Job, Verdict};
 use crate::guest::{Guest, LinuxOptions};
 use crate::image::{self, ImageOptions, Multiboot};
 use crate::machine::Quirks;
+use crate::pal::Platform;
+use crate::quote::console;
 use crate::run::{RunOptions, run};
 use crate::stage::Origin;
 use crate::verdict::Outcome;
@@ -58,7 +60,7 @@ const PAL: System =
     System { hypapp: "trustvisor", hypervisor: "test hypercall, rcx=0x", seconds: 90, ..LINUX };
 /// One boot does all of it.
 const PAL_ACTIONS: &str = "pal_programs,pal_keep,pal_faults,pal_kill,pal_loop,pal_fork,pal_exec,pal_unmap,\
-                           pal_threads,pal_processes,pal_random";
+                           pal_threads,pal_processes,pal_random,pal_notary,pal_notary32";
 
 /// What the original's programs print where nobody else reads it.
 const PROGRAMS_LINES: [&str; 4] =
@@ -66,7 +68,7 @@ const PROGRAMS_LINES: [&str; 4] =
 /// A kernel of 32 bits, whose init does all that it can.
 const PAL32: System = System {
     cpus: 2,
-    actions: "pal_programs,pal_keep,pal_exit",
+    actions: "pal_programs,pal_keep,pal_exit,pal_notary",
     hypervisor: "test hypercall, ecx=0x00000005",
     seconds: 60,
     ..PAL
@@ -132,9 +134,11 @@ pub(super) fn jobs() -> Vec<Job> {
 
 fn test(system: &System, folder: &Path) -> Result<Verdict> {
     let actions: Vec<String> = system.actions.split(',').map(str::to_owned).collect();
+    let nonce = console::nonce();
+    let arguments = format!("{} {}{nonce}", system.kernel, console::NONCE);
     let mut options = RunOptions {
         guest: (system.guest)(),
-        linux: LinuxOptions { actions, arguments: system.kernel.into() },
+        linux: LinuxOptions { actions, arguments },
         cpus: system.cpus,
         memory_mib: 512,
         // Bochs forgets to unlock IA32_FEATURE_CONTROL on the keyboard controller's reset, its BIOS dies of it,
@@ -151,7 +155,19 @@ fn test(system: &System, folder: &Path) -> Result<Verdict> {
         options.hypervisor_disk = Some(image::write(&folder.join("image"), &ImageOptions::default())?);
     }
     let outcome = run(&options)?;
-    Ok(Verdict::of(failure(system, &outcome), &outcome, &options))
+    let failure = failure(system, &outcome).or_else(|| quotes(system, &outcome, &nonce, folder));
+    Ok(Verdict::of(failure, &outcome, &options))
+}
+
+/// What is wrong with the quotes of those systems that make some.
+fn quotes(system: &System, outcome: &Outcome, nonce: &str, folder: &Path) -> Option<String> {
+    if !system.actions.contains("pal_notary") {
+        return None;
+    }
+    let is_32 = matches!((system.guest)(), Guest::Linux32 { .. });
+    let platforms: &[Platform] = if is_32 { &[Platform::Linux32] } else { &Platform::LINUX };
+    let wrong = |platform: &Platform| console::challenge(outcome, *platform, nonce, folder).err();
+    platforms.iter().find_map(wrong).map(|why| format!("{why:#}"))
 }
 
 fn failure(system: &System, outcome: &Outcome) -> Option<String> {

@@ -22,7 +22,8 @@ const FIRST_BASE: u64 = 0x6000_0000;
 const SLOTS: u64 = 256;
 const SLOT_BYTES: u64 = 0x10_0000;
 
-/// Builds the PALs `names` for the target of the package whose build script calls this.
+/// Builds the PALs `names` for the target of the package whose build script calls this; where that package has a
+/// feature `l2` and it is on, for a guest of a guest.
 ///
 /// # Errors
 ///
@@ -51,7 +52,10 @@ pub fn build_with(names: &[&str], dependencies: &str) -> Result<()> {
         println!("cargo:rerun-if-changed={}", sdk().join(part).display());
     }
     let project = out.join("pals");
-    write(&project.join("Cargo.toml"), &manifest(names, &sources, dependencies)?)?;
+    write(
+        &project.join("Cargo.toml"),
+        &manifest(names, &sources, dependencies, env::var_os("CARGO_FEATURE_L2").is_some())?,
+    )?;
     write(&project.join("build.rs"), &link_script(names)?)?;
     // The same versions as everywhere in the tree, and no look at a registry.
     let lock = sdk().join("../../Cargo.lock");
@@ -100,11 +104,12 @@ fn check_names(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn manifest(names: &[&str], sources: &[PathBuf], dependencies: &str) -> Result<String> {
+fn manifest(names: &[&str], sources: &[PathBuf], dependencies: &str, level_2: bool) -> Result<String> {
+    let features = if level_2 { ", features = [\"l2\"]" } else { "" };
     let mut text = format!(
         "[workspace]\n\n[package]\nname = \"pals\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
          [profile.release]\npanic = \"abort\"\nopt-level = \"s\"\nlto = \"fat\"\ncodegen-units = 1\nstrip = true\n\n\
-         [dependencies]\nxmhf-pal = {{ path = {:?} }}\n{dependencies}\n",
+         [dependencies]\nxmhf-pal = {{ path = {:?}{features} }}\n{dependencies}\n",
         sdk()
     );
     for (name, source) in names.iter().zip(sources) {
@@ -166,7 +171,9 @@ mod tests {
     fn each_pal_is_a_program_at_its_base() {
         let text = link_script(&["vault"]).unwrap();
         assert!(text.contains(&format!("vault=--defsym=PAL_BASE={:#x}", base("vault"))), "{text}");
-        let text = manifest(&["vault"], &["/p/pal/vault.rs".into()], "sha2 = \"0.11\"").unwrap();
+        let text = manifest(&["vault"], &["/p/pal/vault.rs".into()], "sha2 = \"0.11\"", false).unwrap();
         assert!(text.contains("sha2 = \"0.11\"\n") && text.contains("path = \"/p/pal/vault.rs\""), "{text}");
+        assert!(!text.contains("l2"), "{text}");
+        assert!(manifest(&["vault"], &["/p".into()], "", true).unwrap().contains(", features = [\"l2\"] }"));
     }
 }

@@ -13,6 +13,7 @@ use core::arch::asm;
 pub enum Number {
     Write = 1,
     Open = 2,
+    Close = 3,
     Mmap = 9,
     Mprotect = 10,
     Munmap = 11,
@@ -40,6 +41,7 @@ pub enum Number {
     Fork = 2,
     Write = 4,
     Open = 5,
+    Close = 6,
     Execve = 11,
     Mount = 21,
     Ioctl = 54,

@@ -3,6 +3,7 @@
 mod bench;
 mod hostile;
 mod keep;
+mod notary;
 mod programs;
 mod random;
 mod search;
@@ -39,6 +40,8 @@ pub(super) fn perform(name: &str) -> Option<Result<(), Failure>> {
     Some(match name {
         "random" => random::perform(),
         "programs" => programs::perform(&["64", "32"]),
+        "notary" => notary::perform("64"),
+        "notary32" => notary::perform("32"),
         "keep" => keep::perform(&|_| ()),
         "demo" => keep::perform(&|text| println!("xmhf-guest: demo: {text}")),
         "faults" => hostile::faults(),

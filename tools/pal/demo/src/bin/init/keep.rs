@@ -15,7 +15,6 @@ const SUM: usize = 385;
 
 /// Reads and then writes a PAL's pages.
 pub(crate) fn perform() -> Result<(), Failure> {
-    kernel::mount_proc()?;
     let mut memory = new()?;
     let pal = register(&mut memory)?;
     works(&pal)?;

@@ -87,14 +87,21 @@ pub(crate) fn mount_proc() -> Result<(), Failure> {
     mounted.map(drop).map_err(|_| "/proc cannot be mounted")
 }
 
-/// Reads this process's memory at `address` as the kernel sees it, by `/proc/self/mem`.
+/// Reads this process's memory at `address` as the kernel sees it.
 pub(crate) fn read_own(address: usize, bytes: &mut [u8]) -> Result<(), Failure> {
-    let path = c"/proc/self/mem".as_ptr().expose_provenance();
+    let count = read(c"/proc/self/mem", address, bytes)?;
+    if count == bytes.len() { Ok(()) } else { Err("/proc/self/mem cannot be read") }
+}
+
+/// Reads a file from `offset` on; gives the number of bytes.
+pub(crate) fn read(path: &CStr, offset: usize, bytes: &mut [u8]) -> Result<usize, Failure> {
+    let path = path.as_ptr().expose_provenance();
     // SAFETY: a text with its end.
-    let file =
-        unsafe { call(Number::Open, [path, 0, 0, 0, 0]) }.map_err(|_| "/proc/self/mem cannot be opened")?;
+    let file = unsafe { call(Number::Open, [path, 0, 0, 0, 0]) }.map_err(|_| "a file cannot be opened")?;
     let place = bytes.as_mut_ptr().expose_provenance();
-    // SAFETY: as many bytes are written as there are.
-    let count = unsafe { call(Number::Pread64, [file, place, bytes.len(), address, 0]) };
-    if count == Ok(bytes.len()) { Ok(()) } else { Err("/proc/self/mem cannot be read") }
+    // SAFETY: at most as many bytes are written as there are.
+    let count = unsafe { call(Number::Pread64, [file, place, bytes.len(), offset, 0]) };
+    // SAFETY: no memory.
+    let _ = unsafe { call(Number::Close, [file, 0, 0, 0, 0]) };
+    count.map_err(|_| "a file cannot be read")
 }

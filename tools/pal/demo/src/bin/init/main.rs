@@ -22,18 +22,21 @@ type Failure = &'static str;
 extern "Rust" fn program_main(_: Arguments) -> u32 {
     let userspace = ticks();
     kernel::quiet();
+    let mounted = kernel::mount_proc();
     say!("xmhf-guest: userspace tsc={} cpus={}\n", userspace, kernel::cpus());
     if xmhf_pal::is_present() {
+        perform("proc", || mounted);
         perform("pal_programs", programs::perform);
         perform("pal_keep", keep::perform);
         perform("pal_exit", keep::leave_behind);
+        perform("pal_notary", programs::notary);
     }
     say!("xmhf-guest: done\n");
     kernel::power_off();
     0
 }
 
-fn perform(name: &str, action: fn() -> Result<(), Failure>) {
+fn perform(name: &str, action: impl FnOnce() -> Result<(), Failure>) {
     match action() {
         Ok(()) => say!("xmhf-guest: {name} ok\n"),
         Err(why) => say!("xmhf-guest: {name} failed: {why}\n"),
