@@ -12,6 +12,7 @@ pub const PAGE: u64 = 4096;
 /// First address behind what programs have, in 64-bit mode with four levels of tables.
 const USER_END_64: u64 = 1 << 47;
 const USER_END_32: u64 = 1 << 32;
+const ZEROES: [u8; 4096] = [0; 4096];
 
 /// What a section of a registered PAL is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,11 +190,31 @@ impl Layout {
 
     /// Fills every page that the PAL could write, and the process not see, with zeros.
     pub fn zero(&self, memory: &impl Pages) {
-        const ZEROES: [u8; 4096] = [0; 4096];
         let is_secret = |section: &Section| section.kind.is_writable() && section.kind != Kind::Shared;
         for (page, _) in self.pages().filter(|(_, section)| is_secret(section)) {
             memory.write(page, &ZEROES);
         }
+    }
+
+    /// Fills every page with zeros.
+    pub fn zero_all(&self, memory: &impl Pages) {
+        self.pages().for_each(|(page, _)| memory.write(page, &ZEROES));
+    }
+
+    /// Physical address of the page that the entry is in.
+    #[must_use]
+    pub fn entry_page(&self) -> Option<u64> {
+        self.translate(self.entry, false).map(|entry| entry - entry % PAGE)
+    }
+
+    /// Gives up every page but the entry's.
+    pub fn keep_entry_page(&mut self) {
+        let (start, page) = (self.entry - self.entry % PAGE, self.entry_page());
+        let kind = Kind::Listed(SectionType::Code);
+        let kept = page.map(|page| Section { kind, start, pages: [page].into() });
+        self.sections = kept.into_iter().collect();
+        (self.shared, self.parameters) = (Vec::new(), Vec::new());
+        self.listed.clear();
     }
 
     /// Bytes of the parameter section that a call fills.

@@ -165,6 +165,8 @@ fn what_the_pal_could_write_is_zeroed_and_its_code_stays() {
         let expected = if section.kind.is_writable() { 0 } else { 0xaaaa_aaaa_aaaa_aaaa };
         assert_eq!(fake.word(page + 4088, WordSize::Bits64), expected);
     }
+    layout.zero_all(&fake);
+    assert!(layout.pages().all(|(page, _)| fake.word(page + 4088, WordSize::Bits64) == 0));
     assert_eq!(Kind::Shared.cover(), Cover::Open);
     assert_eq!(Kind::Listed(SectionType::SharedCode).cover(), Cover::ReadOnly);
     assert_eq!(Kind::Listed(SectionType::Code).cover(), Cover::Hidden);

@@ -44,6 +44,8 @@ pub enum Cover {
     Hidden,
     /// Reads and fetches.
     ReadOnly,
+    /// Reads and writes; fetches come to the hypapp.
+    NoFetch,
     /// Everything.
     Open,
 }

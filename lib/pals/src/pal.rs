@@ -34,7 +34,7 @@ pub struct Inside {
 /// What a PAL is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its pages are being covered or given back: who meets it tries again.
+    /// Its pages are being covered or given back, or it is gone: who meets it tries again.
     InTransit,
     /// It can be called.
     Idle,
@@ -44,7 +44,7 @@ pub enum State {
     Suspended(u64),
     /// It raised an exception, and has nothing left.
     Faulted,
-    /// The guest took its pages, and it has nothing left.
+    /// The guest took its pages, and it has nothing left but the place where it is called.
     Revoked,
 }
 
@@ -103,6 +103,17 @@ impl<T> Pal<T> {
     }
 }
 
+/// What a revocation finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The PAL is nobody else's from now on: it is to be ended and given back.
+    Begun,
+    /// It runs: its CPU has to stop first.
+    Runs,
+    /// Somebody else is at it, or has been.
+    Others,
+}
+
 /// Why a call does not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -157,10 +168,18 @@ impl<T> Inner<T> {
         self.state = state;
     }
 
-    /// Prepares for the end of the registration, which the process asked for.
-    ///
-    /// A PAL that is idle leaves its memory to the process as it is; a call that is suspended ends without a
-    /// trace.
+    /// Takes the PAL from its process; with `is_stopped` even where it runs, for its CPU does not go on with it.
+    pub fn begin_revocation(&mut self, is_stopped: bool) -> Revocation {
+        match self.state {
+            State::InTransit | State::Revoked => return Revocation::Others,
+            State::Running(_) if !is_stopped => return Revocation::Runs,
+            _ => self.state = State::InTransit,
+        }
+        Revocation::Begun
+    }
+
+    /// Prepares for the end of the registration, which the process asked for, or the system in its name: nothing
+    /// of what the PAL could write is left.
     ///
     /// # Errors
     ///
@@ -169,8 +188,9 @@ impl<T> Inner<T> {
         match self.state {
             State::Running(_) => return Err(Status::BUSY),
             State::InTransit => return Err(Status::NOT_REGISTERED),
-            State::Suspended(_) => self.end(State::InTransit, memory),
-            State::Idle | State::Faulted | State::Revoked => self.state = State::InTransit,
+            State::Idle | State::Suspended(_) => self.end(State::InTransit, memory),
+            // Zero already, or the guest's since.
+            State::Faulted | State::Revoked => self.state = State::InTransit,
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A PAL's life, step by step.
 
-use super::{Entry, Inside, Key, Pal, Refusal, State};
+use super::{Entry, Inside, Key, Pal, Refusal, Revocation, State};
 use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
 use crate::layout::{Layout, PAGE};
 use crate::machine::Pages;
@@ -69,19 +69,42 @@ fn an_ended_pal_has_nothing_left_and_cannot_be_called() {
 }
 
 #[test]
-fn unregistering_leaves_results_but_nothing_of_a_call_that_was_suspended() {
+fn unregistering_leaves_nothing_whoever_asks_for_it() {
     let (fake, pal) = idle();
     let mut pal = pal.lock();
     assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
     assert_eq!(pal.begin_unregister(&fake), Err(Status::BUSY));
     pal.finish();
     assert_eq!(pal.begin_unregister(&fake), Ok(()));
-    assert_ne!(secret(&fake), 0);
-    assert_eq!(pal.enter(0, 0x100), Err(Refusal::Retry));
+    assert_eq!((secret(&fake), pal.enter(0, 0x100)), (0, Err(Refusal::Retry)));
 
     let (fake, pal) = idle();
     let mut pal = pal.lock();
     assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
     pal.suspend(0x100, Inside::default());
     assert_eq!((pal.begin_unregister(&fake), secret(&fake)), (Ok(()), 0));
+
+    // What lies in a dead PAL's pages since is the guest's.
+    let (fake, pal) = idle();
+    let mut pal = pal.lock();
+    pal.state = State::Revoked;
+    assert_eq!(pal.begin_unregister(&fake), Ok(()));
+    assert_ne!(secret(&fake), 0);
+}
+
+#[test]
+fn a_pal_is_taken_from_its_process_once_and_stopped_first() {
+    let (_, pal) = idle();
+    let mut pal = pal.lock();
+    assert_eq!(pal.enter(2, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.begin_revocation(false), Revocation::Runs);
+    assert_eq!(pal.running_on(), Some(2));
+    assert_eq!(pal.begin_revocation(true), Revocation::Begun);
+    assert_eq!((pal.running_on(), pal.begin_revocation(true)), (None, Revocation::Others));
+    pal.state = State::Revoked;
+    assert_eq!(pal.begin_revocation(true), Revocation::Others);
+    for state in [State::Idle, State::Suspended(8), State::Faulted] {
+        pal.state = state;
+        assert_eq!(pal.begin_revocation(false), Revocation::Begun);
+    }
 }

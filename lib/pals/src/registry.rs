@@ -36,7 +36,7 @@ pub struct Registry<T> {
 pub enum Conflict<T> {
     /// The process is told.
     Status(Status),
-    /// A PAL of a process that is gone stands in the way.
+    /// A PAL that was revoked, or whose process is gone, stands in the way.
     Stale(Arc<Pal<T>>),
 }
 
@@ -55,17 +55,24 @@ impl<T> Registry<T> {
     /// [`Status::OUT_OF_MEMORY`], or a PAL that has to be revoked first.
     pub fn insert(&mut self, key: Key, layout: Layout, belongings: T) -> Result<Arc<Pal<T>>, Conflict<T>> {
         if let Some(old) = self.by_key.get(&key) {
-            let page = |layout: &Layout| layout.translate(key.entry, false);
-            let is_same = page(&old.lock().layout) == page(&layout);
+            let found = old.lock();
+            let is_same = found.state != State::Revoked && found.layout.entry_page() == layout.entry_page();
+            drop(found);
             return Err(if is_same {
                 Conflict::Status(Status::ALREADY_REGISTERED)
             } else {
-                // The process that had this address space has gone, or has mapped something else there.
+                // The process that had this address space has gone, or has mapped something else there, or it is
+                // a new beginning after a revocation.
                 Conflict::Stale(old.clone())
             });
         }
-        if layout.pages().any(|(page, _)| self.by_page.contains_key(&page)) {
-            return Err(Conflict::Status(Status::PAGE_TAKEN));
+        if let Some(owner) = layout.pages().find_map(|(page, _)| self.by_page.get(&page)) {
+            let is_revoked = owner.lock().state == State::Revoked;
+            return Err(if is_revoked {
+                Conflict::Stale(owner.clone())
+            } else {
+                Conflict::Status(Status::PAGE_TAKEN)
+            });
         }
         let bytes = heap_bytes(&layout);
         if bytes > self.budget {
@@ -113,6 +120,27 @@ impl<T> Registry<T> {
         }
     }
 
+    /// Leaves a PAL its key and the page of its entry alone: its other pages have been given back.
+    pub fn retire(&mut self, pal: &Arc<Pal<T>>) {
+        let mut inner = pal.lock();
+        for (page, _) in inner.layout.pages() {
+            self.by_page.remove(&page);
+        }
+        self.budget += heap_bytes(&inner.layout);
+        inner.layout.keep_entry_page();
+        self.budget = self.budget.saturating_sub(heap_bytes(&inner.layout));
+        if let Some(page) = inner.layout.entry_page() {
+            self.by_page.insert(page, pal.clone());
+        }
+        inner.state = State::Revoked;
+    }
+
+    /// A PAL of which only the entry is left.
+    #[must_use]
+    pub fn find_revoked(&self) -> Option<Arc<Pal<T>>> {
+        self.all().find(|pal| pal.lock().state == State::Revoked).cloned()
+    }
+
     /// Gives a PAL more pages, which its process keeps. Nobody else can register them meanwhile.
     ///
     /// # Errors
@@ -121,8 +149,10 @@ impl<T> Registry<T> {
     /// [`Status::OUT_OF_MEMORY`].
     pub fn share(&mut self, pal: &Arc<Pal<T>>, more: Vec<Section>) -> Result<(), Status> {
         let mut inner = pal.lock();
-        if inner.state != State::Idle {
-            return Err(Status::BUSY);
+        match inner.state {
+            State::Idle => {}
+            State::Faulted | State::Revoked => return Err(Status::DEAD),
+            _ => return Err(Status::BUSY),
         }
         let layout = &inner.layout;
         if layout.all_sections().count() + more.len() > CAPACITY {

@@ -73,6 +73,29 @@ fn a_pal_whose_process_is_gone_makes_way() {
 }
 
 #[test]
+fn of_a_revoked_pal_the_entry_is_left_until_the_process_gives_it_up_or_registers_again() {
+    let mut registry = Registry::new(1 << 20);
+    let whole = registry.budget;
+    let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
+    let pages: Vec<u64> = pal.lock().layout.pages().map(|(page, _)| page).collect();
+    assert!(registry.find_revoked().is_none());
+    registry.retire(&pal);
+    assert_eq!(pal.lock().state, State::Revoked);
+    assert!(registry.find(KEY).is_some() && registry.find_revoked().is_some());
+    assert!(registry.find_page(pages[0]).is_some());
+    assert!(pages[1..].iter().all(|&page| registry.find_page(page).is_none()));
+    let more = vec![Section { kind: Kind::Shared, start: SHARED, pages: vec![0x77_7000] }];
+    assert_eq!(registry.share(&pal, more), Err(Status::DEAD));
+    // The same process, or the next one with its address space, begins anew.
+    let Err(Conflict::Stale(stale)) = registry.insert(KEY, layout(0), ()) else { panic!("it is stale") };
+    let other = Key { address_space: 0x2000, ..KEY };
+    assert!(matches!(registry.insert(other, layout(0), ()), Err(Conflict::Stale(_))), "another process");
+    registry.remove(&stale);
+    assert_eq!((registry.budget, registry.find_page(pages[0]).is_none()), (whole, true));
+    assert!(registry.insert(KEY, layout(0), ()).is_ok());
+}
+
+#[test]
 fn the_budget_ends_and_comes_back_and_numbers_and_serials_differ() {
     let mut registry = Registry::new(100_000);
     let key = |index| Key { address_space: index << 12, entry: PAL };

@@ -87,6 +87,8 @@ statuses! {
     NOT_AVAILABLE = 39, "this build does not have the command";
     /// A sealed blob or an output needs more room than the buffer has; the length needed has been stored.
     NO_ROOM = 40, "the output buffer is too small; the length needed is stored";
+    /// The PAL faulted or was revoked.
+    DEAD = 41, "the PAL faulted or was revoked before: unregister it and register it again";
 }
 
 #[cfg(test)]

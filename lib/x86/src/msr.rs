@@ -109,6 +109,8 @@ msrs! {
     IA32_RTIT_FIRST = 0x560;
     /// Processor trace, last MSR.
     IA32_RTIT_LAST = 0x58f;
+    /// Switches of architectural last-branch records.
+    IA32_LBR_CTL = 0x14ce;
     /// First x2APIC MSR.
     X2APIC_FIRST = 0x800;
     /// x2APIC identification.

@@ -21,6 +21,8 @@ pub enum Cover {
     Hidden,
     /// Reads and fetches go through; writes come to the hypapp.
     ReadOnly,
+    /// Reads and writes go through; fetches come to the hypapp.
+    NoFetch,
     /// The guest has every right.
     Open,
 }
@@ -41,11 +43,13 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
         let protection = match cover {
             Cover::Hidden => Some(Protection::Decoy),
             Cover::ReadOnly => Some(Protection::Rights(Rights::READ | Rights::EXECUTE)),
+            Cover::NoFetch => Some(Protection::Rights(Rights::READ | Rights::WRITE)),
             Cover::Open => None,
         };
         let done = SECOND_LEVEL.lock().cover(GuestRange::page(page), protection);
         if done.is_ok() {
-            let access = if cover == Cover::Open { DeviceAccess::Open } else { DeviceAccess::Closed };
+            let is_open = matches!(cover, Cover::NoFetch | Cover::Open);
+            let access = if is_open { DeviceAccess::Open } else { DeviceAccess::Closed };
             REMAPPING.set_access(HostPhysAddr::new(page.get()), access);
         }
         match done {

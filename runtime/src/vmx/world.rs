@@ -26,11 +26,16 @@ const CR4_KEPT: Cr4 = Cr4::PSE.union(Cr4::PAE).union(Cr4::MCE).union(Cr4::VMXE).
 const CR0_SET: Cr0 = Cr0::EM.union(Cr0::MP).union(Cr0::TS);
 const ALL_EXCEPTIONS: u32 = !0;
 const NO_BREAKPOINTS: u64 = 0x400;
+/// A data segment over the whole address space: writable, 32-bit, of CPL 3.
+const FLAT: u32 = 0xc0f3;
+const CPUID_FEATURES: u32 = 7;
 const CPUID_PERFMON: u32 = 0xa;
+/// EDX of CPUID leaf 7.
+const ARCHITECTURAL_LBRS: u32 = 1 << 19;
 const SHIFT_MASK: u64 = 0x1f;
 
 /// 64-bit fields that are put aside and come back as they were.
-const WIDE: [Field<u64>; 16] = [
+const WIDE: [Field<u64>; 17] = [
     vmcs::GUEST_CR0,
     vmcs::GUEST_CR3,
     vmcs::GUEST_CR4,
@@ -43,13 +48,14 @@ const WIDE: [Field<u64>; 16] = [
     vmcs::GUEST_PDPTE3,
     vmcs::GUEST_DS_BASE,
     vmcs::GUEST_ES_BASE,
+    vmcs::GUEST_SS_BASE,
     vmcs::GUEST_FS_BASE,
     vmcs::GUEST_GS_BASE,
     vmcs::EPT_POINTER,
     vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS,
 ];
 /// The same of 32 bits.
-const NARROW: [Field<u32>; 18] = [
+const NARROW: [Field<u32>; 20] = [
     vmcs::GUEST_SYSENTER_CS,
     vmcs::GUEST_GDTR_LIMIT,
     vmcs::GUEST_IDTR_LIMIT,
@@ -58,10 +64,12 @@ const NARROW: [Field<u32>; 18] = [
     vmcs::GUEST_TR_ACCESS_RIGHTS,
     vmcs::GUEST_DS_LIMIT,
     vmcs::GUEST_ES_LIMIT,
+    vmcs::GUEST_SS_LIMIT,
     vmcs::GUEST_FS_LIMIT,
     vmcs::GUEST_GS_LIMIT,
     vmcs::GUEST_DS_ACCESS_RIGHTS,
     vmcs::GUEST_ES_ACCESS_RIGHTS,
+    vmcs::GUEST_SS_ACCESS_RIGHTS,
     vmcs::GUEST_FS_ACCESS_RIGHTS,
     vmcs::GUEST_GS_ACCESS_RIGHTS,
     vmcs::GUEST_INTERRUPTIBILITY,
@@ -69,8 +77,19 @@ const NARROW: [Field<u32>; 18] = [
     vmcs::PIN_BASED_CONTROLS,
     vmcs::EXIT_CONTROLS,
 ];
+/// Limits and rights of the data segments.
+const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
+    (vmcs::GUEST_DS_LIMIT, vmcs::GUEST_DS_ACCESS_RIGHTS),
+    (vmcs::GUEST_ES_LIMIT, vmcs::GUEST_ES_ACCESS_RIGHTS),
+    (vmcs::GUEST_SS_LIMIT, vmcs::GUEST_SS_ACCESS_RIGHTS),
+    (vmcs::GUEST_FS_LIMIT, vmcs::GUEST_FS_ACCESS_RIGHTS),
+    (vmcs::GUEST_GS_LIMIT, vmcs::GUEST_GS_ACCESS_RIGHTS),
+];
 const SELECTORS: [Field<u16>; 4] =
     [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
+
+/// Registers that have the processor count or record what runs, and are 0 in the world. Tracing is never the guest's.
+const OBSERVERS: [Msr; 2] = [Msr::IA32_PERF_GLOBAL_CTRL, Msr::IA32_LBR_CTL];
 
 /// The guest's processor as it was outside the world.
 #[derive(Clone, Copy, Debug)]
@@ -78,21 +97,23 @@ pub(crate) struct Outside {
     wide: [u64; WIDE.len()],
     narrow: [u32; NARROW.len()],
     selectors: [u16; SELECTORS.len()],
-    performance_counters: u64,
+    observers: [u64; OBSERVERS.len()],
 }
 
 /// What this processor has to end a world's time slice with, and to stop counters with.
 struct Means {
     /// The VMX-preemption timer counts every so many ticks, as a power of two; `None` without the timer.
     timer_shift: Option<u32>,
-    has_performance_counters: bool,
+    /// Which of [`OBSERVERS`] there are.
+    has_observer: [bool; OBSERVERS.len()],
     has_single_invept: bool,
 }
 
 static MEANS: Once<Means> = Once::new();
 
 /// Puts the guest's processor aside and has it run in the world under `roots` for at most `ticks`: without
-/// interrupts, system calls, vector registers, breakpoints, or any descriptor table. Every exception exits.
+/// interrupts, system calls, vector registers, breakpoints, or any descriptor table, and with flat segments. Every
+/// exception exits.
 ///
 /// RIP, RSP and the general registers are the caller's to set.
 pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
@@ -128,6 +149,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     vmcs.write(vmcs::GUEST_TR_LIMIT, 0);
     let state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, (state & Interruptibility::BLOCKING_BY_NMI).bits());
+    flatten_segments(&mut vmcs);
     vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);
     let rflags = start_timer(&mut vmcs, means, ticks);
     vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
@@ -148,9 +170,11 @@ pub(crate) fn leave(outside: &Outside) {
     for (field, value) in SELECTORS.into_iter().zip(outside.selectors) {
         vmcs.write(field, value);
     }
-    if outside.performance_counters != 0 {
-        // What was read from the register fits it.
-        let _ = Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, outside.performance_counters);
+    for (msr, value) in OBSERVERS.into_iter().zip(outside.observers) {
+        if value != 0 {
+            // What was read from the register fits it.
+            let _ = Processor.write(msr, value);
+        }
     }
     let cpu = percpu::current();
     cpu.set_in_world(false);
@@ -181,19 +205,39 @@ fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
 }
 
 fn put_aside(vmcs: &CurrentVmcs, means: &Means) -> Outside {
-    let mut performance_counters = 0;
-    if means.has_performance_counters {
-        performance_counters = Processor.read(Msr::IA32_PERF_GLOBAL_CTRL).unwrap_or(0);
-        if performance_counters != 0 {
+    let mut observers = [0; OBSERVERS.len()];
+    for ((msr, has), value) in OBSERVERS.into_iter().zip(means.has_observer).zip(&mut observers) {
+        if has {
+            *value = Processor.read(msr).unwrap_or(0);
+        }
+        if *value != 0 {
             // Zero fits any register of this kind.
-            let _ = Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, 0);
+            let _ = Processor.write(msr, 0);
         }
     }
     Outside {
         wide: WIDE.map(|field| vmcs.read(field)),
         narrow: NARROW.map(|field| vmcs.read(field)),
         selectors: SELECTORS.map(|field| vmcs.read(field)),
-        performance_counters,
+        observers,
+    }
+}
+
+/// What the guest put into its segment registers moves nothing of what runs in the world.
+fn flatten_segments(vmcs: &mut CurrentVmcs) {
+    vmcs.write(vmcs::GUEST_FS_BASE, 0);
+    vmcs.write(vmcs::GUEST_GS_BASE, 0);
+    let code = AccessRights::from_bits_retain(vmcs.read(vmcs::GUEST_CS_ACCESS_RIGHTS));
+    if code.contains(AccessRights::L) {
+        // The others have no base and no limit.
+        return;
+    }
+    for base in [vmcs::GUEST_DS_BASE, vmcs::GUEST_ES_BASE, vmcs::GUEST_SS_BASE] {
+        vmcs.write(base, 0);
+    }
+    for (limit, rights) in DATA_SEGMENTS {
+        vmcs.write(limit, u32::MAX);
+        vmcs.write(rights, FLAT);
     }
 }
 
@@ -223,15 +267,13 @@ fn find_means() -> Means {
     let has_timer = pins.may_be_one() & PinBasedControls::PREEMPTION_TIMER.bits() != 0
         && exits.may_be_one() & ExitControls::SAVE_PREEMPTION_TIMER.bits() != 0;
     let shift = u32::try_from(read(Msr::IA32_VMX_MISC) & SHIFT_MASK).unwrap_or(0);
-    let version = if Processor.cpuid(0, 0).eax < CPUID_PERFMON {
-        0
-    } else {
-        Processor.cpuid(CPUID_PERFMON, 0).eax & 0xff
-    };
+    let has_leaf = |leaf| Processor.cpuid(0, 0).eax >= leaf;
+    let version = if has_leaf(CPUID_PERFMON) { Processor.cpuid(CPUID_PERFMON, 0).eax & 0xff } else { 0 };
+    let features = if has_leaf(CPUID_FEATURES) { Processor.cpuid(CPUID_FEATURES, 0).edx } else { 0 };
     let ept = EptVpidCapability::from_bits_retain(read(Msr::IA32_VMX_EPT_VPID_CAP));
     Means {
         timer_shift: has_timer.then_some(shift),
-        has_performance_counters: version >= 2,
+        has_observer: [version >= 2, features & ARCHITECTURAL_LBRS != 0],
         has_single_invept: ept.contains(EptVpidCapability::INVEPT_SINGLE),
     }
 }

@@ -117,6 +117,12 @@ control_registers! {
     read_dr7 write_dr7 "dr7";
 }
 
+/// MOV to CR3. Unlike [`write_cr3`] it executes no snippet, so handlers of interrupts may use it.
+pub fn load_cr3(value: u64) {
+    // SAFETY: the tables map what this program uses, as the caller promises.
+    unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack)) };
+}
+
 macro_rules! ports {
     ($($input:ident $output:ident $width:ident $register:tt;)*) => {$(
         /// IN.

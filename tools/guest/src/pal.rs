@@ -10,7 +10,7 @@ use trustvisor::{probe, section};
 
 use crate::memory::{FREE, read8, write8, write32, write64};
 use crate::run::USER_BASE;
-use crate::{Fault, Mode, Regs, Snippet, cpu, run, snippet};
+use crate::{Fault, Mode, Regs, Snippet, cpu, run, smp, snippet};
 
 /// RFLAGS.IF, without which no PAL can be called.
 pub const IF: u64 = 1 << 9;
@@ -19,9 +19,10 @@ pub const CF: u64 = 1;
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
 
-/// Where lists and arguments are put: a page each, in front of everything else.
+/// Where lists and arguments are put: a page each, in front of everything else, for each CPU.
 const LISTS: u64 = FREE;
 const ARGUMENTS: u64 = FREE + 0x2000;
+const BYTES_A_CPU: u64 = 0x8000;
 /// Where PALs are put.
 pub const PALS: u64 = FREE + 0x10_0000;
 
@@ -100,16 +101,21 @@ pub fn register(
     parameters: &[(ParameterType, u64)],
     entry: u64,
 ) -> u32 {
-    let parameter_list = LISTS + PAGE;
-    let _ = write64(LISTS, sections.len() as u64);
-    for (address, record) in (LISTS + section::HEADER_BYTES as u64..).step_by(16).zip(sections) {
+    let lists = of_this_cpu(LISTS);
+    let parameter_list = lists + PAGE;
+    let _ = write64(lists, sections.len() as u64);
+    for (address, record) in (lists + section::HEADER_BYTES as u64..).step_by(16).zip(sections) {
         put(address, record.to_bytes());
     }
     let _ = write64(parameter_list, parameters.len() as u64);
     for (address, &(kind, words)) in (parameter_list + 8..).step_by(16).zip(parameters) {
         put(address, ParameterRecord { kind: kind as u32, unused: 0, words }.to_bytes());
     }
-    hypercall(mode, Command::REGISTER.0, [user(mode, LISTS), 0, user(mode, parameter_list), entry])
+    hypercall(mode, Command::REGISTER.0, [user(mode, lists), 0, user(mode, parameter_list), entry])
+}
+
+fn of_this_cpu(address: u64) -> u64 {
+    address + BYTES_A_CPU * smp::number() as u64
 }
 
 fn put(address: u64, bytes: [u8; 16]) {
@@ -136,11 +142,12 @@ pub fn hypercall(mode: Mode, command: u32, [rcx, rdx, rsi, rdi]: [u64; 4]) -> u3
 /// The fault that the call took.
 pub fn call(mode: Mode, entry: u64, arguments: [u64; 10], rflags: u64) -> Result<Regs, Fault> {
     let bits64 = mode == Mode::User64;
+    let place = of_this_cpu(ARGUMENTS);
     for (index, argument) in (0..).zip(arguments) {
         if bits64 {
-            let _ = write64(ARGUMENTS + 8 * index, argument);
+            let _ = write64(place + 8 * index, argument);
         } else {
-            let _ = write32(ARGUMENTS + 4 * index, argument as u32);
+            let _ = write32(place + 4 * index, argument as u32);
         }
     }
     let mut regs = Regs {
@@ -156,11 +163,11 @@ pub fn call(mode: Mode, entry: u64, arguments: [u64; 10], rflags: u64) -> Result
         ..Regs::default()
     };
     if bits64 {
-        regs.r14 = user(mode, ARGUMENTS);
+        regs.r14 = user(mode, place);
         regs.r15 = entry;
         run(mode, call_of_64_bits(), &mut regs)?;
     } else {
-        regs.rsi = ARGUMENTS;
+        regs.rsi = place;
         regs.rdi = entry;
         run(mode, call_of_32_bits(), &mut regs)?;
     }

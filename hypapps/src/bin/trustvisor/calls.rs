@@ -1,6 +1,7 @@
 //! Calls of PALs: in by a fetch from the entry, out by the return address that nothing is mapped at.
 
 use crate::memory::{Caller as Process, Machine};
+use crate::revocation;
 use crate::state::{self, Caller, Pal, Running};
 use alloc::sync::Arc;
 use pals::layout::{Layout, PAGE};
@@ -10,6 +11,8 @@ use pals::pal::{Entry, Inside, Refusal, State};
 use runtime::exit::SecondLevelViolation;
 use runtime::exit::world::WorldExit;
 use runtime::hypapp::Answer;
+use runtime::memory::guest::segmentation::is_canonical;
+use runtime::services;
 use runtime::services::world::{self, Page, Roots};
 use runtime::vcpu::{Registers, Vcpu};
 use trustvisor::call::{Failure, FaultKind, SENTINEL};
@@ -42,10 +45,14 @@ impl From<Failure> for Trouble {
 pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &Arc<Pal>) -> Answer {
     let entry = violation.gla.map(|address| address.get());
     let is_entry = entry == Some(pal.key.entry)
+        && !services::is_nested()
         && state::key(vcpu, vcpu.rip()) == pal.key
         && state::word_size(vcpu).is_some();
     if !is_entry {
-        return Answer::Chain;
+        let state = pal.lock().state;
+        // Of a PAL that was revoked only the entry is left, and its page is somebody else's by now.
+        let is_gone = state == State::InTransit || revocation::forget(pal);
+        return if is_gone { Answer::Handled } else { Answer::Chain };
     }
     match begin(vcpu, pal) {
         Ok(()) | Err(Refusal::Retry) => {}
@@ -89,7 +96,9 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     let (rsp, rflags, registers) = (vcpu.rsp(), vcpu.rflags(), *vcpu.registers());
     let word = state::word_size(vcpu);
     if !pal.lock().layout.shared.is_empty() {
-        state::REGISTRY.lock().refresh(pal, &Process::of(vcpu), &Machine)?;
+        let refreshed = state::REGISTRY.lock().refresh(pal, &Process::of(vcpu), &Machine);
+        // It may be a revoked PAL's page that is in the way.
+        refreshed.map_err(|failure| if revocation::forget_one() { Refusal::Retry } else { failure.into() })?;
     }
     let mut inner = pal.lock();
     if word != Some(inner.layout.word) || state::mode(vcpu) != inner.belongings.mode {
@@ -105,6 +114,10 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
         Entry::Fresh => {
             let arguments = registers_of(&registers);
             match start(&Process::of(vcpu), &inner.layout, &arguments, rsp, pal.key.entry) {
+                Ok((arguments, _)) if !is_canonical(arguments.return_address, vcpu.cr4()) => {
+                    inner.finish();
+                    return failure(Failure::BAD_STACK);
+                }
                 Ok((arguments, inside)) => {
                     inner.arguments = arguments;
                     inside
@@ -229,7 +242,8 @@ fn fail(vcpu: &mut dyn Vcpu, running: &Running, trouble: Trouble) {
     return_to(vcpu, &running.caller, Err(trouble));
 }
 
-/// A call that does not begin returns at once; where its return address cannot be read, that is the caller's fault.
+/// A call that does not begin returns at once; where its return address cannot be read, or none can return to it,
+/// that is the caller's fault.
 fn refuse(vcpu: &mut dyn Vcpu, failure: Failure) {
     let Some(word) = state::word_size(vcpu) else { return };
     let rsp = word.truncate(vcpu.rsp());
@@ -239,6 +253,9 @@ fn refuse(vcpu: &mut dyn Vcpu, failure: Failure) {
         return vcpu.inject(event);
     }
     let return_address = u64::from_le_bytes(bytes);
+    if !is_canonical(return_address, vcpu.cr4()) {
+        return vcpu.inject(Event::GP0);
+    }
     let caller = Caller { registers: *vcpu.registers(), rsp, rflags: vcpu.rflags(), return_address, word };
     return_to(vcpu, &caller, Err(failure.into()));
 }

@@ -33,6 +33,21 @@ impl Arguments {
     }
 }
 
+/// Why a command was not carried out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    /// The process is told.
+    Status(Status),
+    /// Another CPU, or what was found in the way, has to be done first: the process gives the command again.
+    Again,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
 /// Answers VMCALL. Every number has an answer, from wherever it comes.
 #[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]
 pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
@@ -45,7 +60,11 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
     } else {
         // The process gives the command again, and its CPU takes interrupts in between.
         let Some(_admission) = Admission::take() else { return Answer::Moved };
-        carry_out(vcpu, command)
+        match carry_out(vcpu, command) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Status(status)) => Err(status),
+            Err(Refusal::Again) => return Answer::Moved,
+        }
     };
     let status = result.err().unwrap_or(Status::SUCCESS);
     vcpu.registers_mut().set_rax(u64::from(status.0));
@@ -83,7 +102,7 @@ fn of_pal(vcpu: &mut dyn Vcpu, command: Command) -> Outcome {
     microtpm::answer(vcpu, command, &arguments)
 }
 
-fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Status> {
+fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
     let registers = *vcpu.registers();
     if command == Command::TEST {
         if vcpu.code_size() == CodeSize::Bits64 {
@@ -97,10 +116,12 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Status> {
     let arguments = Arguments::of(vcpu, word);
     let is_inside = world::is_inside();
     match command {
-        Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => Err(Status::IN_PAL),
+        Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => {
+            Err(Status::IN_PAL.into())
+        }
         Command::REGISTER => registration::register(vcpu, &arguments),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
-        Command::SHARE => registration::share(vcpu, &arguments),
-        _ => Err(Status::UNKNOWN_COMMAND),
+        Command::SHARE => Ok(registration::share(vcpu, &arguments)?),
+        _ => Err(Status::UNKNOWN_COMMAND.into()),
     }
 }

@@ -59,9 +59,6 @@ impl Hypapp for TrustVisor {
             let is_open = services::protection(Scope::AllCpus, page) == Rights::all();
             return if is_open { Answer::Handled } else { Answer::Chain };
         };
-        if violation.is_fetch && services::is_nested() {
-            return Answer::Chain;
-        }
         if violation.is_fetch {
             return calls::enter(vcpu, violation, &pal);
         }
@@ -77,6 +74,7 @@ impl Hypapp for TrustVisor {
 
     fn shutdown(&self, _cpu: usize) {
         revocation::end_all();
+        microtpm::end();
     }
 }
 

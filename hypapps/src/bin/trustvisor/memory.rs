@@ -57,6 +57,7 @@ impl Pages for Machine {
             let cover = match cover {
                 Cover::Hidden => pages::Cover::Hidden,
                 Cover::ReadOnly => pages::Cover::ReadOnly,
+                Cover::NoFetch => pages::Cover::NoFetch,
                 Cover::Open => pages::Cover::Open,
             };
             (GuestPhysAddr::new(page), cover)

@@ -49,6 +49,11 @@ pub(crate) fn start() {
     }
 }
 
+/// Forgets every secret: the guest's end. No guest code runs any more.
+pub(crate) fn end() {
+    *MICROTPM.lock() = None;
+}
+
 /// What a command leads to.
 pub(crate) enum Outcome {
     /// It was carried out, or refused.

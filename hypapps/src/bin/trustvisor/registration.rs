@@ -1,6 +1,6 @@
 //! Registration and its end.
 
-use crate::hypercalls::Arguments;
+use crate::hypercalls::{Arguments, Refusal};
 use crate::memory::{Caller, Machine};
 use crate::revocation;
 use crate::state::{self, Belongings, Pal, REGISTRY};
@@ -21,16 +21,23 @@ const BATCH: usize = 128;
 
 /// Registers the PAL that the lists describe. Its pages are claimed first, then covered for all CPUs, and only
 /// then looked at: what another CPU does to them or to the page tables meanwhile comes too early or too late.
-pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
+    match try_register(vcpu, arguments) {
+        Err(Refusal::Status(Status::OUT_OF_MEMORY)) if revocation::forget_one() => Err(Refusal::Again),
+        result => result,
+    }
+}
+
+fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
     let lists = [arguments.ecx, arguments.esi, arguments.edi];
     let layout = Layout::read(&Caller::of(vcpu), &Machine, arguments.word, lists)?;
     let mode = state::mode(vcpu);
     let frames = world::frames_needed(mode, layout.runs());
     world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
     let pal = insert(vcpu, layout, mode)?;
-    if cover(&pal, Kind::cover).is_err() {
+    if cover(&pal, |_, kind| kind.cover()).is_err() {
         give_back(&pal);
-        return Err(Status::OUT_OF_MEMORY);
+        return Err(Status::OUT_OF_MEMORY.into());
     }
     let mut inner = pal.lock();
     inner.belongings.measurement = Some(Measurement::new(&inner.layout, &Machine));
@@ -39,10 +46,16 @@ pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Sta
 }
 
 /// Ends the registration of the PAL with this entry.
-pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
     let key = state::key(vcpu, arguments.ecx);
     let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
-    pal.lock().begin_unregister(&Machine)?;
+    {
+        let mut inner = pal.lock();
+        if inner.state == State::InTransit {
+            return Err(Refusal::Again);
+        }
+        inner.begin_unregister(&Machine)?;
+    }
     give_back(&pal);
     Ok(())
 }
@@ -59,36 +72,45 @@ pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
         world::frames_needed(inner.belongings.mode, inner.layout.runs().chain(runs))
     };
     world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    for page in more.iter().flat_map(|section| &section.pages) {
+        let owner = REGISTRY.lock().find_page(*page);
+        if let Some(owner) = owner {
+            revocation::forget(&owner);
+        }
+    }
     REGISTRY.lock().share(&pal, more)
 }
 
 /// Gives a PAL's pages back to the guest and forgets it. It is in transit, or has nothing left.
 pub(crate) fn give_back(pal: &Arc<Pal>) {
     // Uncovering frees room, and needs none.
-    let _ = cover(pal, |_| Cover::Open);
+    let _ = cover(pal, |_, _| Cover::Open);
     REGISTRY.lock().remove(pal);
 }
 
-fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>, Status> {
+fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>, Refusal> {
     let key = state::key(vcpu, layout.entry);
-    loop {
-        let taken = REGISTRY.lock().insert(key, layout.clone(), Belongings { mode, measurement: None });
-        match taken {
-            Ok(pal) => return Ok(pal),
-            Err(Conflict::Status(status)) => return Err(status),
-            Err(Conflict::Stale(old)) => revocation::revoke(&old),
+    let taken = REGISTRY.lock().insert(key, layout, Belongings { mode, measurement: None });
+    match taken {
+        Ok(pal) => Ok(pal),
+        Err(Conflict::Status(status)) => Err(status.into()),
+        Err(Conflict::Stale(old)) => {
+            // Another CPU may be at it, and may want this one to leave the hypervisor for that.
+            revocation::revoke(&old);
+            revocation::forget(&old);
+            Err(Refusal::Again)
         }
     }
 }
 
 /// Covers a PAL's pages, some at a time: what is copied of them takes no heap, which the process could exhaust.
-fn cover(pal: &Pal, how: impl Fn(Kind) -> Cover) -> Result<(), Inaccessible> {
+pub(crate) fn cover(pal: &Pal, how: impl Fn(u64, Kind) -> Cover) -> Result<(), Inaccessible> {
     for first in (0..).step_by(BATCH) {
         // Copied, so that no lock is held while other CPUs are waited for.
         let pages: ArrayVec<(u64, Cover), BATCH> = {
             let inner = pal.lock();
             let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
-            listed.map(|(page, section)| (page, how(section.kind))).skip(first).take(BATCH).collect()
+            listed.map(|(page, section)| (page, how(page, section.kind))).skip(first).take(BATCH).collect()
         };
         if pages.is_empty() {
             break;
