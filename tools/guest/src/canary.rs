@@ -110,7 +110,15 @@ impl Vault {
     /// The registers to call it with, its entry in R15, so that it holds the canary for so many rounds.
     pub fn registers(&self, rounds: u64) -> Regs {
         let data = self.entry + PAGE;
-        Regs { rdi: HOLD, rsi: HIDDEN, rdx: data, rcx: rounds, r15: self.entry, rflags: IF, ..Regs::default() }
+        Regs {
+            rdi: HOLD,
+            rsi: HIDDEN,
+            rdx: data,
+            rcx: rounds,
+            r15: self.entry,
+            rflags: IF,
+            ..Regs::default()
+        }
     }
 
     fn ask(&self, what: u64, rounds: u64) -> Result<(u32, u64), Fault> {
@@ -130,7 +138,9 @@ pub fn call() -> Snippet {
 pub fn is_in(regs: &Regs) -> bool {
     let Regs { rax, rbx, rcx, rdx, rsi, rdi, rbp, .. } = *regs;
     let Regs { r8, r9, r10, r11, r12, r13, r14, r15, rsp, cr2, .. } = *regs;
-    [rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rsp, cr2].into_iter().any(is_canary)
+    [rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rsp, cr2]
+        .into_iter()
+        .any(is_canary)
 }
 
 /// Whether one of an interrupted program's registers holds the canary, or half of it.

@@ -98,7 +98,8 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     if !pal.lock().layout.shared.is_empty() {
         let refreshed = state::REGISTRY.lock().refresh(pal, &Process::of(vcpu), &Machine);
         // It may be a revoked PAL's page that is in the way.
-        refreshed.map_err(|failure| if revocation::forget_one() { Refusal::Retry } else { failure.into() })?;
+        refreshed
+            .map_err(|failure| if revocation::forget_one() { Refusal::Retry } else { failure.into() })?;
     }
     let mut inner = pal.lock();
     if word != Some(inner.layout.word) || state::mode(vcpu) != inner.belongings.mode {

@@ -116,9 +116,7 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
     let arguments = Arguments::of(vcpu, word);
     let is_inside = world::is_inside();
     match command {
-        Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => {
-            Err(Status::IN_PAL.into())
-        }
+        Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => Err(Status::IN_PAL.into()),
         Command::REGISTER => registration::register(vcpu, &arguments),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
         Command::SHARE => Ok(registration::share(vcpu, &arguments)?),

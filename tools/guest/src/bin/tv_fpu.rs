@@ -93,7 +93,8 @@ fn faults(name: &str, code: Snippet, vector: u64) {
     let pal = Pal::place(Mode::User64, 1, code);
     check_eq!(pal.register(&INTEGERS), 0, "{name}: registering");
     let data = pal.entry() + guest::pal::PAGE;
-    let seen = pal.call([0, data, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.eax(), regs.rdx, regs.rflags & CF));
+    let seen =
+        pal.call([0, data, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.eax(), regs.rdx, regs.rflags & CF));
     check_eq!(seen, Ok((Failure::FAULTED.0, vector, CF)), "{name} in a PAL");
     check_eq!(pal.unregister(), 0, "{name}: unregistering");
 }

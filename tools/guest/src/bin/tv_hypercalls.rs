@@ -38,7 +38,9 @@ fn main() {
     }
     // Without paging or in other code sizes there is no process.
     for number in [1, 2, 3, 6, 7, 13, 14, 255] {
-        for mode in [Mode::Protected32, Mode::ProtectedUser32, Mode::Protected16, Mode::Real, Mode::Virtual8086] {
+        for mode in
+            [Mode::Protected32, Mode::ProtectedUser32, Mode::Protected16, Mode::Real, Mode::Virtual8086]
+        {
             let status = hypercall(mode, number);
             let is_right = match number {
                 255 => status == Ok(0),

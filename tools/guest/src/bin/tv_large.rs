@@ -64,7 +64,11 @@ fn both(round: u64) {
         }
         check_eq!(unregister(place), 0, "round {round}: unregistering");
         let left = (place + PAGE..place + PAGES * PAGE).step_by(PAGE as usize);
-        check_eq!(left.filter(|&page| read64(page) != Ok(0)).count(), 0, "round {round}: pages that are not zero");
+        check_eq!(
+            left.filter(|&page| read64(page) != Ok(0)).count(),
+            0,
+            "round {round}: pages that are not zero"
+        );
         check_eq!(write64(place + 2000 * PAGE, 5), Ok(()), "round {round}: a word of data");
     }
 }

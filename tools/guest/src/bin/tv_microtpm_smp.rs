@@ -48,7 +48,10 @@ fn main() {
         }
     }
     for (index, words) in drawn.iter().enumerate() {
-        check!(!drawn[..index].contains(words) && words.iter().all(|&word| word != 0), "random bytes: {drawn:x?}");
+        check!(
+            !drawn[..index].contains(words) && words.iter().all(|&word| word != 0),
+            "random bytes: {drawn:x?}"
+        );
     }
 }
 

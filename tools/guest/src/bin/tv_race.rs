@@ -170,13 +170,17 @@ fn one_registers_one_writes() {
 fn tables_change_under_a_registration(victim: &Vault) {
     let _ = Space::new(SPACE.cr3());
     let hidden = boot::e820_24().iter().filter(|r| r.kind == 2 && r.base() >= 1 << 20);
-    HIDDEN.store(hidden.map(boot::Record::base).find(|&base| base < 0xf000_0000).unwrap_or(0), Ordering::SeqCst);
+    HIDDEN.store(
+        hidden.map(boot::Record::base).find(|&base| base < 0xf000_0000).unwrap_or(0),
+        Ordering::SeqCst,
+    );
     let _ = Vault::place(2);
     for page in 0..4 {
         SPACE.map(page, MOVED.at + page * PAGE, USER | WRITABLE);
     }
     SPACE.within(|| check_eq!((MOVED.register(), MOVED.unregister()), (0, 0), "the tables as they are"));
-    let seen = under(exchange_pages, || SPACE.within(|| MOVED.register()), || SPACE.within(|| MOVED.unregister()));
+    let seen =
+        under(exchange_pages, || SPACE.within(|| MOVED.register()), || SPACE.within(|| MOVED.unregister()));
     let known = [
         0,
         Status::SECTION_NOT_MAPPED.0,
@@ -223,7 +227,11 @@ fn exchange(change: impl Fn(usize)) {
 }
 
 /// Registers while the other CPU is at `there`, and gives each status that came; what is registered is unregistered.
-fn under(there: fn(), register: impl Fn() -> u32, unregister: impl Fn() -> u32) -> arrayvec::ArrayVec<u32, 64> {
+fn under(
+    there: fn(),
+    register: impl Fn() -> u32,
+    unregister: impl Fn() -> u32,
+) -> arrayvec::ArrayVec<u32, 64> {
     IS_OVER.store(0, Ordering::SeqCst);
     EXCHANGES.store(0, Ordering::SeqCst);
     smp::begin_on(1, there);

@@ -125,7 +125,11 @@ fn by_its_own(own: &Space) {
 fn from_a_foreign_space(foreign: &Space) {
     check_eq!(foreign.within(|| VAULT.answer()), Err(Fault::GP), "a call from another process");
     for page in 0..4 {
-        check_eq!(foreign.within(|| read64(window(FIRST + page) + 8)), Ok(0), "page {page} from another process");
+        check_eq!(
+            foreign.within(|| read64(window(FIRST + page) + 8)),
+            Ok(0),
+            "page {page} from another process"
+        );
     }
     check_eq!(foreign.within(|| VAULT.unregister()) == 0, false, "unregistering from another process");
     canary::is_nowhere("after another process");

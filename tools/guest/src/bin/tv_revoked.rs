@@ -40,7 +40,11 @@ fn dead_after_a_write(what: &str, offset: u64, ring: u64) {
         check_eq!(write64(vault.at + offset, 0x77), Ok(()), "ring 0 writes to {what}");
     } else {
         let mut regs = Regs { rax: USER_BASE + vault.at + offset, rbx: 0x77, ..Regs::default() };
-        check_eq!(run(Mode::User64, snippet!("mov [rax], rbx"), &mut regs), Ok(()), "ring 3 writes to {what}");
+        check_eq!(
+            run(Mode::User64, snippet!("mov [rax], rbx"), &mut regs),
+            Ok(()),
+            "ring 3 writes to {what}"
+        );
     }
     canary::is_nowhere(what);
     check_eq!(read64(vault.at + offset), Ok(0x77), "the write to {what} went on");
@@ -106,7 +110,11 @@ fn of_a_process_that_is_gone() {
         new.keep();
         check!(new.knows(), "the next process's PAL works");
     });
-    check_eq!(canary::copies_in(old.at, old.at + 4 * PAGE), 0, "the old pages are the system's, and hold nothing");
+    check_eq!(
+        canary::copies_in(old.at, old.at + 4 * PAGE),
+        0,
+        "the old pages are the system's, and hold nothing"
+    );
     check_eq!(write64(old.at + PAGE, 9), Ok(()), "they can be written");
     check_eq!(space.within(|| new.unregister()), 0, "unregistering");
     canary::is_nowhere("after a change of processes");

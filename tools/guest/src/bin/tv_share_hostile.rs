@@ -25,7 +25,11 @@ const PLAIN: u64 = PALS + 0x2_0000;
 
 fn main() {
     let vault = Vault::open(1);
-    let pal = Pal::place(MODE, 0, snippet!(code32: "mov edx, [esp + 4]", "mov eax, [esp + 8]", "xchg eax, [edx]", "ret"));
+    let pal = Pal::place(
+        MODE,
+        0,
+        snippet!(code32: "mov edx, [esp + 4]", "mov eax, [esp + 8]", "xchg eax, [edx]", "ret"),
+    );
     check_eq!(share(&pal, &[(PLAIN, PAGE)]), Status::NOT_REGISTERED.0, "sharing with none");
     check_eq!(pal.register(&INTEGERS), 0, "registering");
     refused(&pal, &vault);
@@ -81,7 +85,8 @@ fn refused(pal: &Pal, vault: &Vault) {
 
 fn shared(pal: &Pal) {
     check_eq!(share(pal, &[(PLAIN, PAGE)]), 0, "sharing a page");
-    let swap = |value| pal.call([PLAIN, value, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.rax, regs.rflags & CF));
+    let swap =
+        |value| pal.call([PLAIN, value, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.rax, regs.rflags & CF));
     check_eq!((write64(PLAIN, 17), swap(18), read64(PLAIN)), (Ok(()), Ok((17, 0)), Ok(18)), "both see it");
     check_eq!(share(pal, &[(PLAIN, PAGE)]), Status::SECTION_OVERLAP.0, "sharing it again");
     let other = Vault::place(2);

@@ -7,7 +7,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::canary::{self, Vault, is_in, is_in_frame};
-use guest::cpu::{cpuid, rdmsr, read_dr6, write_dr0, write_dr1, write_dr2, write_dr3, write_dr6, write_dr7, wrmsr};
+use guest::cpu::{
+    cpuid, rdmsr, read_dr6, write_dr0, write_dr1, write_dr2, write_dr3, write_dr6, write_dr7, wrmsr,
+};
 use guest::pal::{CF, IF, PAGE};
 use guest::trap::{Frame, handle};
 use guest::{Mode, check, check_eq, guest, run, snippet};
