@@ -4,6 +4,10 @@
 //! bare: no
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "addresses below 4 GiB, selectors, and patterns of bytes"
+)]
 
 use guest::canary::{self, Vault};
 use guest::cpu::{cpuid, read_cr4, write_cr4, xgetbv, xsetbv};

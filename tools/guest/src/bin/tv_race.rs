@@ -4,6 +4,10 @@
 //! bare: no
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "addresses below 4 GiB, selectors, and patterns of bytes"
+)]
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -3,6 +3,10 @@
 //! bare: no
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "addresses below 4 GiB, selectors, and patterns of bytes"
+)]
 
 use guest::cpu::{rdmsr, wrmsr};
 use guest::pal::{CF, IF, PAGE, Pal};
