@@ -81,6 +81,8 @@ bitflags! {
         const CET = 1 << 23;
         /// Protection keys for supervisor pages.
         const PKS = 1 << 24;
+        /// Newer bits, which are the guest's where the processor has them.
+        const _ = !0;
     }
 
     /// IA32_EFER.

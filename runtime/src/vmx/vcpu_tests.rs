@@ -111,3 +111,16 @@ fn long_mode_follows_into_the_entry_controls() {
         },
     );
 }
+
+#[test]
+fn bits_of_cr4_that_have_no_name_here_are_kept() {
+    with(
+        |_| (),
+        |vcpu| {
+            let newer = Cr4::from_bits_retain(1 << 25 | 1 << 28);
+            vcpu.set_cr4(newer | Cr4::PAE);
+            assert_eq!(vcpu.vmcs.read(vmcs::GUEST_CR4), (newer | Cr4::PAE | Cr4::VMXE).bits());
+            assert_eq!(vcpu.cr4(), newer | Cr4::PAE);
+        },
+    );
+}
