@@ -69,6 +69,7 @@ pub(super) fn enter(
     hot_guest_state(vmcs02, vmcs12, inherited);
     inherit(vmcs02, vmcs12, own, inherited);
     inject(vmcs02, vmcs12);
+    vmcs12.cache_bits = inherited.cr0 & CR0_OWNED;
     vmcs12.dirty = Dirty::empty();
 }
 

@@ -160,6 +160,17 @@ fn each_entry_loads_what_controls_say_whatever_exits_saved() {
 }
 
 #[test]
+fn an_entry_loads_no_cache_bits_and_an_exit_leaves_l1_its_own() {
+    // L1 owns both bits, and its VMCS has them set.
+    let (vmcs02, mut vmcs12) = entered(|vmcs12| {
+        vmcs12.write(vmcs::CR0_MASK, CR0_OWNED.bits());
+        vmcs12.write(vmcs::GUEST_CR0, (CR0_OWNED | Cr0::PE).bits());
+    });
+    reflect::save_guest_state(&vmcs02, &mut vmcs12);
+    assert_eq!(vmcs12.read(vmcs::GUEST_CR0), (Cr0::CD | Cr0::PE).bits());
+}
+
+#[test]
 fn an_exit_loads_the_host_state_and_fixed_attributes() {
     let mut vmcs12 = Vmcs12::new();
     vmcs12

@@ -88,11 +88,11 @@ pub(super) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
 }
 
 /// CR0 of L2. The hardware's cache bits are the hypervisor's: L2's are in its read shadow, or, where L1 owns
-/// them, where L1 put them.
+/// them, still those of L1 at the entry.
 fn cr0(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> u64 {
     let l1_owns = vmcs12.read(vmcs::CR0_MASK);
     let seen = vmcs02.read(vmcs::CR0_READ_SHADOW);
-    let cache_bits = vmcs12.read(vmcs::GUEST_CR0) & l1_owns | seen & !l1_owns;
+    let cache_bits = vmcs12.cache_bits.bits() & l1_owns | seen & !l1_owns;
     vmcs02.read(vmcs::GUEST_CR0) & !CR0_OWNED.bits() | cache_bits & CR0_OWNED.bits()
 }
 

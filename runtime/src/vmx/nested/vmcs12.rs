@@ -11,6 +11,7 @@ use crate::memory::guest::{GuestMemory, Refused};
 use bitflags::bitflags;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
+use x86::cr::Cr0;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue, Width};
 
@@ -57,6 +58,9 @@ pub(super) struct Vmcs12 {
     pub(super) dirty: Dirty,
     /// A shadow VMCS, for L2's VMREAD and VMWRITE and not for VM entry (SDM, "VMCS Types: Ordinary and Shadow").
     pub(super) is_shadow: bool,
+    /// CR0.CD and CR0.NW of L1 at the last entry, which loads neither (SDM, "Loading Guest Control Registers, Debug
+    /// Registers, and MSRs").
+    pub(super) cache_bits: Cr0,
     /// The VMCS of L2 has newer values of the fields that are [`Treatment::Cold`].
     pub(super) is_stale: bool,
     values: [u64; COUNT],
@@ -69,6 +73,7 @@ impl Vmcs12 {
             launch_state: LaunchState::Clear,
             dirty: Dirty::all(),
             is_shadow: false,
+            cache_bits: Cr0::empty(),
             is_stale: false,
             values: [0; COUNT],
         }
