@@ -4,7 +4,7 @@
 //! [`exit::Exit`] and [`exit::Action`], why it left the guest and what comes next. Decisions live in
 //! `exit` and `memory`, in no vendor's words, and run in host tests; what drives them on the bare machine
 //! is compiled for it alone.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, fuzzing)), no_std)]
 #![cfg_attr(
     test,
     expect(
@@ -13,6 +13,7 @@
         reason = "a test may stop at what it did not expect"
     )
 )]
+#![cfg_attr(fuzzing, expect(dead_code, reason = "fuzzing enters the models alone"))]
 
 #[cfg(any(test, target_os = "none"))]
 mod ending;
@@ -43,7 +44,9 @@ pub mod services;
 mod smp;
 #[cfg(target_os = "none")]
 mod summary;
-#[cfg(any(test, target_os = "none"))]
+#[cfg(any(test, fuzzing, target_os = "none"))]
 mod vmx;
 
 pub use platform::handoff::Handoff;
+#[cfg(any(test, fuzzing))]
+pub use vmx::model;

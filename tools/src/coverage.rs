@@ -119,7 +119,8 @@ impl Lines {
         let path = Path::new(file.get("filename")?.as_str()?);
         let name = path.strip_prefix(root).unwrap_or(path).to_str()?.strip_prefix(MEASURED)?;
         let stem = path.file_stem()?.to_str()?;
-        let is_test = stem.ends_with("tests") || stem.starts_with("model") || stem.ends_with("fixture");
+        let is_model = name.split('/').any(|part| part.starts_with("model"));
+        let is_test = stem.ends_with("tests") || is_model || stem.ends_with("fixture");
         let count = |key| file.pointer(&format!("/summary/lines/{key}")).and_then(Value::as_u64);
         (!is_test).then_some(Self {
             file: name.to_owned(),
@@ -157,6 +158,7 @@ mod tests {
             file("runtime/src/vmx/nested/vpid.rs", 9),
             file("runtime/src/vmx/nested/checks/controls.rs", 10),
             file("runtime/src/vmx/nested/checks/model_guest.rs", 0),
+            file("runtime/src/vmx/nested/model/route.rs", 0),
             file("runtime/src/vmx/nested/vpid_tests.rs", 0),
             file("runtime/src/vmx/run.rs", 0),
         ];

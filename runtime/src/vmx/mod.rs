@@ -37,6 +37,9 @@ pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
 #[cfg(target_os = "none")]
 pub(crate) use world_switch::restart as restart_after_nmi;
 
+#[cfg(any(test, fuzzing))]
+pub use nested::model;
+
 /// Whether a guest of the guest's runs on this CPU.
 #[cfg(target_os = "none")]
 pub(crate) fn is_nested(cpu: &crate::smp::percpu::PerCpu) -> bool {

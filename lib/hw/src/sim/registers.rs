@@ -174,6 +174,17 @@ impl SimVmcs {
     pub fn writes(&self) -> &[(u32, u64)] {
         &self.writes
     }
+
+    /// The field with this encoding.
+    #[must_use]
+    pub fn value(&self, encoding: u32) -> u64 {
+        self.fields.get(&encoding).copied().unwrap_or_default()
+    }
+
+    /// Sets the field with this encoding, as the processor does, which is no write.
+    pub fn set_value(&mut self, encoding: u32, value: u64) {
+        self.fields.insert(encoding, value);
+    }
 }
 
 impl Vmcs for SimVmcs {

@@ -23,6 +23,8 @@ mod instruction;
 mod io_bitmap;
 mod merge;
 mod merged_page;
+#[cfg(any(test, fuzzing))]
+pub mod model;
 mod msr_area;
 mod msr_bitmap;
 mod nmi;

@@ -49,16 +49,16 @@ pub(in super::super) fn hardware() -> Vec<(Msr, u64)> {
 
 /// L1's processor, and its memory.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(in super::super) struct Machine {
     pub(super) capability: Capability,
     pub(super) processor: Processor,
     pub(super) memory: FakeMemory,
-    pub(super) is_ia32e: bool,
+    pub(in super::super) is_ia32e: bool,
 }
 
 impl Machine {
     /// Everything there is, in IA-32e mode.
-    pub(super) fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         let mut capability = Capability::of(&SimMsrs::new(hardware()), 39).unwrap();
         // Not offered, and yet their checks must be right once they are.
         let also = |allowed: &mut Allowed, bits: u64| allowed.0 |= bits << 32;
@@ -105,16 +105,16 @@ impl Machine {
 
 /// VMCS12 as an array.
 #[derive(Clone, Debug)]
-pub(super) struct FakeVmcs([u64; COUNT]);
+pub(in super::super) struct FakeVmcs([u64; COUNT]);
 
 impl FakeVmcs {
     /// The field with this encoding.
-    pub(super) fn value(&self, encoding: u32) -> u64 {
+    pub(in super::super) fn value(&self, encoding: u32) -> u64 {
         self.0[fields::index(encoding).unwrap()]
     }
 
     /// Sets the field with this encoding, which `value` fits.
-    pub(super) fn set_value(&mut self, encoding: u32, value: u64) {
+    pub(in super::super) fn set_value(&mut self, encoding: u32, value: u64) {
         self.0[fields::index(encoding).unwrap()] = value;
     }
 }
@@ -138,7 +138,7 @@ pub(super) enum Broken {
 
 /// A mode of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(in super::super) enum Mode {
     Bits64,
     Pae,
     PaeUnderEpt,
@@ -148,11 +148,11 @@ pub(super) enum Mode {
     Everything,
 }
 
-pub(super) const MODES: [Mode; 6] =
+pub(in super::super) const MODES: [Mode; 6] =
     [Mode::Bits64, Mode::Pae, Mode::PaeUnderEpt, Mode::Virtual8086, Mode::Real, Mode::Everything];
 
 /// A VMCS that every check accepts.
-pub(super) fn sound(mode: Mode) -> FakeVmcs {
+pub(in super::super) fn sound(mode: Mode) -> FakeVmcs {
     let mut vmcs = FakeVmcs([0; COUNT]);
     let [pin, primary, exit, entry] = DEFAULT_1;
     vmcs.write(vmcs::PIN_BASED_CONTROLS, pin);

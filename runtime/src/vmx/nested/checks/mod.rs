@@ -13,11 +13,11 @@ mod non_register_state;
 mod processor;
 mod segments;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fixture;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub(super) mod model;
+#[cfg(any(test, fuzzing))]
 mod model_guest;
 #[cfg(test)]
 mod model_tests;

@@ -1,10 +1,12 @@
 //! The manual's lists of checks, item by item, in its order and with its bit numbers: what the tables and
 //! shared rules of the real checks are compared with. Nothing here is shared with them.
 
-use super::fixture::{FakeVmcs, Machine};
+use super::fixture::{Broken, FakeVmcs, Machine};
+use super::{EntryFailure, Failure};
 use crate::memory::guest::GuestMemory;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
+use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
 /// What becomes of an entry.
@@ -28,6 +30,22 @@ pub(super) fn verdict(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
     } else {
         model.guest()
     }
+}
+
+fn checked(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
+    match machine.check(vmcs) {
+        Ok(_) => Verdict::Entered,
+        Err(Broken::Before(Failure { error: InstructionError::ENTRY_CONTROLS, .. })) => Verdict::Controls,
+        Err(Broken::Before(_)) => Verdict::Host,
+        Err(Broken::Entry(EntryFailure::GuestState { qualification, .. })) => Verdict::Guest(qualification),
+        Err(Broken::Entry(EntryFailure::MsrLoading { .. })) => unreachable!("no MSRs are loaded here"),
+    }
+}
+
+/// The checks come to the same as the model.
+pub(in super::super) fn agree(machine: &Machine, vmcs: &FakeVmcs, what: &dyn core::fmt::Display) {
+    let (real, model) = (checked(machine, vmcs), verdict(machine, vmcs));
+    assert_eq!(real, model, "{what}: {:?}", machine.broken_rule(vmcs));
 }
 
 pub(super) struct Model<'a> {

@@ -1,27 +1,10 @@
 //! The checks against the model: every control bit, every guest-state and host-state field, alone and in sets.
 
-use super::fixture::{Broken, CURRENT, FakeVmcs, LINKED, MODES, Machine, Mode, sound};
-use super::model::{Verdict, verdict};
-use super::{EntryFailure, Failure};
+use super::fixture::{CURRENT, FakeVmcs, LINKED, MODES, Machine, Mode, sound};
+use super::model::agree;
 use hw::Vmcs;
 use proptest::prelude::*;
-use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, FIELDS, FieldInfo, Width};
-
-fn checked(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
-    match machine.check(vmcs) {
-        Ok(_) => Verdict::Entered,
-        Err(Broken::Before(Failure { error: InstructionError::ENTRY_CONTROLS, .. })) => Verdict::Controls,
-        Err(Broken::Before(_)) => Verdict::Host,
-        Err(Broken::Entry(EntryFailure::GuestState { qualification, .. })) => Verdict::Guest(qualification),
-        Err(Broken::Entry(EntryFailure::MsrLoading { .. })) => unreachable!("no MSRs are loaded here"),
-    }
-}
-
-fn assert_agreement(machine: &Machine, vmcs: &FakeVmcs, what: &dyn core::fmt::Display) {
-    let (real, model) = (checked(machine, vmcs), verdict(machine, vmcs));
-    assert_eq!(real, model, "{what}: {:?}", machine.broken_rule(vmcs));
-}
 
 fn bits(field: &FieldInfo) -> u32 {
     match field.width() {
@@ -45,7 +28,7 @@ fn sound_state_of_every_mode_is_entered() {
     for mode in MODES {
         let machine = Machine::new();
         assert_eq!(machine.broken_rule(&sound(mode)), None, "{mode:?}");
-        assert_agreement(&machine, &sound(mode), &format!("{mode:?}"));
+        agree(&machine, &sound(mode), &format!("{mode:?}"));
     }
 }
 
@@ -61,7 +44,7 @@ fn a_link_leads_to_another_vmcs_of_the_kind_that_the_control_says() {
         {
             let mut vmcs = sound(mode);
             vmcs.write(vmcs::VMCS_LINK_POINTER, link);
-            assert_agreement(&machine, &vmcs, &format!("{mode:?} {revision:#x} at {link:#x}"));
+            agree(&machine, &vmcs, &format!("{mode:?} {revision:#x} at {link:#x}"));
         }
     }
 }
@@ -75,7 +58,7 @@ fn every_bit_of_every_field_alone() {
                 let mut vmcs = sound(mode);
                 let value = get(&vmcs, field) ^ 1 << bit;
                 set(&mut vmcs, field, value);
-                assert_agreement(&machine, &vmcs, &format!("{mode:?} {} {value:#x}", field.name));
+                agree(&machine, &vmcs, &format!("{mode:?} {} {value:#x}", field.name));
             }
         }
     }
@@ -127,7 +110,7 @@ fn every_field_at_its_borders() {
             for value in BORDERS {
                 let mut vmcs = sound(mode);
                 set(&mut vmcs, field, value);
-                assert_agreement(&machine, &vmcs, &format!("{mode:?} {} {value:#x}", field.name));
+                agree(&machine, &vmcs, &format!("{mode:?} {} {value:#x}", field.name));
             }
         }
     }
@@ -150,7 +133,7 @@ fn every_event_in_every_activity_state() {
             vmcs.write(vmcs::GUEST_ACTIVITY, activity);
             vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, blocking);
             let what = format!("kind {kind} vector {vector} error {error} {activity} {blocking}");
-            assert_agreement(&machine, &vmcs, &what);
+            agree(&machine, &vmcs, &what);
         }
     }
 }
@@ -171,7 +154,7 @@ fn every_type_and_level_of_a_segment() {
             vmcs.write(vmcs::GUEST_SS_SELECTOR, 0x18 | level);
             vmcs.write(vmcs::GUEST_CS_SELECTOR, 0x10 | level);
             vmcs.write(vmcs::GUEST_DS_SELECTOR, 0x18 | level);
-            assert_agreement(&machine, &vmcs, &format!("{mode:?} {field:?} {low:#x} {level}"));
+            agree(&machine, &vmcs, &format!("{mode:?} {field:?} {low:#x} {level}"));
         }
     }
 }
@@ -210,7 +193,7 @@ proptest! {
         for &(word, bit) in &flips {
             vmcs.write(words[word], vmcs.read(words[word]) ^ 1 << bit);
         }
-        assert_agreement(&machine, &vmcs, &format!("{mode:?} {flips:?}"));
+        agree(&machine, &vmcs, &format!("{mode:?} {flips:?}"));
     }
 
     #[test]
@@ -224,7 +207,7 @@ proptest! {
             let old = if is_flip { get(&vmcs, &FIELDS[index]) } else { 0 };
             set(&mut vmcs, &FIELDS[index], old ^ value);
         }
-        assert_agreement(&machine, &vmcs, &format!("{mode:?} {flips:?}"));
+        agree(&machine, &vmcs, &format!("{mode:?} {flips:?}"));
     }
 
     #[test]
@@ -251,6 +234,6 @@ proptest! {
         for &(index, value) in &flips {
             set(&mut vmcs, &FIELDS[index], value);
         }
-        assert_agreement(&machine, &vmcs, &format!("{mode:?} {flips:?}"));
+        agree(&machine, &vmcs, &format!("{mode:?} {flips:?}"));
     }
 }
