@@ -52,6 +52,13 @@ pub fn is_nested() -> bool {
     vmx::is_nested(percpu::current())
 }
 
+/// Whether that guest of the guest has second-level tables of its hypervisor's, which translate its memory to the
+/// guest's. Without, its page tables are that hypervisor's as a rule, and it does not know them itself.
+#[must_use]
+pub fn has_nested_second_level() -> bool {
+    vmx::has_nested_second_level(percpu::current())
+}
+
 /// Reads the time-stamp counter.
 #[must_use]
 pub fn time_stamp() -> u64 {

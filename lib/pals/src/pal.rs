@@ -12,7 +12,10 @@ use trustvisor::status::Status;
 /// Whose PAL, and which: the address space and the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Physical address of the process's top page table.
+    /// Physical address of the entry's page for a process of a guest's guest, which no other PAL has; 0 for one of
+    /// the guest's.
+    pub nested_page: u64,
+    /// Physical address of the process's top page table, as far as it is the process's own.
     pub address_space: u64,
     /// Linear address of the entry.
     pub entry: u64,

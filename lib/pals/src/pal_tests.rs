@@ -16,7 +16,7 @@ fn idle() -> (Fake, Pal<()>) {
     let fake = Fake::with_pal(&[]);
     let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
     let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
-    let pal = Pal::new(1, Key { address_space: 0x1000, entry: PAL }, 1, layout, ());
+    let pal = Pal::new(1, Key { nested_page: 0, address_space: 0x1000, entry: PAL }, 1, layout, ());
     assert_eq!(pal.lock().enter(0, 1), Err(Refusal::Retry), "not before its pages are covered");
     pal.lock().state = State::Idle;
     fake.write(SECRET, &[0x5e; 8]);

@@ -10,7 +10,7 @@ use trustvisor::status::Status;
 
 /// Where a process shares a page.
 const SHARED: u64 = 0x90_0000;
-const KEY: Key = Key { address_space: 0x1000, entry: PAL };
+const KEY: Key = Key { nested_page: 0, address_space: 0x1000, entry: PAL };
 
 /// A layout whose pages lie `shift` pages further on.
 fn layout(shift: u64) -> Layout {
@@ -40,7 +40,7 @@ fn a_pal_is_found_by_its_entry_and_by_each_page_until_it_is_gone() {
     assert!(registry.find(KEY).is_some_and(|found| found.number == pal.number));
     assert!(pages.iter().all(|&page| registry.find_page(page).is_some()));
     assert!(registry.find_page(pages[0] + PAGE).is_none());
-    assert!(registry.find(Key { address_space: 0x2000, ..KEY }).is_none());
+    assert!(registry.find(Key { nested_page: 0, address_space: 0x2000, ..KEY }).is_none());
     registry.remove(&pal);
     assert!(registry.is_empty() && pages.iter().all(|&page| registry.find_page(page).is_none()));
     registry.remove(&pal);
@@ -51,13 +51,13 @@ fn a_pal_is_found_by_its_entry_and_by_each_page_until_it_is_gone() {
 fn pages_have_one_owner_whoever_asks() {
     let mut registry = Registry::new(1 << 20);
     assert!(registry.insert(KEY, layout(0), ()).is_ok());
-    let other = Key { address_space: 0x2000, ..KEY };
+    let other = Key { nested_page: 0, address_space: 0x2000, ..KEY };
     assert_eq!(status(&mut registry, KEY, layout(0)), Some(Status::ALREADY_REGISTERED));
     assert_eq!(status(&mut registry, other, layout(0)), Some(Status::PAGE_TAKEN));
     assert!(registry.insert(other, layout(1), ()).is_ok());
     let mut aliased = layout(2);
     aliased.sections[1].pages[0] = aliased.sections[3].pages[0];
-    let third = Key { address_space: 0x3000, ..KEY };
+    let third = Key { nested_page: 0, address_space: 0x3000, ..KEY };
     assert_eq!(status(&mut registry, third, aliased), Some(Status::SECTION_OVERLAP));
     assert_eq!(registry.len(), 2);
 }
@@ -98,7 +98,7 @@ fn of_a_revoked_pal_the_entry_is_left_until_the_process_gives_it_up_or_registers
 #[test]
 fn the_budget_ends_and_comes_back_and_numbers_and_serials_differ() {
     let mut registry = Registry::new(100_000);
-    let key = |index| Key { address_space: index << 12, entry: PAL };
+    let key = |index| Key { nested_page: 0, address_space: index << 12, entry: PAL };
     let mut pals = Vec::new();
     let end = (1..).find_map(|index| match registry.insert(key(index), layout(index * 100), ()) {
         Ok(pal) => {
@@ -123,7 +123,7 @@ fn the_budget_ends_and_comes_back_and_numbers_and_serials_differ() {
 fn shared_pages_are_claimed_followed_and_given_up() {
     let mut registry = Registry::new(1 << 20);
     let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
-    let other = Key { address_space: 0x2000, ..KEY };
+    let other = Key { nested_page: 0, address_space: 0x2000, ..KEY };
     assert!(registry.insert(other, layout(1), ()).is_ok());
     let fake = Fake::with_pal(&[]);
     fake.map(SHARED, true, false);

@@ -4,6 +4,10 @@
 //! words: 64 bits in 64-bit mode, 32 bits in compatibility and protected mode. Pointers are linear addresses of
 //! the caller. EAX returns a [`Status`](crate::status::Status), zero-extended; no other register changes.
 
+/// Added to a command, and to ECX of the CPUID leaf, in a guest of a guest: what bears it passes that one's
+/// hypervisor by.
+pub const NESTED_OFFSET: u32 = 0x4c41_5000;
+
 /// What a hypercall asks for. Any number may come from a program: those without a name are answered with
 /// [`Status::UNKNOWN_COMMAND`](crate::status::Status::UNKNOWN_COMMAND).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +49,17 @@ impl Command {
     /// Writes ECX to the hypervisor's log, and returns 0. From anywhere.
     pub const TEST: Self = Self(255);
 
+    /// The command behind `eax`, which bears the [`NESTED_OFFSET`] where the caller is in a guest of a guest; a PAL
+    /// need not say where it is.
+    #[must_use]
+    pub const fn of(eax: u32, is_nested: bool, is_pal: bool) -> Option<Self> {
+        match eax.wrapping_sub(NESTED_OFFSET) {
+            command if command < 0x100 && is_nested => Some(Self(command)),
+            _ if is_nested && !is_pal => None,
+            _ => Some(Self(eax)),
+        }
+    }
+
     /// Whether the command is one of a PAL's own, for its microTPM.
     #[must_use]
     pub const fn is_microtpm(self) -> bool {
@@ -56,3 +71,24 @@ impl Command {
 pub const RANDOM_BYTES_LIMIT: u32 = 4096;
 /// Most bytes that one [`Command::SEAL`] takes.
 pub const SEAL_BYTES_LIMIT: u32 = 16384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_of_a_guest_bears_the_offset_and_its_pals_may() {
+        for (eax, is_nested, is_pal, command) in [
+            (255, false, false, Some(255)),
+            (NESTED_OFFSET + 255, false, false, Some(NESTED_OFFSET + 255)),
+            (NESTED_OFFSET + 255, true, false, Some(255)),
+            (NESTED_OFFSET, true, false, Some(0)),
+            (NESTED_OFFSET + 0x100, true, false, None),
+            (1, true, false, None),
+            (7, true, true, Some(7)),
+            (NESTED_OFFSET + 7, true, true, Some(7)),
+        ] {
+            assert_eq!(Command::of(eax, is_nested, is_pal), command.map(Command), "{eax:#x}");
+        }
+    }
+}

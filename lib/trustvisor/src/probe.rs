@@ -1,6 +1,6 @@
 //! The CPUID leaf by which a program finds TrustVisor, and a PAL itself.
 //!
-//! EAX = [`LEAF`], ECX = 0.
+//! EAX = [`LEAF`], ECX = 0; in a guest of a guest, ECX = [`NESTED_OFFSET`](crate::command::NESTED_OFFSET).
 
 /// The leaf.
 pub const LEAF: u32 = 0x7a56_7254;
@@ -12,3 +12,5 @@ pub const NOT_IN_PAL: u32 = 0xffff_ffff;
 pub const PAL_NUMBER_LIMIT: u32 = 0x8000_0000;
 /// Bit of ECX: the caller runs in 64-bit mode. EDX is 0.
 pub const CALLER_IS_64_BIT: u32 = 1 << 0;
+/// Bit of ECX: the caller runs in a guest of a guest, under extended page tables of its hypervisor's.
+pub const CALLER_HAS_NESTED_TABLES: u32 = 1 << 1;

@@ -2,16 +2,19 @@
 
 use crate::dma::{DeviceAccess, REMAPPING, Remapping};
 use crate::machine::{self, SECOND_LEVEL};
-use crate::memory::guest::{GuestMemory, GuestView};
+use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::GuestFrames;
 use crate::memory::protect::Protection;
 use crate::memory::second_level::ProtectError;
 use crate::memory::{Flush, GuestRange};
 use crate::vcpu::Vcpu;
+use crate::vmx;
+use core::fmt;
 use hw::Unmapped;
 use platform::handoff::{MemoryRange, USABLE};
-use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::address::{GuestLinearAddr, GuestPhysAddr, HostPhysAddr};
+use x86::event::Event;
 use x86::paging::Rights;
 
 /// What becomes of a page for the guest, on all CPUs.
@@ -101,8 +104,81 @@ pub fn write(address: GuestPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
     GuestFrames::write(HostPhysAddr::new(address.get()), bytes)
 }
 
-/// The address space of the software that runs on the guest's processor, as that sees it.
-pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> GuestView<'static, dyn GuestMemory> {
+/// The address space of the software that runs on the guest's processor, as that sees it. Of a guest of the guest
+/// too, where its hypervisor has no say but this: what it could make accessible is not accessible before it did.
+pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
     static MEMORY: GuestPhysical = GuestPhysical;
-    GuestView::new(vcpu, &MEMORY)
+    let nested = vmx::nested_memory();
+    AddressSpace { view: GuestView::new(vcpu, nested.unwrap_or(&MEMORY)), is_nested: nested.is_some() }
+}
+
+/// Has the hypervisor of the guest's guest make accessible what the last access to an [`AddressSpace`] made since
+/// found not to be; false where that is not its business.
+///
+/// That is done when the present event is over. The caller has changed nothing, and leaves its guest where it is
+/// ([`Answer::Moved`](crate::hypapp::Answer::Moved) for VMCALL): there it tries again.
+#[must_use]
+pub fn ask_hypervisor() -> bool {
+    vmx::ask_l1()
+}
+
+/// A linear address space.
+pub struct AddressSpace {
+    view: GuestView<'static, dyn GuestMemory>,
+    is_nested: bool,
+}
+
+impl fmt::Debug for AddressSpace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AddressSpace").field("is_nested", &self.is_nested).finish_non_exhaustive()
+    }
+}
+
+impl AddressSpace {
+    /// Copies bytes out, as [`GuestView::read`].
+    ///
+    /// # Errors
+    ///
+    /// What the software takes where the access is forbidden.
+    pub fn read(
+        &self,
+        address: GuestLinearAddr,
+        bytes: &mut [u8],
+        privilege: Privilege,
+    ) -> Result<(), Event> {
+        self.view.read(address, bytes, privilege).inspect_err(|&event| self.note(event))
+    }
+
+    /// Copies bytes in, as [`GuestView::write`].
+    ///
+    /// # Errors
+    ///
+    /// What the software takes where the access is forbidden.
+    pub fn write(&self, address: GuestLinearAddr, bytes: &[u8], privilege: Privilege) -> Result<(), Event> {
+        self.view.write(address, bytes, privilege).inspect_err(|&event| self.note(event))
+    }
+
+    /// The guest-physical address behind `address`: in the guest's memory, also for a guest of its own.
+    ///
+    /// # Errors
+    ///
+    /// What the software takes where the access is forbidden.
+    pub fn translate(&self, address: GuestLinearAddr, access: Access) -> Result<GuestPhysAddr, Event> {
+        let gpa = self.view.translate(address, access).inspect_err(|&event| self.note(event))?;
+        if !self.is_nested {
+            return Ok(gpa);
+        }
+        let wanted = match access.intent {
+            Intent::Read => Rights::READ,
+            Intent::Write => Rights::READ | Rights::WRITE,
+            Intent::Fetch => Rights::READ | Rights::EXECUTE,
+        };
+        Ok(vmx::translate_nested(gpa, wanted)?)
+    }
+
+    fn note(&self, event: Event) {
+        if self.is_nested {
+            vmx::note_fault(event);
+        }
+    }
 }

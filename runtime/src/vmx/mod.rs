@@ -27,7 +27,9 @@ mod world_switch;
 #[cfg(target_os = "none")]
 pub(crate) use dump::dump;
 #[cfg(target_os = "none")]
-pub(crate) use nested::forget_changes;
+pub(crate) use nested::{
+    ask_l1, forget_changes, memory as nested_memory, note_fault, translate as translate_nested,
+};
 #[cfg(target_os = "none")]
 pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
 #[cfg(target_os = "none")]
@@ -44,6 +46,12 @@ pub use nested::model;
 #[cfg(target_os = "none")]
 pub(crate) fn is_nested(cpu: &crate::smp::percpu::PerCpu) -> bool {
     nested::is_l2(cpu)
+}
+
+/// Whether it runs under second-level tables of its hypervisor's.
+#[cfg(target_os = "none")]
+pub(crate) fn has_nested_second_level(cpu: &crate::smp::percpu::PerCpu) -> bool {
+    nested::is_l2(cpu) && nested::has_second_level(cpu)
 }
 
 /// The name of what [`PerCpu::count_exit`](crate::smp::percpu::PerCpu) counted under `cause`.

@@ -239,10 +239,13 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
         nested::follow(cpu);
     }
     if cpu.is_in_world() {
+        // The guest's NMIs wait until it is back.
+        if nested::called(registers, cpu) {
+            return;
+        }
         // SAFETY: as in `handle_exit`.
         let vmcs = unsafe { CurrentVmcs::new() };
         let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
-        // The guest's NMIs wait until it is back.
         return machine::hypapp().world_exit(&mut vcpu, WorldExit::Called);
     }
     if cpu.take_guest_nmi() {

@@ -4,9 +4,12 @@
 //! UNSAFETY: the current VMCS, while an exit is handled.
 #![expect(unsafe_code, reason = "current VMCS")]
 
+use super::controls::Controls;
+use super::nested;
 use crate::memory::world::Roots;
 use crate::smp::percpu;
 use hw::bare::Processor;
+use hw::bare::processor::time_stamp;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::{Cpuid, Msrs, Vmcs};
 use spin::Once;
@@ -14,7 +17,7 @@ use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::msr::Msr;
 use x86::segment::AccessRights;
 use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
-use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls};
+use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::ept::EptPointer;
 use x86::vmx::interruption::Interruptibility;
 use x86::vmx::vmcs::{self, Field};
@@ -98,7 +101,25 @@ pub(crate) struct Outside {
     narrow: [u32; NARROW.len()],
     selectors: [u16; SELECTORS.len()],
     observers: [u64; OBSERVERS.len()],
+    l1: Option<OfL1>,
 }
+
+/// What the guest, as a hypervisor, asked for of its own guest: none of it is in force in a world.
+#[derive(Clone, Copy, Debug)]
+struct OfL1 {
+    controls: [u32; OF_L1.len()],
+    /// Time when the world was entered: the VMX-preemption timer goes on meanwhile.
+    since: u64,
+}
+
+/// Controls that are put aside beside [`NARROW`] where the guest is a hypervisor's.
+const OF_L1: [Field<u32>; 5] = [
+    vmcs::PRIMARY_CONTROLS,
+    vmcs::SECONDARY_CONTROLS,
+    vmcs::PAGE_FAULT_ERROR_CODE_MASK,
+    vmcs::PAGE_FAULT_ERROR_CODE_MATCH,
+    vmcs::PREEMPTION_TIMER,
+];
 
 /// What this processor has to end a world's time slice with, and to stop counters with.
 struct Means {
@@ -120,8 +141,12 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     // SAFETY: called while an exit is handled, so this CPU's VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let means = MEANS.call_once(find_means);
-    hold_nmi_window(&mut vmcs);
-    let outside = put_aside(&vmcs, means);
+    let own = nested::controls_of_world(percpu::current());
+    if own.is_none() {
+        hold_nmi_window(&mut vmcs);
+    }
+    let mut outside = put_aside(&vmcs, means);
+    outside.l1 = own.map(|own| put_l1_aside(&mut vmcs, &own));
 
     let cr0 = Cr0::from_bits_retain(vmcs.read(vmcs::GUEST_CR0));
     let cr4 = Cr4::from_bits_retain(vmcs.read(vmcs::GUEST_CR4));
@@ -178,6 +203,10 @@ pub(crate) fn leave(outside: &Outside) {
     }
     let cpu = percpu::current();
     cpu.set_in_world(false);
+    if let Some(l1) = outside.l1 {
+        give_l1_back(&mut vmcs, &l1);
+        nested::follow(cpu);
+    }
     // An NMI of the guest's may have waited.
     cpu.demand_attention();
 }
@@ -220,6 +249,7 @@ fn put_aside(vmcs: &CurrentVmcs, means: &Means) -> Outside {
         narrow: NARROW.map(|field| vmcs.read(field)),
         selectors: SELECTORS.map(|field| vmcs.read(field)),
         observers,
+        l1: None,
     }
 }
 
@@ -238,6 +268,37 @@ fn flatten_segments(vmcs: &mut CurrentVmcs) {
     for (limit, rights) in DATA_SEGMENTS {
         vmcs.write(limit, u32::MAX);
         vmcs.write(rights, FLAT);
+    }
+}
+
+/// Replaces the controls of a hypervisor in the guest by those under which that runs itself: what it asked for
+/// waits, its interrupts as long as the world's time lasts.
+fn put_l1_aside(vmcs: &mut CurrentVmcs, own: &Controls) -> OfL1 {
+    let l1 = OfL1 { controls: OF_L1.map(|field| vmcs.read(field)), since: time_stamp() };
+    let [primary, secondary, ..] = l1.controls;
+    // How time passes is no control of exits.
+    let primary = PrimaryControls::from_bits_retain(primary) & PrimaryControls::USE_TSC_OFFSETTING;
+    let secondary = SecondaryControls::from_bits_retain(secondary) & SecondaryControls::USE_TSC_SCALING;
+    vmcs.write(vmcs::PIN_BASED_CONTROLS, own.pin_based.bits());
+    vmcs.write(vmcs::PRIMARY_CONTROLS, (own.primary | primary).bits());
+    vmcs.write(vmcs::SECONDARY_CONTROLS, (own.secondary | secondary).bits());
+    vmcs.write(vmcs::EXIT_CONTROLS, own.exit.bits());
+    // Every page fault is the world's.
+    vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MASK, 0);
+    vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MATCH, 0);
+    l1
+}
+
+fn give_l1_back(vmcs: &mut CurrentVmcs, l1: &OfL1) {
+    for (field, value) in OF_L1.into_iter().zip(l1.controls) {
+        vmcs.write(field, value);
+    }
+    let pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
+    if pins.contains(PinBasedControls::PREEMPTION_TIMER) {
+        let shift = MEANS.get().and_then(|means| means.timer_shift).unwrap_or(0);
+        let elapsed = time_stamp().wrapping_sub(l1.since) >> shift;
+        let [.., left] = l1.controls;
+        vmcs.write(vmcs::PREEMPTION_TIMER, left.saturating_sub(u32::try_from(elapsed).unwrap_or(u32::MAX)));
     }
 }
 

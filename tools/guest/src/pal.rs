@@ -3,7 +3,9 @@
 #![expect(unsafe_code, reason = "snippets")]
 // UNSAFETY: a snippet's assembly is in a section of its own; only its addresses are taken here.
 
-use trustvisor::command::Command;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use trustvisor::command::{Command, NESTED_OFFSET};
 use trustvisor::parameter::{ParameterRecord, ParameterType};
 use trustvisor::section::{SectionRecord, SectionType};
 use trustvisor::{probe, section};
@@ -35,9 +37,17 @@ pub struct Pal {
     pub mode: Mode,
 }
 
+/// Added to commands: [`NESTED_OFFSET`] in a guest of this guest.
+static OFFSET: AtomicU32 = AtomicU32::new(0);
+
+/// Has commands bear the offset that a guest of this guest needs, or not.
+pub fn bear_offset(is_nested: bool) {
+    OFFSET.store(if is_nested { NESTED_OFFSET } else { 0 }, Ordering::SeqCst);
+}
+
 /// Whether TrustVisor is beneath.
 pub fn is_present() -> bool {
-    cpu::cpuid(probe::LEAF, 0).eax == probe::PRESENT
+    cpu::cpuid(probe::LEAF, OFFSET.load(Ordering::SeqCst)).eax == probe::PRESENT
 }
 
 /// Linear address that ring 3 has for a physical one.
@@ -126,7 +136,8 @@ fn put(address: u64, bytes: [u8; 16]) {
 
 /// VMCALL from `mode` with ECX, EDX, ESI and EDI; gives EAX, or all ones where it faulted.
 pub fn hypercall(mode: Mode, command: u32, [rcx, rdx, rsi, rdi]: [u64; 4]) -> u32 {
-    let mut regs = Regs { rax: command.into(), rcx, rdx, rsi, rdi, rflags: IF, ..Regs::default() };
+    let rax = u64::from(command.wrapping_add(OFFSET.load(Ordering::SeqCst)));
+    let mut regs = Regs { rax, rcx, rdx, rsi, rdi, rflags: IF, ..Regs::default() };
     let code =
         if mode == Mode::CompatibilityUser32 { snippet!(code32: "vmcall") } else { snippet!("vmcall") };
     match run(mode, code, &mut regs) {

@@ -3,14 +3,12 @@
 // UNSAFETY: each asm block is one call with the registers that the interface names.
 
 use core::arch::asm;
-use trustvisor::command::Command;
+use trustvisor::command::{Command, NESTED_OFFSET};
 use trustvisor::probe;
 use trustvisor::status::Status;
 
-/// What is added to hypercalls, and the CPUID leaf, in a guest of a guest: a nested hypervisor lets these through.
-const LEVEL_2: u32 = 0x4c41_5000;
-const OFFSET: u32 = if cfg!(feature = "l2") { LEVEL_2 } else { 0 };
-const LEAF: u32 = if cfg!(feature = "l2") { LEVEL_2 } else { probe::LEAF };
+/// What is added to hypercalls, and to ECX of the CPUID leaf: in a guest of a guest, what makes them TrustVisor's.
+const OFFSET: u32 = if cfg!(feature = "l2") { NESTED_OFFSET } else { 0 };
 
 /// The registers that carry a hypercall's arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +111,6 @@ pub fn probe() -> (u32, u32) {
     use core::arch::x86::__cpuid_count;
     #[cfg(target_arch = "x86_64")]
     use core::arch::x86_64::__cpuid_count;
-    let leaf = __cpuid_count(LEAF, 0);
+    let leaf = __cpuid_count(probe::LEAF, OFFSET);
     (leaf.eax, leaf.ebx)
 }

@@ -12,7 +12,7 @@ use runtime::exit::SecondLevelViolation;
 use runtime::exit::world::WorldExit;
 use runtime::hypapp::Answer;
 use runtime::memory::guest::segmentation::is_canonical;
-use runtime::services;
+use runtime::services::pages;
 use runtime::services::world::{self, Page, Roots};
 use runtime::vcpu::{Registers, Vcpu};
 use trustvisor::call::{Failure, FaultKind, SENTINEL};
@@ -45,8 +45,7 @@ impl From<Failure> for Trouble {
 pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &Arc<Pal>) -> Answer {
     let entry = violation.gla.map(|address| address.get());
     let is_entry = entry == Some(pal.key.entry)
-        && !services::is_nested()
-        && state::key(vcpu, vcpu.rip()) == pal.key
+        && state::key_at(vcpu, vcpu.rip(), violation.gpa.page().get()) == pal.key
         && state::word_size(vcpu).is_some();
     if !is_entry {
         let state = pal.lock().state;
@@ -99,7 +98,7 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
         let refreshed = state::REGISTRY.lock().refresh(pal, &Process::of(vcpu), &Machine);
         // It may be a revoked PAL's page that is in the way.
         refreshed
-            .map_err(|failure| if revocation::forget_one() { Refusal::Retry } else { failure.into() })?;
+            .map_err(|failure| if revocation::forget_one() { Refusal::Retry } else { refusal(failure) })?;
     }
     let mut inner = pal.lock();
     if word != Some(inner.layout.word) || state::mode(vcpu) != inner.belongings.mode {
@@ -125,7 +124,7 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
                 }
                 Err(failure) => {
                     inner.finish();
-                    return Err(Refusal::Failure(failure));
+                    return Err(refusal(failure));
                 }
             }
         }
@@ -145,6 +144,12 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     let caller = Caller { registers, rsp, rflags, return_address, word };
     keep(vcpu.index(), Running { pal: pal.clone(), outside, caller });
     Ok(())
+}
+
+/// What becomes of a call that lacks memory of its process: where a hypervisor of the process's can help, it comes
+/// again.
+fn refusal(failure: Failure) -> Refusal {
+    if pages::ask_hypervisor() { Refusal::Retry } else { Refusal::Failure(failure) }
 }
 
 fn start(
@@ -194,6 +199,11 @@ fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
     let copied = {
         let mut inner = running.pal.lock();
         let copied = inner.arguments.carry_out(&process, &Machine, &inner.layout);
+        if copied.is_err() && pages::ask_hypervisor() {
+            drop(inner);
+            // The call goes on with this return.
+            return put_aside(vcpu, running);
+        }
         inner.finish();
         copied
     };
@@ -203,6 +213,11 @@ fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
 
 /// The PAL's time is over: the guest sees its caller stand at the entry, about to call.
 fn suspend(vcpu: &mut dyn Vcpu, running: &Running) {
+    world::leave(&running.outside);
+    put_aside(vcpu, running);
+}
+
+fn put_aside(vcpu: &mut dyn Vcpu, running: &Running) {
     let inside = Inside {
         general: vcpu.registers().0,
         rip: vcpu.rip(),
@@ -210,7 +225,6 @@ fn suspend(vcpu: &mut dyn Vcpu, running: &Running) {
         rflags: vcpu.rflags().bits(),
     };
     running.pal.lock().suspend(running.caller.rsp, inside);
-    world::leave(&running.outside);
     *vcpu.registers_mut() = running.caller.registers;
     vcpu.set_rip(running.pal.key.entry);
     vcpu.set_rsp(running.caller.rsp);
@@ -251,7 +265,10 @@ fn refuse(vcpu: &mut dyn Vcpu, failure: Failure) {
     let mut bytes = [0; 8];
     let size = if word == WordSize::Bits64 { 8 } else { 4 };
     if let Err(event) = Process::of(vcpu).try_read(rsp, &mut bytes[..size]) {
-        return vcpu.inject(event);
+        if !pages::ask_hypervisor() {
+            vcpu.inject(event);
+        }
+        return;
     }
     let return_address = u64::from_le_bytes(bytes);
     if !is_canonical(return_address, vcpu.cr4()) {

@@ -4,7 +4,7 @@ use crate::microtpm::{self, Outcome};
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use runtime::hypapp::Answer;
-use runtime::services::world;
+use runtime::services::{self, pages, world};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::Command;
 use trustvisor::parameter::WordSize;
@@ -51,7 +51,10 @@ impl From<Status> for Refusal {
 /// Answers VMCALL. Every number has an answer, from wherever it comes.
 #[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]
 pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
-    let command = Command(vcpu.registers().rax() as u32);
+    let eax = vcpu.registers().rax() as u32;
+    let Some(command) = Command::of(eax, services::is_nested(), world::is_inside()) else {
+        return Answer::Chain;
+    };
     let result = if command.is_microtpm() {
         match of_pal(vcpu, command) {
             Outcome::Done(result) => result,
@@ -62,6 +65,7 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
         let Some(_admission) = Admission::take() else { return Answer::Moved };
         match carry_out(vcpu, command) {
             Ok(()) => Ok(()),
+            Err(Refusal::Status(_)) if pages::ask_hypervisor() => return Answer::Moved,
             Err(Refusal::Status(status)) => Err(status),
             Err(Refusal::Again) => return Answer::Moved,
         }

@@ -20,8 +20,9 @@ mod state;
 use runtime::exit::SecondLevelViolation;
 use runtime::exit::world::WorldExit;
 use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
-use runtime::services::{self, Scope};
+use runtime::services::{self, Scope, world};
 use runtime::vcpu::{CodeSize, Vcpu};
+use trustvisor::command::NESTED_OFFSET;
 use trustvisor::probe;
 use x86::cpuid::CpuidResult;
 use x86::paging::Rights;
@@ -39,15 +40,23 @@ impl Hypapp for TrustVisor {
     }
 
     fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
-        // A guest's guest calls its own hypervisor.
-        if services::is_nested() { Answer::Chain } else { hypercalls::answer(vcpu) }
+        hypercalls::answer(vcpu)
     }
 
     fn cpuid(&self, vcpu: &mut dyn Vcpu, leaf: u32, subleaf: u32) -> Option<CpuidResult> {
-        if leaf != probe::LEAF || subleaf != 0 || services::is_nested() {
+        if leaf != probe::LEAF {
             return None;
         }
-        let ecx = if vcpu.code_size() == CodeSize::Bits64 { probe::CALLER_IS_64_BIT } else { 0 };
+        let is_nested = services::is_nested();
+        // Without the offset it is asked of the guest, or of a hypervisor in it.
+        let is_asked = subleaf == if is_nested { NESTED_OFFSET } else { 0 };
+        if !is_asked && !(subleaf == 0 && world::is_inside()) {
+            return None;
+        }
+        let mut ecx = if vcpu.code_size() == CodeSize::Bits64 { probe::CALLER_IS_64_BIT } else { 0 };
+        if is_nested && services::has_nested_second_level() {
+            ecx |= probe::CALLER_HAS_NESTED_TABLES;
+        }
         let number = state::running_number(vcpu.index());
         Some(CpuidResult { eax: probe::PRESENT, ebx: number.unwrap_or(probe::NOT_IN_PAL), ecx, edx: 0 })
     }

@@ -1,14 +1,14 @@
 //! Memory for the logic of the crate `pals`: a process by its own page tables, and single pages.
 
 use pals::machine::{Cover, Inaccessible, Pages, Process, Use};
-use runtime::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
-use runtime::services::pages;
+use runtime::memory::guest::{Access, Intent, Privilege};
+use runtime::services::pages::{self, AddressSpace};
 use runtime::vcpu::Vcpu;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::Event;
 
 /// The process that runs on a CPU.
-pub(crate) struct Caller(GuestView<'static, dyn GuestMemory>);
+pub(crate) struct Caller(AddressSpace);
 
 impl Caller {
     /// The process that runs on `vcpu`.

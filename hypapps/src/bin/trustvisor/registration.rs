@@ -47,7 +47,7 @@ fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
 
 /// Ends the registration of the PAL with this entry.
 pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
-    let key = state::key(vcpu, arguments.ecx);
+    let key = state::key(vcpu, arguments.ecx).ok_or(Status::NOT_REGISTERED)?;
     let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
     {
         let mut inner = pal.lock();
@@ -62,7 +62,7 @@ pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), R
 
 /// Gives the PAL with this entry more pages, which its process goes on using.
 pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
-    let key = state::key(vcpu, arguments.ecx);
+    let key = state::key(vcpu, arguments.ecx).ok_or(Status::NOT_REGISTERED)?;
     let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
     let lists = [arguments.edx, arguments.esi, arguments.edi];
     let more = read_shared(&Caller::of(vcpu), &Machine, arguments.word, lists)?;
@@ -89,7 +89,8 @@ pub(crate) fn give_back(pal: &Arc<Pal>) {
 }
 
 fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>, Refusal> {
-    let key = state::key(vcpu, layout.entry);
+    let page = layout.entry_page().unwrap_or(0);
+    let key = state::key_at(vcpu, layout.entry, page);
     let taken = REGISTRY.lock().insert(key, layout, Belongings { mode, measurement: None });
     match taken {
         Ok(pal) => Ok(pal),

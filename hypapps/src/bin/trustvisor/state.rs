@@ -1,13 +1,16 @@
 //! What the hypapp keeps: the registry, and for each CPU the call that it runs.
 
 use crate::heap;
+use crate::memory::Caller as Process;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use pals::machine::{Process as _, Use};
 use pals::measurement::Measurement;
 use pals::pal::{self, Key};
 use pals::registry::Registry;
 use runtime::hypapp::{Boot, ConfigurationError};
+use runtime::services;
 use runtime::services::world::{Mode, Outside};
 use runtime::vcpu::{CodeSize, Registers, Vcpu};
 use spin::{Mutex, Once};
@@ -109,12 +112,26 @@ pub(crate) fn mode(vcpu: &dyn Vcpu) -> Mode {
     }
 }
 
-/// The PAL of the process on `vcpu` with this entry.
-pub(crate) fn key(vcpu: &dyn Vcpu, entry: u64) -> Key {
+/// The PAL of the process on `vcpu` with this entry, where that process could have one.
+pub(crate) fn key(vcpu: &dyn Vcpu, entry: u64) -> Option<Key> {
+    let page = if services::is_nested() { Process::of(vcpu).page(entry, Use::Execute).ok()? } else { 0 };
+    Some(key_at(vcpu, entry, page))
+}
+
+/// The same, where `page` is the entry's.
+///
+/// A hypervisor in the guest moves the tables of its guests as it likes: those processes are told apart by the page
+/// that they see, and, unless it keeps their page tables too, by their own.
+pub(crate) fn key_at(vcpu: &dyn Vcpu, entry: u64, page: u64) -> Key {
+    let is_nested = services::is_nested();
+    let nested_page = if is_nested { page } else { 0 };
+    if is_nested && !services::has_nested_second_level() {
+        return Key { nested_page, address_space: 0, entry };
+    }
     let mask = match mode(vcpu) {
         Mode::Bits32 => 0xffff_f000,
         Mode::Pae => 0xffff_ffe0,
         Mode::Levels4 | Mode::Levels5 => 0x000f_ffff_ffff_f000,
     };
-    Key { address_space: vcpu.cr3() & mask, entry }
+    Key { nested_page, address_space: vcpu.cr3() & mask, entry }
 }

@@ -7,6 +7,7 @@ use super::ept02::cache::Named;
 use super::ept02::machine as ept02;
 use super::instruction::{Hardware, VpidScope};
 use super::io_bitmap::IoBitmaps;
+use super::l2_memory::Note;
 use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::vmcs12::Vmcs12;
@@ -26,6 +27,8 @@ use x86::vmx::ept::EptPointer;
 pub(super) struct NestedCpu {
     pub(super) nested: Nested,
     pub(super) hardware: NestedHardware,
+    /// What an access in L2's stead lacked.
+    pub(super) lack: Note,
 }
 
 /// What one processor's hardware keeps for nesting.
@@ -175,7 +178,7 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
             vmcs01: cpu.vmcs,
             vmcs02,
         };
-        let state = NestedCpu { nested: Nested::new(), hardware };
+        let state = NestedCpu { nested: Nested::new(), hardware, lack: Note::default() };
         // SAFETY: the list has room for all CPUs.
         let slot = unsafe { list.add(index) };
         // SAFETY: fresh frames, aligned.

@@ -40,7 +40,7 @@ pub(in crate::vmx) fn instruction(
     let (Some(mut state), Some(facts)) = (cpu::of(cpu), cpu::facts()) else {
         return Action::Inject(Event::UD);
     };
-    let NestedCpu { nested, hardware } = &mut *state;
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     let mut l1 = L1 { vcpu, memory: &GuestPhysical, facts, hardware };
     match instruction::execute(nested, &mut l1, reason) {
         Completion::L1(action) => {
@@ -81,7 +81,7 @@ pub(in crate::vmx) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, refusal: Acti
 
 /// Enters L2, or has the entry fail.
 fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_, CurrentVmcs>) -> Action {
-    let NestedCpu { nested, hardware } = state;
+    let NestedCpu { nested, hardware, .. } = state;
     let inherited = Inherited::of(l1);
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical) {
         Ok(pdptes) => pdptes,
@@ -190,7 +190,7 @@ pub(super) fn abort(nested: &Nested, cause: vmcs12::Abort) -> Action {
 /// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.
 pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u32) -> bool {
     let Some(mut state) = cpu::of(cpu) else { return false };
-    let NestedCpu { nested, hardware } = &mut *state;
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     if nested.operation != Operation::NonRoot {
         return false;
     }

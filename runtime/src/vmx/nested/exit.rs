@@ -2,15 +2,15 @@
 
 use super::area_msrs::GuestMsrs;
 use super::cpu::{self, NestedCpu};
+use super::l2_memory::{self, L2Memory, Lack};
 use super::merge::Wanted;
 use super::msr_area::MsrArea;
-use super::own::L2Memory;
 use super::reflect::{self, ExitFacts, Left};
 use super::route::{self, Route};
 use super::translation;
 use super::view::L2View;
 use super::vmcs12::Abort;
-use super::{Nested, Operation, entry, nmi, own, pages, second_level};
+use super::{Nested, Operation, entry, nmi, own, pages, second_level, world};
 use crate::exit::{Action, ResetCause, dispatch};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -39,6 +39,9 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     let vmcs02 = state.hardware.current();
     let reason = ExitReason(vmcs02.read(vmcs::EXIT_REASON));
     cpu.count_exit(reason.basic());
+    if cpu.is_in_world() {
+        return world::handle(&mut view_of(state, registers, cpu), cpu, reason);
+    }
     if !cpu.is_running.load(Ordering::Relaxed) {
         entry::runs_again(cpu);
     }
@@ -66,11 +69,7 @@ fn handle_rarely(
         drop(state);
         return end(action);
     }
-    let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
-    let view = L2View::new(state.hardware.current(), l1_owns);
-    let mut vcpu = VmxVcpu::new(view, registers, cpu.index);
-    // A hypapp may ask for things that need the state.
-    drop(state);
+    let mut vcpu = view_of(state, registers, cpu);
     let action = match route {
         Route::HypappThenL1 => hypapp(&mut vcpu, reason),
         Route::Nmi => {
@@ -97,7 +96,7 @@ fn handle_rarely(
         Route::L1 => None,
     };
     match action {
-        Some(action) => apply(&mut vcpu, cpu, reason, action),
+        Some(action) => conclude(&mut vcpu, cpu, reason, action),
         None => reflect_now(registers, cpu, reason),
     }
 }
@@ -121,12 +120,30 @@ fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, r
     }
 }
 
+/// L2 for the hypervisor's own handlers and for hypapps, which may ask for things that need the state.
+pub(super) fn view_of<'a>(state: State, registers: &'a mut Registers, cpu: &PerCpu) -> L2Vcpu<'a> {
+    let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
+    VmxVcpu::new(L2View::new(state.hardware.current(), l1_owns), registers, cpu.index)
+}
+
+/// Carries out what was decided for L2, unless L1 has to be asked for something first.
+pub(super) fn conclude(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
+    match l2_memory::take_asked(cpu) {
+        None => apply(vcpu, cpu, reason, action),
+        Some(Lack::Fault(event)) => apply(vcpu, cpu, reason, Action::Inject(event)),
+        Some(Lack::SecondLevel(access)) => second_level::ask(vcpu, cpu, reason, access, None),
+    }
+}
+
 /// CPUID and VMCALL: the hypapp's, or L1's.
 fn hypapp(vcpu: &mut L2Vcpu<'_>, reason: ExitReason) -> Option<Action> {
     use crate::hypapp::Answer;
     if reason == ExitReason::VMCALL {
-        let answer = machine::hypapp().hypercall(vcpu);
-        return (answer == Answer::Handled).then_some(Action::Advance);
+        return match machine::hypapp().hypercall(vcpu) {
+            Answer::Handled => Some(Action::Advance),
+            Answer::Moved => Some(Action::Resume),
+            Answer::Chain => None,
+        };
     }
     let (leaf, subleaf) = (low(vcpu.registers().rax()), low(vcpu.registers().rcx()));
     let result = machine::hypapp().cpuid(vcpu, leaf, subleaf)?;
@@ -206,7 +223,7 @@ pub(super) fn reflect_facts(
 
 /// From L2 to L1.
 fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu, is_nmi: bool) -> Action {
-    let NestedCpu { nested, hardware } = state;
+    let NestedCpu { nested, hardware, .. } = state;
     let vmcs02 = hardware.current();
     reflect::save_guest_state(&vmcs02, &mut nested.vmcs12);
     if !store_msrs(nested, vmcs02, registers, cpu) {
@@ -256,7 +273,7 @@ fn entry_failed(
     cpu: &PerCpu,
     reason: ExitReason,
 ) -> Action {
-    let NestedCpu { nested, hardware } = state;
+    let NestedCpu { nested, hardware, .. } = state;
     let vmcs02 = hardware.current();
     let facts = ExitFacts::new(reason, vmcs02.read(vmcs::EXIT_QUALIFICATION));
     let left = Left::of(&vmcs02, &nested.vmcs12);
@@ -267,10 +284,14 @@ fn entry_failed(
     action
 }
 
-/// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU.
+/// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU. A world
+/// has tables of its own, and L2 follows when it is back from it.
 pub(in crate::vmx) fn follow(cpu: &PerCpu) {
+    if cpu.is_in_world() {
+        return;
+    }
     let Some(mut state) = cpu::of(cpu) else { return };
-    let NestedCpu { nested, hardware } = &mut *state;
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     if nested.operation == Operation::NonRoot {
         let mut vmcs02 = hardware.current();
         pages::set_pages(&mut vmcs02, &nested.vmcs12, hardware);

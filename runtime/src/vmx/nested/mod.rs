@@ -21,6 +21,8 @@ mod exit;
 mod fields;
 mod instruction;
 mod io_bitmap;
+#[cfg(target_os = "none")]
+mod l2_memory;
 mod merge;
 mod merged_page;
 #[cfg(any(test, fuzzing))]
@@ -48,6 +50,8 @@ mod vmcs12;
 mod vpid;
 #[cfg(target_os = "none")]
 mod watcher;
+#[cfg(target_os = "none")]
+mod world;
 
 #[cfg(target_os = "none")]
 pub(super) use cpu::{OwnBitmaps, prepare, set_up};
@@ -57,6 +61,12 @@ pub(super) use entry::{instruction, read_msr, refused};
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
 pub(super) use exit::{follow, handle_l2_exit, init_arrived, is_l2, nmi_arrived, use_second_level};
+#[cfg(target_os = "none")]
+pub(crate) use l2_memory::{ask_l1, memory, note_fault, translate};
+#[cfg(target_os = "none")]
+pub(super) use second_level::is_nested as has_second_level;
+#[cfg(target_os = "none")]
+pub(super) use world::{called, controls_of_world};
 
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;

@@ -21,7 +21,7 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::vmcs;
 
 /// L2 on `cpu`, which executes this, runs under tables of L1's.
-pub(super) fn is_nested(cpu: &PerCpu) -> bool {
+pub(in crate::vmx) fn is_nested(cpu: &PerCpu) -> bool {
     cpu::of(cpu).is_some_and(|state| Wanted::of(&state.nested.vmcs12).has_ept())
 }
 
@@ -44,7 +44,7 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
                 };
                 dispatch::dispatch(vcpu, cpu, exit)
             });
-            exit::apply(vcpu, cpu, reason, action);
+            exit::conclude(vcpu, cpu, reason, action);
         }
         Outcome::Violation { qualification } => {
             reflect(vcpu, cpu, ExitFacts::new(ExitReason::EPT_VIOLATION, qualification));
@@ -60,6 +60,19 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
 
 /// Hands L1 the violation that an access which the hypervisor made in L2's stead was.
 pub(super) fn deny(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, access: Access) {
+    let is_string = reason == ExitReason::IO_INSTRUCTION;
+    let linear = if is_string { vcpu.vmcs.read(vmcs::GUEST_LINEAR_ADDRESS) } else { operand::address(vcpu) };
+    ask(vcpu, cpu, reason, access, Some(linear));
+}
+
+/// The same, with the linear address where that is known. L2 is where it was, and tries again.
+pub(super) fn ask(
+    vcpu: &mut L2Vcpu<'_>,
+    cpu: &'static PerCpu,
+    reason: ExitReason,
+    access: Access,
+    linear: Option<u64>,
+) {
     let facts = match serve(cpu, access) {
         Outcome::Mapped | Outcome::Exhausted | Outcome::Ept01(_) => {
             return exit::apply(vcpu, cpu, reason, Action::Resume);
@@ -70,14 +83,14 @@ pub(super) fn deny(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReas
             ExitFacts::new(ExitReason::PAGE_MODIFICATION_LOG_FULL, qualification)
         }
     };
-    let is_string = reason == ExitReason::IO_INSTRUCTION;
-    let linear = if is_string { vcpu.vmcs.read(vmcs::GUEST_LINEAR_ADDRESS) } else { operand::address(vcpu) };
     let Some(mut state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
     let action = exit::reflect_facts(&mut state, registers, cpu, &facts);
     // The hardware's exit told nothing of it.
     state.nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
-    state.nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
+    if let Some(linear) = linear {
+        state.nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
+    }
     state.hardware.return_to_l1(&state.nested.vmcs12);
     exit::left(state, registers, cpu, action);
 }

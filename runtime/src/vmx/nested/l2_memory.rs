@@ -1,0 +1,207 @@
+//! L2's memory for whoever acts in L2's stead: what L1's tables make of L1's.
+//!
+//! L1 may not have filled its tables yet, or have taken a page back. A hypapp that finds such a page missing leaves
+//! L2 at its instruction and has L1 asked ([`ask_l1`]), by the exit that L2's own access would have led to; L2 then
+//! tries again.
+
+use super::cpu;
+use super::ept02::access::Access;
+use super::ept02::machine as ept02;
+use super::merge::Wanted;
+use super::route;
+use crate::memory::guest::{GuestMemory, Refused};
+use crate::memory::guest_physical::GuestPhysical;
+use crate::smp::percpu::{self, PerCpu};
+use core::cell::Cell;
+use hw::Vmcs;
+use x86::address::GuestPhysAddr;
+use x86::event::{Event, Vector};
+use x86::paging::Rights;
+use x86::vmx::ept::EptPointer;
+use x86::vmx::exit_qualification::EptViolationQualification;
+use x86::vmx::vmcs;
+
+/// L2's memory: what L1's tables make of L1's.
+#[derive(Debug)]
+pub(super) struct L2Memory {
+    /// `None` where L1 has no tables for it.
+    pointer: Option<EptPointer>,
+    denied: Cell<Option<Access>>,
+}
+
+impl L2Memory {
+    /// The memory of the L2 that runs on `cpu`, which executes this.
+    pub(super) fn of(cpu: &PerCpu) -> Self {
+        let pointer = cpu::of(cpu).and_then(|state| {
+            let vmcs12 = &state.nested.vmcs12;
+            Wanted::of(vmcs12).has_ept().then(|| EptPointer(vmcs12.read(vmcs::EPT_POINTER)))
+        });
+        Self { pointer, denied: Cell::new(None) }
+    }
+
+    /// The first access that L1's tables did not allow.
+    pub(super) fn denied(&self) -> Option<Access> {
+        self.denied.get()
+    }
+
+    fn reach(&self, gpa: GuestPhysAddr, access: Rights) -> Result<GuestPhysAddr, Refused> {
+        let qualification = EptViolationQualification::of_linear_address(access, true);
+        self.translate(gpa, access, qualification)
+    }
+
+    /// Reaches an entry of L2's own tables: with accessed and dirty flags in L1's tables that counts as a write.
+    fn reach_entry(&self, gpa: GuestPhysAddr) -> Result<GuestPhysAddr, Refused> {
+        let has_flags = self.pointer.is_some_and(EptPointer::has_accessed_dirty);
+        let access = if has_flags { Rights::READ | Rights::WRITE } else { Rights::READ };
+        self.translate(gpa, access, EptViolationQualification::of_linear_address(access, false))
+    }
+
+    fn translate(
+        &self,
+        gpa: GuestPhysAddr,
+        access: Rights,
+        qualification: EptViolationQualification,
+    ) -> Result<GuestPhysAddr, Refused> {
+        let Some(pointer) = self.pointer else { return Ok(gpa) };
+        let reached = ept02::translate_l2(pointer, gpa, access);
+        if reached.is_none() && self.denied.get().is_none() {
+            self.denied.set(Some(Access { gpa, qualification: qualification.0 }));
+        }
+        reached.ok_or(Refused)
+    }
+}
+
+impl GuestMemory for L2Memory {
+    fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        GuestPhysical.read(self.reach(gpa, Rights::READ)?, bytes)
+    }
+
+    fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
+        GuestPhysical.write(self.reach(gpa, Rights::WRITE)?, bytes)
+    }
+
+    fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        GuestPhysical.read_words(self.reach_entry(gpa)?, words)
+    }
+
+    fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
+        let qualification = EptViolationQualification::of_linear_address(Rights::READ | Rights::WRITE, false);
+        let at = self.translate(gpa, Rights::READ | Rights::WRITE, qualification)?;
+        GuestPhysical.compare_exchange(at, current, new)
+    }
+
+    fn physical_address_bits(&self) -> u8 {
+        GuestPhysical.physical_address_bits()
+    }
+
+    fn has_1gib_pages(&self) -> bool {
+        GuestPhysical.has_1gib_pages()
+    }
+}
+
+/// What an access in L2's stead lacked, of what L1 can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// L1's tables do not allow the access.
+    SecondLevel(Access),
+    /// L2's page tables, which L1 may keep for it, do not allow the access.
+    Fault(Event),
+}
+
+/// The lack that was noted last, and whether L1 is to be asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Note {
+    lack: Option<Lack>,
+    is_asked: bool,
+}
+
+/// The memory of the L2 that runs on this CPU, from whose refusals on L1 can be asked; `None` where none does.
+pub(crate) fn memory() -> Option<&'static dyn GuestMemory> {
+    static MEMORY: NotedMemory = NotedMemory;
+    let cpu = percpu::current();
+    if !super::is_l2(cpu) {
+        return None;
+    }
+    set_note(cpu, Note::default());
+    Some(&MEMORY)
+}
+
+/// Where `gpa` of the L2 on this CPU is in L1's memory.
+pub(crate) fn translate(gpa: GuestPhysAddr, access: Rights) -> Result<GuestPhysAddr, Refused> {
+    NotedMemory::with(|memory| memory.reach(gpa, access))
+}
+
+/// Notes a page fault that L2's page tables stand for.
+pub(crate) fn note_fault(event: Event) {
+    let cpu = percpu::current();
+    let (Event::PageFault { error_code, .. }, Some(mut state)) = (event, cpu::of(cpu)) else { return };
+    let vmcs12 = &state.nested.vmcs12;
+    // With second-level tables L1 has no part in L2's page tables.
+    if !Wanted::of(vmcs12).has_ept() && route::wants_exception(vmcs12, Vector::PF, || error_code) {
+        state.lack = Note { lack: Some(Lack::Fault(event)), is_asked: false };
+    }
+}
+
+/// Has L1 asked for what the last access lacked, once the exit of L2 is through; false where that is nothing of
+/// L1's.
+pub(crate) fn ask_l1() -> bool {
+    let Some(mut state) = cpu::of(percpu::current()) else { return false };
+    state.lack.is_asked = state.lack.lack.is_some();
+    state.lack.is_asked
+}
+
+/// Takes what L1 is to be asked for.
+pub(super) fn take_asked(cpu: &PerCpu) -> Option<Lack> {
+    let note = core::mem::take(&mut cpu::of(cpu)?.lack);
+    note.lack.filter(|_| note.is_asked)
+}
+
+fn set_note(cpu: &PerCpu, note: Note) {
+    if let Some(mut state) = cpu::of(cpu) {
+        state.lack = note;
+    }
+}
+
+/// The memory of the L2 that runs on the executing CPU, which notes what L1's tables lack.
+struct NotedMemory;
+
+impl NotedMemory {
+    /// Acts on L2's memory. What is noted has no linear address, as nobody here knows it.
+    fn with<T>(act: impl FnOnce(&L2Memory) -> Result<T, Refused>) -> Result<T, Refused> {
+        let cpu = percpu::current();
+        let memory = L2Memory::of(cpu);
+        act(&memory).inspect_err(|_| {
+            if let Some(denied) = memory.denied() {
+                let qualification = denied.qualification & u64::from(Rights::all().bits());
+                let lack = Some(Lack::SecondLevel(Access { qualification, ..denied }));
+                set_note(cpu, Note { lack, is_asked: false });
+            }
+        })
+    }
+}
+
+impl GuestMemory for NotedMemory {
+    fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        Self::with(|memory| memory.read(gpa, bytes))
+    }
+
+    fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
+        Self::with(|memory| memory.write(gpa, bytes))
+    }
+
+    fn read_words(&self, gpa: GuestPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
+        Self::with(|memory| memory.read_words(gpa, words))
+    }
+
+    fn compare_exchange(&self, gpa: GuestPhysAddr, current: u64, new: u64) -> Result<bool, Refused> {
+        Self::with(|memory| memory.compare_exchange(gpa, current, new))
+    }
+
+    fn physical_address_bits(&self) -> u8 {
+        GuestPhysical.physical_address_bits()
+    }
+
+    fn has_1gib_pages(&self) -> bool {
+        GuestPhysical.has_1gib_pages()
+    }
+}

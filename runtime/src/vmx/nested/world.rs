@@ -1,0 +1,56 @@
+//! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
+
+use super::exit::{self, L2Vcpu};
+use super::{cpu, init_arrived, is_l2};
+use crate::exit::world::WorldExit;
+use crate::exit::{Action, Exit, dispatch};
+use crate::machine;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::controls::Controls;
+use crate::vmx::decode;
+use x86::vmx::exit_reason::ExitReason;
+
+/// The controls for the world of a guest of L1's; `None` where L1 itself runs.
+pub(in crate::vmx) fn controls_of_world(cpu: &PerCpu) -> Option<Controls> {
+    if !is_l2(cpu) {
+        return None;
+    }
+    cpu::of(cpu).map(|state| state.hardware.own)
+}
+
+/// An exit from the world that L2 is in.
+#[inline(never)]
+pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason) {
+    let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
+    let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
+    let action = match cause {
+        Exit::Cpuid => dispatch::cpuid(vcpu),
+        Exit::Hypercall => dispatch::hypercall(vcpu),
+        Exit::Nmi => {
+            cpu.note_nmi();
+            Action::Resume
+        }
+        Exit::Init => {
+            dispatch::in_world(vcpu, cause);
+            init_arrived(vcpu.registers_mut(), cpu);
+            return;
+        }
+        _ => {
+            dispatch::in_world(vcpu, cause);
+            Action::Resume
+        }
+    };
+    exit::conclude(vcpu, cpu, reason, action);
+}
+
+/// Another CPU called this one, whose guest is in a world; false where it is L1.
+pub(in crate::vmx) fn called(registers: &mut Registers, cpu: &PerCpu) -> bool {
+    if !is_l2(cpu) {
+        return false;
+    }
+    if let Some(state) = cpu::of(cpu) {
+        machine::hypapp().world_exit(&mut exit::view_of(state, registers, cpu), WorldExit::Called);
+    }
+    true
+}
