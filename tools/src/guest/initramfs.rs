@@ -34,6 +34,11 @@ pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
             files.push((format!("bin/{name}"), read(&path)?));
         }
     }
+    if !modules.is_empty() {
+        for (name, path) in pal::build(Platform::Linux64, true)? {
+            files.push((format!("bin/{name}"), read(&path)?));
+        }
+    }
     files.push(("bin/example64".to_owned(), read(&pal::c_example()?)?));
     for module in modules {
         let name = module.file_name().and_then(|name| name.to_str()).context("a module's name")?;

@@ -58,6 +58,8 @@ const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
 const PAL: System =
     System { hypapp: "trustvisor", hypervisor: "test hypercall, rcx=0x", seconds: 90, ..LINUX };
+/// The PAL programs in guests of KVM.
+const KVM_PAL: System = System { guest: || Guest::Kvm, ..PAL };
 /// One boot does all of it.
 const PAL_ACTIONS: &str = "pal_programs,pal_keep,pal_faults,pal_kill,pal_loop,pal_fork,pal_exec,pal_unmap,\
                            pal_threads,pal_processes,pal_random,pal_notary,pal_notary32";
@@ -74,7 +76,7 @@ const PAL32: System = System {
     ..PAL
 };
 
-const SYSTEMS: [System; 23] = [
+const SYSTEMS: [System; 25] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
@@ -94,6 +96,8 @@ const SYSTEMS: [System; 23] = [
     System { name: "linux-verify", cpus: 2, hypapp: "verify", actions: "verify", seconds: 60, ..LINUX },
     System { name: "kvm-1-cpu", actions: "kvm", ..NESTED },
     System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
+    System { name: "kvm-pal-1-cpu", actions: "kvm,kvm_pal", seconds: 90, ..KVM_PAL },
+    System { name: "kvm-pal-2-cpus", cpus: 2, actions: "kvm,kvm_pal", seconds: 120, ..KVM_PAL },
     // The second hypervisor sums up on its guest's console.
     System { name: "xmhf-1-cpu", guest: || Guest::Xmhf, actions: "forkexec,program32", ..NESTED },
     System {

@@ -14,7 +14,8 @@ use std::ptr::NonNull;
 
 global_asm!(include_str!("program.S"));
 
-const MEMORY: usize = 4 << 20;
+/// Bytes of memory.
+pub(super) const MEMORY: usize = 4 << 20;
 const PROGRAM: u64 = 0x1000;
 const RESULTS: u64 = 0x4000;
 const REAL_MODE_RESULT: u64 = 0x3000;
@@ -22,6 +23,15 @@ const TABLES: u64 = 0x1_0000;
 /// First page that nothing has touched.
 const UNTOUCHED: u64 = 2 << 20;
 const PORT: u16 = 0x10;
+
+/// A privilege level.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ring {
+    /// CPL 0.
+    Kernel,
+    /// CPL 3, with the segments that SYSRET gives.
+    User,
+}
 
 /// A piece of the program.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +56,7 @@ unsafe extern "C" {
 
 /// The machine.
 pub(super) struct Machine {
-    cpu: VcpuFd,
+    pub(super) cpu: VcpuFd,
     memory: NonNull<c_void>,
     /// The machine's own handle, behind that of its CPU.
     _machine: VmFd,
@@ -99,7 +109,7 @@ impl Machine {
         inputs: [u64; 3],
         rounds: u64,
     ) -> Result<Vec<u64>, Failure> {
-        self.enter_long_mode()?;
+        self.enter_long_mode(Ring::Kernel)?;
         let [r8, r9, r10] = inputs;
         let rip = place(block.start());
         let rdi = UNTOUCHED;
@@ -130,16 +140,21 @@ impl Machine {
         }
     }
 
-    /// 64-bit mode at CPL 0 on large pages that map memory at its own address.
-    fn enter_long_mode(&mut self) -> Result<(), Failure> {
-        self.write(TABLES, (TABLES + 0x1000) | 3);
-        self.write(TABLES + 0x1000, (TABLES + 0x2000) | 3);
+    /// 64-bit mode on large pages that map memory at its own address.
+    pub(super) fn enter_long_mode(&mut self, ring: Ring) -> Result<(), Failure> {
+        let (user, dpl, code, stack) = match ring {
+            Ring::Kernel => (0, 0, 8, 0x10),
+            Ring::User => (4, 3, 0x2b, 0x23),
+        };
+        self.write(TABLES, (TABLES + 0x1000) | 3 | user);
+        self.write(TABLES + 0x1000, (TABLES + 0x2000) | 3 | user);
         for index in 0..512 {
-            self.write(TABLES + 0x2000 + 8 * index, index << 21 | 0x83);
+            self.write(TABLES + 0x2000 + 8 * index, index << 21 | 0x83 | user);
         }
         let mut segments = self.cpu.get_sregs().map_err(of("KVM_GET_SREGS"))?;
         let data = kvm_segment {
-            selector: 0x10,
+            selector: stack,
+            dpl,
             limit: u32::MAX,
             type_: 3,
             present: 1,
@@ -148,7 +163,7 @@ impl Machine {
             db: 1,
             ..kvm_segment::default()
         };
-        segments.cs = kvm_segment { selector: 8, type_: 11, l: 1, db: 0, ..data };
+        segments.cs = kvm_segment { selector: code, type_: 11, l: 1, db: 0, ..data };
         for segment in
             [&mut segments.ds, &mut segments.es, &mut segments.ss, &mut segments.fs, &mut segments.gs]
         {
@@ -157,7 +172,7 @@ impl Machine {
         segments.cr3 = TABLES;
         segments.cr4 = 1 << 5;
         segments.cr0 = 0x8000_0033;
-        segments.efer = 0x500;
+        segments.efer = 0x501;
         self.cpu.set_sregs(&segments).map_err(of("KVM_SET_SREGS"))
     }
 
@@ -176,6 +191,28 @@ impl Machine {
     fn write(&self, address: u64, value: u64) {
         // SAFETY: as above.
         unsafe { self.at(address).write_volatile(value) };
+    }
+
+    /// Copies bytes in.
+    pub(super) fn put(&self, address: u64, bytes: &[u8]) -> Result<(), Failure> {
+        self.has(address, bytes.len())?;
+        // SAFETY: within the memory; the CPU stands.
+        unsafe { self.at(address).cast::<u8>().copy_from(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes out.
+    pub(super) fn take(&self, address: u64, count: usize) -> Result<Vec<u8>, Failure> {
+        self.has(address, count)?;
+        let mut bytes = vec![0; count];
+        // SAFETY: as above.
+        unsafe { self.at(address).cast::<u8>().copy_to(bytes.as_mut_ptr(), count) };
+        Ok(bytes)
+    }
+
+    fn has(&self, address: u64, count: usize) -> Result<(), Failure> {
+        let end = usize::try_from(address).ok().and_then(|start| start.checked_add(count));
+        end.filter(|&end| end <= MEMORY).map(|_| ()).ok_or(format!("no memory at {address:#x}"))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "addresses are below 4 MiB")]
@@ -197,7 +234,7 @@ impl Block {
 }
 
 /// Address in the machine of a piece of the program.
-fn place(label: *const u8) -> u64 {
+pub(super) fn place(label: *const u8) -> u64 {
     PROGRAM + (label.addr() - (&raw const kvm_program).addr()) as u64
 }
 
@@ -217,6 +254,7 @@ fn memory() -> Result<NonNull<c_void>, Failure> {
     Ok(memory)
 }
 
-fn of<E: Debug>(what: &str) -> impl Fn(E) -> Failure {
+/// Says what failed.
+pub(super) fn of<E: Debug>(what: &str) -> impl Fn(E) -> Failure {
     move |why| format!("{what}: {why:?}")
 }

@@ -9,6 +9,8 @@ mod random;
 mod search;
 mod servant;
 
+pub(super) use programs::PROGRAMS;
+
 use super::{Failure, child};
 use xmhf_pal::Error;
 

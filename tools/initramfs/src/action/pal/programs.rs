@@ -3,13 +3,22 @@
 use super::super::Failure;
 use std::process::Command;
 
+const MAIN: &str = "Without PAL:\n 0x3 = *ptr\n 0xa = my_pal(0x7, ptr)\n 0x4 = *ptr\n\
+                    With PAL:\n 0x3 = *ptr\n 0xa = my_pal(0x7, ptr)\n 0x4 = *ptr\n";
+
+/// Each with what it is told and what it prints.
+pub(in crate::action) const PROGRAMS: [(&str, &[&str], &str); 3] = [
+    ("test", &["5"], "0 = vmcall(TV_HC_TEST, 5)\n"),
+    ("main", &["7", "3"], MAIN),
+    ("test_args", &["7", "7", "7"], ".....................\nTest pass\n"),
+];
+
 /// Runs each in the versions of the word sizes `sizes`, and compares what it prints.
 pub(super) fn perform(sizes: &[&str]) -> Result<(), Failure> {
     for size in sizes {
-        run("test", size, &["5"], "0 = vmcall(TV_HC_TEST, 5)\n")?;
-        let block = " 0x3 = *ptr\n 0xa = my_pal(0x7, ptr)\n 0x4 = *ptr\n";
-        run("main", size, &["7", "3"], &format!("Without PAL:\n{block}With PAL:\n{block}"))?;
-        run("test_args", size, &["7", "7", "7"], ".....................\nTest pass\n")?;
+        for (program, arguments, expected) in PROGRAMS {
+            run(program, size, arguments, expected)?;
+        }
     }
     run("example", "64", &[], "inside: 10\n")
 }
