@@ -23,5 +23,15 @@ pub(crate) fn print() {
             let name = vmx::exit_name(cause);
             log::print(format_args!("summary cpu={} exit=\"{name}\" count={count}", cpu.index));
         }
+        let (nested, reflected) = cpu.nested_exits();
+        if nested != 0 {
+            let all: u64 = cpu.exits().map(|(_, count)| count).sum();
+            log::print(format_args!(
+                "summary cpu={} exits_level1={} exits_level2_own={} exits_level2_reflected={reflected}",
+                cpu.index,
+                all.saturating_sub(nested),
+                nested.saturating_sub(reflected),
+            ));
+        }
     }
 }

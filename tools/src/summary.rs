@@ -11,6 +11,8 @@ pub struct Summary {
     pub hypervisor: BTreeMap<String, u64>,
     /// VM exits by reason, then by CPU.
     pub exits: BTreeMap<String, BTreeMap<u64, u64>>,
+    /// VM exits by level, then by CPU, where the guest had guests of its own.
+    pub levels: BTreeMap<&'static str, BTreeMap<u64, u64>>,
     /// Ticks from reset to the guest's first process.
     pub userspace_ticks: Option<u64>,
     /// CPUs that the guest runs on.
@@ -26,6 +28,13 @@ pub struct Summary {
     /// Lines in which the guest says that something failed.
     pub failures: Vec<String>,
 }
+
+/// Whose exits they were, and the hypervisor's word for it.
+const LEVELS: [(&str, &str); 3] = [
+    ("of the guest", "exits_level1"),
+    ("of its guests, ours", "exits_level2_own"),
+    ("of its guests, reflected", "exits_level2_reflected"),
+];
 
 impl Summary {
     /// Takes in one line.
@@ -72,6 +81,14 @@ impl Summary {
         if let Some(reason) = found.get("exit") {
             if let (Some(cpu), Some(count)) = (number("cpu"), number("count")) {
                 self.exits.entry((*reason).to_owned()).or_default().insert(cpu, count);
+            }
+            return;
+        }
+        if found.contains_key(LEVELS[0].1) {
+            for (name, key) in LEVELS {
+                if let (Some(cpu), Some(count)) = (number("cpu"), number(key)) {
+                    self.levels.entry(name).or_default().insert(cpu, count);
+                }
             }
             return;
         }
@@ -133,8 +150,10 @@ impl Summary {
         cpus.dedup();
         let heads: String = cpus.iter().map(|cpu| format!("{:>14}", format!("CPU {cpu}"))).collect();
         writeln!(formatter, "{:32}{heads}", "VM exits")?;
-        for (reason, counts) in &self.exits {
-            write!(formatter, "  {reason:30}")?;
+        let levels = LEVELS.iter().filter_map(|(name, _)| Some((*name, self.levels.get(name)?)));
+        let reasons = self.exits.iter().map(|(reason, counts)| (reason.as_str(), counts));
+        for (name, counts) in levels.chain(reasons) {
+            write!(formatter, "  {name:30}")?;
             for cpu in &cpus {
                 write!(formatter, "{:>14}", thousands(counts.get(cpu).copied().unwrap_or(0)))?;
             }
@@ -181,6 +200,10 @@ mod tests {
             (Origin::Hypervisor, "summary cpu=0 exit=\"CPUID\" count=12"),
             (Origin::Hypervisor, "summary cpu=1 exit=\"CPUID\" count=1234"),
             (Origin::Hypervisor, "summary cpu=1 exit=\"INIT signal\" count=2"),
+            (
+                Origin::Hypervisor,
+                "summary cpu=1 exits_level1=1000 exits_level2_own=36 exits_level2_reflected=200",
+            ),
         ]);
         assert_eq!(read.userspace_ticks, Some(2_101_000_111));
         assert_eq!(read.guest_cpus, Some(2));
@@ -197,6 +220,8 @@ mod tests {
             text.contains("guests of the guest          2\n  l2_cpuid_kvm               4,970 ticks\n"),
             "{text}"
         );
+        assert_eq!(read.levels["of its guests, reflected"], BTreeMap::from([(1, 200)]));
+        assert!(text.contains("  of its guests, ours                        0            36\n"), "{text}");
         assert!(text.contains("bytes hidden from the guest  8,388,608\n"));
         assert!(text.contains("  CPUID                                     12         1,234\n"), "{text}");
     }

@@ -74,6 +74,10 @@ pub(crate) struct PerCpu {
     pub(crate) vmcs: HostPhysAddr,
     /// Exits so far, by the number that the vendor gives each cause.
     exits: [AtomicU64; EXIT_CAUSES],
+    /// Of these, exits of a guest of the guest.
+    nested_exits: AtomicU64,
+    /// Exits that were handed to the hypervisor of a guest of the guest.
+    reflected_exits: AtomicU64,
     /// TSC at the guest's first instruction; 0 before.
     pub(crate) first_entry: AtomicU64,
     /// The guest-visible MTRRs of this CPU.
@@ -149,6 +153,8 @@ impl PerCpu {
             vmxon_region: frames.vmxon,
             vmcs: frames.vmcs,
             exits: [const { AtomicU64::new(0) }; EXIT_CAUSES],
+            nested_exits: AtomicU64::new(0),
+            reflected_exits: AtomicU64::new(0),
             first_entry: AtomicU64::new(0),
             mtrrs: Mutex::new(VirtualMtrrs::from_hardware(&Processor, physical_address_bits())),
             gdt: GlobalDescriptorTable::empty(),
@@ -286,9 +292,25 @@ impl PerCpu {
     #[inline]
     pub(crate) fn count_exit(&self, cause: u16) {
         if let Some(count) = self.exits.get(usize::from(cause)) {
-            // Only this CPU writes it: no locked instruction is needed.
-            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            increment(count);
         }
+    }
+
+    /// Counts an exit of a guest of the guest, which [`Self::count_exit`] counts too.
+    #[inline]
+    pub(crate) fn count_nested_exit(&self) {
+        increment(&self.nested_exits);
+    }
+
+    /// Counts an exit that a hypervisor in the guest is told of.
+    #[inline]
+    pub(crate) fn count_reflected_exit(&self) {
+        increment(&self.reflected_exits);
+    }
+
+    /// Exits of guests of the guest, and those that their hypervisor was told of.
+    pub(crate) fn nested_exits(&self) -> (u64, u64) {
+        (self.nested_exits.load(Ordering::Relaxed), self.reflected_exits.load(Ordering::Relaxed))
     }
 
     /// Exits so far by cause; another CPU's figures may be a little old.
@@ -296,6 +318,12 @@ impl PerCpu {
         let counts = self.exits.iter().map(|count| count.load(Ordering::Relaxed));
         (0u32..).zip(counts).filter(|(_, count)| *count != 0)
     }
+}
+
+/// Counts up what only the executing CPU writes: no locked instruction is needed.
+#[inline]
+fn increment(count: &AtomicU64) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
 /// Bits of a physical address (SDM, "CPUID-CPU Identification", leaf 80000008H). CPUID is slow, and beneath a

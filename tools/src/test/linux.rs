@@ -203,6 +203,11 @@ fn failure(system: &System, outcome: &Outcome) -> Option<String> {
     if (system.guest)() == Guest::Kvm && Some(nested) != cpus {
         return Some(format!("{nested} guests of KVM came to their end"));
     }
+    let levels = &outcome.summary.levels;
+    let has_all = levels.len() == 3 && levels.values().all(|counts| counts.values().all(|&count| count > 0));
+    if (system.guest)() == Guest::Kvm && !has_all {
+        return Some(format!("exits by level are {levels:?}"));
+    }
     // memtest86+ never ends, so that nothing makes the hypervisor sum up.
     let silent =
         (system.guest)() != Guest::Memtest && outcome.summary.hypervisor.get("cpus").copied() != cpus;

@@ -50,7 +50,7 @@ impl Hypapp for TrustVisor {
         let is_nested = services::is_nested();
         // Without the offset it is asked of the guest, or of a hypervisor in it.
         let is_asked = subleaf == if is_nested { NESTED_OFFSET } else { 0 };
-        if !is_asked && !(subleaf == 0 && world::is_inside()) {
+        if !(is_asked || subleaf == 0 && world::is_inside()) {
             return None;
         }
         let mut ecx = if vcpu.code_size() == CodeSize::Bits64 { probe::CALLER_IS_64_BIT } else { 0 };

@@ -39,6 +39,7 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     let vmcs02 = state.hardware.current();
     let reason = ExitReason(vmcs02.read(vmcs::EXIT_REASON));
     cpu.count_exit(reason.basic());
+    cpu.count_nested_exit();
     if cpu.is_in_world() {
         return world::handle(&mut view_of(state, registers, cpu), cpu, reason);
     }
@@ -223,6 +224,7 @@ pub(super) fn reflect_facts(
 
 /// From L2 to L1.
 fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu, is_nmi: bool) -> Action {
+    cpu.count_reflected_exit();
     let NestedCpu { nested, hardware, .. } = state;
     let vmcs02 = hardware.current();
     reflect::save_guest_state(&vmcs02, &mut nested.vmcs12);

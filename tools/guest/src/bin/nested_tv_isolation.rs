@@ -70,7 +70,9 @@ extern "C" fn act() {
     let result = match STEP.load(Ordering::SeqCst) {
         BEGIN => u64::from(Pal::place(Mode::User64, 0, vault()).register(&INTEGERS)) << 32 | ask(STORE),
         CALL => ask(LOAD),
-        LOOK => [pal.at, pal.data(), pal.data() + 8, ALIAS].into_iter().fold(0, |all, at| all | read64(at).unwrap_or(0)),
+        LOOK => [pal.at, pal.data(), pal.data() + 8, ALIAS]
+            .into_iter()
+            .fold(0, |all, at| all | read64(at).unwrap_or(0)),
         OVERWRITE => u64::from(write64(pal.data(), 9).is_err()),
         _ => pal.unregister().into(),
     };
@@ -105,7 +107,11 @@ fn hypervisor_sees_nothing(nested: &mut Guest, pal: &Pal) {
     check_eq!(search(SECRET), 0, "copies of the secret");
     for address in [pal.at, pal.at + 3, pal.data()] {
         let mut regs = Regs { rax: address, rflags: pal::IF, ..Regs::default() };
-        check_eq!(run(Mode::Kernel64, snippet!("call rax"), &mut regs), Err(Fault::GP), "it calls {address:#x}");
+        check_eq!(
+            run(Mode::Kernel64, snippet!("call rax"), &mut regs),
+            Err(Fault::GP),
+            "it calls {address:#x}"
+        );
     }
     // In the same address space, at the same entry: but no process of the guest's guest.
     check_eq!(pal.call([LOAD; 10]).map(|_| ()), Err(Fault::GP), "a process of its own calls");
@@ -134,7 +140,7 @@ fn tables_change(nested: &mut Guest, ept: &mut Ept, pal: &Pal) {
         ept.map(pal.at + offset, pal.at + offset, RIGHTS);
     }
     // Another function where the entry was: a function like any other.
-    write(other, 0xc3_0000_0055_b8);
+    write(other, 0xc300_0000_55b8);
     ept.map(pal.at, other, RIGHTS);
     invalidate();
     check_eq!(step(nested, CALL), 0x55, "another page where the entry was");

@@ -10,9 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::memory::{FREE, read64, write64};
 use guest::pal::{self, Pal};
 use guest::run::USER_BASE;
-use guest::vmx::{
-    Ept, ExitReason, Guest, enter_operation, instruction, leave_operation, trial, vmcs,
-};
+use guest::vmx::{Ept, ExitReason, Guest, enter_operation, instruction, leave_operation, trial, vmcs};
 use guest::{Mode, Regs, Snippet, apic, check, check_eq, guest, snippet};
 use trustvisor::command::{Command, NESTED_OFFSET};
 use trustvisor::parameter::ParameterType;
@@ -50,7 +48,8 @@ fn main() {
     command(&mut nested, Command::UNREGISTER, [pal.entry(), 0, 0, 0]);
     finishes(&mut nested, "unregistering");
 
-    for (page, given) in [(SECTIONS, 0), (LIST, 0), (pal.at, READ_WRITE), (pal.data(), READ), (pal.data() + pal::PAGE, 0)]
+    for (page, given) in
+        [(SECTIONS, 0), (LIST, 0), (pal.at, READ_WRITE), (pal.data(), READ), (pal.data() + pal::PAGE, 0)]
     {
         ept.map(page, page, given);
     }
@@ -121,7 +120,11 @@ fn while_it_runs(nested: &mut Guest, ept: &mut Ept, pal: &Pal) {
     nested.remove(vmcs::EXIT_CONTROLS, ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT.bits());
     ept.map(BUFFER, BUFFER, ALL);
     ends(nested);
-    check_eq!((RESULT.load(Ordering::SeqCst), read64(BUFFER)), (ROUNDS, Ok(5 + 2 * ROUNDS)), "the late return");
+    check_eq!(
+        (RESULT.load(Ordering::SeqCst), read64(BUFFER)),
+        (ROUNDS, Ok(5 + 2 * ROUNDS)),
+        "the late return"
+    );
 }
 
 fn invalidate() {

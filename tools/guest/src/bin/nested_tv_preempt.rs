@@ -87,7 +87,11 @@ fn interrupts(nested: &mut Guest, what: &str, is_acknowledged: bool) {
             TAKEN.fetch_add(1, Ordering::SeqCst);
         } else {
             let mut regs = Regs::default();
-            check_eq!(run(Mode::Kernel64, snippet!("sti", "nop", "nop", "cli"), &mut regs), Ok(()), "{what}: taken");
+            check_eq!(
+                run(Mode::Kernel64, snippet!("sti", "nop", "nop", "cli"), &mut regs),
+                Ok(()),
+                "{what}: taken"
+            );
         }
     }
     stop_timer();
@@ -105,7 +109,10 @@ fn sees_nothing(nested: &Guest, what: &str) -> bool {
     let is_mark = |register: &u64| *register & 0xffff_ffff == 0x5ec2_e700;
     check!(!general.iter().any(is_mark), "{what}: a register of the PAL's");
     let rip = nested.read(vmcs::GUEST_RIP);
-    check!(rip == entry() || !(entry()..entry() + 4096).contains(&rip), "{what}: inside the PAL, at {rip:#x}");
+    check!(
+        rip == entry() || !(entry()..entry() + 4096).contains(&rip),
+        "{what}: inside the PAL, at {rip:#x}"
+    );
     rip == entry()
 }
 
@@ -121,7 +128,8 @@ fn preemption_timer(nested: &mut Guest) {
     let begin = cpu::rdtsc();
     check_eq!(nested.run(), ExitReason::PREEMPTION_TIMER, "the timer's exit");
     let elapsed = cpu::rdtsc() - begin;
-    check!((ticks - 1000..ticks + 3 * SLICE).contains(&elapsed), "the timer's exit after {elapsed} ticks");
+    // It stands while the hypervisor beneath works, for the registration most of all.
+    check!((ticks - 1000..ticks + ticks / 2).contains(&elapsed), "the timer's exit after {elapsed} ticks");
     check!(sees_nothing(nested, "preemption timer"), "it met the PAL");
     nested.remove(vmcs::PIN_BASED_CONTROLS, PinBasedControls::PREEMPTION_TIMER.bits());
     check_eq!(nested.run(), ExitReason::VMCALL, "the end");
