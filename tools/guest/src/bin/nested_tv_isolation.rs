@@ -12,6 +12,7 @@ use guest::vmx::{
     Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, vmcs, write,
 };
 use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
+use trustvisor::call::Failure;
 use trustvisor::parameter::ParameterType;
 use trustvisor::status::Status;
 use x86::vmx::controls::PrimaryControls;
@@ -183,12 +184,14 @@ fn a_write_revokes(nested: &mut Guest, pal: &Pal) {
     check_eq!(write64(pal.data() + 8, 7), Ok(()), "the hypervisor writes");
     check_eq!(read64(pal.data() + 8), Ok(7), "the write went on");
     is_gone(pal, 8);
+    check_eq!(step(nested, END), 0, "unregistering what is gone");
     check_eq!(step(nested, END), Status::NOT_REGISTERED.0.into(), "nothing is registered");
     check_eq!(step(nested, BEGIN), 0, "registering once more");
     check_eq!(step(nested, OVERWRITE), 0, "the guest's guest writes");
     check_eq!(read64(pal.data()), Ok(9), "its write went on");
     is_gone(pal, 0);
-    check_eq!(step(nested, END), Status::NOT_REGISTERED.0.into(), "nothing is registered again");
+    check_eq!(step(nested, CALL), u64::from(Failure::DEAD.0), "a call of what is gone");
+    check_eq!(step(nested, END), 0, "unregistering that");
 }
 
 /// Zeros where the PAL could write, but at `offset` of its data.
