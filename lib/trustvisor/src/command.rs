@@ -16,7 +16,7 @@ pub struct Command(pub u32);
 impl Command {
     /// Registers a PAL: ECX names the section list, ESI the parameter list, EDI is the entry address.
     pub const REGISTER: Self = Self(1);
-    /// Ends a registration: ECX is the entry address. The pages are the process's again, content and all.
+    /// Ends a registration: ECX is the entry address. The pages are the process's again, zero where the PAL could write.
     pub const UNREGISTER: Self = Self(2);
     /// Seals for one value of PCR 0: ECX names an input buffer, EDX the value or is 0 for the present one, ESI an
     /// output buffer. Deprecated, as the two that follow: [`Self::SEAL`] binds to any PCRs.

@@ -12,6 +12,9 @@ use super::views::View;
 
 /// Most boundaries; each range with rights of its own has two, and ranges that touch share one.
 pub const BOUNDARIES: usize = 32768;
+/// Boundaries that are kept for taking back: a page from the midst of a range needs two, until its neighbours follow.
+/// Many CPUs may be at that.
+const SPARE: usize = 128;
 
 const VIEW_SHIFT: u32 = 52;
 const PAGE_MASK: u64 = !0xfff;
@@ -117,7 +120,9 @@ impl Protections {
         if after != protection {
             new.push(boundary(view, range.end(), after));
         }
-        if self.boundaries.len() - (behind - first) + new.len() > BOUNDARIES {
+        let room = if protection.is_some() { BOUNDARIES - SPARE } else { BOUNDARIES };
+        let is_more = new.len() > behind - first;
+        if is_more && self.boundaries.len() - (behind - first) + new.len() > room {
             return Err(Full);
         }
         self.boundaries.drain(first..behind);

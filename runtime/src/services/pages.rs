@@ -37,8 +37,7 @@ pub enum Cover {
 ///
 /// # Errors
 ///
-/// The page is not the guest's, or there is no room; pages before it may be covered, as [`cover`] with
-/// [`Cover::Open`] undoes.
+/// A page is not the guest's, or there is no room; others are covered, as [`cover`] with [`Cover::Open`] undoes.
 pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<(), ProtectError> {
     let mut last = Flush::NONE;
     let mut result = Ok(());
@@ -59,10 +58,7 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
             // A later one covers the frames that earlier ones dropped.
             Ok(flush) if flush.is_needed() => last = flush,
             Ok(_) => {}
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
+            Err(error) => result = Err(error),
         }
     }
     machine::flush_second_level(last);

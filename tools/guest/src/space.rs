@@ -16,7 +16,7 @@ const PRESENT: u64 = 1;
 pub const WRITABLE: u64 = 1 << 1;
 /// Ring 3 can use the page.
 pub const USER: u64 = 1 << 2;
-/// The page cannot be executed, where [`allow_execute_disable`] was called.
+/// The page cannot be executed, where EFER.NXE is set.
 pub const EXECUTE_DISABLE: u64 = 1 << 63;
 
 /// An address space. All else than the window is as in the one that was current when it was made.

@@ -83,8 +83,14 @@ pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
 
 /// Gives a PAL's pages back to the guest and forgets it. It is in transit, or has nothing left.
 pub(crate) fn give_back(pal: &Arc<Pal>) {
-    // Uncovering frees room, and needs none.
-    let _ = cover(pal, |_, _| Cover::Open);
+    // Uncovering frees room; at most two pages' worth is kept for it. What does not fit at first fits when its
+    // neighbours are open.
+    let pages = pal.lock().layout.pages().count();
+    for _ in 0..pages {
+        if cover(pal, |_, _| Cover::Open).is_ok() {
+            break;
+        }
+    }
     REGISTRY.lock().remove(pal);
 }
 
@@ -106,6 +112,7 @@ fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>
 
 /// Covers a PAL's pages, some at a time: what is copied of them takes no heap, which the process could exhaust.
 pub(crate) fn cover(pal: &Pal, how: impl Fn(u64, Kind) -> Cover) -> Result<(), Inaccessible> {
+    let mut result = Ok(());
     for first in (0..).step_by(BATCH) {
         // Copied, so that no lock is held while other CPUs are waited for.
         let pages: ArrayVec<(u64, Cover), BATCH> = {
@@ -116,7 +123,7 @@ pub(crate) fn cover(pal: &Pal, how: impl Fn(u64, Kind) -> Cover) -> Result<(), I
         if pages.is_empty() {
             break;
         }
-        Machine.cover(&mut pages.into_iter())?;
+        result = Machine.cover(&mut pages.into_iter()).and(result);
     }
-    Ok(())
+    result
 }

@@ -74,6 +74,18 @@ fn after_an_mtrr_write(pal: &Pal) {
     check_eq!(ask(pal, LOAD), Ok(KEY ^ HIDDEN), "a call under other memory types");
     check_eq!(read64(pal.data()), Ok(0), "still hidden");
     check_eq!(guest::cpu::wrmsr(msr, value), Ok(()), "the type of before");
+    // The PAL's own pages become uncacheable, then write-combining.
+    let (base, mask) = (Msr(0x200 + 2 * 7), Msr(0x201 + 2 * 7));
+    let old = [base, mask].map(guest::cpu::rdmsr);
+    for kind in [0, 1] {
+        let set = guest::cpu::wrmsr(base, pal.at & !0xffff | kind);
+        check_eq!(set.and(guest::cpu::wrmsr(mask, 0xf_ffff_0800)), Ok(()), "type {kind} for the PAL's pages");
+        check_eq!(ask(pal, LOAD), Ok(KEY ^ HIDDEN), "a call under type {kind}");
+        check_eq!(read64(pal.data()), Ok(0), "hidden under type {kind}");
+    }
+    for (msr, value) in [mask, base].into_iter().zip(old.into_iter().rev()) {
+        check_eq!(guest::cpu::wrmsr(msr, value.unwrap_or(0)), Ok(()), "the range of before");
+    }
     check_eq!(ask(pal, LOAD), Ok(KEY ^ HIDDEN), "a call after that");
 }
 

@@ -1,23 +1,30 @@
 //! Registrations that make no sense, or name what is not the process's: each has its error code.
 //! hypapp: trustvisor
-//! memory: 64
 //! bare: no
 #![no_std]
 #![no_main]
 
 use guest::boot;
+use guest::canary::Vault;
+use guest::cpu::{rdmsr, wrmsr};
 use guest::memory::{FREE, read64, write64};
 use guest::pal::{self, PAGE, PALS, Pal};
 use guest::run::USER_BASE;
+use guest::space::{EXECUTE_DISABLE, Space, USER, WRITABLE, window};
 use guest::{Mode, check, check_eq, guest, snippet};
 use trustvisor::command::Command;
 use trustvisor::parameter::ParameterType;
 use trustvisor::section::{SectionRecord, SectionType};
 use trustvisor::status::Status;
+use x86::msr::Msr;
 
 guest!(main);
 
 const MODE: Mode = Mode::User64;
+/// EFER.NXE.
+const EXECUTE_DISABLE_ENABLE: u64 = 1 << 11;
+/// More PALs of two pages than the hypervisor has memory for.
+const MANY: u64 = 5600;
 
 fn main() {
     let pal = Pal::place(MODE, 0, snippet!("mov eax, 7", "ret"));
@@ -55,6 +62,7 @@ fn main() {
     check_eq!(pal.register(&[integer; 64]), 0, "64 parameters");
     check_eq!(pal.call([0; 10]).map(|regs| regs.rax), Ok(7), "after all that a PAL works");
     check_eq!(pal.unregister(), 0, "unregistering");
+    rights_of_pages();
     until_memory_is_out();
 }
 
@@ -119,25 +127,77 @@ fn others_pages(pal: &Pal) {
     check_eq!(pal.unregister(), 0, "unregistering");
 }
 
-/// Registers until there is no room, which is an error and no more; then all of it comes back.
-fn until_memory_is_out() {
-    let pal = |number: u64| Pal { at: PALS + (4 + number) * 4 * PAGE, mode: MODE };
-    let end =
-        boot::e820_24().iter().filter(|r| r.kind == 1).map(|r| r.end()).max().unwrap_or(0).min(0x300_0000);
-    let most = (end - PALS) / (4 * PAGE) - 8;
-    let registered = (0..most).take_while(|&number| pal(number).register(&[]) == 0).count() as u64;
-    guest::println!("{registered} PALs registered, of at most {most}");
-    check!(registered >= 1000, "{registered} registrations");
-    for number in [0, registered / 2, registered - 1] {
-        check_eq!(read64(pal(number).data()), Ok(0), "PAL {number} is hidden");
-    }
-    for number in 0..registered {
-        if pal(number).unregister() != 0 {
-            check!(false, "PAL {number} is not unregistered");
-            return;
+/// What the process itself may not do with a page, its PAL may not either.
+fn rights_of_pages() {
+    let _ = wrmsr(Msr::IA32_EFER, rdmsr(Msr::IA32_EFER).unwrap_or(0) | EXECUTE_DISABLE_ENABLE);
+    let space = Space::new(FREE + 0x4_0000);
+    let [code, data, parameters, stack] = [0, 1, 2, 3];
+    let all = USER | WRITABLE;
+    let cases = [
+        ("all rights", code, all, 0),
+        ("read-only code", code, USER, 0),
+        ("code that cannot be executed", code, all | EXECUTE_DISABLE, Status::SECTION_NOT_MAPPED.0),
+        ("the system's code", code, WRITABLE, Status::SECTION_NOT_MAPPED.0),
+        ("data that cannot be executed", data, all | EXECUTE_DISABLE, 0),
+        ("read-only data", data, USER, Status::SECTION_NOT_MAPPED.0),
+        ("the system's data", data, WRITABLE, Status::SECTION_NOT_MAPPED.0),
+        ("read-only parameters", parameters, USER, Status::SECTION_NOT_MAPPED.0),
+        ("a read-only stack", stack, USER, Status::SECTION_NOT_MAPPED.0),
+        ("the system's stack", stack, WRITABLE, Status::SECTION_NOT_MAPPED.0),
+    ];
+    let vault = Vault::place(0).seen_at(window(0));
+    for (what, page, rights, expected) in cases {
+        (0..4).for_each(|page| space.map(page, vault.at + page * PAGE, all));
+        space.map(page, vault.at + page * PAGE, rights);
+        let status = space.within(|| vault.register());
+        check_eq!(status, expected, "{what}");
+        if status == 0 {
+            check_eq!(space.within(|| vault.unregister()), 0, "{what}: unregistering");
         }
     }
-    check_eq!(write64(pal(0).at, 5), Ok(()), "memory is back");
-    check_eq!(pal(0).register(&[]), 0, "and can be registered again");
-    check_eq!(pal(0).unregister(), 0, "and unregistered");
+    (0..4).for_each(|page| space.map(page, vault.at + page * PAGE, all));
+    space.map(stack, vault.at + data * PAGE, all);
+    check_eq!(space.within(|| vault.register()), Status::SECTION_OVERLAP.0, "a page by two addresses");
+    space.unmap(stack);
+    check_eq!(space.within(|| vault.register()), Status::SECTION_NOT_MAPPED.0, "a page that is not there");
+    the_tables_themselves(&space, &vault);
+}
+
+/// The system hides its own page table from itself: the window is gone, and a write brings it back.
+fn the_tables_themselves(space: &Space, vault: &Vault) {
+    (0..4).for_each(|page| space.map(page, vault.at + page * PAGE, USER | WRITABLE));
+    let tables = space.entry(0) & !0xfff;
+    space.map(1, tables, USER | WRITABLE);
+    check_eq!(space.within(|| vault.register()), 0, "a page table as data");
+    let gone = space.within(|| read64(window(2))).map_err(|fault| fault.vector);
+    check_eq!(gone, Err(14), "what the table mapped");
+    space.map(2, PALS, USER | WRITABLE);
+    check!(space.within(|| read64(window(2))).is_ok(), "what was written to it since");
+    space.map(0, vault.at, USER | WRITABLE);
+    check_eq!(space.within(|| vault.unregister()), 0, "unregistering");
+}
+
+/// Registers PALs of two pages until there is no room, which is an error and no more; then all of it comes back.
+fn until_memory_is_out() {
+    let place = |number: u64| USER_BASE + PALS + 2 * PAGE * number;
+    let section = |kind: SectionType, start| SectionRecord { kind: kind as u32, pages: 1, start };
+    let register = |number: u64| {
+        let start = place(number);
+        let sections = [section(SectionType::Code, start), section(SectionType::Stack, start + PAGE)];
+        pal::register(MODE, &sections, &[], start)
+    };
+    let unregister = |number| pal::hypercall(MODE, Command::UNREGISTER.0, [place(number), 0, 0, 0]);
+    let registered = (0..MANY).take_while(|&number| register(number) == 0).count() as u64;
+    guest::println!("{registered} PALs registered");
+    check!((3000..MANY).contains(&registered), "{registered} registrations");
+    check_eq!(register(registered), Status::OUT_OF_MEMORY.0, "one more");
+    for number in [0, registered / 2, registered - 1] {
+        check_eq!(read64(place(number) - USER_BASE + PAGE), Ok(0), "PAL {number} is hidden");
+    }
+    let left = (0..registered).filter(|&number| unregister(number) != 0).count();
+    check_eq!(left, 0, "PALs that are not unregistered");
+    let end = PALS + 2 * PAGE * registered;
+    let closed = (PALS..end).step_by(4096).filter(|&page| write64(page, 5) != Ok(())).count();
+    check_eq!(closed, 0, "pages that are not the guest's again");
+    check_eq!((register(0), unregister(0)), (0, 0), "memory is back");
 }

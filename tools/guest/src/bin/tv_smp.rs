@@ -38,6 +38,7 @@ fn main() {
     }
     each_runs_its_own(&pals[0]);
     one_at_a_time(&pals[1]);
+    in_turn(&pals[1]);
     nmis_wait(&pals[1]);
     others_register_meanwhile(&pals[1]);
     a_write_stops_it(&pals[1]);
@@ -89,6 +90,16 @@ fn one_at_a_time(pal: &Pal) {
     }
     check!(!is_over, "the other CPU was still at it");
     check_eq!(pal.call([1, 1, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| regs.rax), Ok(1), "a call behind it");
+}
+
+/// The same PAL from this CPU and the other, one call after another.
+fn in_turn(pal: &Pal) {
+    for round in 1..6 {
+        call_on_other(1);
+        check_eq!(finished("in turn"), (7 * ROUNDS, 0), "round {round}: the other CPU's call");
+        let here = pal.call([round, 3, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.rax, regs.rflags & CF));
+        check_eq!(here, Ok((3 * round, 0)), "round {round}: this CPU's");
+    }
 }
 
 fn nmis_wait(pal: &Pal) {

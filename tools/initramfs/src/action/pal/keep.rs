@@ -3,8 +3,9 @@
 use super::super::Failure;
 use super::ensure;
 use super::search::{self, Found};
-use super::servant::{Order, Servant};
+use super::servant::{FAILED, Order, Servant};
 use std::ops::Range;
+use xmhf_pal::trustvisor::call::Failure as CallFailure;
 
 const PAGE_BYTES: u64 = 4096;
 
@@ -76,13 +77,10 @@ fn guess(servant: &mut Servant, tell: &dyn Fn(&str)) -> Result<(), Failure> {
 fn write(servant: &mut Servant, pages: Range<u64>, tell: &dyn Fn(&str)) -> Result<(), Failure> {
     let pid = servant.pid;
     search::write(pid, pages.start + PAGE_BYTES + 8)?;
-    let answer = servant.ask(Order::GuessRight)?;
-    // Its code may run as ordinary code then, on zeros.
-    ensure(answer != 1, "the PAL's page was written, and it still knows the secret")?;
-    tell("Root writes into the PAL's data instead: it is no PAL any more, and knows no secret.");
+    servant.expect(Order::GuessRight, FAILED | u64::from(CallFailure::DEAD.0))?;
+    tell("Root writes into the PAL's data instead: it is no PAL any more, and each call of it is refused.");
     let after = [search::process(pid)?, search::physical(pid, pages)?];
     ensure(after.iter().all(|found| found.secrets == 0), format!("the secret came out: {after:?}"))?;
     tell("The pages are root's to read again, but were zeroed before: the secret is gone, not out.");
-    servant.ask(Order::GiveUp)?;
-    Ok(())
+    servant.expect(Order::GiveUp, 0)
 }
