@@ -5,8 +5,9 @@
 #![no_main]
 
 use guest::canary::{self, Vault, is_in};
-use guest::pal::{IF, PAGE};
+use guest::pal::{IF, PAGE, Pal};
 use guest::{Fault, Mode, Regs, check, check_eq, guest, run, snippet};
+use trustvisor::parameter::ParameterType;
 
 guest!(main);
 
@@ -20,6 +21,7 @@ fn main() {
             check_eq!(called, Err(Fault::GP), "a return to {address:#x} with flags {flags:#x}");
         }
     }
+    nothing_has_run();
     for address in [0, 4, 8, 0x8000, 1 << 46, 0xffff_8000_0000_0000] {
         let called = returning_to(&vault, address, IF).map_err(|fault| fault.vector);
         check_eq!(called, Err(PAGE_FAULT), "a return to {address:#x}");
@@ -41,6 +43,26 @@ fn main() {
     check!(vault.knows(), "the PAL goes on");
     canary::is_nowhere("after calls that cannot return");
     check_eq!(vault.unregister(), 0, "unregistering");
+}
+
+/// No processor returns to an address that is not canonical, so the PAL does not begin.
+fn nothing_has_run() {
+    let counter = Pal::place(Mode::User64, 1, snippet!("mov rax, [rdx]", "inc qword ptr [rdx]", "ret"));
+    check_eq!(counter.register(&[(ParameterType::Integer, 0); 3]), 0, "registering");
+    let mut regs = Regs {
+        rdx: counter.entry() + PAGE,
+        r14: 1 << 63,
+        r15: counter.entry(),
+        rflags: IF,
+        ..Regs::default()
+    };
+    for _ in 0..3 {
+        let called = run(Mode::User64, snippet!("push r14", "jmp r15"), &mut regs);
+        check_eq!(called, Err(Fault::GP), "a return to nowhere");
+    }
+    let counted = counter.call([0, 0, counter.entry() + PAGE, 0, 0, 0, 0, 0, 0, 0]).map(|regs| regs.rax);
+    check_eq!(counted, Ok(0x9090_9090_9090_9090), "calls that were counted");
+    check_eq!(counter.unregister(), 0, "unregistering");
 }
 
 fn returning_to(vault: &Vault, address: u64, flags: u64) -> Result<(), Fault> {
