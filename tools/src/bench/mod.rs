@@ -98,6 +98,10 @@ fn measure() -> Result<Vec<Row>> {
 }
 
 fn measure_one(name: &str, guest: Guest, memory_mib: u32, bare: bool) -> Result<Outcome> {
+    measure_under(HYPAPP, name, guest, memory_mib, bare)
+}
+
+fn measure_under(hypapp: &str, name: &str, guest: Guest, memory_mib: u32, bare: bool) -> Result<Outcome> {
     println!("{name}, {} the hypervisor", if bare { "without" } else { "under" });
     let outcome = run(&RunOptions {
         guest: guest.clone(),
@@ -111,7 +115,7 @@ fn measure_one(name: &str, guest: Guest, memory_mib: u32, bare: bool) -> Result<
             faults_on_unknown_msrs: matches!(guest, Guest::Bare(_) | Guest::Mbr),
             ..Quirks::default()
         },
-        hypapp: HYPAPP.into(),
+        hypapp: hypapp.into(),
         arguments: QUIET_LOG.into(),
         bare,
         quiet: true,
