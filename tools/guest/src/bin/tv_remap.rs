@@ -11,10 +11,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::canary::{self, Vault, call, is_in, is_in_frame};
 use guest::cpu::{wait_until, write_cr3};
 use guest::memory::{FREE, read64, write64};
-use guest::pal::{PAGE, PALS};
+use guest::pal::{CF, PAGE, PALS};
 use guest::space::{self, Space, USER, WRITABLE, window};
 use guest::trap::{Frame, handle};
 use guest::{Fault, Mode, Snippet, apic, check, check_eq, guest, run, smp, snippet};
+use trustvisor::call::Failure;
 
 guest!(main);
 
@@ -52,6 +53,7 @@ fn main() {
     apic::write(apic::register::SPURIOUS, 0x1ff);
     apic::write(apic::register::TIMER_DIVIDE, 0b1011);
     in_flight(&own, &foreign);
+    given_up(&own, &foreign);
     check_eq!(own.within(|| VAULT.unregister()), 0, "unregistering");
     canary::is_nowhere("after all");
 }
@@ -159,6 +161,22 @@ fn in_flight(own: &Space, foreign: &Space) {
         });
     }
     check_eq!(LEAKS.load(Ordering::SeqCst), 0, "interrupts that saw the canary");
+}
+
+/// A process whose call was interrupted never goes on: its pages become the system's, without what the PAL had.
+fn given_up(own: &Space, foreign: &Space) {
+    MET.store(0, Ordering::SeqCst);
+    let mut regs = VAULT.registers(10 * ROUNDS);
+    own.within(|| {
+        NEXT_CR3.store(foreign.cr3(), Ordering::SeqCst);
+        apic::write(apic::register::TIMER_INITIAL, 100_000);
+        check_eq!(run(Mode::User64, call(), &mut regs), Ok(()), "the interrupted call is left behind");
+    });
+    check_eq!(MET.load(Ordering::SeqCst), 1, "the interrupt met the PAL");
+    check_eq!(write64(PALS + 2 * PAGE, 7), Ok(()), "a write to a page of the suspended PAL");
+    canary::is_nowhere("after a suspended PAL was given up");
+    let answer = own.within(|| VAULT.answer());
+    check_eq!(answer, Ok((Failure::DEAD.0, CF)), "the call cannot go on");
 }
 
 fn tick(frame: &mut Frame) -> bool {
