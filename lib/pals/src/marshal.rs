@@ -218,9 +218,16 @@ struct Writer<'a, P> {
 }
 
 impl<P: Pages> Writer<'_, P> {
+    #[expect(clippy::cast_possible_truncation, reason = "a word of 32 bits has no more")]
     fn word(&mut self, value: u64) {
-        let bytes = value.to_le_bytes();
-        self.bytes(&bytes[..word_bytes(self.layout.word)]);
+        // Of lengths that the compiler knows: words are most of what is written.
+        let written = match self.layout.word {
+            WordSize::Bits32 => self.chunk.try_extend_from_slice(&(value as u32).to_le_bytes()),
+            WordSize::Bits64 => self.chunk.try_extend_from_slice(&value.to_le_bytes()),
+        };
+        if written.is_err() {
+            self.bytes(&value.to_le_bytes()[..word_bytes(self.layout.word)]);
+        }
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -232,12 +239,13 @@ impl<P: Pages> Writer<'_, P> {
     }
 
     fn flush(&mut self) {
-        let chunk = self.chunk.take();
-        let written = self.layout.pieces(self.at, chunk.len(), true, |physical, offset, length| {
-            self.memory.write(physical, &chunk[offset..offset + length]);
+        let (layout, memory, chunk) = (self.layout, self.memory, &self.chunk);
+        let written = layout.pieces(self.at, chunk.len(), true, |physical, offset, length| {
+            memory.write(physical, &chunk[offset..offset + length]);
         });
         debug_assert!(written.is_ok(), "the registration checked the room");
-        self.at += chunk.len() as u64;
+        self.at += self.chunk.len() as u64;
+        self.chunk.clear();
     }
 }
 

@@ -95,8 +95,7 @@ impl Protections {
     #[must_use]
     pub fn at(&self, view: View, address: u64) -> Option<Protection> {
         let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, address) & PAGE_MASK);
-        let last = behind.checked_sub(1).and_then(|last| self.boundaries.get(last));
-        last.filter(|&&b| b >> VIEW_SHIFT == view.number()).and_then(|&b| protection_of(b))
+        self.said_before(view, behind)
     }
 
     /// Has `view` say `protection` for `range`, which ends below 2^52; `None` takes back what was set.
@@ -105,13 +104,10 @@ impl Protections {
     ///
     /// [`Full`]; nothing changed then.
     pub fn set(&mut self, view: View, range: GuestRange, protection: Option<Protection>) -> Result<(), Full> {
-        let before = match range.start() {
-            0 => None,
-            start => self.run_at(view, start - 1).protection,
-        };
-        let after = self.run_at(view, range.end()).protection;
         let first = self.boundaries.partition_point(|&b| b & PAGE_MASK < key(view, range.start()));
-        let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, range.end()));
+        let is_inside = |b: &&u64| **b & PAGE_MASK <= key(view, range.end());
+        let behind = first + self.boundaries[first..].iter().take_while(is_inside).count();
+        let (before, after) = (self.said_before(view, first), self.said_before(view, behind));
 
         let mut new: ArrayVec<u64, 2> = ArrayVec::new();
         if protection != before {
@@ -130,6 +126,12 @@ impl Protections {
             self.boundaries.try_insert(first, boundary).map_err(|_| Full)?;
         }
         Ok(())
+    }
+
+    /// What `view` says in front of the boundary with this index.
+    fn said_before(&self, view: View, index: usize) -> Option<Protection> {
+        let last = index.checked_sub(1).and_then(|last| self.boundaries.get(last));
+        last.filter(|&&b| b >> VIEW_SHIFT == view.number()).and_then(|&b| protection_of(b))
     }
 
     /// Takes back all that was set for `view`.

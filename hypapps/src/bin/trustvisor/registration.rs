@@ -112,18 +112,21 @@ fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>
 
 /// Covers a PAL's pages, some at a time: what is copied of them takes no heap, which the process could exhaust.
 pub(crate) fn cover(pal: &Pal, how: impl Fn(u64, Kind) -> Cover) -> Result<(), Inaccessible> {
+    let mut batch = ArrayVec::<_, BATCH>::new();
     let mut result = Ok(());
     for first in (0..).step_by(BATCH) {
-        // Copied, so that no lock is held while other CPUs are waited for.
-        let pages: ArrayVec<(u64, Cover), BATCH> = {
+        batch.clear();
+        {
+            // Copied, so that no lock is held while other CPUs are waited for.
             let inner = pal.lock();
             let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
-            listed.map(|(page, section)| (page, how(page, section.kind))).skip(first).take(BATCH).collect()
-        };
-        if pages.is_empty() {
+            let covers = listed.map(|(page, section)| (page, how(page, section.kind)));
+            batch.extend(covers.skip(first).take(BATCH));
+        }
+        result = Machine.cover(&mut batch.iter().copied()).and(result);
+        if !batch.is_full() {
             break;
         }
-        result = Machine.cover(&mut pages.into_iter()).and(result);
     }
     result
 }
