@@ -44,7 +44,6 @@ mod shadow_vmcs;
 mod switched_msrs;
 #[cfg(target_os = "none")]
 mod translation;
-#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "handlers run on the machine"))]
 mod view;
 mod vmcs12;
 mod vpid;
@@ -272,3 +271,7 @@ impl Nested {
         self.vmcs12.dirty = Dirty::all();
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

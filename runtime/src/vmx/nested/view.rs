@@ -55,3 +55,7 @@ impl<V: Vmcs> Vmcs for L2View<V> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

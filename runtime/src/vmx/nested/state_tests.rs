@@ -1,0 +1,133 @@
+use super::*;
+use crate::memory::guest::fake::FakeMemory;
+use crate::vcpu::Registers;
+use crate::vmx::vcpu::VmxVcpu;
+use checks::fixture::{LINKED, MODES, Mode, REVISION, hardware, sound};
+use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
+use x86::cpuid::CpuidResult;
+use x86::vmx::vmcs::FIELDS;
+
+struct World {
+    nested: Nested,
+    facts: Facts,
+    vmcs01: SimVmcs,
+    memory: FakeMemory,
+}
+
+/// A VMCS of a guest in 64-bit mode that every check accepts is current.
+fn world() -> World {
+    let widths = CpuidResult { eax: 48 << 8 | 39, ..CpuidResult::default() };
+    let features = CpuidResult { edx: 1 << 11 | 1 << 20 | 1 << 29, ..CpuidResult::default() };
+    let cpuid = SimCpuid::default().with(0x8000_0008, 0, widths).with(0x8000_0001, 0, features);
+    let msrs = SimMsrs::new(hardware());
+    let facts = Facts {
+        capability: Capability::of(&msrs, 39).unwrap(),
+        processor: checks::Processor::of(&cpuid, &msrs),
+    };
+    let mut nested = Nested::new();
+    nested.switch_on(GuestPhysAddr::new(0x1000));
+    nested.current = Some(GuestPhysAddr::new(0x2000));
+    assert_eq!(MODES[0], Mode::Bits64);
+    let vmcs = sound(MODES[0]);
+    for (index, field) in FIELDS.iter().enumerate() {
+        nested.vmcs12.set_value(Access { index, is_high: false }, vmcs.value(field.encoding));
+    }
+    let mut vmcs01 = SimVmcs::default();
+    vmcs01.write(vmcs::GUEST_EFER, 0xd01);
+    World { nested, facts, vmcs01, memory: FakeMemory::new(0x8000) }
+}
+
+impl World {
+    fn check(&mut self) -> Option<u32> {
+        let mut registers = Registers::default();
+        let vcpu = VmxVcpu::new(self.vmcs01.clone(), &mut registers, 0);
+        self.nested.check(&self.facts, &vcpu, &self.memory).err().map(|failure| failure.error.0)
+    }
+
+    fn check_guest_state(&mut self) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
+        let mut registers = Registers::default();
+        let vcpu = VmxVcpu::new(self.vmcs01.clone(), &mut registers, 0);
+        self.nested.check_guest_state(&self.facts, &vcpu, &self.memory)
+    }
+
+    fn set(&mut self, encoding: u32, value: u64) {
+        let access = fields::access(encoding.into(), &self.facts.capability).unwrap();
+        self.nested.vmcs12.set_value(access, value);
+    }
+}
+
+#[test]
+fn what_passed_and_was_not_written_since_passes_again() {
+    let mut world = world();
+    assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
+    world.nested.vmcs12.dirty = Dirty::empty();
+    // The processor, not L1, changed it: no check of ours looks.
+    world.nested.vmcs12.write(vmcs::GUEST_CR4, 0);
+    world.nested.vmcs12.write(vmcs::HOST_CR4, 0);
+    assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
+    world.set(vmcs::HOST_RIP.encoding(), 0);
+    assert_eq!(world.check(), Some(8));
+    world.set(vmcs::PIN_BASED_CONTROLS.encoding(), 0);
+    assert_eq!(world.check(), Some(7));
+    assert!(world.check_guest_state().is_err());
+}
+
+#[test]
+fn what_is_linked_is_looked_at_with_every_entry() {
+    let mut world = world();
+    world.memory.put(LINKED, &REVISION.to_le_bytes());
+    world.set(vmcs::VMCS_LINK_POINTER.encoding(), LINKED);
+    assert_eq!(world.check_guest_state(), Ok(None));
+    world.nested.vmcs12.dirty = Dirty::empty();
+    assert_eq!(world.check_guest_state(), Ok(None));
+    world.memory.put(LINKED, &(REVISION | 1 << 31).to_le_bytes());
+    assert!(matches!(
+        world.check_guest_state(),
+        Err(checks::EntryFailure::GuestState { qualification: 4, .. })
+    ));
+}
+
+#[test]
+fn an_entry_that_failed_after_all_is_as_if_it_had_not_been() {
+    let mut world = world();
+    world.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 1 << 3);
+    world.nested.begin_entry();
+    assert_eq!(
+        (world.nested.vmcs12.launch_state, world.nested.was_nmi_blocked),
+        (LaunchState::Launched, true)
+    );
+    world.nested.vmcs12.dirty = Dirty::empty();
+    world.nested.revert_entry();
+    assert_eq!(
+        (world.nested.vmcs12.launch_state, world.nested.vmcs12.dirty),
+        (LaunchState::Clear, Dirty::all())
+    );
+    // One that was launched before stays so.
+    world.nested.vmcs12.launch_state = LaunchState::Launched;
+    world.nested.begin_entry();
+    world.nested.revert_entry();
+    assert_eq!(world.nested.vmcs12.launch_state, LaunchState::Launched);
+}
+
+#[test]
+fn an_nmi_that_waited_is_told_once_and_the_controls_that_waited_for_it_go() {
+    let (window, trap) = (PrimaryControls::NMI_WINDOW_EXITING, PrimaryControls::MONITOR_TRAP_FLAG);
+    for (own, l1, expected) in [
+        (PrimaryControls::empty(), PrimaryControls::empty(), false),
+        (window, PrimaryControls::empty(), true),
+        (trap, window, true),
+        // What L1 set is L1's.
+        (window, window, false),
+        (trap, trap, false),
+    ] {
+        let mut world = world();
+        let mut vmcs02 = SimVmcs::default();
+        vmcs02.write(vmcs::PRIMARY_CONTROLS, (own | l1 | PrimaryControls::HLT_EXITING).bits());
+        world.nested.vmcs12.write(vmcs::PRIMARY_CONTROLS, l1.bits());
+        assert_eq!(world.nested.take_waiting_nmi(&mut vmcs02), expected, "{own:?} {l1:?}");
+        assert_eq!(vmcs02.read(vmcs::PRIMARY_CONTROLS), (l1 | PrimaryControls::HLT_EXITING).bits());
+        assert!(!world.nested.take_waiting_nmi(&mut vmcs02));
+        world.nested.has_waiting_nmi = true;
+        assert!(world.nested.take_waiting_nmi(&mut vmcs02) && !world.nested.has_waiting_nmi);
+    }
+}
