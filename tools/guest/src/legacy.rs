@@ -16,6 +16,8 @@ struct Input {
     eip: Cell<u32>,
     esp: Cell<u32>,
     ds: Cell<u32>,
+    cr3: Cell<u32>,
+    cr4: Cell<u32>,
     output: Output,
 }
 
@@ -85,7 +87,7 @@ pub(crate) fn initialise() {
 pub(crate) fn run(mode: Mode, code: Snippet, regs: &mut Regs) -> Result<(), Fault> {
     let (kind, cs, ds) = match mode {
         Mode::Protected16 => (0, 0x20, 0x28),
-        Mode::ProtectedUser32 => (1, 0x33, 0x3b),
+        Mode::ProtectedUser32 | Mode::PagedUser32 { .. } => (1, 0x33, 0x3b),
         Mode::Virtual8086 => (2, 0, 0x10),
         Mode::Real => (3, 0, 0),
         _ => (0, 0x18, 0x10),
@@ -103,6 +105,9 @@ pub(crate) fn run(mode: Mode, code: Snippet, regs: &mut Regs) -> Result<(), Faul
     input.eip.set(snippet_area());
     input.esp.set(&raw const legacy_user_stack_end as u32);
     input.ds.set(ds);
+    let (cr3, cr4) = if let Mode::PagedUser32 { cr3, cr4 } = mode { (cr3, cr4) } else { (0, 0) };
+    input.cr3.set(cr3);
+    input.cr4.set(cr4);
     // SAFETY: the input is complete and this is the bootstrap processor.
     unsafe { legacy_enter(kind) };
     take(&input.output, regs)

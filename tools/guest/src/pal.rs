@@ -33,7 +33,7 @@ pub const PALS: u64 = FREE + 0x10_0000;
 pub struct Pal {
     /// Physical address of the first page.
     pub at: u64,
-    /// [`Mode::User64`] or [`Mode::CompatibilityUser32`].
+    /// [`Mode::User64`], [`Mode::CompatibilityUser32`] or [`Mode::PagedUser32`].
     pub mode: Mode,
 }
 
@@ -138,8 +138,7 @@ fn put(address: u64, bytes: [u8; 16]) {
 pub fn hypercall(mode: Mode, command: u32, [rcx, rdx, rsi, rdi]: [u64; 4]) -> u32 {
     let rax = u64::from(command.wrapping_add(OFFSET.load(Ordering::SeqCst)));
     let mut regs = Regs { rax, rcx, rdx, rsi, rdi, rflags: IF, ..Regs::default() };
-    let code =
-        if mode == Mode::CompatibilityUser32 { snippet!(code32: "vmcall") } else { snippet!("vmcall") };
+    let code = if mode == Mode::User64 { snippet!("vmcall") } else { snippet!(code32: "vmcall") };
     match run(mode, code, &mut regs) {
         Ok(()) => regs.eax(),
         Err(_) => u32::MAX,

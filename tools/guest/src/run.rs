@@ -26,6 +26,14 @@ pub enum Mode {
     Protected32,
     /// 32-bit protected mode without paging, CPL 3.
     ProtectedUser32,
+    /// 32-bit protected mode with the test's own paging, CPL 3. All below 4 GiB that the code and the guest's own
+    /// handlers touch is mapped to itself.
+    PagedUser32 {
+        /// Address of the tables, not 0.
+        cr3: u32,
+        /// CR4 bits to set: PSE or PAE.
+        cr4: u32,
+    },
     /// 16-bit protected mode without paging, CPL 0.
     Protected16,
     /// Virtual-8086 mode, all segments 0.

@@ -46,7 +46,17 @@ legacy_protected:
     and byte ptr [gdt + 0x48 + 5], 0xfd
     mov ax, 0x48
     ltr ax
-    mov dx, [legacy_in_ds]
+    mov eax, [legacy_in_cr3]
+    test eax, eax
+    jz 4f
+    mov cr3, eax
+    mov eax, cr4
+    or eax, [legacy_in_cr4]
+    mov cr4, eax
+    mov eax, cr0
+    or eax, 0x80000000
+    mov cr0, eax
+4:  mov dx, [legacy_in_ds]
     cmp ebx, 3
     je legacy_to_real
     cmp ebx, 1
@@ -263,6 +273,8 @@ legacy_in_cs: .long 0
 legacy_in_eip: .long 0
 legacy_in_esp: .long 0
 legacy_in_ds: .long 0
+legacy_in_cr3: .long 0                  # 0 without paging
+legacy_in_cr4: .long 0                  # bits to set for it
 legacy_out: .fill 19, 4, 0              # as legacy_in; vector, error, EIP, CS, EFLAGS, ESP, SS, ES, DS, FS, GS
 legacy_out_cr: .fill 4, 4, 0            # CR0 CR2 CR3 CR4
 legacy_rsp: .quad 0
