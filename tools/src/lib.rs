@@ -25,6 +25,7 @@ pub mod paths;
 pub mod process;
 pub mod quote;
 pub mod run;
+pub mod sdk_example;
 pub mod stage;
 pub mod summary;
 pub mod test;

@@ -7,7 +7,7 @@ use crate::{paths, process};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A system that the programs run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,30 +70,6 @@ pub fn c_library(platform: Platform) -> Result<PathBuf> {
     let library = folder.join("libxmhf-pal.a");
     keep(&platform.built().join("libxmhf_pal_c.a"), &library)?;
     Ok(library)
-}
-
-/// Builds the example in C with the machine's compiler, as `tools/pal/README.md` has it; gives its file.
-///
-/// # Errors
-///
-/// The compiler's.
-pub fn c_example() -> Result<PathBuf> {
-    let library = c_library(Platform::Linux64)?;
-    let sdk = paths::root().join("tools/pal");
-    let include = format!("-I{}", sdk.join("include").display());
-    let script = format!("-Wl,-T,{},--defsym=PAL_BASE=0x60000000", sdk.join("pal.ld").display());
-    let compiler = || {
-        let mut compiler = Command::new("cc");
-        compiler.current_dir(paths::pal()).args(["-O2", "-static", &include]);
-        compiler
-    };
-    let pal =
-        ["-DXMHF_PAL_INSIDE", "-ffreestanding", "-fno-pic", "-mgeneral-regs-only", "-fno-stack-protector"];
-    let link = ["-fcf-protection=none", "-nostdlib", &script, "-Wl,--build-id=none", "-o", "counter.pal"];
-    process::output(compiler().args(pal).args(link).arg(sdk.join("c/example/counter.c")))?;
-    let example = paths::pal().join("example64");
-    process::output(compiler().arg("-o").arg(&example).arg(sdk.join("c/example/main.c")).arg(library))?;
-    Ok(example)
 }
 
 impl Platform {

@@ -69,6 +69,11 @@ static inline int tv_pal_unregister(const void *entry)
     return (int)xmhf_pal_vmcall(TV_HC_UNREG, (uintptr_t)entry, 0, 0, 0);
 }
 
+static inline int tv_pal_share(const void *entry, const uint32_t *addresses, const uint32_t *bytes, size_t count)
+{
+    return (int)xmhf_pal_vmcall(TV_HC_SHARE, (uintptr_t)entry, (uintptr_t)addresses, (uintptr_t)bytes, count);
+}
+
 #ifdef XMHF_PAL_INSIDE
 
 /* --- Inside a PAL --------------------------------------------------------------------------------------------- */
@@ -89,6 +94,51 @@ static inline uint32_t svc_utpm_pcr_read(uint32_t index, uint8_t digest[20])
 static inline uint32_t svc_utpm_pcr_extend(uint32_t index, const uint8_t digest[20])
 {
     return xmhf_pal_vmcall(TV_HC_UTPM_PCREXT, index, (uintptr_t)digest, 0, 0);
+}
+
+/* What follows takes the addresses of statics and of the stack, which are below 4 GiB. */
+struct svc_utpm_input { uint32_t address, bytes; };
+struct svc_utpm_output { uint32_t address, bytes_address; };
+
+/* A selection of registers, bit 0 for register 0, of the SHA-256 bank: `{ 1, SVC_UTPM_SHA256, map }`. For a seal, with
+ * SVC_UTPM_AS_THEY_ARE added: data opens where these registers are as they are now. Register 0 is the PAL's
+ * measurement. */
+enum { SVC_UTPM_SHA256 = 0x80, SVC_UTPM_AS_THEY_ARE = 0x40 };
+
+/* The blob takes at most 128 bytes more than the data. */
+static inline uint32_t svc_utpm_seal(const void *data, uint32_t bytes, const uint8_t *selection, void *blob,
+                                     uint32_t *blob_bytes)
+{
+    struct svc_utpm_input in = { (uint32_t)(uintptr_t)data, bytes };
+    struct svc_utpm_output out = { (uint32_t)(uintptr_t)blob, (uint32_t)(uintptr_t)blob_bytes };
+    return xmhf_pal_vmcall(TV_HC_UTPM_SEAL, (uintptr_t)&in, (uintptr_t)selection, (uintptr_t)&out, 0);
+}
+
+/* The data takes at most as many bytes as the blob. */
+static inline uint32_t svc_utpm_unseal(const void *blob, uint32_t bytes, void *data, uint32_t *data_bytes,
+                                       uint8_t digest_at_creation[20])
+{
+    struct svc_utpm_input in = { (uint32_t)(uintptr_t)blob, bytes };
+    struct svc_utpm_output out = { (uint32_t)(uintptr_t)data, (uint32_t)(uintptr_t)data_bytes };
+    return xmhf_pal_vmcall(TV_HC_UTPM_UNSEAL, (uintptr_t)&in, (uintptr_t)&out, (uintptr_t)digest_at_creation, 0);
+}
+
+/* A nonce of 32 bytes; 256 for the signature, 7 and 32 a register for the composite. Both numbers say before what room
+ * there is, and behind what is used. Composite, nonce and signature one behind the other are the file that
+ * `xmhf verify-quote` reads. */
+static inline uint32_t svc_utpm_quote(const uint8_t *nonce, const uint8_t *selection, void *signature,
+                                      uint32_t *signature_bytes, void *composite, uint32_t *composite_bytes)
+{
+    struct svc_utpm_output out = { (uint32_t)(uintptr_t)signature, (uint32_t)(uintptr_t)signature_bytes };
+    struct svc_utpm_output more = { (uint32_t)(uintptr_t)composite, (uint32_t)(uintptr_t)composite_bytes };
+    return xmhf_pal_vmcall(TV_HC_UTPM_QUOTE, (uintptr_t)selection, (uintptr_t)&out, (uintptr_t)nonce,
+                           (uintptr_t)&more);
+}
+
+/* The key that quotes are verified with: DER with room for 270 bytes, the modulus with room for 256. */
+static inline uint32_t svc_utpm_id_getpub(void *key, uint32_t *bytes)
+{
+    return xmhf_pal_vmcall(TV_HC_UTPM_ID_GETPUB, (uintptr_t)key, (uintptr_t)bytes, 0, 0);
 }
 
 /* Ends the PAL for good. What it could write is zeroed, and the caller told. */
@@ -146,6 +196,11 @@ int xmhf_pal_register(struct xmhf_pal *pal, const void *file, size_t bytes, cons
 /* Runs it with one word for each parameter. */
 int xmhf_pal_call(const struct xmhf_pal *pal, const uintptr_t *words, uintptr_t *result,
                   struct xmhf_pal_error *error);
+
+/* Gives the PAL `count` ranges of the program's pages below 4 GiB, which both use from then on; addresses and sizes
+ * are multiples of 4096. The PAL finds them at the same addresses. */
+int xmhf_pal_share(const struct xmhf_pal *pal, const uint32_t *addresses, const uint32_t *bytes, size_t count,
+                   struct xmhf_pal_error *error);
 
 /* Ends it and gives its memory back. */
 int xmhf_pal_unregister(struct xmhf_pal *pal, struct xmhf_pal_error *error);

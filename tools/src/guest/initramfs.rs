@@ -3,9 +3,9 @@
 
 use super::package;
 use crate::pal::{self, Platform};
-use crate::paths;
 use crate::process::output;
 use crate::toolchain::cargo;
+use crate::{paths, sdk_example};
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use std::fs;
@@ -39,7 +39,9 @@ pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
             files.push((format!("bin/{name}"), read(&path)?));
         }
     }
-    files.push(("bin/example64".to_owned(), read(&pal::c_example()?)?));
+    files.push(("bin/example_c".to_owned(), read(&sdk_example::c()?)?));
+    files.push(("bin/test_c".to_owned(), read(&sdk_example::c_test()?)?));
+    files.push(("bin/example_rust".to_owned(), read(&sdk_example::rust()?)?));
     for module in modules {
         let name = module.file_name().and_then(|name| name.to_str()).context("a module's name")?;
         files.push((format!("lib/{name}"), read(module)?));

@@ -61,7 +61,7 @@ const PAL: System =
 /// The PAL programs in guests of KVM.
 const KVM_PAL: System = System { guest: || Guest::Kvm, ..PAL };
 /// One boot does all of it.
-const PAL_ACTIONS: &str = "pal_programs,pal_keep,pal_faults,pal_kill,pal_loop,pal_fork,pal_exec,pal_unmap,\
+const PAL_ACTIONS: &str = "pal_programs,pal_readme,pal_keep,pal_faults,pal_kill,pal_reuse,pal_loop,pal_fork,pal_exec,pal_unmap,\
                            pal_threads,pal_processes,pal_random,pal_notary,pal_notary32";
 
 /// What the original's programs print where nobody else reads it.

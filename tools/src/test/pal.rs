@@ -2,6 +2,7 @@
 
 use super::job::{Job, Verdict};
 use crate::pal::{self, Platform};
+use crate::sdk_example;
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
@@ -14,12 +15,51 @@ const PROGRAMS: [(&str, &[&str]); 3] =
 
 /// One job for all programs.
 pub(super) fn jobs() -> Vec<Job> {
-    let scenario = Scenario { name: "pal-absent" };
-    vec![Job { name: format!("run/{}", scenario.name), group: "linux", seconds: 5, work: Box::new(test) }]
+    let job = |scenario: Scenario| Job {
+        name: format!("run/{}", scenario.name),
+        group: "linux",
+        seconds: 5,
+        work: Box::new(scenario.work),
+    };
+    [Scenario { name: "pal-absent", work: test }, Scenario { name: "pal-windows", work: windows }]
+        .map(job)
+        .into()
 }
 
 struct Scenario {
     name: &'static str,
+    work: fn(&Path) -> Result<Verdict>,
+}
+
+/// The machines of programs for Windows (Microsoft, "PE Format": "Machine Types").
+const MACHINES: [(Platform, u16); 2] = [(Platform::Windows64, 0x8664), (Platform::Windows32, 0x14c)];
+
+/// The programs for Windows are built, and are what they are called.
+fn windows(_: &Path) -> Result<Verdict> {
+    for (platform, machine) in MACHINES {
+        for level_2 in [true, false] {
+            let files = pal::build(platform, level_2)?;
+            let bits = if platform == Platform::Windows64 { "64" } else { "32" };
+            for (program, _) in PROGRAMS {
+                let name = format!("{program}{bits}{}.exe", if level_2 { "L2" } else { "" });
+                let Some((_, path)) = files.iter().find(|(file, _)| *file == name) else {
+                    return Ok(Verdict::failed(format!("{name} was not built")));
+                };
+                if machine_of(&std::fs::read(path)?) != Some(machine) {
+                    return Ok(Verdict::failed(format!("{name} is not for that Windows")));
+                }
+            }
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
+/// The machine that a program for Windows is for (Microsoft, "PE Format": "COFF File Header").
+fn machine_of(file: &[u8]) -> Option<u16> {
+    let start = usize::try_from(u32::from_le_bytes(file.get(0x3c..0x40)?.try_into().ok()?)).ok()?;
+    let header = file.get(start..start + 6)?;
+    (file.starts_with(b"MZ") && header.starts_with(b"PE\0\0"))
+        .then(|| u16::from_le_bytes([header[4], header[5]]))
 }
 
 fn test(_: &Path) -> Result<Verdict> {
@@ -37,10 +77,16 @@ fn test(_: &Path) -> Result<Verdict> {
             }
         }
     }
-    let example = Command::new(pal::c_example()?).output()?;
-    let is_told = String::from_utf8_lossy(&example.stdout).starts_with(ABSENT.trim_end());
-    if example.status.code() != Some(1) || !is_told {
-        return Ok(Verdict::failed(format!("the example in C without TrustVisor: {example:?}")));
+    let c = Command::new(sdk_example::c()?).output()?;
+    let is_told = String::from_utf8_lossy(&c.stdout).starts_with(ABSENT.trim_end());
+    if c.status.code() != Some(1) || !is_told {
+        return Ok(Verdict::failed(format!("the example in C without TrustVisor: {c:?}")));
+    }
+    let rust = Command::new(sdk_example::rust()?).output()?;
+    // What `main` returns is written to standard error.
+    let is_told = String::from_utf8_lossy(&rust.stderr).starts_with(ABSENT.trim_end());
+    if rust.status.code() != Some(1) || !is_told {
+        return Ok(Verdict::failed(format!("the example in Rust without TrustVisor: {rust:?}")));
     }
     Ok(Verdict::Passed)
 }

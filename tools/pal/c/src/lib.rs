@@ -103,6 +103,34 @@ pub unsafe extern "C" fn xmhf_pal_call(
     }
 }
 
+/// Gives a PAL `count` ranges of the process's pages, which both use from then on.
+///
+/// # Safety
+///
+/// As in the header: both lists have as many numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xmhf_pal_share(
+    pal: &XmhfPal,
+    addresses: *const u32,
+    bytes: *const u32,
+    count: usize,
+    error: Option<&mut XmhfPalError>,
+) -> c_int {
+    if pal.is_registered == 0 || count == 0 {
+        return explain(error, Error::Arguments);
+    }
+    // SAFETY: the header's duty.
+    let addresses = unsafe { slice::from_raw_parts(addresses, count) };
+    // SAFETY: the header's duty.
+    let bytes = unsafe { slice::from_raw_parts(bytes, count) };
+    // SAFETY: the mark says that there is a PAL.
+    let registered = unsafe { pal.pal.assume_init_ref() };
+    match registered.registration().share(addresses, bytes) {
+        Ok(()) => 0,
+        Err(why) => explain(error, why),
+    }
+}
+
 /// Ends a PAL and gives its memory back.
 #[unsafe(no_mangle)]
 pub extern "C" fn xmhf_pal_unregister(pal: &mut XmhfPal, error: Option<&mut XmhfPalError>) -> c_int {

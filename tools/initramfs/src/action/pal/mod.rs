@@ -6,6 +6,7 @@ mod keep;
 mod notary;
 mod programs;
 mod random;
+mod reuse;
 mod search;
 mod servant;
 
@@ -44,10 +45,12 @@ pub(super) fn perform(name: &str) -> Option<Result<(), Failure>> {
         "programs" => programs::perform(&["64", "32"]),
         "notary" => notary::perform("64"),
         "notary32" => notary::perform("32"),
+        "readme" => programs::readme(),
         "keep" => keep::perform(&|_| ()),
         "demo" => keep::perform(&|text| println!("xmhf-guest: demo: {text}")),
         "faults" => hostile::faults(),
         "kill" => hostile::kill(),
+        "reuse" => reuse::perform(),
         "loop" => hostile::endless(),
         "fork" => hostile::fork(),
         "exec" => hostile::exec(),

@@ -20,7 +20,14 @@ pub(super) fn perform(sizes: &[&str]) -> Result<(), Failure> {
             run(program, size, arguments, expected)?;
         }
     }
-    run("example", "64", &[], "inside: 10\n")
+    Ok(())
+}
+
+/// Runs the examples of the SDK's README, and what tries the rest of its C header.
+pub(super) fn readme() -> Result<(), Failure> {
+    run("example_rust", "", &[], "1234: 0, 4711: 1\n")?;
+    run("example_c", "", &[], "inside: 10\n")?;
+    run("test_c", "", &[], "line 0, 42 and 42\n")
 }
 
 fn run(program: &str, size: &str, arguments: &[&str], expected: &str) -> Result<(), Failure> {

@@ -28,11 +28,16 @@ pub(super) struct Found {
 impl Found {
     /// Looks through `bytes`, of which the first one is aligned.
     fn look(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len();
         self.not_zero += bytes.iter().filter(|&&byte| byte != 0).count();
-        let words = bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
+        self.look_for_secrets(bytes);
+    }
+
+    fn look_for_secrets(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
         // The secret itself never stands in this process, nor in its code.
-        self.secrets += words.filter(|word| word ^ black_box(MASK) == HIDDEN[0]).count();
+        let mask = black_box(MASK);
+        let is_secret = |word: &&[u8]| (**word).try_into().map_or(0, u64::from_le_bytes) ^ mask == HIDDEN[0];
+        self.secrets += bytes.chunks_exact(8).filter(is_secret).count();
     }
 }
 
@@ -69,11 +74,20 @@ pub(super) fn as_debugger(pid: Pid, range: Range<u64>) -> Result<Found, Failure>
 
 /// Searches the physical pages behind some pages of the process, by the kernel's view of all memory.
 pub(super) fn physical(pid: Pid, range: Range<u64>) -> Result<Found, Failure> {
+    of_frames(&frames(pid, range)?)
+}
+
+/// Addresses of the physical pages behind some pages of the process.
+pub(super) fn frames(pid: Pid, range: Range<u64>) -> Result<Vec<u64>, Failure> {
+    range.step_by(PAGE_BYTES).map(|page| frame(pid, page)).collect()
+}
+
+/// Searches physical pages, by the kernel's view of all memory.
+pub(super) fn of_frames(frames: &[u64]) -> Result<Found, Failure> {
     let memory = File::open("/proc/kcore").map_err(|why| format!("/proc/kcore: {why}"))?;
     let segments = segments(&memory)?;
     let mut found = Found::default();
-    for page in range.step_by(PAGE_BYTES) {
-        let frame = frame(pid, page)?;
+    for &frame in frames {
         let segment = segments.iter().find(|segment| segment.physical.contains(&frame));
         let segment = segment.ok_or_else(|| format!("/proc/kcore has no {frame:#x}"))?;
         let mut bytes = [0; PAGE_BYTES];
@@ -81,6 +95,25 @@ pub(super) fn physical(pid: Pid, range: Range<u64>) -> Result<Found, Failure> {
         memory.read_exact_at(&mut bytes, offset).map_err(|why| format!("/proc/kcore: {why}"))?;
         found.look(&bytes);
     }
+    Ok(found)
+}
+
+/// Searches all physical memory, by the kernel's view of it.
+pub(super) fn everywhere() -> Result<Found, Failure> {
+    let memory = File::open("/proc/kcore").map_err(|why| format!("/proc/kcore: {why}"))?;
+    let mut found = Found::default();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for Segment { physical, offset } in segments(&memory)? {
+        let bytes = physical.end - physical.start;
+        for start in (0..bytes).step_by(CHUNK_BYTES) {
+            let count = usize::try_from(bytes - start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            let read = memory.read_exact_at(&mut chunk[..count], offset + start);
+            read.map_err(|why| format!("/proc/kcore: {why}"))?;
+            found.look_for_secrets(&chunk[..count]);
+        }
+    }
+    // What was read is memory too.
+    black_box(&mut chunk[..]).fill(0);
     Ok(found)
 }
 
