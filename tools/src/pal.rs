@@ -135,7 +135,7 @@ pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>
         process::output(&mut cargo).with_context(|| format!("the PAL programs for {platform:?}"))?;
     let built = platform.built();
     fs::create_dir_all(paths::pal())?;
-    if let Some(out) = build_script_output(&messages) {
+    if let Some(out) = build_script_output(&messages).filter(|_| !platform.is_windows()) {
         keep(&out.join("notary.pal"), &notary(platform, level_2))?;
     }
     let mut files = Vec::new();

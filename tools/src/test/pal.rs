@@ -21,10 +21,12 @@ pub(super) fn jobs() -> Vec<Job> {
         seconds: 5,
         work: Box::new(scenario.work),
     };
-    [Scenario { name: "pal-absent", work: test }, Scenario { name: "pal-windows", work: windows }]
-        .map(job)
-        .into()
+    SCENARIOS.map(job).into()
 }
+
+const ABSENCE: Scenario = Scenario { name: "pal-absent", work: test };
+const WINDOWS: Scenario = Scenario { name: "pal-windows", work: windows };
+const SCENARIOS: [Scenario; 2] = [ABSENCE, WINDOWS];
 
 struct Scenario {
     name: &'static str,

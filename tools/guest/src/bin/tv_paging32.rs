@@ -62,10 +62,10 @@ fn make_tables() {
         check_eq!(write64(DIRECTORIES + 8 * page, large), Ok(()), "write");
     }
     for page in 0..512 {
-        check_eq!(write64(TABLE + 8 * page, FREE + page * PAGE | 7), Ok(()), "write");
+        check_eq!(write64(TABLE + 8 * page, (FREE + page * PAGE) | 7), Ok(()), "write");
     }
     for directory in 0..4 {
-        check_eq!(write64(PDPT + 8 * directory, DIRECTORIES + directory * PAGE | 1), Ok(()), "write");
+        check_eq!(write64(PDPT + 8 * directory, (DIRECTORIES + directory * PAGE) | 1), Ok(()), "write");
     }
 }
 
