@@ -191,7 +191,8 @@ pub(super) fn abort(nested: &Nested, cause: vmcs12::Abort) -> Action {
 pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u32) -> bool {
     let Some(mut state) = cpu::of(cpu) else { return false };
     let NestedCpu { nested, hardware, .. } = &mut *state;
-    if nested.operation != Operation::NonRoot {
+    // Of a world L1 knows nothing: there the fault is ours.
+    if nested.operation != Operation::NonRoot || cpu.is_in_world() {
         return false;
     }
     log::warn!("cpu={} the processor refuses an entry that L1's checks let pass: error {error}", cpu.index);

@@ -9,7 +9,11 @@ use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::controls::Controls;
 use crate::vmx::decode;
+use hw::Vmcs;
+use x86::event::{Event, Vector};
 use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::Interruption;
+use x86::vmx::vmcs;
 
 /// The controls for the world of a guest of L1's; `None` where L1 itself runs.
 pub(in crate::vmx) fn controls_of_world(cpu: &PerCpu) -> Option<Controls> {
@@ -35,6 +39,13 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             dispatch::in_world(vcpu, cause);
             init_arrived(vcpu.registers_mut(), cpu);
             return;
+        }
+        Exit::Exception(event @ Event::Exception { vector: Vector::MC, .. }) => {
+            dispatch::in_world(vcpu, cause);
+            let injected = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+            // L2 is to take it, or L1 where it intercepts it.
+            vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0);
+            if injected.is_valid() { Action::Inject(event) } else { Action::Resume }
         }
         _ => {
             dispatch::in_world(vcpu, cause);
