@@ -226,12 +226,14 @@ impl Nested {
         let loads_pdptes = merge::uses_pdptes(&self.vmcs12) && !merge::Wanted::of(&self.vmcs12).has_ept();
         // Controls decide which rules the state has to obey.
         let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
-        let entry = self.entry(facts, vcpu);
         if loads_pdptes || is_new {
-            return checks::check_guest_state(&entry, memory);
+            return checks::check_guest_state(&self.entry(facts, vcpu), memory);
+        }
+        if self.vmcs12.read(vmcs::VMCS_LINK_POINTER) == vmcs12::NO_LINK {
+            return Ok(None);
         }
         // What is linked lies in L1's memory, where it may have changed.
-        checks::check_link_pointer(&entry, memory).map(|()| None)
+        checks::check_link_pointer(&self.entry(facts, vcpu), memory).map(|()| None)
     }
 
     fn entry<'a, V: Vcpu>(&'a self, facts: &'a Facts, vcpu: &V) -> checks::Entry<'a, Vmcs12> {
