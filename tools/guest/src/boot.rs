@@ -93,6 +93,13 @@ pub fn e820_24() -> &'static [Record] {
     unsafe { &bios_e820_24[..bios_e820_24_count as usize] }
 }
 
+/// First byte of the memory that a hypervisor beneath keeps for itself: the first reserved range above 1 MiB that is
+/// memory. `None` on a bare machine that has no such range.
+pub fn hidden_memory() -> Option<u64> {
+    let mut records = e820_24().iter();
+    records.find(|r| r.kind == 2 && r.base() >= 1 << 20 && r.end() < 0xf000_0000).map(Record::base)
+}
+
 /// INT 15h, AX=E801h: AX, BX, CX, DX; `None` where carry was set.
 pub fn e801() -> Option<[u16; 4]> {
     // SAFETY: see the module's note.

@@ -5,7 +5,7 @@
 // caller's stack and saved registers. What it does to memory is the test's business.
 
 use crate::legacy;
-use crate::smp::Cpu;
+use crate::smp::{Cpu, descriptor};
 use crate::trap::Frame;
 
 /// Where the first 4 GiB of memory are mapped for ring 3.
@@ -16,6 +16,10 @@ pub const USER_BASE: u64 = 1 << 39;
 pub enum Mode {
     /// 64-bit mode, CPL 0.
     Kernel64,
+    /// 64-bit mode, CPL 1. It takes selectors 0x50 and 0x58.
+    Ring1,
+    /// 64-bit mode, CPL 2. It takes them too.
+    Ring2,
     /// 64-bit mode, CPL 3; memory is at [`USER_BASE`].
     User64,
     /// Compatibility mode, CPL 0.
@@ -167,6 +171,8 @@ impl Snippet {
 pub fn run(mode: Mode, code: Snippet, regs: &mut Regs) -> Result<(), Fault> {
     let frame = match mode {
         Mode::Kernel64 => in_long_mode(0x08, 0x10, 0, code, regs),
+        Mode::Ring1 => in_ring(1, code, regs),
+        Mode::Ring2 => in_ring(2, code, regs),
         Mode::User64 => in_long_mode(0x43, 0x3b, USER_BASE, code, regs),
         Mode::Compatibility32 => in_long_mode(0x18, 0x10, 0, code, regs),
         Mode::CompatibilityUser32 => {
@@ -194,6 +200,12 @@ fn outcome(frame: &Frame) -> Result<(), Fault> {
 
 unsafe extern "C" {
     fn snippet_enter(frame: *const Frame, kept_rsp: *mut u64, rsp0: *mut u64);
+}
+
+fn in_ring(level: u64, code: Snippet, regs: &mut Regs) -> Frame {
+    descriptor(0x50).set(0x00af_9b00_0000_ffff | level << 45);
+    descriptor(0x58).set(0x00cf_9300_0000_ffff | level << 45);
+    in_long_mode(0x50 | level, 0x58 | level, 0, code, regs)
 }
 
 fn in_long_mode(cs: u64, ss: u64, base: u64, code: Snippet, regs: &mut Regs) -> Frame {

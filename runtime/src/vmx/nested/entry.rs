@@ -83,7 +83,7 @@ pub(in crate::vmx) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, refusal: Acti
 fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_, CurrentVmcs>) -> Action {
     let NestedCpu { nested, hardware, .. } = state;
     let inherited = Inherited::of(l1);
-    let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical) {
+    let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
         Ok(pdptes) => pdptes,
         Err(failure) => {
             let action = fail(nested, l1, &ExitFacts::from(failure), &Left::from(&inherited));

@@ -108,6 +108,8 @@ pub(super) struct Nested {
     has_waiting_nmi: bool,
     /// An INIT signal waits until L2 runs or L1 leaves VMX operation.
     has_waiting_init: bool,
+    /// L1 was in IA-32e mode when the host state last passed the checks.
+    was_ia32e: bool,
 }
 
 /// What L1's processor can do, constant.
@@ -141,6 +143,7 @@ impl Nested {
             was_nmi_blocked: false,
             has_waiting_nmi: false,
             has_waiting_init: false,
+            was_ia32e: false,
         }
     }
 
@@ -202,31 +205,39 @@ impl Nested {
         hardware.fetch_shadow(&mut self.vmcs12);
     }
 
-    /// The checks that end in VMfail. What passed and was not written since passes again.
+    /// The checks that end in VMfail. What passed and was not written since passes again, unless a check looks at more
+    /// than VMCS12: the mode of L1, or the virtual TPR in its memory.
     fn check<V: Vcpu, M: GuestMemory>(
         &mut self,
         facts: &Facts,
         vcpu: &V,
         memory: &M,
     ) -> Result<(), checks::Failure> {
-        if self.vmcs12.dirty.intersects(Dirty::CONTROLS | Dirty::HOST_STATE) {
+        let is_ia32e = vcpu.efer().contains(Efer::LMA);
+        let is_new = self.vmcs12.dirty.intersects(Dirty::CONTROLS | Dirty::HOST_STATE);
+        if is_new || is_ia32e != self.was_ia32e || checks::reads_virtual_tpr(&self.vmcs12) {
             checks::check_controls_and_host(&self.entry(facts, vcpu), memory)?;
+            self.was_ia32e = is_ia32e;
             self.vmcs12.dirty.remove(Dirty::HOST_STATE);
         }
         Ok(())
     }
 
-    /// The checks that end in an exit. What L1 did not write came from the processor, which checks it again.
-    fn check_guest_state<V: Vcpu, M: GuestMemory>(
+    /// The checks that end in an exit. What L1 did not write came from the processor, which checks it again; an entry
+    /// that loads MSRs has to have passed before it does.
+    fn check_guest_state<V: Vcpu, M: GuestMemory, H: Hardware>(
         &mut self,
         facts: &Facts,
         vcpu: &V,
         memory: &M,
+        hardware: &mut H,
     ) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
         let loads_pdptes = merge::uses_pdptes(&self.vmcs12) && !merge::Wanted::of(&self.vmcs12).has_ept();
         // Controls decide which rules the state has to obey.
         let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
-        if loads_pdptes || is_new {
+        if loads_pdptes || is_new || checks::has_effects_in_between(&self.vmcs12) {
+            // One part may have been written where the other is what the last exit left.
+            self.fetch_guest_state(hardware);
             return checks::check_guest_state(&self.entry(facts, vcpu), memory);
         }
         if self.vmcs12.read(vmcs::VMCS_LINK_POINTER) == vmcs12::NO_LINK {
@@ -271,6 +282,10 @@ impl Nested {
             self.vmcs12.launch_state = LaunchState::Clear;
         }
         self.vmcs12.dirty = Dirty::all();
+        if self.vmcs12.is_stale {
+            // The VMCS of L2 still has what the last exit left, and VMCS12 has not.
+            self.vmcs12.dirty.remove(Dirty::COLD);
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use super::entry;
 use super::exit::L2Vcpu;
 use super::instruction::linked::{self, L2};
 use super::l2_memory::L2Memory;
+use super::switched_msrs;
 use crate::exit::{Action, Exit, control_register, dispatch, port};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
+use crate::vcpu::Vcpu;
 use crate::vmx::decode;
 use hw::bare::Processor;
 use x86::event::Event;
@@ -28,6 +30,19 @@ pub(super) fn handle(
         }
         Exit::ControlRegister(access) => {
             control_register::handle(vcpu, memory, machine::control_register_policy(), access)
+        }
+        // L1's bitmap wanted the exit when the processor looked, and no more when we did.
+        Exit::ReadMsr { msr } if switched_msrs::is_switched(msr) => {
+            let value = switched_msrs::read(&vcpu.vmcs, msr).unwrap_or_default();
+            vcpu.registers_mut().set_edx_eax(value);
+            Action::Advance
+        }
+        Exit::WriteMsr { msr, value } if switched_msrs::is_switched(msr) => {
+            let processor = &cpu::facts()?.processor;
+            match switched_msrs::write(vcpu, processor, msr, value) {
+                Some(true) => Action::Advance,
+                _ => Action::Inject(Event::GP0),
+            }
         }
         // L2 finds the VMX MSRs that L1 finds.
         exit @ Exit::ReadMsr { .. } => match dispatch::dispatch(vcpu, cpu, exit) {

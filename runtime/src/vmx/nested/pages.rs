@@ -5,7 +5,7 @@ use super::ept02::machine as ept02;
 use super::merge::Wanted;
 use super::merged_page::Pages;
 use super::vmcs12::{Dirty, Vmcs12};
-use crate::machine::RegionMemory;
+use crate::machine::{RegionMemory, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
@@ -49,6 +49,8 @@ fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut Neste
     let wanted = Wanted::of(vmcs12);
     let translate = |field| {
         let gpa = GuestPhysAddr::new(vmcs12.read(field));
+        // A bitmap may be the same page: what the processor writes to it nobody notices.
+        SECOND_LEVEL.lock().written(gpa);
         let hpa = ept02::translate(gpa, Rights::READ | Rights::WRITE).unwrap_or(hardware.scratch);
         hpa.page().get() | gpa.page_offset() as u64
     };

@@ -22,6 +22,11 @@ fn field(msr: Msr) -> Option<Field<u64>> {
     }
 }
 
+/// Whether the guest's value of `msr` is in its VMCS.
+pub(super) fn is_switched(msr: Msr) -> bool {
+    msr == Msr::IA32_SYSENTER_CS || field(msr).is_some()
+}
+
 /// The guest's value of `msr`; `None` where the hardware has it.
 pub(super) fn read(vmcs: &impl Vmcs, msr: Msr) -> Option<u64> {
     if msr == Msr::IA32_SYSENTER_CS {

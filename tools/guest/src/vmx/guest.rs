@@ -71,6 +71,11 @@ impl Guest {
         guest
     }
 
+    /// The guest of the VMCS that is current, at `region`, which was launched or not.
+    pub fn current(region: u64, is_launched: bool) -> Self {
+        Self { region, registers: Registers::default(), is_launched }
+    }
+
     /// Makes the VMCS current.
     pub fn load(&self) {
         if let Err(failure) = vmptrld(self.region) {

@@ -91,6 +91,22 @@ pub(super) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     guest_state::check_link_pointer(entry, memory)
 }
 
+/// Whether the checks on the controls look at the virtual task priority in L1's memory, which changes without VMWRITE.
+#[inline]
+pub(super) fn reads_virtual_tpr(vmcs12: &impl Vmcs) -> bool {
+    let controls = effective_controls(vmcs12);
+    let by_processor =
+        SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY.union(SecondaryControls::VIRTUALIZE_APIC_ACCESSES);
+    controls.primary.contains(PrimaryControls::USE_TPR_SHADOW) && !controls.secondary.intersects(by_processor)
+}
+
+/// Whether a VM entry has effects of ours between the checks on the guest state and the hardware's own checks.
+#[inline]
+pub(super) fn has_effects_in_between(vmcs12: &impl Vmcs) -> bool {
+    vmcs12.read(vmcs::ENTRY_MSR_LOAD_COUNT) != 0
+        || vmcs12.read(vmcs::ENTRY_CONTROLS) & EntryControls::LOAD_PERF_GLOBAL_CTRL.bits() != 0
+}
+
 /// A VM entry to be checked: VMCS12, its controls, and the processor that L1 believes to have.
 #[derive(Debug)]
 pub(super) struct Entry<'a, V> {
