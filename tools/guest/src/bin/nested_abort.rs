@@ -1,5 +1,6 @@
 //! VMX abort: an exit that cannot load the hypervisor's MSRs shuts the processor down, which here resets the machine.
 //! bare: no
+//! resets: yes
 #![no_std]
 #![no_main]
 

@@ -262,7 +262,8 @@ fn tables() {
     });
     check!(seen.iter().all(|&count| count > 0), "violations, misconfigurations, pages, others: {seen:?}");
     // All is well when it is over.
-    (write(leaf, leaves[0]), write(directory, table));
+    write(leaf, leaves[0]);
+    write(directory, table);
     check_eq!(instruction::invept(2, [0, 0]), Ok(()), "INVEPT of all");
     trial::begin(
         &mut nested,

@@ -182,7 +182,8 @@ fn init_in_root() {
     for job in [stay_in_root as fn(), stay_and_leave] {
         ACTIVITY.store(ACTIVE, Ordering::SeqCst);
         REASON.store(NOTHING, Ordering::SeqCst);
-        (IS_INSIDE.store(false, Ordering::SeqCst), IS_OVER.store(false, Ordering::SeqCst));
+        IS_INSIDE.store(false, Ordering::SeqCst);
+        IS_OVER.store(false, Ordering::SeqCst);
         smp::begin_on(1, job);
         check!(wait_until(smp::PATIENCE, || IS_INSIDE.load(Ordering::SeqCst)), "VMX root operation");
         apic::init(target());

@@ -47,9 +47,8 @@ fn main() {
     every_pair(&mut model);
     let mut random = Random::new(0x766d_636c);
     for _ in 0..STEPS {
-        let number = random.below(VMCSS as u64) as usize;
-        let kinds = steps(number);
-        model.take(kinds[random.below(kinds.len() as u64) as usize]);
+        let kinds = steps(random.index(VMCSS));
+        model.take(kinds[random.index(kinds.len())]);
     }
     leave_operation();
 }

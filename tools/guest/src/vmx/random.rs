@@ -23,6 +23,11 @@ impl Random {
         (self.word() >> 33) % end
     }
 
+    /// The next index of a list of `length`.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or(0)
+    }
+
     /// 32 bits of which about a quarter are 1.
     pub fn sparse(&mut self) -> u32 {
         (self.word() as u32) & (self.word() >> 32) as u32
