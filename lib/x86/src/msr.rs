@@ -27,6 +27,8 @@ msrs! {
     IA32_FEATURE_CONTROL = 0x3a;
     /// Speculation control.
     IA32_SPEC_CTRL = 0x48;
+    /// Prediction command: a barrier of indirect branch predictors.
+    IA32_PRED_CMD = 0x49;
     /// Microcode update trigger.
     IA32_BIOS_UPDT_TRIG = 0x79;
     /// Monitor of system-management mode.

@@ -10,6 +10,7 @@ use super::io_bitmap::IoBitmaps;
 use super::l2_memory::Note;
 use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
+use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
 use super::{Facts, Nested, merge};
@@ -46,6 +47,8 @@ pub(super) struct NestedHardware {
     pub(super) translated_at: u64,
     /// The VPIDs of L1's guests.
     pub(super) vpids: VpidMap,
+    /// Between L2 and L1.
+    pub(super) barrier: PredictorBarrier,
     /// Serves L1's VMREAD and VMWRITE where the processor can.
     pub(super) shadow: Option<ShadowVmcs>,
     vmcs01: HostPhysAddr,
@@ -174,6 +177,7 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
             io_bitmaps: IoBitmaps::new(machine::with_frame_run(2)),
             translated_at: 0,
             vpids: VpidMap::new(),
+            barrier: PredictorBarrier::of(&Processor),
             shadow: shadow_bitmaps.map(ShadowVmcs::new),
             vmcs01: cpu.vmcs,
             vmcs02,

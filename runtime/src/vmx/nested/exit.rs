@@ -20,6 +20,7 @@ use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{decode, inject, run};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
+use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
 use x86::address::HostPhysAddr;
 use x86::event::{Event, Vector};
@@ -245,6 +246,7 @@ fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu,
     if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
         translation::drop_own_translations();
     }
+    hardware.barrier.raise(&Processor);
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
     let action = entry::load_host(nested, &mut l1, &left);
     if blocking.l1 {

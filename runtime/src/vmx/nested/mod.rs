@@ -41,6 +41,8 @@ mod second_level;
 mod shadow;
 #[cfg(target_os = "none")]
 mod shadow_vmcs;
+#[cfg_attr(not(any(test, target_os = "none")), expect(dead_code, reason = "raised on the machine"))]
+mod speculation;
 mod switched_msrs;
 #[cfg(target_os = "none")]
 mod translation;
