@@ -4,14 +4,14 @@
 
 use guest::vmx::instruction::{vmclear, vmptrld, vmptrst};
 use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, read, region, trial,
-    vmcs, write,
+    Ept, ExitReason, Guest, allocate, allocate_run, enter_operation, instruction, leave_operation, read,
+    revision, trial, vmcs, write,
 };
 use guest::{Mode, Regs, check_eq, guest, snippet};
 
 guest!(main);
 
-const VMCSS: usize = 2500;
+const VMCSS: u64 = 2500;
 const POINTERS: usize = 400;
 /// Behind the first 4 GiB, so that each root has tables of its own for it.
 const FAR: u64 = 512 << 30;
@@ -25,21 +25,22 @@ fn main() {
 
 /// All of them active at once, then all of them cleared.
 fn control_structures() {
-    let regions: [u64; VMCSS] = core::array::from_fn(|_| region());
-    for (index, region) in (0..).zip(regions) {
+    // A list of them all would not fit on the stack.
+    let first = allocate_run(VMCSS);
+    let all = || (0..VMCSS).map(|index| (index, first + 4096 * index));
+    for (index, region) in all() {
+        write(region, revision().into());
         check_eq!(vmclear(region).and_then(|()| vmptrld(region)), Ok(()), "VMCS {index}");
         instruction::write(vmcs::GUEST_RIP, index << 20 | 0x1234);
         instruction::write(vmcs::EXCEPTION_BITMAP, guest::memory::low(index));
     }
-    for index in (0..VMCSS).rev() {
-        let region = regions[index];
-        let index = index as u64;
+    for (index, region) in all().rev() {
         check_eq!(vmptrld(region), Ok(()), "VMCS {index} again");
         check_eq!(vmptrst(), region, "VMCS {index} is current");
         check_eq!(instruction::read(vmcs::GUEST_RIP), index << 20 | 0x1234, "VMCS {index}");
         check_eq!(u64::from(instruction::read(vmcs::EXCEPTION_BITMAP)), index, "VMCS {index}");
     }
-    for region in regions {
+    for (_, region) in all() {
         check_eq!(vmclear(region), Ok(()), "VMCLEAR");
     }
     check_eq!(vmptrst(), u64::MAX, "nothing is current in the end");
