@@ -4,6 +4,7 @@ use crate::vcpu::Registers;
 use crate::vmx::vcpu::VmxVcpu;
 use checks::fixture::{LINKED, MODES, Mode, REVISION, hardware, sound};
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
+use instruction::VpidScope;
 use x86::cpuid::CpuidResult;
 use x86::vmx::vmcs::FIELDS;
 
@@ -37,6 +38,19 @@ fn world() -> World {
     World { nested, facts, vmcs01, memory: FakeMemory::new(0x8000) }
 }
 
+/// VMCS12 has the newest value of everything.
+struct Untouched;
+
+impl Hardware for Untouched {
+    fn fetch_guest_state(&mut self, _: &mut Vmcs12) {
+        panic!("VMCS12 is not stale")
+    }
+    fn fetch_shadow(&mut self, _: &mut Vmcs12) {}
+    fn invalidate_ept(&mut self, _: Option<u64>) {}
+    fn invalidate_vpid(&mut self, _: VpidScope) {}
+    fn current_changed(&mut self, _: Option<&Vmcs12>) {}
+}
+
 impl World {
     fn check(&mut self) -> Option<u32> {
         let mut registers = Registers::default();
@@ -47,7 +61,7 @@ impl World {
     fn check_guest_state(&mut self) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
         let mut registers = Registers::default();
         let vcpu = VmxVcpu::new(self.vmcs01.clone(), &mut registers, 0);
-        self.nested.check_guest_state(&self.facts, &vcpu, &self.memory)
+        self.nested.check_guest_state(&self.facts, &vcpu, &self.memory, &mut Untouched)
     }
 
     fn set(&mut self, encoding: u32, value: u64) {
