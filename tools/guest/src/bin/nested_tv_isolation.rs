@@ -6,12 +6,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use guest::canary;
 use guest::memory::{read64, write64};
 use guest::pal::{self, Pal};
 use guest::vmx::{
     Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, vmcs, write,
 };
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
+use guest::{Fault, Mode, Regs, check, check_eq, guest, run, snippet};
 use trustvisor::call::Failure;
 use trustvisor::parameter::ParameterType;
 use trustvisor::status::Status;
@@ -69,7 +70,9 @@ extern "C" fn act() {
         pal.call(words).map_or(u64::MAX, |regs| regs.rax)
     };
     let result = match STEP.load(Ordering::SeqCst) {
-        BEGIN => u64::from(Pal::place(Mode::User64, 0, vault()).register(&INTEGERS)) << 32 | ask(STORE),
+        BEGIN => {
+            u64::from(Pal::place(Mode::User64, 0, canary::telling()).register(&INTEGERS)) << 32 | ask(STORE)
+        }
         CALL => ask(LOAD),
         LOOK => [pal.at, pal.data(), pal.data() + 8, ALIAS]
             .into_iter()
@@ -105,7 +108,7 @@ fn hypervisor_sees_nothing(nested: &mut Guest, pal: &Pal) {
         check_eq!(read64(address), Ok(0), "the hypervisor reads at {address:#x}");
     }
     check_eq!(step(nested, CALL), SECRET, "the PAL has its secret");
-    check_eq!(search(SECRET), 0, "copies of the secret");
+    check_eq!(canary::copies_in(SEARCHED.0, SEARCHED.1), 0, "copies of the secret");
     for address in [pal.at, pal.at + 3, pal.data()] {
         let mut regs = Regs { rax: address, rflags: pal::IF, ..Regs::default() };
         check_eq!(
@@ -177,7 +180,7 @@ fn structures(nested: &mut Guest, ept: &Ept, pal: &Pal) {
         nested.remove(vmcs::PRIMARY_CONTROLS, PrimaryControls::USE_TPR_SHADOW.bits());
     }
     check_eq!(step(nested, LOOK), 0, "what the guest's guest sees");
-    check_eq!(search(SECRET), 0, "copies of the secret");
+    check_eq!(canary::copies_in(SEARCHED.0, SEARCHED.1), 0, "copies of the secret");
 }
 
 fn a_write_revokes(nested: &mut Guest, pal: &Pal) {
@@ -202,31 +205,5 @@ fn is_gone(pal: &Pal, offset: u64) {
             return;
         }
     }
-    check_eq!(search(SECRET), 0, "copies of the secret after all");
-}
-
-/// Number of words in memory that hold `word`.
-fn search(word: u64) -> u64 {
-    let (start, end) = SEARCHED;
-    let mut regs = Regs { rax: word, rdi: start, rcx: (end - start) / 8, ..Regs::default() };
-    let code = snippet!("xor ebx, ebx", "2: jrcxz 3f", "repne scasq", "jne 3f", "inc rbx", "jmp 2b", "3:");
-    check_eq!(run(Mode::Kernel64, code, &mut regs), Ok(()), "the search");
-    regs.rbx
-}
-
-/// RDI = 1: keeps RSI, uncovered, at RDX. RDI = 2: gives back what is there.
-fn vault() -> Snippet {
-    snippet!(
-        "cmp rdi, 1",
-        "jne 2f",
-        "movabs rax, 0x5ec2e7c0de005ec2",
-        "xor rax, rsi",
-        "mov [rdx], rax",
-        "xor eax, eax",
-        "ret",
-        "2: mov rax, [rdx]",
-        "mov rcx, rax",
-        "mov r8, rax",
-        "ret"
-    )
+    check_eq!(canary::copies_in(SEARCHED.0, SEARCHED.1), 0, "copies of the secret after all");
 }

@@ -5,10 +5,11 @@
 #![no_std]
 #![no_main]
 
+use guest::canary;
 use guest::memory::{read64, write64};
 use guest::pal::{self, PALS, Pal};
 use guest::run::USER_BASE;
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
+use guest::{Fault, Mode, Regs, check, check_eq, guest, run, snippet};
 use trustvisor::parameter::ParameterType;
 use trustvisor::status::Status;
 use x86::msr::Msr;
@@ -25,11 +26,11 @@ const LOAD: u64 = 2;
 const SEARCHED: (u64, u64) = (0x20_0000, 0x280_0000);
 
 fn main() {
-    let pal = Pal::place(Mode::User64, 0, vault());
+    let pal = Pal::place(Mode::User64, 0, canary::telling());
     check_eq!(pal.register(&INTEGERS), 0, "registering");
     check_eq!(ask(&pal, STORE), Ok(0), "storing");
     nothing_to_see(&pal);
-    check_eq!(search(KEY ^ HIDDEN), 0, "copies of the secret");
+    check_eq!(canary::copies_in(SEARCHED.0, SEARCHED.1), 0, "copies of the secret");
     check_eq!(ask(&pal, LOAD), Ok(KEY ^ HIDDEN), "the PAL has its secret");
     after_an_mtrr_write(&pal);
     no_way_in(&pal);
@@ -98,36 +99,10 @@ fn a_write_revokes(pal: &Pal) {
             return;
         }
     }
-    check_eq!(search(KEY ^ HIDDEN), 0, "copies of the secret after all");
+    check_eq!(canary::copies_in(SEARCHED.0, SEARCHED.1), 0, "copies of the secret after all");
     check_eq!((pal.unregister(), pal.unregister()), (0, Status::NOT_REGISTERED.0), "unregistering");
-    let again = Pal::place(Mode::User64, 0, vault());
+    let again = Pal::place(Mode::User64, 0, canary::telling());
     check_eq!(again.register(&INTEGERS), 0, "the pages are free");
     check_eq!((ask(&again, LOAD), again.unregister()), (Ok(0x9090_9090_9090_9090), 0), "and begin anew");
     check!(again.at == PALS, "the same pages");
-}
-
-/// Number of words in memory that hold `word`, the registers' images on the stack of ring 0 not among them.
-fn search(word: u64) -> u64 {
-    let (start, end) = SEARCHED;
-    let mut regs = Regs { rax: word, rdi: start, rcx: (end - start) / 8, ..Regs::default() };
-    let code = snippet!("xor ebx, ebx", "2: jrcxz 3f", "repne scasq", "jne 3f", "inc rbx", "jmp 2b", "3:");
-    check_eq!(run(Mode::Kernel64, code, &mut regs), Ok(()), "the search");
-    regs.rbx
-}
-
-/// RDI = 1: keeps RSI, uncovered, at RDX. RDI = 2: gives back what is there.
-fn vault() -> Snippet {
-    snippet!(
-        "cmp rdi, 1",
-        "jne 2f",
-        "movabs rax, 0x5ec2e7c0de005ec2",
-        "xor rax, rsi",
-        "mov [rdx], rax",
-        "xor eax, eax",
-        "ret",
-        "2: mov rax, [rdx]",
-        "mov rcx, rax",
-        "mov r8, rax",
-        "ret"
-    )
 }
