@@ -18,7 +18,9 @@ impl Cpuid for Processor {
     }
 }
 
+/// Each is one place in the exception table, which a fault searches.
 impl Msrs for Processor {
+    #[inline(never)]
     fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
         let (low, high, fault): (u32, u32, u32);
         // SAFETY: RDMSR changes nothing but EDX:EAX, and its fault is caught by the table row.
@@ -30,6 +32,7 @@ impl Msrs for Processor {
         if fault == 0 { Ok(u64::from(high) << 32 | u64::from(low)) } else { Err(GeneralProtection) }
     }
 
+    #[inline(never)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of a 64-bit value")]
     fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
         let fault: u32;

@@ -183,6 +183,11 @@ impl Capability {
         Ok(capability)
     }
 
+    /// Whether `msr` is in the range of those that tell what VMX can do.
+    pub(super) fn covers(msr: Msr) -> bool {
+        (Msr::IA32_VMX_BASIC.0..=Msr::IA32_VMX_LAST.0).contains(&msr.0)
+    }
+
     /// What RDMSR of a VMX capability MSR gives L1.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ fn registers_read_as_offered_and_unknown_ones_fault() {
     assert_eq!(read(&capability, Msr::IA32_VMX_ENTRY_CTLS).must_be_one(), entry | 4);
     assert_eq!(read(&capability, Msr::IA32_VMX_TRUE_ENTRY_CTLS), capability.entry);
     assert_eq!(read(&capability, SECONDARY), capability.secondary);
+    let known = (0..0x1000).map(Msr).filter(|&msr| capability.read(msr).is_ok());
+    assert!(known.clone().count() > 16 && known.clone().all(Capability::covers));
     for (msr, value) in [
         (Msr::IA32_VMX_CR0_FIXED0, 0x8000_0021),
         (Msr::IA32_VMX_CR0_FIXED1, 0xffff_ffff),

@@ -1,6 +1,7 @@
 //! VMX instructions of L1 on the machine, and the entry into L2.
 
 use super::area_msrs::{self, GuestMsrs};
+use super::capability::Capability;
 use super::checks::EntryFailure;
 use super::cpu::{self, NestedCpu};
 use super::instruction::{self, Completion, L1, Status};
@@ -70,6 +71,9 @@ fn entered(state: exit::State, registers: &mut Registers, cpu: &PerCpu) {
 /// RDMSR of an MSR that the core does not have, which has decided on `refusal`.
 pub(in crate::vmx) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, refusal: Action) -> Action {
     let msr = Msr(vcpu.registers().ecx());
+    if !Capability::covers(msr) {
+        return refusal;
+    }
     match cpu::facts().map(|facts| facts.capability.read(msr)) {
         Some(Ok(value)) => {
             vcpu.registers_mut().set_edx_eax(value);
