@@ -4,7 +4,7 @@
 
 use crate::{Failure, kernel};
 use core::ptr;
-use pal_demo::functions::{IN_PAL, NOT_PROTECTED, integers};
+use pal_demo::functions::{IN_PAL, integers};
 use pal_demo::sections::{Memory, Registered};
 use xmhf_pal::argument::integer;
 use xmhf_pal::trustvisor::call::Failure as CallFailure;
@@ -34,9 +34,9 @@ pub(crate) fn perform() -> Result<(), Failure> {
     if (1..PAGE_SIZE).any(|offset| peek(pages[1] + offset) != 0) || peek(pages[1]) != 0xff {
         return Err("a page that was written was not zeroed before");
     }
-    // Its code runs as ordinary code now, and says so.
-    if call(&pal) != Ok(NOT_PROTECTED) {
-        return Err("what was written to is still a PAL");
+    // Its code lies open there now, but a call does not run it.
+    if call(&pal) != Err(Error::Failed(CallFailure::DEAD)) {
+        return Err("a PAL that was written to answers");
     }
     Ok(())
 }
