@@ -59,6 +59,13 @@ pub fn has_nested_second_level() -> bool {
     vmx::has_nested_second_level(percpu::current())
 }
 
+/// VMREADs and VMWRITEs that the hypervisor has executed so far.
+#[cfg(feature = "count-vmcs-accesses")]
+#[must_use]
+pub fn vmcs_accesses() -> hw::bare::vmcs_accesses::VmcsAccesses {
+    hw::bare::vmcs_accesses::so_far()
+}
+
 /// Reads the time-stamp counter.
 #[must_use]
 pub fn time_stamp() -> u64 {

@@ -10,6 +10,8 @@ use std::process::Command;
 const BOOTLOADER: &str = "xmhf-bootloader";
 const SECURE_LOADER: &str = "xmhf-secureloader";
 const HYPAPPS: &str = "xmhf-hypapps";
+/// The hypapp of [`build_counting`], which is under no user's eyes.
+const COUNTING: &str = "vmcs_accesses";
 
 /// What a build leaves behind.
 #[derive(Clone, Debug)]
@@ -56,19 +58,39 @@ pub fn build() -> Result<Build> {
 
     fs::create_dir_all(paths::boot())?;
     fs::create_dir_all(paths::elf())?;
-    let loader = keep_elf(SECURE_LOADER)?;
     let bootloader = paths::boot().join(BOOTLOADER);
     strip(&keep_elf(BOOTLOADER)?, &bootloader)?;
+    let loader = keep_elf(SECURE_LOADER)?;
     let mut hypervisors = Vec::new();
     for name in hypapps {
-        let runtime = keep_elf(&name)?;
-        let image = pack::pack(&fs::read(&loader)?, &fs::read(&runtime)?)
-            .with_context(|| format!("hypapp {name}"))?;
-        let path = paths::boot().join(format!("xmhf-{name}.bin"));
-        write_if_changed(&path, &image)?;
+        let path = image_of(&loader, &name)?;
         hypervisors.push((name, path));
     }
     Ok(Build { bootloader, hypervisors })
+}
+
+/// Builds, beside what [`build`] has built, the image that counts how often it executes VMREAD and VMWRITE, and
+/// gives its hypapp's name. The others have nothing that counts.
+///
+/// # Errors
+///
+/// As for [`build`].
+pub fn build_counting() -> Result<&'static str> {
+    let package = format!("--package={HYPAPPS}");
+    let arguments = ["--quiet", &package, "--bin", COUNTING, "--features=count-vmcs-accesses"];
+    process::run(bare_cargo("build")?.args(arguments))?;
+    image_of(&paths::elf().join(SECURE_LOADER), COUNTING)?;
+    Ok(COUNTING)
+}
+
+/// Makes the image of the hypapp `name`.
+fn image_of(loader: &Path, name: &str) -> Result<PathBuf> {
+    let runtime = keep_elf(name)?;
+    let image =
+        pack::pack(&fs::read(loader)?, &fs::read(&runtime)?).with_context(|| format!("hypapp {name}"))?;
+    let path = paths::boot().join(format!("xmhf-{name}.bin"));
+    write_if_changed(&path, &image)?;
+    Ok(path)
 }
 
 /// Prints what a build made and how large it is.

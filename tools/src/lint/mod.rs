@@ -53,7 +53,7 @@ pub fn run() -> Result<()> {
         let images = packages.iter().map(|package| format!("--package={package}"));
         process::run(
             bare_cargo("clippy")?
-                .args(["--quiet", "--keep-going"])
+                .args(["--quiet", "--keep-going", "--all-features"])
                 .args(images)
                 .args(["--", "-D", "warnings"]),
         )?;

@@ -12,6 +12,8 @@ pub mod port;
 pub mod processor;
 pub mod random;
 pub mod region;
+#[cfg(feature = "count-vmcs-accesses")]
+pub mod vmcs_accesses;
 pub mod vmx;
 
 pub use processor::Processor;

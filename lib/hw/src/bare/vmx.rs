@@ -149,6 +149,8 @@ impl CurrentVmcs {
 impl Vmcs for CurrentVmcs {
     #[inline(always)]
     fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+        #[cfg(feature = "count-vmcs-accesses")]
+        super::vmcs_accesses::count_read();
         let value: u64;
         // SAFETY: VMREAD writes one register; its failure never returns.
         unsafe {
@@ -161,6 +163,8 @@ impl Vmcs for CurrentVmcs {
 
     #[inline(always)]
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
+        #[cfg(feature = "count-vmcs-accesses")]
+        super::vmcs_accesses::count_write();
         // SAFETY: by the contract of `new`; its failure never returns.
         unsafe {
             asm!("vmwrite {field}, {value}", "jbe {failed}", value = in(reg) value.to_u64(),

@@ -84,8 +84,8 @@ impl NestedHardware {
     }
 
     /// Makes the VMCS of L1 current, which `vmcs12` tells of an exit.
-    pub(super) fn return_to_l1(&self, vmcs12: &Vmcs12) -> CurrentVmcs {
-        if let Some(shadow) = &self.shadow {
+    pub(super) fn return_to_l1(&mut self, vmcs12: &Vmcs12) -> CurrentVmcs {
+        if let Some(shadow) = &mut self.shadow {
             shadow.tell_exit(vmcs12);
         }
         self.select_l1()
@@ -104,7 +104,7 @@ impl Hardware for NestedHardware {
     }
 
     fn fetch_shadow(&mut self, vmcs12: &mut Vmcs12) {
-        if let Some(shadow) = &self.shadow {
+        if let Some(shadow) = &mut self.shadow {
             shadow.fetch(vmcs12);
             self.select_l1();
         }
@@ -119,7 +119,7 @@ impl Hardware for NestedHardware {
     }
 
     fn current_changed(&mut self, vmcs12: Option<&Vmcs12>) {
-        if let Some(shadow) = &self.shadow
+        if let Some(shadow) = &mut self.shadow
             && let Some(vmcs12) = vmcs12
         {
             shadow.hold(vmcs12);

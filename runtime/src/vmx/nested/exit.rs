@@ -237,7 +237,7 @@ fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu,
     let left = Left::of(&vmcs02, &nested.vmcs12);
     let blocking = nmi::after_exit(
         nmi::Mode::of(&nested.vmcs12),
-        nmi::is_blocked(&vmcs02),
+        nmi::is_blocked(&nested.vmcs12),
         nested.was_nmi_blocked,
         is_nmi,
     );
@@ -334,8 +334,9 @@ pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &'static PerC
     let error_code = vmcs02.read(vmcs::ENTRY_EXCEPTION_ERROR_CODE);
     let length = vmcs02.read(vmcs::ENTRY_INSTRUCTION_LENGTH);
     let action = reflect_facts(&mut state, registers, cpu, &facts);
-    reflect::save_undelivered(&mut state.nested.vmcs12, event, error_code, length);
-    state.hardware.return_to_l1(&state.nested.vmcs12);
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    reflect::save_undelivered(&mut nested.vmcs12, event, error_code, length);
+    hardware.return_to_l1(&nested.vmcs12);
     left(state, registers, cpu, action);
     true
 }

@@ -192,15 +192,18 @@ pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs) {
 
 fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, inherited: &Inherited) {
     let wanted = Wanted::of(vmcs12);
-    copy!(vmcs12 => vmcs02;
-        GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR0 GUEST_CR3 GUEST_CR4
-        GUEST_INTERRUPTIBILITY GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
+    copy!(vmcs12 => vmcs02; GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_INTERRUPTIBILITY);
     let (mask, shadow) = cr0(vmcs12, inherited.cr0);
-    vmcs02.write(vmcs::CR0_MASK, mask);
     vmcs02.write(vmcs::CR0_READ_SHADOW, shadow);
-    let (mask, shadow) = cr4(vmcs12);
-    vmcs02.write(vmcs::CR4_MASK, mask);
-    vmcs02.write(vmcs::CR4_READ_SHADOW, shadow);
+    // Else it is as the last exit left it.
+    if vmcs12.dirty.contains(Dirty::GUEST_STATE) {
+        copy!(vmcs12 => vmcs02;
+            GUEST_CR0 GUEST_CR3 GUEST_CR4 GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
+        vmcs02.write(vmcs::CR0_MASK, mask);
+        let (mask, shadow) = cr4(vmcs12);
+        vmcs02.write(vmcs::CR4_MASK, mask);
+        vmcs02.write(vmcs::CR4_READ_SHADOW, shadow);
+    }
     if wanted.has_ept() && uses_pdptes(vmcs12) {
         copy!(vmcs12 => vmcs02; GUEST_PDPTE0 GUEST_PDPTE1 GUEST_PDPTE2 GUEST_PDPTE3);
     }

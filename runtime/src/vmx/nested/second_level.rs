@@ -1,6 +1,6 @@
 //! EPT violations of an L2 that runs under tables of L1's.
 
-use super::cpu;
+use super::cpu::{self, NestedCpu};
 use super::ept02::access::{Access, Outcome};
 use super::ept02::machine as ept02;
 use super::ept12::PageModificationLog;
@@ -87,11 +87,12 @@ pub(super) fn ask(
     let registers = vcpu.registers_mut();
     let action = exit::reflect_facts(&mut state, registers, cpu, &facts);
     // The hardware's exit told nothing of it.
-    state.nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
     if let Some(linear) = linear {
-        state.nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
+        nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
     }
-    state.hardware.return_to_l1(&state.nested.vmcs12);
+    hardware.return_to_l1(&nested.vmcs12);
     exit::left(state, registers, cpu, action);
 }
 

@@ -23,23 +23,34 @@ macro_rules! shadowed {
         /// Fields that L1 reads and writes.
         const WRITABLE: &[u32] = &[$(vmcs::$state.encoding(),)* $(vmcs::$control.encoding(),)*];
 
-        /// Tells `shadow` what an exit of L2 changed in `vmcs12`.
+        /// What the shadow VMCS holds of the fields that an exit changes, unless L1 has written since.
+        #[derive(Debug, Default)]
+        #[expect(non_snake_case, reason = "the names of the fields")]
+        pub(super) struct Told {
+            $($exit: u64,)*
+            $($state: u64,)*
+        }
+
+        /// Tells `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
+        /// taken over.
         #[inline]
-        pub(super) fn tell_exit(shadow: &mut impl Vmcs, vmcs12: &Vmcs12) {
-            $(shadow.write(vmcs::$exit, vmcs12.read(vmcs::$exit));)*
-            $(shadow.write(vmcs::$state, vmcs12.read(vmcs::$state));)*
+        pub(super) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+            $(tell(shadow, &mut told.$exit, vmcs12, vmcs::$exit);)*
+            $(tell(shadow, &mut told.$state, vmcs12, vmcs::$state);)*
         }
 
         /// Tells `shadow` all of `vmcs12`.
-        pub(super) fn tell_all(shadow: &mut impl Vmcs, vmcs12: &Vmcs12) {
-            tell_exit(shadow, vmcs12);
+        pub(super) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+            $(told.$exit = !vmcs12.read(vmcs::$exit).to_u64();)*
+            $(told.$state = !vmcs12.read(vmcs::$state).to_u64();)*
+            tell_exit(shadow, told, vmcs12);
             $(shadow.write(vmcs::$control, vmcs12.read(vmcs::$control));)*
         }
 
         /// Takes over what L1 wrote to `shadow`.
         #[inline]
-        pub(super) fn fetch(shadow: &impl Vmcs, vmcs12: &mut Vmcs12) {
-            $(take(shadow, vmcs12, vmcs::$state);)*
+        pub(super) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
+            $(told.$state = take(shadow, vmcs12, vmcs::$state);)*
             $(take(shadow, vmcs12, vmcs::$control);)*
         }
     };
@@ -56,13 +67,23 @@ shadowed! {
 }
 
 #[inline(always)]
-fn take<T: FieldValue>(shadow: &impl Vmcs, vmcs12: &mut Vmcs12, field: Field<T>) {
+fn tell<T: FieldValue>(shadow: &mut impl Vmcs, told: &mut u64, vmcs12: &Vmcs12, field: Field<T>) {
+    let value = vmcs12.read(field);
+    if value.to_u64() != *told {
+        *told = value.to_u64();
+        shadow.write(field, value);
+    }
+}
+
+#[inline(always)]
+fn take<T: FieldValue>(shadow: &impl Vmcs, vmcs12: &mut Vmcs12, field: Field<T>) -> u64 {
     let value = shadow.read(field).to_u64();
     if value != vmcs12.read(field).to_u64()
         && let Some(index) = fields::index(field.encoding())
     {
         vmcs12.set_value(Access { index, is_high: false }, value);
     }
+    value
 }
 
 /// Whether VMREAD of the field does not exit.
@@ -102,18 +123,18 @@ mod tests {
 
     #[test]
     fn what_l1_wrote_comes_back_and_is_dirty() {
-        let (mut shadow, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        let (mut shadow, mut told, mut vmcs12) = (SimVmcs::default(), Told::default(), Vmcs12::new());
         vmcs12.write(vmcs::GUEST_RIP, 5);
         vmcs12.write(vmcs::EXCEPTION_BITMAP, 6);
-        tell_all(&mut shadow, &vmcs12);
+        tell_all(&mut shadow, &mut told, &vmcs12);
         vmcs12.dirty = Dirty::empty();
-        fetch(&shadow, &mut vmcs12);
+        fetch(&shadow, &mut told, &mut vmcs12);
         assert_eq!(vmcs12.dirty, Dirty::empty());
         shadow.write(vmcs::GUEST_RIP, 7);
-        fetch(&shadow, &mut vmcs12);
+        fetch(&shadow, &mut told, &mut vmcs12);
         assert_eq!((vmcs12.read(vmcs::GUEST_RIP), vmcs12.dirty), (7, Dirty::empty()));
         shadow.write(vmcs::EXCEPTION_BITMAP, 8);
-        fetch(&shadow, &mut vmcs12);
+        fetch(&shadow, &mut told, &mut vmcs12);
         assert_eq!(vmcs12.read(vmcs::EXCEPTION_BITMAP), 8);
         assert!(vmcs12.dirty.contains(Dirty::CONTROLS));
     }
@@ -134,10 +155,32 @@ mod tests {
 
     #[test]
     fn an_exit_tells_what_it_changed_and_nothing_of_the_controls() {
-        let (mut shadow, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        let (mut shadow, mut told, mut vmcs12) = (SimVmcs::default(), Told::default(), Vmcs12::new());
         vmcs12.write(vmcs::EXIT_REASON, 10);
         vmcs12.write(vmcs::EXCEPTION_BITMAP, 6);
-        tell_exit(&mut shadow, &vmcs12);
+        tell_exit(&mut shadow, &mut told, &vmcs12);
         assert_eq!((shadow.read(vmcs::EXIT_REASON), shadow.read(vmcs::EXCEPTION_BITMAP)), (10, 0));
+    }
+
+    #[test]
+    fn what_the_shadow_vmcs_holds_already_is_not_written_again() {
+        let (mut shadow, mut told, mut vmcs12) = (SimVmcs::default(), Told::default(), Vmcs12::new());
+        vmcs12.write(vmcs::GUEST_RIP, 5);
+        vmcs12.write(vmcs::EXIT_REASON, 10);
+        tell_all(&mut shadow, &mut told, &vmcs12);
+        assert_eq!(shadow.writes().len(), READABLE.len());
+        // L1 steps over an instruction that leaves L2 again.
+        shadow.write(vmcs::GUEST_RIP, 7);
+        fetch(&shadow, &mut told, &mut vmcs12);
+        vmcs12.write(vmcs::GUEST_CR3, 0x1000);
+        let before = shadow.writes().len();
+        tell_exit(&mut shadow, &mut told, &vmcs12);
+        assert_eq!(shadow.writes()[before..], [(vmcs::GUEST_CR3.encoding(), 0x1000)]);
+        // And sets it back, so that the exit finds the state of the one before.
+        shadow.write(vmcs::GUEST_RIP, 5);
+        fetch(&shadow, &mut told, &mut vmcs12);
+        vmcs12.write(vmcs::GUEST_RIP, 7);
+        tell_exit(&mut shadow, &mut told, &vmcs12);
+        assert_eq!(shadow.read(vmcs::GUEST_RIP), 7);
     }
 }

@@ -3,7 +3,7 @@
 //! UNSAFETY: another VMCS is made current, and made inactive.
 #![expect(unsafe_code, reason = "VMCS frames")]
 
-use super::shadow::{self, BITMAP_BYTES, Bitmap, PIECE_BYTES};
+use super::shadow::{self, BITMAP_BYTES, Bitmap, PIECE_BYTES, Told};
 use super::vmcs12::{NO_LINK, SHADOW_VMCS, Vmcs12};
 use crate::machine;
 use hw::bare::Processor;
@@ -50,12 +50,13 @@ pub(super) struct ShadowVmcs {
     bitmaps: Bitmaps,
     /// L1 has a current VMCS, of which this holds fields.
     is_on: bool,
+    told: Told,
 }
 
 impl ShadowVmcs {
     /// One in a frame of its own, not in use.
     pub(super) fn new(bitmaps: Bitmaps) -> Self {
-        Self { frame: machine::with_frame_run(1), bitmaps, is_on: false }
+        Self { frame: machine::with_frame_run(1), bitmaps, is_on: false, told: Told::default() }
     }
 
     /// Initialises the frame; the VMCS of L1 is current.
@@ -67,24 +68,24 @@ impl ShadowVmcs {
     }
 
     /// Takes over what L1 wrote; another VMCS has to be made current behind it.
-    pub(super) fn fetch(&self, vmcs12: &mut Vmcs12) {
+    pub(super) fn fetch(&mut self, vmcs12: &mut Vmcs12) {
         if self.is_on {
-            shadow::fetch(&self.select(), vmcs12);
+            shadow::fetch(&self.select(), &mut self.told, vmcs12);
             self.clear();
         }
     }
 
     /// Tells L1 of an exit; another VMCS has to be made current behind it.
-    pub(super) fn tell_exit(&self, vmcs12: &Vmcs12) {
+    pub(super) fn tell_exit(&mut self, vmcs12: &Vmcs12) {
         if self.is_on {
-            shadow::tell_exit(&mut self.select(), vmcs12);
+            shadow::tell_exit(&mut self.select(), &mut self.told, vmcs12);
             self.clear();
         }
     }
 
     /// Holds the fields of `vmcs12` from now on; another VMCS has to be made current behind it.
-    pub(super) fn hold(&self, vmcs12: &Vmcs12) {
-        shadow::tell_all(&mut self.select(), vmcs12);
+    pub(super) fn hold(&mut self, vmcs12: &Vmcs12) {
+        shadow::tell_all(&mut self.select(), &mut self.told, vmcs12);
         self.clear();
     }
 

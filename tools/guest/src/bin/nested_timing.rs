@@ -3,9 +3,10 @@
 #![no_main]
 
 use guest::bench::ROUNDS;
+use guest::cpu::cpuid;
 use guest::memory::{FREE, read64};
 use guest::vmx::{Ept, ExitReason, Guest, allocate_run, enter_operation, leave_operation, trial, vmcs};
-use guest::{Mode, Regs, Snippet, check_eq, guest, measured, println};
+use guest::{Mode, Regs, Snippet, check_eq, guest, measured, println, snippet};
 use x86::msr::Msr;
 
 guest!(main);
@@ -26,7 +27,46 @@ fn main() {
     measure(&mut nested, "l2_msr_unwanted", measured!("rdmsr"), fs_base);
     let first = Regs { rdi: pages, ..Regs::default() };
     measure(&mut nested, "l2_touch", measured!("add rdi, 9 * 4096", "mov byte ptr [rdi], 1"), first);
+    if accesses().is_some() {
+        count(&mut nested, "cpuid", snippet!("2: cpuid", "jmp 2b"), ExitReason::CPUID);
+        ept.unmap(DEVICE);
+        count(&mut nested, "violation", snippet!("2: mov [rdi], al", "jmp 2b"), ExitReason::EPT_VIOLATION);
+    }
     leave_operation();
+}
+
+/// Where the hypervisor of the guest's guest has a device of its own making.
+const DEVICE: u64 = 0xe000_0000;
+/// CPUID leaf by which a hypervisor that counts its VMREADs and VMWRITEs tells them.
+const ACCESSES: u32 = u32::from_le_bytes(*b"VMCS");
+
+fn accesses() -> Option<[u32; 2]> {
+    let answer = cpuid(ACCESSES, 0);
+    (answer.edx == ACCESSES).then_some([answer.eax, answer.ebx])
+}
+
+/// VMREADs and VMWRITEs of the hypervisor beneath for an exit that is handed up, and the entry behind it.
+fn count(nested: &mut Guest, name: &str, code: Snippet, reason: ExitReason) {
+    trial::begin(nested, Mode::Kernel64, code, Regs { rdi: DEVICE, ..Regs::default() });
+    let mut answer = || {
+        check_eq!(nested.run(), reason, "exit");
+        // Both instructions take two bytes.
+        nested.write(vmcs::GUEST_RIP, nested.read(vmcs::GUEST_RIP) + 2);
+    };
+    for _ in 0..ROUNDS {
+        answer();
+    }
+    let told = || accesses().unwrap_or_default();
+    let (before, again) = (told(), told());
+    for _ in 0..ROUNDS {
+        answer();
+    }
+    let after = told();
+    for (index, kind) in ["vmreads", "vmwrites"].into_iter().enumerate() {
+        let telling = again[index].wrapping_sub(before[index]);
+        let all = after[index].wrapping_sub(again[index]).wrapping_sub(telling);
+        println!("bench l2_{name}_{kind} ticks={}", u64::from(all) / ROUNDS);
+    }
 }
 
 fn measure(nested: &mut Guest, name: &str, code: Snippet, inputs: Regs) {

@@ -15,7 +15,7 @@ use x86::vmx::vmcs::{self, FIELDS, Group};
 pub(super) type Fields = BTreeMap<u32, u64>;
 
 /// CR0.NW and CR0.CD, which neither entries nor exits load.
-pub(super) const CACHE_BITS: u64 = 3 << 29;
+const CACHE_BITS: u64 = 3 << 29;
 const PIN: u32 = 0x4000;
 const PRIMARY: u32 = 0x4002;
 const CR3_TARGET_COUNT: u32 = 0x400a;
@@ -60,6 +60,15 @@ pub(super) fn mask(encoding: u32) -> u64 {
         0 => 0xffff,
         2 => 0xffff_ffff,
         _ => u64::MAX,
+    }
+}
+
+/// The bits that the hypervisor owns whatever L1 does: of CR0 the cache bits, of CR4 SMXE.
+pub(super) fn owned(encoding: u32) -> u64 {
+    match encoding {
+        CR0 => CACHE_BITS,
+        CR4 => 1 << 14,
+        _ => 0,
     }
 }
 

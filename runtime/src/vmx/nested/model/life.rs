@@ -12,7 +12,7 @@ use crate::vmx::nested::checks::Processor;
 use crate::vmx::nested::checks::fixture::{REVISION, hardware};
 use crate::vmx::nested::instruction::{self, Hardware, L1, VpidScope};
 use crate::vmx::nested::merge::{self, Inherited};
-use crate::vmx::nested::shadow::{self, Bitmap, PIECE_BYTES};
+use crate::vmx::nested::shadow::{self, Bitmap, PIECE_BYTES, Told};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::nested::{Facts, Nested, fields, reflect};
 use crate::vmx::vcpu::VmxVcpu;
@@ -52,7 +52,7 @@ pub(super) fn check(input: &[u8]) {
 struct Fake {
     vmcs02: SimVmcs,
     /// `None` where the processor has no VMCS shadowing.
-    shadow: Option<SimVmcs>,
+    shadow: Option<(SimVmcs, Told)>,
 }
 
 impl Hardware for Fake {
@@ -60,15 +60,15 @@ impl Hardware for Fake {
         merge::copy_cold_guest_state(&self.vmcs02, vmcs12);
     }
     fn fetch_shadow(&mut self, vmcs12: &mut Vmcs12) {
-        if let Some(shadow) = &self.shadow {
-            shadow::fetch(shadow, vmcs12);
+        if let Some((shadow, told)) = &mut self.shadow {
+            shadow::fetch(shadow, told, vmcs12);
         }
     }
     fn invalidate_ept(&mut self, _: Option<u64>) {}
     fn invalidate_vpid(&mut self, _: VpidScope) {}
     fn current_changed(&mut self, vmcs12: Option<&Vmcs12>) {
-        if let (Some(shadow), Some(vmcs12)) = (&mut self.shadow, vmcs12) {
-            shadow::tell_all(shadow, vmcs12);
+        if let (Some((shadow, told)), Some(vmcs12)) = (&mut self.shadow, vmcs12) {
+            shadow::tell_all(shadow, told, vmcs12);
         }
     }
 }
@@ -104,7 +104,8 @@ impl World {
         vmcs01.write(vmcs::GUEST_SS_ACCESS_RIGHTS, 0xc093);
         let all = FIELDS.iter().map(|field| (field.encoding, 0)).collect::<Fields>();
         let model = REGIONS.into_iter().map(|region| (region, all.clone())).collect();
-        let hardware = Fake { vmcs02: SimVmcs::default(), shadow: has_shadowing.then(SimVmcs::default) };
+        let shadow = has_shadowing.then(<(SimVmcs, Told)>::default);
+        let hardware = Fake { vmcs02: SimVmcs::default(), shadow };
         let mut nested = Nested::new();
         nested.switch_on(GuestPhysAddr::new(VMXON_REGION));
         Self { nested, hardware, memory, facts, vmcs01, model, current: None }
@@ -173,7 +174,7 @@ impl World {
         let kept = value & l2::mask(encoding);
         self.model.get_mut(&current).unwrap().insert(encoding, kept);
         match &mut self.hardware.shadow {
-            Some(shadow) if passes(Bitmap::Write, encoding) => shadow.set_value(encoding, kept),
+            Some((shadow, _)) if passes(Bitmap::Write, encoding) => shadow.set_value(encoding, kept),
             _ => {
                 self.execute(ExitReason::VMWRITE, RAX_AND_RDX, value, encoding.into());
             }
@@ -189,7 +190,7 @@ impl World {
         let Some(current) = self.current else { return };
         let Some(expected) = self.model[&current].get(&encoding).copied() else { return };
         let seen = match &self.hardware.shadow {
-            Some(shadow) if passes(Bitmap::Read, encoding) => shadow.value(encoding),
+            Some((shadow, _)) if passes(Bitmap::Read, encoding) => shadow.value(encoding),
             _ => self.execute(ExitReason::VMREAD, RAX_AND_RDX, 0, encoding.into()),
         };
         assert_eq!(seen, expected, "VMREAD of {}", l2::name(encoding));
@@ -239,10 +240,9 @@ impl World {
         for _ in 0..bytes.byte() % 4 {
             let encoding = bytes.one_of(&state);
             let mut value = bytes.number() & l2::mask(encoding);
-            if encoding == vmcs::GUEST_CR0.encoding() {
-                // Writes to the cache bits exit.
-                value = value & !l2::CACHE_BITS | runs[&encoding] & l2::CACHE_BITS;
-            }
+            // Writes to what the hypervisor owns exit.
+            let owned = l2::owned(encoding);
+            value = value & !owned | runs[&encoding] & owned;
             runs.insert(encoding, value);
             self.hardware.vmcs02.set_value(encoding, value);
         }
@@ -260,8 +260,8 @@ impl World {
         let reason = ExitReason(bytes.one_of(&[0, 1, 10, 12, 30, 48, 49]));
         reflect::save_exit(&self.hardware.vmcs02, &mut self.nested.vmcs12, reason);
         reflect::save_guest_state(&self.hardware.vmcs02, &mut self.nested.vmcs12);
-        if let Some(shadow) = &mut self.hardware.shadow {
-            shadow::tell_exit(shadow, &self.nested.vmcs12);
+        if let Some((shadow, told)) = &mut self.hardware.shadow {
+            shadow::tell_exit(shadow, told, &self.nested.vmcs12);
         }
         reason
     }
