@@ -117,6 +117,66 @@ fn the_hypervisors_controls_are_added_and_softwares_are_left_out() {
     assert!(!primary.contains(PrimaryControls::USE_IO_BITMAPS));
 }
 
+// Fields that live by a control alone.
+#[test]
+fn a_field_comes_with_the_control_that_brings_it_to_life_and_else_stays() {
+    use SecondaryControls as Secondary;
+    let secondary: [(Secondary, &[u32]); 6] = [
+        (Secondary::VIRTUAL_INTERRUPT_DELIVERY, &[0x0810, 0x201c, 0x201e, 0x2020, 0x2022]),
+        (Secondary::PAUSE_LOOP_EXITING, &[0x4020, 0x4022]),
+        (Secondary::ENABLE_XSAVES, &[0x202c]),
+        (Secondary::ENABLE_ENCLS_EXITING, &[0x202e]),
+        (Secondary::ENABLE_ENCLV_EXITING, &[0x2036]),
+        (Secondary::USE_TSC_SCALING, &[0x2032]),
+    ];
+    let all: Vec<u32> = secondary.iter().flat_map(|(_, fields)| fields.iter().copied()).collect();
+    for (control, fields) in secondary {
+        for is_activated in [true, false] {
+            let (vmcs02, _) = entered(|vmcs12| {
+                for &encoding in &all {
+                    let index = fields::index(encoding).unwrap();
+                    vmcs12.set_value(fields::Access { index, is_high: false }, 0x1234);
+                }
+                vmcs12.write(vmcs::SECONDARY_CONTROLS, control.bits());
+                if is_activated {
+                    let primary = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
+                    vmcs12.write(vmcs::PRIMARY_CONTROLS, primary.bits());
+                }
+            });
+            let written = |field: &u32| vmcs02.writes().contains(&(*field, 0x1234));
+            let found: Vec<_> = all.iter().copied().filter(written).collect();
+            assert_eq!(found, if is_activated { fields } else { &[] }, "{control:?} {is_activated}");
+        }
+    }
+}
+
+#[test]
+fn pdptes_are_l1s_with_its_ept_and_those_of_memory_without() {
+    let pae = |vmcs12: &mut Vmcs12| {
+        vmcs12.write(vmcs::GUEST_CR0, (Cr0::PE | Cr0::PG).bits());
+        vmcs12.write(vmcs::GUEST_CR4, Cr4::PAE.bits());
+        vmcs12.write(vmcs::GUEST_PDPTE3, 0x3001);
+    };
+    let (mut without, vmcs12) = entered(pae);
+    assert!(uses_pdptes(&vmcs12));
+    assert_eq!(without.read(vmcs::GUEST_PDPTE3), 0);
+    set_pdptes(&mut without, [1, 2, 3, 4]);
+    assert_eq!((without.read(vmcs::GUEST_PDPTE0), without.read(vmcs::GUEST_PDPTE3)), (1, 4));
+    let (with, _) = entered(|vmcs12| {
+        pae(vmcs12);
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits());
+        vmcs12.write(vmcs::SECONDARY_CONTROLS, SecondaryControls::ENABLE_EPT.bits());
+    });
+    assert_eq!(with.read(vmcs::GUEST_PDPTE3), 0x3001);
+    // Long mode has none.
+    let (long, vmcs12) = entered(|vmcs12| {
+        pae(vmcs12);
+        vmcs12.write(vmcs::ENTRY_CONTROLS, EntryControls::IA32E_MODE_GUEST.bits());
+    });
+    assert!(!uses_pdptes(&vmcs12));
+    assert_eq!(long.read(vmcs::GUEST_PDPTE3), 0);
+}
+
 #[test]
 fn what_controls_do_not_load_is_l1s() {
     let (vmcs02, _) = entered(|vmcs12| vmcs12.write(vmcs::GUEST_CR0, 0x8000_0031));

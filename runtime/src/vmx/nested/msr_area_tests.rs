@@ -2,9 +2,15 @@
 
 use super::{AreaMsrs, MsrArea, Unusable};
 use crate::memory::guest::fake::FakeMemory;
+use crate::vmx::nested::capability::Capability;
+use crate::vmx::nested::checks::fixture::hardware;
+use crate::vmx::nested::vmcs12::Vmcs12;
+use hw::Vmcs;
+use hw::sim::SimMsrs;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use x86::msr::Msr;
+use x86::vmx::vmcs;
 
 const AREA: u64 = 0x1ff0;
 
@@ -45,6 +51,31 @@ fn loaded(number: u64) -> Result<(), Unusable> {
     let memory = FakeMemory::new(0x4000);
     let mut msrs = FakeMsrs::new(&[(0xc000_0081, 0), (u32::try_from(number & 0xffff_ffff).unwrap(), 0)]);
     area(&memory, &[(0xc000_0081, 1), (number, 2), (0xc000_0081, 3)]).load_on_entry(&memory, &mut msrs)
+}
+
+#[test]
+fn each_area_is_where_vmcs12_says_and_as_long_as_the_processor_recommends() {
+    let mut vmcs12 = Vmcs12::new();
+    let fields = [
+        (vmcs::ENTRY_MSR_LOAD_ADDRESS, vmcs::ENTRY_MSR_LOAD_COUNT),
+        (vmcs::EXIT_MSR_STORE_ADDRESS, vmcs::EXIT_MSR_STORE_COUNT),
+        (vmcs::EXIT_MSR_LOAD_ADDRESS, vmcs::EXIT_MSR_LOAD_COUNT),
+    ];
+    for ((address, count), number) in fields.into_iter().zip(1..) {
+        vmcs12.write(address, u64::from(number) << 12);
+        vmcs12.write(count, number);
+    }
+    // Bits 27:25 of IA32_VMX_MISC: the recommended length is 512 times one more.
+    for (misc, limit) in [(0, 512), (0x7004_c1e7, 512), (3 << 25, 2048), (7 << 25, 4096)] {
+        let msrs = SimMsrs::new(hardware());
+        msrs.set(Msr::IA32_VMX_MISC, misc);
+        let capability = Capability::of(&msrs, 39).unwrap();
+        let areas = [MsrArea::of_entry, MsrArea::of_exit_store, MsrArea::of_exit_load];
+        for (area, number) in areas.into_iter().zip(1..) {
+            let expected = MsrArea { address: u64::from(number) << 12, count: number, limit };
+            assert_eq!(area(&vmcs12, &capability), expected);
+        }
+    }
 }
 
 #[test]

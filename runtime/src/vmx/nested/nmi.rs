@@ -115,6 +115,7 @@ pub(super) fn set_trap(vmcs: &mut impl Vmcs, wanted: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hw::sim::SimVmcs;
 
     #[test]
     fn an_nmi_goes_where_the_table_of_the_three_modes_says() {
@@ -154,5 +155,46 @@ mod tests {
         let fault = Interruption::new(13, InterruptionType::HARDWARE_EXCEPTION, true);
         assert_eq!((to_hardware(fault, Mode::Guest), from_hardware(fault)), (fault, fault));
         assert_eq!(from_hardware(Interruption(0x302)), Interruption(0x302));
+    }
+
+    #[test]
+    fn virtual_nmis_are_nothing_without_nmi_exiting() {
+        let (exiting, virtual_nmis) = (PinBasedControls::NMI_EXITING, PinBasedControls::VIRTUAL_NMIS);
+        for (controls, mode) in [
+            (PinBasedControls::empty(), Mode::Guest),
+            (exiting, Mode::Exiting),
+            (exiting | virtual_nmis, Mode::Virtual),
+            (virtual_nmis, Mode::Guest),
+        ] {
+            let mut vmcs12 = SimVmcs::default();
+            vmcs12.write(vmcs::PIN_BASED_CONTROLS, controls.bits());
+            assert_eq!(Mode::of(&vmcs12), mode, "{controls:?}");
+        }
+    }
+
+    #[test]
+    fn blocking_comes_and_goes_beside_what_else_blocks() {
+        let mut vmcs = SimVmcs::default();
+        vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, Interruptibility::BLOCKING_BY_STI.bits());
+        assert!(!is_blocked(&vmcs));
+        for blocked in [true, true, false, false] {
+            set_blocked(&mut vmcs, blocked);
+            let state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
+            assert_eq!(
+                (is_blocked(&vmcs), state.contains(Interruptibility::BLOCKING_BY_STI)),
+                (blocked, true)
+            );
+        }
+    }
+
+    #[test]
+    fn the_trap_comes_and_goes_beside_other_controls() {
+        let mut vmcs = SimVmcs::default();
+        let other = PrimaryControls::HLT_EXITING.bits();
+        vmcs.write(vmcs::PRIMARY_CONTROLS, other);
+        set_trap(&mut vmcs, true);
+        assert_eq!(vmcs.read(vmcs::PRIMARY_CONTROLS), other | PrimaryControls::MONITOR_TRAP_FLAG.bits());
+        set_trap(&mut vmcs, false);
+        assert_eq!(vmcs.read(vmcs::PRIMARY_CONTROLS), other);
     }
 }

@@ -23,21 +23,8 @@ pub(super) struct Tables<M> {
 }
 
 impl<M: PhysMemory> Tables<M> {
-    /// Makes `leaf` the entry for the page of `size` around `gpa`; `page` is where the page lies in L1's memory.
-    pub(super) fn map(
-        &mut self,
-        root: HostPhysAddr,
-        gpa: u64,
-        size: PageSize,
-        leaf: EptEntry,
-        page: u64,
-    ) -> Result<(), Exhausted> {
-        let table = self.table_for(root, gpa, size)?;
-        self.set(table, gpa, size, leaf, page);
-        Ok(())
-    }
-
-    /// Makes `leaf` the entry of `table`, which has pages of `size`.
+    /// Makes `leaf` the entry of `table`, which has pages of `size`, for the page around `gpa`; `page` is where it
+    /// lies in L1's memory.
     pub(super) fn set(&mut self, table: HostPhysAddr, gpa: u64, size: PageSize, leaf: EptEntry, page: u64) {
         self.note_pages(table, page, page + size.bytes());
         let slot = slot(table, gpa, size.level());
