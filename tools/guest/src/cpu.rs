@@ -200,6 +200,12 @@ pub fn sleep() {
     unsafe { asm!("sti", "hlt", "cli", options(nomem, nostack)) };
 }
 
+/// CLI, then HLT: sleeps until an NMI.
+pub fn sleep_deeply() {
+    // SAFETY: as above; interrupts were off.
+    unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+}
+
 /// Stops for ever.
 pub fn halt() -> ! {
     loop {

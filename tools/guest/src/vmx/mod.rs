@@ -13,7 +13,7 @@ pub mod nmi;
 mod operation;
 mod page;
 mod random;
-mod state;
+pub mod state;
 pub mod trial;
 pub mod verdict;
 

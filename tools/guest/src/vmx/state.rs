@@ -43,7 +43,8 @@ pub(super) fn write_all(rip: u64, rsp: u64) {
     write_guest(rip, rsp);
 }
 
-fn write_controls() {
+/// The least controls; the current VMCS was initialised by VMCLEAR.
+pub fn write_controls() {
     let controls = [
         (vmcs::PIN_BASED_CONTROLS, Msr::IA32_VMX_TRUE_PINBASED_CTLS, 0),
         (vmcs::PRIMARY_CONTROLS, Msr::IA32_VMX_TRUE_PROCBASED_CTLS, 0),
@@ -71,7 +72,8 @@ fn write_controls() {
     }
 }
 
-fn write_host() {
+/// The host state.
+pub fn write_host() {
     let (gdt, idt) = tables();
     write(vmcs::HOST_CR0, read_cr0());
     write(vmcs::HOST_CR3, read_cr3());
@@ -98,7 +100,8 @@ fn write_host() {
     write(vmcs::HOST_RIP, vmx_exit as *const () as u64);
 }
 
-fn write_guest_segments() {
+/// The segments of the guest state.
+pub fn write_guest_segments() {
     let segments: [SegmentFields; 6] = [
         (vmcs::GUEST_CS_SELECTOR, vmcs::GUEST_CS_BASE, vmcs::GUEST_CS_LIMIT, vmcs::GUEST_CS_ACCESS_RIGHTS),
         (vmcs::GUEST_SS_SELECTOR, vmcs::GUEST_SS_BASE, vmcs::GUEST_SS_LIMIT, vmcs::GUEST_SS_ACCESS_RIGHTS),
@@ -132,7 +135,8 @@ pub(super) fn write_code_and_stack() {
     write(vmcs::GUEST_SS_ACCESS_RIGHTS, DATA_RIGHTS);
 }
 
-fn write_guest(rip: u64, rsp: u64) {
+/// The rest of the guest state.
+pub fn write_guest(rip: u64, rsp: u64) {
     let (gdt, idt) = tables();
     write(vmcs::GUEST_CR0, read_cr0());
     write(vmcs::GUEST_CR3, read_cr3());
