@@ -48,7 +48,8 @@ pub trait Hypapp: Sync {
         &[]
     }
 
-    /// RDMSR of an MSR that exits; `None` has the core answer.
+    /// RDMSR of an MSR that exits; `None` has the core answer. MSR areas of a hypervisor in the guest come here too, and
+    /// to [`Hypapp::write_msr`].
     fn read_msr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr) -> Option<u64> {
         None
     }

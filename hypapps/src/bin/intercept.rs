@@ -2,6 +2,9 @@
 //!
 //! Ports 0x1230 to 0x1237: IN reads the count of port accesses in the low byte; OUT is counted and dropped.
 //! MSRs 0x1b0 and 0xc0001000: RDMSR reads the last value written to either, WRMSR keeps it from the hardware.
+//! MSR 0xc0001001: WRMSR of 0 closes the CPU's own view, of a page's address opens one in which that page is
+//! read-only. RDMSR reads bit 0 for a guest of the guest, and bit 1 where that one's hypervisor can be asked for the
+//! page at linear address 0x3000000.
 //! VMCALL with EBX = 0x494E5443: EAX = 1 watches for the next external interrupt, 2 for the next interrupt
 //! window, on the calling CPU; returns in EAX how many of either were seen so far on any. EAX = 3 returns in
 //! EAX how often a guest of the guest was entered, and in EDX how often one left for its hypervisor.
@@ -12,15 +15,23 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::exit::PortAccess;
 use runtime::hypapp::{Answer, Hypapp};
-use runtime::services::{watch_external_interrupts, watch_interrupt_window};
+use runtime::memory::guest::Privilege;
+use runtime::services::{
+    GuestRange, Rights, Scope, close_view, is_nested, open_view, pages, set_protection,
+    watch_external_interrupts, watch_interrupt_window,
+};
 use runtime::vcpu::Vcpu;
+use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::msr::Msr;
 
 struct Intercept;
 
 const SELECTOR: u64 = 0x494e_5443;
 const PORTS: RangeInclusive<u16> = 0x1230..=0x1237;
-const MSRS: [RangeInclusive<u32>; 2] = [0x1b0..=0x1b0, 0xc000_1000..=0xc000_1000];
+const MSRS: [RangeInclusive<u32>; 2] = [0x1b0..=0x1b0, 0xc000_1000..=0xc000_1001];
+const VIEW: Msr = Msr(0xc000_1001);
+/// What the hypapp touches in the stead of whoever reads [`VIEW`].
+const TOUCHED: GuestLinearAddr = GuestLinearAddr::new(0x300_0000);
 static ACCESSES: AtomicU64 = AtomicU64::new(0);
 static VALUE: AtomicU64 = AtomicU64::new(0);
 static SEEN: AtomicU64 = AtomicU64::new(0);
@@ -48,11 +59,19 @@ impl Hypapp for Intercept {
         Answer::Handled
     }
 
-    fn read_msr(&self, _vcpu: &mut dyn Vcpu, msr: Msr) -> Option<u64> {
+    fn read_msr(&self, vcpu: &mut dyn Vcpu, msr: Msr) -> Option<u64> {
+        if msr == VIEW {
+            let lacks = pages::address_space(vcpu).read(TOUCHED, &mut [0], Privilege::Supervisor).is_err();
+            return Some(u64::from(is_nested()) | u64::from(lacks && pages::ask_hypervisor()) << 1);
+        }
         is_ours(msr).then(|| VALUE.load(Ordering::Relaxed))
     }
 
     fn write_msr(&self, _vcpu: &mut dyn Vcpu, msr: Msr, value: u64) -> Answer {
+        if msr == VIEW {
+            see_read_only(value);
+            return Answer::Handled;
+        }
         if !is_ours(msr) {
             return Answer::Chain;
         }
@@ -96,6 +115,19 @@ impl Hypapp for Intercept {
 
     fn nested_exit(&self, _vcpu: &mut dyn Vcpu) {
         NESTED_EXITS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Opens a view in which the page at `address` is read-only; 0 closes it.
+fn see_read_only(address: u64) {
+    if address == 0 {
+        return close_view();
+    }
+    let page = GuestRange::page(GuestPhysAddr::new(address));
+    let done =
+        open_view().and_then(|()| set_protection(Scope::ThisCpu, page, Rights::READ | Rights::EXECUTE));
+    if let Err(error) = done {
+        log::warn!("no view in which {address:#x} is read-only: {error:?}");
     }
 }
 

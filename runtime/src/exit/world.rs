@@ -24,7 +24,7 @@ pub enum WorldExit {
     TimeOver,
     /// Another CPU called this one, for whatever reason.
     Called,
-    /// An INIT signal arrived: this CPU's guest starts anew.
+    /// An INIT signal arrived: this CPU's guest starts anew, or a guest of its own leaves for it.
     Init,
 }
 

@@ -73,6 +73,10 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
 ///
 /// There it is without interrupts, system calls, descriptor tables, breakpoints, vector and x87 registers. The
 /// general registers, RIP and RSP are the hypapp's to set.
+///
+/// For [`hypercall`](crate::hypapp::Hypapp::hypercall) and
+/// [`second_level_violation`](crate::hypapp::Hypapp::second_level_violation): behind other events the core may have
+/// the guest's processor change first, of which the world would take the change.
 #[must_use]
 pub fn enter(roots: &Roots, ticks: u64) -> Outside {
     Outside(vmx::world::enter(roots, ticks))

@@ -1,22 +1,95 @@
 //! MSR areas on the machine: a guest's own MSRs, those that the hypervisor intercepts, and the hardware's.
+//!
+//! Hypapps are told of MSRs of theirs, and may ask for things that need this CPU's nesting: it is not locked then.
 
 use super::Facts;
-use super::msr_area::AreaMsrs;
+use super::cpu::{self, State};
+use super::lack::Note;
+use super::msr_area::{AreaMsrs, MsrArea, Unusable};
 use super::switched_msrs;
+use super::view::L2View;
 use crate::exit::{Action, dispatch};
+use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::bare::Processor;
+use hw::bare::vmx::CurrentVmcs;
 use hw::{Msrs, Vmcs};
 use x86::msr::Msr;
+use x86::vmx::vmcs;
+
+/// Loads the MSRs that an entry has for L2, whose VMCS is current.
+pub(super) fn load_on_entry(
+    state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &Facts,
+) -> (State, Result<(), Unusable>) {
+    let area = MsrArea::of_entry(&state.nested.vmcs12, &facts.capability);
+    of_l2(state, registers, cpu, facts, area, |area, memory, msrs| area.load_on_entry(memory, msrs))
+}
+
+/// Stores the MSRs of L2, whose VMCS is current, that L1 asks for.
+pub(super) fn store_on_exit(
+    state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &Facts,
+) -> (State, Result<(), Unusable>) {
+    let area = MsrArea::of_exit_store(&state.nested.vmcs12, &facts.capability);
+    of_l2(state, registers, cpu, facts, area, |area, memory, msrs| area.store_on_exit(memory, msrs))
+}
+
+/// Loads the MSRs that an exit has for L1, whose VMCS is current.
+pub(super) fn load_on_exit(
+    state: State,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    facts: &Facts,
+) -> (State, Result<(), Unusable>) {
+    let area = MsrArea::of_exit_load(&state.nested.vmcs12, &facts.capability);
+    carry_out(state, cpu, area, || area.load_on_exit(&GuestPhysical, &mut GuestMsrs { vcpu: l1, cpu, facts }))
+}
+
+type L2Msrs<'a, 'r> = GuestMsrs<'a, 'r, L2View<CurrentVmcs>>;
+
+fn of_l2(
+    state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &Facts,
+    area: MsrArea,
+    act: impl FnOnce(MsrArea, &GuestPhysical, &mut L2Msrs<'_, '_>) -> Result<(), Unusable>,
+) -> (State, Result<(), Unusable>) {
+    let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
+    let mut vcpu = VmxVcpu::new(view, registers, cpu.index);
+    carry_out(state, cpu, area, || act(area, &GuestPhysical, &mut GuestMsrs { vcpu: &mut vcpu, cpu, facts }))
+}
+
+fn carry_out(
+    mut state: State,
+    cpu: &PerCpu,
+    area: MsrArea,
+    act: impl FnOnce() -> Result<(), Unusable>,
+) -> (State, Result<(), Unusable>) {
+    if area.count == 0 {
+        return (state, Ok(()));
+    }
+    // There is no instruction of L2's to try again.
+    state.lack = Note::of_event(false);
+    let carried_out = cpu::unlocked(state, cpu, act);
+    // It would be the world's processor that is saved, or goes on as another.
+    assert!(!cpu.is_in_world(), "a hypapp entered a world for an MSR area");
+    carried_out
+}
 
 /// The MSRs of the guest of one VMCS, which is current.
 #[derive(Debug)]
-pub(super) struct GuestMsrs<'a, 'r, V> {
-    pub(super) vcpu: &'a mut VmxVcpu<'r, V>,
-    pub(super) cpu: &'a PerCpu,
-    pub(super) facts: &'a Facts,
+struct GuestMsrs<'a, 'r, V> {
+    vcpu: &'a mut VmxVcpu<'r, V>,
+    cpu: &'a PerCpu,
+    facts: &'a Facts,
 }
 
 impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {

@@ -7,7 +7,7 @@ use super::ept02::cache::Named;
 use super::ept02::machine as ept02;
 use super::instruction::{Hardware, VpidScope};
 use super::io_bitmap::IoBitmaps;
-use super::l2_memory::Note;
+use super::lack::Note;
 use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::speculation::PredictorBarrier;
@@ -31,6 +31,9 @@ pub(super) struct NestedCpu {
     /// What an access in L2's stead lacked.
     pub(super) lack: Note,
 }
+
+/// A CPU's nesting, locked by that CPU.
+pub(super) type State = MutexGuard<'static, NestedCpu>;
 
 /// What one processor's hardware keeps for nesting.
 #[derive(Debug)]
@@ -211,8 +214,22 @@ pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mu
 }
 
 /// Nesting on `cpu`, which executes this; `None` where the guest has no VMX.
-pub(super) fn of(cpu: &PerCpu) -> Option<MutexGuard<'static, NestedCpu>> {
-    SHARED.get().map(|shared| shared.cpus[cpu.index].lock())
+pub(super) fn of(cpu: &PerCpu) -> Option<State> {
+    let shared = SHARED.get()?;
+    // Nobody but this CPU locks it: to wait would be to wait for ever.
+    let Some(state) = shared.cpus[cpu.index].try_lock() else {
+        panic!("the nesting of a CPU is locked twice")
+    };
+    Some(state)
+}
+
+/// Has `act` done on `cpu`, which executes this, without the lock: hypapps are called on the way, and their services
+/// need it.
+pub(super) fn unlocked<T>(state: State, cpu: &PerCpu, act: impl FnOnce() -> T) -> (State, T) {
+    drop(state);
+    let result = act();
+    let Some(state) = of(cpu) else { unreachable!("nesting does not end") };
+    (state, result)
 }
 
 /// The VMX of L1's processors.

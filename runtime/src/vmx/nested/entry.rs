@@ -1,21 +1,22 @@
 //! VMX instructions of L1 on the machine, and the entry into L2.
 
-use super::area_msrs::{self, GuestMsrs};
+use super::area_msrs;
 use super::capability::Capability;
 use super::checks::EntryFailure;
-use super::cpu::{self, NestedCpu};
+use super::cpu::{self, NestedCpu, State};
 use super::instruction::{self, Completion, L1, Status};
+use super::lack::Note;
 use super::merge::{self, Inherited, Wanted};
-use super::msr_area::{MsrArea, Unusable};
+use super::msr_area::Unusable;
 use super::reflect::{self, ExitFacts, Left};
 use super::translation::set_translation;
 use super::view::L2View;
 use super::vmcs12;
-use super::{Facts, Nested, Operation, exit, pages};
+use super::{Facts, Nested, Operation, pages};
 use crate::exit::{Action, ResetCause};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
-use crate::smp::percpu::{self, PerCpu};
+use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::inject;
 use crate::vmx::vcpu::VmxVcpu;
@@ -51,7 +52,7 @@ pub(in crate::vmx) fn instruction(
             action
         }
         Completion::Enter => {
-            let action = enter(&mut state, cpu, facts, vcpu);
+            let (state, action) = enter(state, cpu, facts, vcpu);
             if state.nested.operation == Operation::NonRoot {
                 entered(state, vcpu.registers_mut(), cpu);
             }
@@ -61,7 +62,8 @@ pub(in crate::vmx) fn instruction(
 }
 
 /// L2 is about to run, its VMCS is current: the hypapp is told.
-fn entered(state: exit::State, registers: &mut Registers, cpu: &PerCpu) {
+fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
+    state.lack = Note::of_event(false);
     let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
     // A hypapp may ask for things that need the state.
     drop(state);
@@ -84,16 +86,18 @@ pub(in crate::vmx) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, refusal: Acti
 }
 
 /// Enters L2, or has the entry fail.
-fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_, CurrentVmcs>) -> Action {
-    let NestedCpu { nested, hardware, .. } = state;
+fn enter(
+    mut state: State,
+    cpu: &PerCpu,
+    facts: &Facts,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+) -> (State, Action) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     let inherited = Inherited::of(l1);
+    let left = Left::from(&inherited);
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
         Ok(pdptes) => pdptes,
-        Err(failure) => {
-            let action = fail(nested, l1, &ExitFacts::from(failure), &Left::from(&inherited));
-            hardware.return_to_l1(&nested.vmcs12);
-            return action;
-        }
+        Err(failure) => return fail(state, l1, cpu, &ExitFacts::from(failure), &left),
     };
     nested.begin_entry();
     keep_nmi(l1, cpu);
@@ -108,38 +112,22 @@ fn enter(state: &mut NestedCpu, cpu: &PerCpu, facts: &Facts, l1: &mut VmxVcpu<'_
     if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
         area_msrs::load_perf_global_ctrl(vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL));
     }
-    let area = MsrArea::of_entry(vmcs12, &facts.capability);
-    if area.count != 0
-        && let Err(Unusable { entry }) = load_msrs(area, vmcs02, l1.registers_mut(), cpu, facts)
-    {
+    // What comes to a hypapp from here on is L2's.
+    nested.operation = Operation::NonRoot;
+    let (mut state, loaded) = area_msrs::load_on_entry(state, l1.registers_mut(), cpu, facts);
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    if let Err(Unusable { entry }) = loaded {
         nested.revert_entry();
         hardware.select_l1();
-        let failure = ExitFacts::from(EntryFailure::MsrLoading { entry });
-        let action = fail(nested, l1, &failure, &Left::from(&inherited));
-        hardware.return_to_l1(&nested.vmcs12);
-        return action;
+        return fail(state, l1, cpu, &ExitFacts::from(EntryFailure::MsrLoading { entry }), &left);
     }
-    if ActivityState(vmcs12.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
+    if ActivityState(nested.vmcs12.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
         cpu.is_running.store(false, Ordering::SeqCst);
     }
-    nested.operation = Operation::NonRoot;
     if core::mem::take(&mut nested.has_waiting_init) {
         cpu.give_init();
     }
-    Action::Resume
-}
-
-/// Loads the MSRs of an area for the guest of `vmcs`, which is current.
-fn load_msrs(
-    area: MsrArea,
-    vmcs: CurrentVmcs,
-    registers: &mut Registers,
-    cpu: &PerCpu,
-    facts: &Facts,
-) -> Result<(), Unusable> {
-    let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
-    let mut msrs = GuestMsrs { vcpu: &mut vcpu, cpu, facts };
-    area.load_on_entry(&GuestPhysical, &mut msrs)
+    (state, Action::Resume)
 }
 
 /// An NMI that waits for L1 waits for L2 from now on, by other rules.
@@ -154,33 +142,41 @@ fn keep_nmi(l1: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu) {
 /// Ends an entry that failed: an exit that saves no guest state (SDM, "VM-Entry Failures During or After Loading
 /// Guest State"). The VMCS of L1 is current.
 pub(super) fn fail(
-    nested: &mut Nested,
+    mut state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
     facts: &ExitFacts,
     left: &Left,
-) -> Action {
+) -> (State, Action) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     reflect::save_facts(&mut nested.vmcs12, facts);
-    load_host(nested, l1, left)
+    hardware.return_to_l1(&nested.vmcs12);
+    load_host(state, l1, cpu, left)
 }
 
 /// L1 goes on with its host state. The VMCS of L1 is current.
-pub(super) fn load_host(nested: &mut Nested, l1: &mut VmxVcpu<'_, CurrentVmcs>, left: &Left) -> Action {
+pub(super) fn load_host(
+    mut state: State,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    left: &Left,
+) -> (State, Action) {
+    let nested = &mut state.nested;
     nested.operation = Operation::Root;
     if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
-        return abort(nested, vmcs12::Abort::HostPdptes);
+        let action = abort(nested, vmcs12::Abort::HostPdptes);
+        return (state, action);
     }
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
         area_msrs::load_perf_global_ctrl(nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL));
     }
-    let Some(facts) = cpu::facts() else { return Action::Resume };
-    let area = MsrArea::of_exit_load(&nested.vmcs12, &facts.capability);
-    if area.count != 0 {
-        let mut msrs = GuestMsrs { vcpu: l1, cpu: percpu::current(), facts };
-        if area.load_on_exit(&GuestPhysical, &mut msrs).is_err() {
-            return abort(nested, vmcs12::Abort::HostMsrs);
-        }
-    }
-    Action::Resume
+    let Some(facts) = cpu::facts() else { return (state, Action::Resume) };
+    let (state, loaded) = area_msrs::load_on_exit(state, l1, cpu, facts);
+    let action = match loaded {
+        Ok(()) => Action::Resume,
+        Err(_) => abort(&state.nested, vmcs12::Abort::HostMsrs),
+    };
+    (state, action)
 }
 
 /// A VMX abort: the processor shuts down (SDM, "VMX Aborts").

@@ -1,16 +1,16 @@
 //! Exits of L2 on the machine.
 
-use super::area_msrs::GuestMsrs;
-use super::cpu::{self, NestedCpu};
-use super::l2_memory::{self, L2Memory, Lack};
+use super::area_msrs;
+use super::cpu::{self, NestedCpu, State};
+use super::l2_memory::{self, L2Memory};
+use super::lack::{Lack, Note};
 use super::merge::Wanted;
-use super::msr_area::MsrArea;
 use super::reflect::{self, ExitFacts, Left};
 use super::route::{self, Route};
 use super::translation;
 use super::view::L2View;
 use super::vmcs12::Abort;
-use super::{Nested, Operation, entry, nmi, own, pages, second_level, world};
+use super::{Operation, entry, nmi, own, pages, second_level, world};
 use crate::exit::{Action, ResetCause, dispatch};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -36,42 +36,40 @@ pub(super) type L2Vcpu<'a> = VmxVcpu<'a, L2View<CurrentVmcs>>;
 /// Every VM exit of L2 comes here. Most of them are L1's.
 pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     let cpu = percpu::current();
-    let Some(mut state) = cpu::of(cpu) else { unreachable!("L2 runs only where there is nesting") };
+    let Some(state) = cpu::of(cpu) else { unreachable!("L2 runs only where there is nesting") };
     let vmcs02 = state.hardware.current();
     let reason = ExitReason(vmcs02.read(vmcs::EXIT_REASON));
     cpu.count_exit(reason.basic());
     cpu.count_nested_exit();
     if cpu.is_in_world() {
-        return world::handle(&mut view_of(state, registers, cpu), cpu, reason);
+        return world::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
     }
     if !cpu.is_running.load(Ordering::Relaxed) {
         entry::runs_again(cpu);
     }
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
     if route == Route::L1 && !reason.is_entry_failure() {
-        let action = reflect(&mut state, registers, cpu, reason);
+        let (state, action) = reflect(state, registers, cpu, reason);
         return left(state, registers, cpu, action);
     }
     handle_rarely(state, registers, cpu, reason, route);
 }
 
-/// This CPU's nesting, locked.
-pub(super) type State = spin::MutexGuard<'static, NestedCpu>;
-
 #[inline(never)]
 fn handle_rarely(
-    mut state: State,
+    state: State,
     registers: &mut Registers,
     cpu: &'static PerCpu,
     reason: ExitReason,
     route: Route,
 ) {
     if reason.is_entry_failure() {
-        let action = entry_failed(&mut state, registers, cpu, reason);
+        let (state, action) = entry_failed(state, registers, cpu, reason);
         drop(state);
         return end(action);
     }
-    let mut vcpu = view_of(state, registers, cpu);
+    let may_ask = matches!(route, Route::HypappThenL1 | Route::SecondLevel);
+    let mut vcpu = view_of(state, registers, cpu, may_ask);
     let action = match route {
         Route::HypappThenL1 => hypapp(&mut vcpu, reason),
         Route::Nmi => {
@@ -122,8 +120,15 @@ fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, r
     }
 }
 
-/// L2 for the hypervisor's own handlers and for hypapps, which may ask for things that need the state.
-pub(super) fn view_of<'a>(state: State, registers: &'a mut Registers, cpu: &PerCpu) -> L2Vcpu<'a> {
+/// L2 for the hypervisor's own handlers and for hypapps, which may ask for things that need the state; with `may_ask`
+/// for L1's help too, which [`conclude`] asks for.
+pub(super) fn view_of<'a>(
+    mut state: State,
+    registers: &'a mut Registers,
+    cpu: &PerCpu,
+    may_ask: bool,
+) -> L2Vcpu<'a> {
+    state.lack = Note::of_event(may_ask);
     let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
     VmxVcpu::new(L2View::new(state.hardware.current(), l1_owns), registers, cpu.index)
 }
@@ -170,9 +175,9 @@ pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRea
         Err(inject::Shutdown) => return end(Action::Reset(ResetCause::TripleFault)),
     };
     let Some(facts) = wanted_exception(cpu, event) else { return vcpu.inject(event) };
-    let Some(mut state) = cpu::of(cpu) else { return };
+    let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let action = reflect_facts(&mut state, registers, cpu, &facts);
+    let (state, action) = reflect_facts(state, registers, cpu, &facts);
     left(state, registers, cpu, action);
 }
 
@@ -194,29 +199,24 @@ fn wanted_exception(cpu: &PerCpu, event: Event) -> Option<ExitFacts> {
 }
 
 fn reflect_now(registers: &mut Registers, cpu: &'static PerCpu, reason: ExitReason) {
-    let Some(mut state) = cpu::of(cpu) else { return };
-    let action = reflect(&mut state, registers, cpu, reason);
+    let Some(state) = cpu::of(cpu) else { return };
+    let (state, action) = reflect(state, registers, cpu, reason);
     left(state, registers, cpu, action);
 }
 
 /// Hands the exit that the hardware tells of to L1.
-fn reflect(
-    state: &mut NestedCpu,
-    registers: &mut Registers,
-    cpu: &'static PerCpu,
-    reason: ExitReason,
-) -> Action {
+fn reflect(mut state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) -> (State, Action) {
     reflect::save_exit(&state.hardware.current(), &mut state.nested.vmcs12, reason);
     leave(state, registers, cpu, false)
 }
 
 /// Hands an exit to L1 that the hardware does not tell of as it is.
 pub(super) fn reflect_facts(
-    state: &mut NestedCpu,
+    mut state: State,
     registers: &mut Registers,
-    cpu: &'static PerCpu,
+    cpu: &PerCpu,
     facts: &ExitFacts,
-) -> Action {
+) -> (State, Action) {
     let vmcs02 = state.hardware.current();
     reflect::save_exit(&vmcs02, &mut state.nested.vmcs12, facts.reason);
     reflect::save_facts(&mut state.nested.vmcs12, facts);
@@ -224,16 +224,20 @@ pub(super) fn reflect_facts(
 }
 
 /// From L2 to L1.
-fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu, is_nmi: bool) -> Action {
+fn leave(mut state: State, registers: &mut Registers, cpu: &PerCpu, is_nmi: bool) -> (State, Action) {
     cpu.count_reflected_exit();
-    let NestedCpu { nested, hardware, .. } = state;
-    let vmcs02 = hardware.current();
-    reflect::save_guest_state(&vmcs02, &mut nested.vmcs12);
-    if !store_msrs(nested, vmcs02, registers, cpu) {
-        hardware.select_l1();
-        return entry::abort(nested, Abort::GuestMsrs);
+    let mut vmcs02 = state.hardware.current();
+    reflect::save_guest_state(&vmcs02, &mut state.nested.vmcs12);
+    if let Some(facts) = cpu::facts() {
+        let stored;
+        (state, stored) = area_msrs::store_on_exit(state, registers, cpu, facts);
+        if stored.is_err() {
+            state.hardware.select_l1();
+            let action = entry::abort(&state.nested, Abort::GuestMsrs);
+            return (state, action);
+        }
     }
-    let mut vmcs02 = hardware.current();
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     let left = Left::of(&vmcs02, &nested.vmcs12);
     let blocking = nmi::after_exit(
         nmi::Mode::of(&nested.vmcs12),
@@ -248,44 +252,30 @@ fn leave(state: &mut NestedCpu, registers: &mut Registers, cpu: &'static PerCpu,
     }
     hardware.barrier.raise(&Processor);
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
-    let action = entry::load_host(nested, &mut l1, &left);
+    let (state, action) = entry::load_host(state, &mut l1, cpu, &left);
     if blocking.l1 {
         l1.set_nmi_blocking(true);
     }
     if waits {
         inject::nmi(&mut l1);
     }
-    action
-}
-
-/// Stores the MSRs that L1 asks for of L2, whose VMCS is current; false where one cannot be stored.
-fn store_msrs(nested: &Nested, vmcs02: CurrentVmcs, registers: &mut Registers, cpu: &PerCpu) -> bool {
-    let Some(facts) = cpu::facts() else { return true };
-    let area = MsrArea::of_exit_store(&nested.vmcs12, &facts.capability);
-    if area.count == 0 {
-        return true;
-    }
-    let mut l2 = VmxVcpu::new(vmcs02, registers, cpu.index);
-    let mut msrs = GuestMsrs { vcpu: &mut l2, cpu, facts };
-    area.store_on_exit(&GuestPhysical, &mut msrs).is_ok()
+    (state, action)
 }
 
 /// The hardware found guest state that it does not take.
 fn entry_failed(
-    state: &mut NestedCpu,
+    mut state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
     reason: ExitReason,
-) -> Action {
-    let NestedCpu { nested, hardware, .. } = state;
+) -> (State, Action) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     let vmcs02 = hardware.current();
     let facts = ExitFacts::new(reason, vmcs02.read(vmcs::EXIT_QUALIFICATION));
     let left = Left::of(&vmcs02, &nested.vmcs12);
     nested.revert_entry();
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
-    let action = entry::fail(nested, &mut l1, &facts, &left);
-    hardware.return_to_l1(&nested.vmcs12);
-    action
+    entry::fail(state, &mut l1, cpu, &facts, &left)
 }
 
 /// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU. A world
@@ -333,7 +323,7 @@ pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &'static PerC
     let event = Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
     let error_code = vmcs02.read(vmcs::ENTRY_EXCEPTION_ERROR_CODE);
     let length = vmcs02.read(vmcs::ENTRY_INSTRUCTION_LENGTH);
-    let action = reflect_facts(&mut state, registers, cpu, &facts);
+    let (mut state, action) = reflect_facts(state, registers, cpu, &facts);
     let NestedCpu { nested, hardware, .. } = &mut *state;
     reflect::save_undelivered(&mut nested.vmcs12, event, error_code, length);
     hardware.return_to_l1(&nested.vmcs12);
@@ -378,7 +368,7 @@ pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &'static PerCp
             ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
         }
     };
-    let action = reflect_facts(&mut state, registers, cpu, &facts);
+    let (state, action) = reflect_facts(state, registers, cpu, &facts);
     left(state, registers, cpu, action);
 }
 

@@ -7,6 +7,7 @@
 use super::cpu;
 use super::ept02::access::Access;
 use super::ept02::machine as ept02;
+use super::lack::{Lack, Note};
 use super::merge::Wanted;
 use super::route;
 use crate::memory::guest::{GuestMemory, Refused};
@@ -99,22 +100,6 @@ impl GuestMemory for L2Memory {
     }
 }
 
-/// What an access in L2's stead lacked, of what L1 can give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
-    /// L1's tables do not allow the access.
-    SecondLevel(Access),
-    /// L2's page tables, which L1 may keep for it, do not allow the access.
-    Fault(Event),
-}
-
-/// The lack that was noted last, and whether L1 is to be asked.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Note {
-    lack: Option<Lack>,
-    is_asked: bool,
-}
-
 /// The memory of the L2 that runs on this CPU, from whose refusals on L1 can be asked; `None` where none does.
 pub(crate) fn memory() -> Option<&'static dyn GuestMemory> {
     static MEMORY: NotedMemory = NotedMemory;
@@ -122,7 +107,7 @@ pub(crate) fn memory() -> Option<&'static dyn GuestMemory> {
     if !super::is_l2(cpu) {
         return None;
     }
-    set_note(cpu, Note::default());
+    change_note(cpu, Note::clear);
     Some(&MEMORY)
 }
 
@@ -138,27 +123,24 @@ pub(crate) fn note_fault(event: Event) {
     let vmcs12 = &state.nested.vmcs12;
     // With second-level tables L1 has no part in L2's page tables.
     if !Wanted::of(vmcs12).has_ept() && route::wants_exception(vmcs12, Vector::PF, || error_code) {
-        state.lack = Note { lack: Some(Lack::Fault(event)), is_asked: false };
+        state.lack.set(Lack::Fault(event));
     }
 }
 
 /// Has L1 asked for what the last access lacked, once the exit of L2 is through; false where that is nothing of
-/// L1's.
+/// L1's, or no exit of L2 is handled that it would try again behind.
 pub(crate) fn ask_l1() -> bool {
-    let Some(mut state) = cpu::of(percpu::current()) else { return false };
-    state.lack.is_asked = state.lack.lack.is_some();
-    state.lack.is_asked
+    cpu::of(percpu::current()).is_some_and(|mut state| state.lack.ask())
 }
 
 /// Takes what L1 is to be asked for.
 pub(super) fn take_asked(cpu: &PerCpu) -> Option<Lack> {
-    let note = core::mem::take(&mut cpu::of(cpu)?.lack);
-    note.lack.filter(|_| note.is_asked)
+    cpu::of(cpu)?.lack.finish()
 }
 
-fn set_note(cpu: &PerCpu, note: Note) {
+fn change_note(cpu: &PerCpu, change: impl FnOnce(&mut Note)) {
     if let Some(mut state) = cpu::of(cpu) {
-        state.lack = note;
+        change(&mut state.lack);
     }
 }
 
@@ -173,8 +155,8 @@ impl NotedMemory {
         act(&memory).inspect_err(|_| {
             if let Some(denied) = memory.denied() {
                 let qualification = denied.qualification & u64::from(Rights::all().bits());
-                let lack = Some(Lack::SecondLevel(Access { qualification, ..denied }));
-                set_note(cpu, Note { lack, is_asked: false });
+                let lack = Lack::SecondLevel(Access { qualification, ..denied });
+                change_note(cpu, |note| note.set(lack));
             }
         })
     }

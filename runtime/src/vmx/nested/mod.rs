@@ -23,6 +23,7 @@ mod instruction;
 mod io_bitmap;
 #[cfg(target_os = "none")]
 mod l2_memory;
+mod lack;
 mod merge;
 mod merged_page;
 #[cfg(any(test, fuzzing))]

@@ -83,9 +83,9 @@ pub(super) fn ask(
             ExitFacts::new(ExitReason::PAGE_MODIFICATION_LOG_FULL, qualification)
         }
     };
-    let Some(mut state) = cpu::of(cpu) else { return };
+    let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let action = exit::reflect_facts(&mut state, registers, cpu, &facts);
+    let (mut state, action) = exit::reflect_facts(state, registers, cpu, &facts);
     // The hardware's exit told nothing of it.
     let NestedCpu { nested, hardware, .. } = &mut *state;
     nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
@@ -119,8 +119,8 @@ fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
 }
 
 fn reflect(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: ExitFacts) {
-    let Some(mut state) = cpu::of(cpu) else { return };
+    let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let action = exit::reflect_facts(&mut state, registers, cpu, &facts);
+    let (state, action) = exit::reflect_facts(state, registers, cpu, &facts);
     exit::left(state, registers, cpu, action);
 }

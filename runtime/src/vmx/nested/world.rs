@@ -61,7 +61,7 @@ pub(in crate::vmx) fn called(registers: &mut Registers, cpu: &PerCpu) -> bool {
         return false;
     }
     if let Some(state) = cpu::of(cpu) {
-        machine::hypapp().world_exit(&mut exit::view_of(state, registers, cpu), WorldExit::Called);
+        machine::hypapp().world_exit(&mut exit::view_of(state, registers, cpu, false), WorldExit::Called);
     }
     true
 }

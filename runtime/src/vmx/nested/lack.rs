@@ -1,0 +1,93 @@
+//! What an access in L2's stead lacked, and whether L1 is to be asked for it.
+
+use super::ept02::access::Access;
+use x86::event::Event;
+
+/// What an access in L2's stead lacked, of what L1 can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// L1's tables do not allow the access.
+    SecondLevel(Access),
+    /// L2's page tables, which L1 may keep for it, do not allow the access.
+    Fault(Event),
+}
+
+/// The lack that was noted last, and whether L1 is to be asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Note {
+    lack: Option<Lack>,
+    is_asked: bool,
+    may_ask: bool,
+}
+
+impl Note {
+    /// The note of an event of a hypapp's; L2 can try again behind one that `may_ask`, and L1 is asked before.
+    pub(super) const fn of_event(may_ask: bool) -> Self {
+        Self { lack: None, is_asked: false, may_ask }
+    }
+
+    /// Forgets what was noted of this event.
+    pub(super) const fn clear(&mut self) {
+        *self = Self::of_event(self.may_ask);
+    }
+
+    /// Notes what an access lacked.
+    pub(super) const fn set(&mut self, lack: Lack) {
+        *self = Self { lack: Some(lack), ..Self::of_event(self.may_ask) };
+    }
+
+    /// Has L1 asked behind this event; false where that is nothing of L1's, or L2 cannot try again.
+    pub(super) const fn ask(&mut self) -> bool {
+        self.is_asked = self.may_ask && self.lack.is_some();
+        self.is_asked
+    }
+
+    /// The event is over: what L1 is to be asked for.
+    pub(super) fn finish(&mut self) -> Option<Lack> {
+        let note = core::mem::take(self);
+        note.lack.filter(|_| note.is_asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAULT: Lack = Lack::Fault(Event::UD);
+
+    #[test]
+    fn l1_is_asked_for_the_last_lack_where_the_hypapp_wants_it() {
+        let mut note = Note::of_event(true);
+        assert!(!note.ask());
+        note.set(Lack::Fault(Event::GP0));
+        note.set(FAULT);
+        assert!(note.ask());
+        assert_eq!(note.finish(), Some(FAULT));
+        assert_eq!(note.finish(), None);
+        let mut unasked = Note::of_event(true);
+        unasked.set(FAULT);
+        assert_eq!(unasked.finish(), None);
+    }
+
+    #[test]
+    fn another_access_forgets_what_the_one_before_lacked() {
+        let mut note = Note::of_event(true);
+        note.set(FAULT);
+        assert!(note.ask());
+        note.clear();
+        assert!(!note.ask());
+        note.set(FAULT);
+        assert_eq!(note.finish(), None);
+    }
+
+    #[test]
+    fn an_event_behind_which_l2_does_not_try_again_asks_nobody() {
+        let mut note = Note::of_event(false);
+        note.set(FAULT);
+        assert!(!note.ask());
+        note.clear();
+        note.set(FAULT);
+        assert!(!note.ask());
+        assert_eq!(note.finish(), None);
+    }
+}
