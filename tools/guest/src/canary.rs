@@ -14,6 +14,7 @@ use trustvisor::section::{SectionRecord, SectionType};
 use crate::memory::{read64, write64};
 use crate::pal::{self, CF, IF, PAGE, PALS, Pal};
 use crate::trap::Frame;
+use crate::vmx::Registers;
 use crate::{Fault, Mode, Regs, Snippet, boot, check, check_eq, run, snippet};
 
 /// One half, in the vault's code.
@@ -148,6 +149,13 @@ pub fn is_in_frame(frame: &Frame) -> bool {
     let mut regs = Regs::default();
     frame.to_regs(&mut regs);
     is_in(&regs)
+}
+
+/// Whether one of the registers with which a guest of this guest left holds the canary, or half of it.
+pub fn is_in_nested(registers: &Registers) -> bool {
+    let Registers { rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, cr2 } =
+        *registers;
+    [rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, cr2].into_iter().any(is_canary)
 }
 
 /// A PAL that keeps the canary and tells it. RDI = 1: keeps RSI, uncovered, at RDX. RDI = 2: gives back what is there.

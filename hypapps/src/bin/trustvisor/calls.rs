@@ -12,8 +12,8 @@ use runtime::exit::SecondLevelViolation;
 use runtime::exit::world::WorldExit;
 use runtime::hypapp::Answer;
 use runtime::memory::guest::segmentation::is_canonical;
-use runtime::services::pages;
 use runtime::services::world::{self, Page, Roots};
+use runtime::services::{self, pages};
 use runtime::vcpu::{Registers, Vcpu};
 use trustvisor::call::{Failure, FaultKind, SENTINEL};
 use trustvisor::parameter::WordSize;
@@ -83,6 +83,8 @@ pub(crate) fn world_exit(vcpu: &mut dyn Vcpu, exit: WorldExit) {
             let rip = vcpu.rip();
             end(vcpu, &running, FaultKind::FORBIDDEN_INSTRUCTION, rip);
         }
+        // It ends the caller's processor, unless that is a hypervisor's: for it INIT is an exit like others.
+        WorldExit::Init if services::is_nested() => suspend(vcpu, &running),
         WorldExit::Init => {
             running.pal.lock().end(State::Faulted, &Machine);
             world::leave(&running.outside);
