@@ -147,8 +147,14 @@ impl Capability {
         };
         let (pin_based, plain_pin_based) = precise(PIN_BASED_MSRS, PIN_BASED.bits())?;
         let (primary, plain_primary) = precise(PRIMARY_MSRS, PRIMARY.bits())?;
-        let (exit, plain_exit) = precise(EXIT_MSRS, EXIT.bits())?;
-        let (entry, plain_entry) = precise(ENTRY_MSRS, ENTRY.bits())?;
+        let (mut exits, mut entries) = (EXIT, ENTRY);
+        if msrs.read(Msr::IA32_PERF_GLOBAL_CTRL).is_err() {
+            // Some emulators have controls that load a register which they do not have.
+            exits -= ExitControls::LOAD_PERF_GLOBAL_CTRL;
+            entries -= EntryControls::LOAD_PERF_GLOBAL_CTRL;
+        }
+        let (exit, plain_exit) = precise(EXIT_MSRS, exits.bits())?;
+        let (entry, plain_entry) = precise(ENTRY_MSRS, entries.bits())?;
         let has_secondary = primary.may_be_one() & PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits() != 0;
         let secondary = if has_secondary {
             offered(Msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY.bits())?

@@ -102,6 +102,18 @@ fn what_tells_of_absent_features_is_absent() {
 }
 
 #[test]
+fn what_is_loaded_is_offered_where_there_is_such_a_register() {
+    let controls = |msrs: Vec<(Msr, u64)>| {
+        let capability = Capability::of(&SimMsrs::new(msrs), 39).unwrap();
+        (capability.exit.may_be_one() >> 12 & 1, capability.entry.may_be_one() >> 13 & 1)
+    };
+    assert_eq!(controls(hardware()), (1, 1));
+    let mut without = hardware();
+    without.retain(|(msr, _)| *msr != Msr::IA32_PERF_GLOBAL_CTRL);
+    assert_eq!(controls(without), (0, 0));
+}
+
+#[test]
 fn a_processor_without_vmx_offers_none() {
     assert_eq!(Capability::of(&SimMsrs::new([]), 39), Err(GeneralProtection));
 }

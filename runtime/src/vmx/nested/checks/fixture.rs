@@ -44,6 +44,7 @@ pub(in super::super) fn hardware() -> Vec<(Msr, u64)> {
         (Msr::IA32_VMX_TRUE_PROCBASED_CTLS, all(primary)),
         (Msr::IA32_VMX_TRUE_EXIT_CTLS, all(exit)),
         (Msr::IA32_VMX_TRUE_ENTRY_CTLS, all(entry)),
+        (Msr::IA32_PERF_GLOBAL_CTRL, 0),
     ]
 }
 
