@@ -22,16 +22,17 @@ const INDICATORS: [u64; 2] = [1, 4];
 
 /// Without a hypervisor beneath, what a processor that has shut down does to its machine is the board's business.
 fn main() {
-    let boots = usize::from(cmos::read(cmos::SCRATCH).saturating_sub(BOOTS)).min(INDICATORS.len());
-    if let Some(before) = boots.checked_sub(1) {
-        let expected = u64::from(revision()) | INDICATORS[before] << 32;
+    let boots = cmos::read(cmos::SCRATCH).saturating_sub(BOOTS);
+    let indicator = |boot: u8| INDICATORS.get(usize::from(boot));
+    if let Some(before) = boots.checked_sub(1).and_then(indicator) {
+        let expected = u64::from(revision()) | before << 32;
         check_eq!(read(REGION), expected, "revision and VMX-abort indicator after boot {boots}");
     }
-    let Some(indicator) = INDICATORS.get(boots) else {
+    let Some(indicator) = indicator(boots) else {
         cmos::write(cmos::SCRATCH, 0);
         return;
     };
-    cmos::write(cmos::SCRATCH, BOOTS + boots as u8 + 1);
+    cmos::write(cmos::SCRATCH, BOOTS + boots + 1);
     println!("boot {} is to end by VMX abort {indicator}", boots + 1);
     console::drain();
     abort(*indicator);
