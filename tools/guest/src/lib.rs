@@ -27,6 +27,7 @@ pub mod cpu;
 pub mod legacy;
 pub mod memory;
 pub mod pal;
+pub mod pal_code;
 pub mod power;
 pub mod reset;
 pub mod run;

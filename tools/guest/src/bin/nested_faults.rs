@@ -6,33 +6,22 @@
 use guest::cpu::{read_cr0, read_cr3, read_cr4, under_hypervisor, write_cr0, write_cr3, write_cr4};
 use guest::memory::FREE;
 use guest::run::USER_BASE;
+use guest::vmx::form::{Form, UNMAPPED};
 use guest::vmx::{
-    Guest, Outcome, attempt, attempt_with, enter_operation, leave_operation, prepare, read, region, revision,
-    vmcs, write,
+    Guest, Outcome, attempt, attempt_with, enter_operation, form, leave_operation, prepare, read, region,
+    revision, vmcs, write,
 };
-use guest::{Fault, Mode, Regs, Snippet, check_eq, cpu, guest, snippet};
+use guest::{Fault, Mode, Regs, check_eq, cpu, guest, snippet};
 
 guest!(main);
 
-/// An instruction in 64-bit and in other code; RSI is its memory operand, RAX and RBX are its registers.
-type Instruction = (&'static str, Snippet, Snippet);
-
-macro_rules! instructions {
-    ($($text:literal $code64:literal $code32:literal),+ $(,)?) => {
-        [$(($text, snippet!($code64), snippet!(code32: $code32))),+]
-    };
-}
-
 const NOT_CANONICAL: u64 = 1 << 47;
-/// A hole in the page tables, from which every operand comes that is to fault.
-const UNMAPPED: u64 = 0x7fff_ffff_f000;
 const READ: u32 = 0;
 const WRITE: u32 = 2;
 const PRESENT: u32 = 1;
 
 fn main() {
-    let all = instructions();
-    let vmxon = ("VMXON", snippet!("vmxon [rsi]"), snippet!(code32: ".byte 0xf3, 0x0f, 0xc7, 0x36"));
+    let (all, vmxon) = (form::forms(), form::vmxon());
     prepare();
     outside(&all, vmxon);
     vmxon_conditions();
@@ -49,43 +38,25 @@ fn main() {
     outside(&all, vmxon);
 }
 
-fn instructions() -> [Instruction; 13] {
-    instructions![
-        "VMXOFF" "vmxoff" "vmxoff",
-        "VMLAUNCH" "vmlaunch" "vmlaunch",
-        "VMRESUME" "vmresume" "vmresume",
-        "VMCLEAR" "vmclear [rsi]" ".byte 0x66, 0x0f, 0xc7, 0x36",
-        "VMPTRLD" "vmptrld [rsi]" ".byte 0x0f, 0xc7, 0x36",
-        "VMPTRST" "vmptrst [rsi]" ".byte 0x0f, 0xc7, 0x3e",
-        "VMREAD register" "vmread rax, rbx" "vmread eax, ebx",
-        "VMREAD memory" "vmread [rsi], rbx" ".byte 0x0f, 0x78, 0x1e",
-        "VMWRITE register" "vmwrite rax, rbx" "vmwrite eax, ebx",
-        "VMWRITE memory" "vmwrite rax, [rsi]" ".byte 0x0f, 0x79, 0x06",
-        "INVEPT" "invept rax, [rsi]" ".byte 0x66, 0x0f, 0x38, 0x80, 0x06",
-        "INVVPID" "invvpid rax, [rsi]" ".byte 0x66, 0x0f, 0x38, 0x81, 0x06",
-        "VMCALL" "vmcall" "vmcall",
-    ]
-}
-
 fn registers(operand: u64) -> Regs {
     Regs { rax: 0x1234, rbx: 0x6800, rcx: 7, rdx: 8, rsi: operand, rdi: 9, ..Regs::default() }
 }
 
 /// With CR4.VMXE and without VMX operation all are undefined but VMXON, whose fault is the privilege level's.
-fn outside(all: &[Instruction], vmxon: Instruction) {
-    for (name, code, _) in all {
+fn outside(all: &[Form], vmxon: Form) {
+    for &Form { name, code64, .. } in all {
         // A hypervisor beneath may have a use for it.
-        if *name == "VMCALL" && under_hypervisor() {
+        if name == "VMCALL" && under_hypervisor() {
             continue;
         }
         for operand in [FREE, UNMAPPED, NOT_CANONICAL] {
             for mode in [Mode::Kernel64, Mode::User64] {
-                let outcome = attempt(mode, *code, &mut registers(operand));
+                let outcome = attempt(mode, code64, &mut registers(operand));
                 check_eq!(outcome, Outcome::UD, "{name} outside VMX operation in {mode:?} on {operand:#x}");
             }
         }
     }
-    let (_, code64, code32) = vmxon;
+    let Form { code64, code32, .. } = vmxon;
     let at_user = attempt(Mode::User64, code64, &mut registers(UNMAPPED));
     check_eq!(at_user, Outcome::GP, "VMXON at CPL 3");
     for mode in [Mode::Compatibility32, Mode::CompatibilityUser32] {
@@ -101,7 +72,7 @@ fn outside(all: &[Instruction], vmxon: Instruction) {
 
 /// Operands and control registers of a VMXON that does not succeed (SDM, "VMXON-Enter VMX Operation").
 fn vmxon_conditions() {
-    let code = snippet!("vmxon [rsi]");
+    let code = form::vmxon().code64;
     let on = |page: u64| {
         write(FREE, page);
         attempt_with(code, registers(FREE))
@@ -127,10 +98,10 @@ fn vmxon_conditions() {
     check_eq!(attempt_with(snippet!("vmxoff"), Regs::default()), Outcome::UD, "VMXOFF after failed VMXONs");
 }
 
-fn undefined_in_modes(all: &[Instruction], vmxon: Instruction) {
-    for (name, _, code) in all.iter().copied().chain([vmxon]) {
+fn undefined_in_modes(all: &[Form], vmxon: Form) {
+    for Form { name, code32, .. } in all.iter().copied().chain([vmxon]) {
         for mode in [Mode::Compatibility32, Mode::CompatibilityUser32] {
-            let outcome = attempt(mode, code, &mut registers(0x5000));
+            let outcome = attempt(mode, code32, &mut registers(0x5000));
             check_eq!(outcome, Outcome::UD, "{name} in VMX operation in {mode:?}");
         }
     }
@@ -146,10 +117,10 @@ fn undefined_in_modes(all: &[Instruction], vmxon: Instruction) {
     }
 }
 
-fn at_cpl_3(all: &[Instruction], vmxon: Instruction) {
-    for (name, code, _) in all.iter().copied().chain([vmxon]) {
+fn at_cpl_3(all: &[Form], vmxon: Form) {
+    for Form { name, code64, .. } in all.iter().copied().chain([vmxon]) {
         for operand in [USER_BASE + FREE, UNMAPPED, NOT_CANONICAL] {
-            let outcome = attempt(Mode::User64, code, &mut registers(operand));
+            let outcome = attempt(Mode::User64, code64, &mut registers(operand));
             check_eq!(outcome, Outcome::GP, "{name} at CPL 3 on {operand:#x}");
         }
     }

@@ -3,14 +3,17 @@
 #![no_main]
 
 use guest::cpu::rdmsr;
-use guest::vmx::{ExitReason, Guest, allocate, clear, enter_operation, leave_operation, trial, vmcs, write};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::form::Form;
+use guest::vmx::{
+    ExitReason, Guest, allocate, clear, enter_operation, form, leave_operation, trial, vmcs, write,
+};
+use guest::{Fault, Mode, Regs, check, check_eq, guest, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);
 
-const UNMAPPED: u64 = 0x7fff_ffff_f000;
+const LEVELS: [(Mode, u32); 2] = [(Mode::Kernel64, 0), (Mode::User64, 3)];
 
 fn main() {
     enter_operation();
@@ -23,39 +26,26 @@ fn main() {
 
 /// SDM, "Instructions That Cause VM Exits Unconditionally": before the privilege level and the operand are looked at.
 fn instructions(nested: &mut Guest) {
-    use ExitReason as R;
-    let all: [(&str, Snippet, ExitReason); 13] = [
-        ("VMXON", snippet!("vmxon [rsi]"), R::VMXON),
-        ("VMXOFF", snippet!("vmxoff"), R::VMXOFF),
-        ("VMLAUNCH", snippet!("vmlaunch"), R::VMLAUNCH),
-        ("VMRESUME", snippet!("vmresume"), R::VMRESUME),
-        ("VMCLEAR", snippet!("vmclear [rsi]"), R::VMCLEAR),
-        ("VMPTRLD", snippet!("vmptrld [rsi]"), R::VMPTRLD),
-        ("VMPTRST", snippet!("vmptrst [rsi]"), R::VMPTRST),
-        ("VMREAD", snippet!("vmread rax, rbx"), R::VMREAD),
-        ("VMWRITE", snippet!("vmwrite rax, rbx"), R::VMWRITE),
-        ("INVEPT", snippet!("invept rax, [rsi]"), R::INVEPT),
-        ("INVVPID", snippet!("invvpid rax, [rsi]"), R::INVVPID),
-        ("VMCALL", snippet!("vmcall"), R::VMCALL),
-        ("GETSEC", snippet!(".byte 0x0f, 0x37"), R::GETSEC),
-    ];
-    for (name, code, reason) in all {
-        for mode in [Mode::Kernel64, Mode::User64] {
-            let regs = Regs { rsi: UNMAPPED, rax: 1, rbx: 0x681e, ..Regs::default() };
-            trial::begin(nested, mode, code, regs);
+    for Form { name, code64, reason, .. } in form::forms().into_iter().chain([form::vmxon()]) {
+        for (mode, level) in LEVELS {
+            trial::begin(nested, mode, code64, form::without_memory());
             let seen = nested.run();
-            if name == "GETSEC" {
-                // CR4.SMXE is clear, and undefined comes before the exit.
-                check_eq!(trial::result().0, Err(Fault::UD), "{name} in {mode:?}");
-                continue;
-            }
             check_eq!(seen.name(), reason.name(), "{name} in {mode:?}");
             check!(!nested.has_ended(), "{name} in {mode:?} leaves where it stands");
-            check_eq!(nested.read(vmcs::GUEST_RIP) & 0xff_ffff, code.address(), "{name} in {mode:?}: place");
+            check_eq!(
+                nested.read(vmcs::GUEST_RIP) & 0xff_ffff,
+                code64.address(),
+                "{name} in {mode:?}: place"
+            );
             let rights = nested.read(vmcs::GUEST_SS_ACCESS_RIGHTS);
-            let level = if mode == Mode::User64 { 3 } else { 0 };
             check_eq!(rights >> 5 & 3, level, "{name} in {mode:?}: privilege level");
         }
+    }
+    // CR4.SMXE is clear, and undefined comes before the exit.
+    for (mode, _) in LEVELS {
+        trial::begin(nested, mode, snippet!(".byte 0x0f, 0x37"), Regs::default());
+        check_eq!(nested.run(), ExitReason::VMCALL, "GETSEC in {mode:?}");
+        check_eq!(trial::result().0, Err(Fault::UD), "GETSEC in {mode:?}");
     }
     trial::begin(nested, Mode::Kernel64, snippet!("vmfunc"), Regs::default());
     check_eq!(nested.run(), ExitReason::VMCALL, "VMFUNC that is not enabled");

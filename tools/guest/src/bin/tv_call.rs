@@ -6,6 +6,7 @@
 
 use guest::memory::low;
 use guest::pal::{self, CF, Pal};
+use guest::pal_code::{cpuid_of_32_bits, sum_of_32_bits};
 use guest::{Fault, Mode, Snippet, check, check_eq, cpu, guest, snippet};
 use trustvisor::call::Failure;
 use trustvisor::command::Command;
@@ -106,26 +107,6 @@ fn sum_of_64_bits() -> Snippet {
     )
 }
 
-fn sum_of_32_bits() -> Snippet {
-    snippet!(code32:
-        "xor eax, eax",
-        "mov ecx, 10",
-        "2: mov edx, [esp + 4 * ecx]",
-        "imul edx, ecx",
-        "add eax, edx",
-        "dec ecx",
-        "jnz 2b",
-        "mov ebx, eax",
-        "mov ebp, eax",
-        "stc",
-        "ret"
-    )
-}
-
 fn cpuid_of_64_bits() -> Snippet {
     snippet!("push rbx", "mov eax, 0x7a567254", "xor ecx, ecx", "cpuid", "mov eax, ebx", "pop rbx", "ret")
-}
-
-fn cpuid_of_32_bits() -> Snippet {
-    snippet!(code32: "push ebx", "mov eax, 0x7a567254", "xor ecx, ecx", "cpuid", "mov eax, ebx", "pop ebx", "ret")
 }

@@ -6,6 +6,7 @@
 
 use guest::memory::{FREE, read32, read64, write32, write64};
 use guest::pal::{self, CF, Pal};
+use guest::pal_code::increment_of_32_bits;
 use guest::{Mode, Snippet, check_eq, guest, snippet};
 use trustvisor::call::Failure;
 use trustvisor::parameter::ParameterType;
@@ -44,7 +45,7 @@ fn ten_pointers_of_64_bits() {
 }
 
 fn ten_pointers_of_32_bits() {
-    let pal = Pal::place(Mode::CompatibilityUser32, 0, increment_32());
+    let pal = Pal::place(Mode::CompatibilityUser32, 0, increment_of_32_bits());
     check_eq!(pal.register(&POINTERS), 0, "registering");
     let at = |index: u64| BUFFERS + 0xff2 - 36 + 8 * index;
     for (index, value) in (0..10).zip((0..).step_by(100)) {
@@ -121,22 +122,6 @@ fn increment_64() -> Snippet {
         "imul r10, rcx",
         "add rax, r10",
         "inc qword ptr [rdx]",
-        "inc ecx",
-        "cmp ecx, 11",
-        "jne 2b",
-        "ret"
-    )
-}
-
-fn increment_32() -> Snippet {
-    snippet!(code32:
-        "xor eax, eax",
-        "mov ecx, 1",
-        "2: mov edx, [esp + 4 * ecx]",
-        "mov edi, [edx]",
-        "imul edi, ecx",
-        "add eax, edi",
-        "inc dword ptr [edx]",
         "inc ecx",
         "cmp ecx, 11",
         "jne 2b",

@@ -6,6 +6,7 @@
 
 use guest::memory::{FREE, low, read32, read64, write32, write64};
 use guest::pal::{self, CF, PAGE, Pal};
+use guest::pal_code::{cpuid_of_32_bits, increment_of_32_bits, sum_of_32_bits};
 use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
 use trustvisor::call::Failure;
 use trustvisor::command::Command;
@@ -71,7 +72,7 @@ fn make_tables() {
 
 /// Integers arrive on the stack, the sum comes in EAX; registers are cleared or kept as in C.
 fn integers(mode: Mode, round: u32) {
-    let adder = Pal::place(mode, 0, sum());
+    let adder = Pal::place(mode, 0, sum_of_32_bits());
     let expected =
         (1..).zip(ARGUMENTS).map(|(factor, argument)| factor * argument).sum::<u64>() & 0xffff_ffff;
     check_eq!(adder.register(&INTEGERS), 0, "{mode:?} round {round}: registering");
@@ -97,7 +98,7 @@ fn integers(mode: Mode, round: u32) {
 
 /// Words of four bytes go in and come back, one of them across two pages; their neighbours stay.
 fn pointers(mode: Mode) {
-    let pal = Pal::place(mode, 1, increment());
+    let pal = Pal::place(mode, 1, increment_of_32_bits());
     check_eq!(pal.register(&POINTERS), 0, "{mode:?}: registering");
     let at = |index: u64| BUFFERS + 0xff2 - 36 + 8 * index;
     for (index, value) in (0..10).zip((0..).step_by(100)) {
@@ -119,7 +120,7 @@ fn pointers(mode: Mode) {
 }
 
 fn tells_that_it_is_a_pal(mode: Mode) {
-    let teller = Pal::place(mode, 2, number());
+    let teller = Pal::place(mode, 2, cpuid_of_32_bits());
     let tells = || teller.call([0; 10]).map(|regs| low(regs.rax));
     check_eq!(tells(), Ok(probe::NOT_IN_PAL), "{mode:?}: outside a PAL");
     check_eq!(teller.register(&[]), 0, "{mode:?}: registering without parameters");
@@ -144,7 +145,7 @@ fn draws_random_bytes(mode: Mode) {
 
 /// Ring 3 by the same tables, and ring 0 by others.
 fn reads_zeros_outside(mode: Mode) {
-    let pal = Pal::place(mode, 0, sum());
+    let pal = Pal::place(mode, 0, sum_of_32_bits());
     check_eq!(pal.register(&INTEGERS), 0, "{mode:?}: registering");
     for page in 0..4 {
         let mut regs = Regs { rsi: pal.at + page * PAGE, ..Regs::default() };
@@ -197,7 +198,7 @@ fn faults(mode: Mode) {
 
 /// Another process, by tables or by mode, does not reach a PAL.
 fn other_tables(mode: Mode) {
-    let pal = Pal::place(mode, 0, sum());
+    let pal = Pal::place(mode, 0, sum_of_32_bits());
     check_eq!(pal.register(&INTEGERS), 0, "{mode:?}: registering");
     let other = match mode {
         Mode::PagedUser32 { cr4: PSE, .. } => Mode::PagedUser32 { cr3: low(PDPT), cr4: PAE },
@@ -210,44 +211,6 @@ fn other_tables(mode: Mode) {
         check_eq!(ended, Status::NOT_REGISTERED.0, "{mode:?}: unregistered from {other:?}");
     }
     check_eq!(pal.unregister(), 0, "{mode:?}: unregistering");
-}
-
-fn sum() -> Snippet {
-    snippet!(code32:
-        "xor eax, eax",
-        "mov ecx, 10",
-        "2: mov edx, [esp + 4 * ecx]",
-        "imul edx, ecx",
-        "add eax, edx",
-        "dec ecx",
-        "jnz 2b",
-        "mov ebx, eax",
-        "mov ebp, eax",
-        "mov esi, eax",
-        "mov edi, eax",
-        "stc",
-        "ret"
-    )
-}
-
-fn increment() -> Snippet {
-    snippet!(code32:
-        "xor eax, eax",
-        "mov ecx, 1",
-        "2: mov edx, [esp + 4 * ecx]",
-        "mov edi, [edx]",
-        "imul edi, ecx",
-        "add eax, edi",
-        "inc dword ptr [edx]",
-        "inc ecx",
-        "cmp ecx, 11",
-        "jne 2b",
-        "ret"
-    )
-}
-
-fn number() -> Snippet {
-    snippet!(code32: "push ebx", "mov eax, 0x7a567254", "xor ecx, ecx", "cpuid", "mov eax, ebx", "pop ebx", "ret")
 }
 
 /// Four bytes at the data page, which is the argument, by way of a count behind them; the status where there are none.

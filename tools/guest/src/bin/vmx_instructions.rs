@@ -7,40 +7,29 @@
 #![no_main]
 
 use guest::cpu::{read_cr4, under_hypervisor, write_cr4};
+use guest::vmx::form;
 use guest::{Fault, Mode, Regs, Snippet, check_eq, guest, run, snippet};
 
 guest!(main);
 
-macro_rules! instructions {
-    ($($text:literal $code64:literal $code32:literal),+ $(,)?) => {
-        [$(($text, snippet!($code64), snippet!(code32: $code32), snippet!(code16: $code32))),+]
+macro_rules! others {
+    ($($text:literal $code:literal),+ $(,)?) => {
+        [$(($text, snippet!($code), snippet!(code32: $code), snippet!(code16: $code))),+]
     };
 }
 
 fn main() {
-    let all = instructions![
-        "VMXON" "vmxon [rsi]" ".byte 0xf3, 0x0f, 0xc7, 0x36",
-        "VMXOFF" "vmxoff" "vmxoff",
-        "VMLAUNCH" "vmlaunch" "vmlaunch",
-        "VMRESUME" "vmresume" "vmresume",
-        "VMCLEAR" "vmclear [rsi]" ".byte 0x66, 0x0f, 0xc7, 0x36",
-        "VMPTRLD" "vmptrld [rsi]" ".byte 0x0f, 0xc7, 0x36",
-        "VMPTRST" "vmptrst [rsi]" ".byte 0x0f, 0xc7, 0x3e",
-        "VMREAD register" "vmread rax, rbx" "vmread eax, ebx",
-        "VMREAD memory" "vmread [rsi], rbx" ".byte 0x0f, 0x78, 0x1e",
-        "VMWRITE register" "vmwrite rax, rbx" "vmwrite eax, ebx",
-        "VMWRITE memory" "vmwrite rax, [rsi]" ".byte 0x0f, 0x79, 0x06",
-        "INVEPT" "invept rax, [rsi]" ".byte 0x66, 0x0f, 0x38, 0x80, 0x06",
-        "INVVPID" "invvpid rax, [rsi]" ".byte 0x66, 0x0f, 0x38, 0x81, 0x06",
-        "VMCALL" "vmcall" "vmcall",
-        "VMFUNC" "vmfunc" "vmfunc",
-        "GETSEC" ".byte 0x0f, 0x37" ".byte 0x0f, 0x37",
-        "VMMCALL" ".byte 0x0f, 0x01, 0xd9" ".byte 0x0f, 0x01, 0xd9",
-        "SEAMCALL" ".byte 0x66, 0x0f, 0x01, 0xcf" ".byte 0x66, 0x0f, 0x01, 0xcf",
+    let vmx = form::forms().into_iter().chain([form::vmxon()]);
+    let others = others![
+        "VMFUNC" "vmfunc",
+        "GETSEC" ".byte 0x0f, 0x37",
+        "VMMCALL" ".byte 0x0f, 0x01, 0xd9",
+        "SEAMCALL" ".byte 0x66, 0x0f, 0x01, 0xcf",
     ];
+    let all = vmx.map(|form| (form.name, form.code64, form.code32, form.code16)).chain(others);
     for (name, code64, code32, code16) in all {
         // A page of memory, an unmapped address and a non-canonical one: undefined comes before all that.
-        for operand in [guest::memory::FREE, 0x7fff_ffff_f000, 0x8000_0000_0000_0000] {
+        for operand in [guest::memory::FREE, form::UNMAPPED, 0x8000_0000_0000_0000] {
             undefined(name, Mode::Kernel64, code64, operand);
             undefined(name, Mode::User64, code64, operand);
         }

@@ -2,11 +2,12 @@
 //!
 //! [`enter_operation`] executes VMXON; a [`Guest`] is a VMCS whose guest runs a function of this program in
 //! the same address space, with or without extended page tables of [`Ept`]; [`instruction`] holds the VMX
-//! instructions with their outcome. A controlling field is written by its name of `x86::vmx::vmcs`. Nothing here
+//! instructions with their outcome, [`form`] all of them as code. A controlling field is written by its name of `x86::vmx::vmcs`. Nothing here
 //! executes IRET, which would unblock NMIs.
 
 mod attempt;
 mod ept;
+pub mod form;
 mod guest;
 pub mod instruction;
 pub mod nmi;

@@ -2,22 +2,13 @@
 #![no_std]
 #![no_main]
 
+mod commands;
+
+use commands::{ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, UNSEAL};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use xmhf_pal::microtpm;
 use xmhf_pal::trustvisor::status::Status;
 
-const DRAW: u32 = 1;
-const SEAL: u32 = 2;
-const UNSEAL: u32 = 3;
-const FINGERPRINT: u32 = 4;
-const EXTEND: u32 = 5;
-const REGISTER: u32 = 6;
-const QUOTE: u32 = 7;
-const PUBLIC_KEY: u32 = 8;
-const ADD: u32 = 9;
-
-/// Beside a status in the result.
-const FAILED: usize = 1 << 31;
 /// Registers 0 and 1, to which the key is sealed.
 const REGISTERS: u8 = 0b11;
 const KEY_BYTES: usize = 32;

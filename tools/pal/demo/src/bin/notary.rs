@@ -5,6 +5,10 @@
 #![no_std]
 #![no_main]
 
+#[path = "../../pal/commands.rs"]
+mod commands;
+
+use commands::{ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, UNSEAL};
 use core::fmt;
 use pal_demo::arguments::Arguments;
 use pal_demo::say;
@@ -18,17 +22,6 @@ xmhf_pal::pal! {
     struct Notary = xmhf_pal::image!("notary");
     fn notary(command: u32, number: u32, bytes: &mut [u8; 1024]) -> usize;
 }
-
-const DRAW: u32 = 1;
-const SEAL: u32 = 2;
-const UNSEAL: u32 = 3;
-const FINGERPRINT: u32 = 4;
-const EXTEND: u32 = 5;
-const REGISTER: u32 = 6;
-const QUOTE: u32 = 7;
-const PUBLIC_KEY: u32 = 8;
-const ADD: u32 = 9;
-const FAILED: usize = 1 << 31;
 
 /// Where the page is that process and PAL share.
 const SHARED: u32 = 0x5000_0000;
