@@ -22,37 +22,50 @@ pub struct Build {
     pub hypervisors: Vec<(String, PathBuf)>,
 }
 
-impl Build {
-    /// The hypervisor image of `hypapp`.
-    ///
-    /// # Errors
-    ///
-    /// There is no such hypapp; the error lists those that are.
-    pub fn hypervisor(&self, hypapp: &str) -> Result<&Path> {
-        let found = self.hypervisors.iter().find(|(name, _)| name == hypapp);
-        let names = || self.hypervisors.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        found
-            .map(|(_, path)| path.as_path())
-            .with_context(|| format!("no hypapp {hypapp}; there are: {}", names()))
-    }
-}
-
 /// Builds everything that boots; does nothing where nothing changed.
 ///
 /// # Errors
 ///
 /// A compiler or linker error, already shown, or an image that breaks a rule of [`pack`].
 pub fn build() -> Result<Build> {
+    build_these(hypapps()?, &[])
+}
+
+/// Builds what boots with `hypapp`: linking each takes a while.
+///
+/// # Errors
+///
+/// As for [`build`]; or there is no such hypapp, and the error lists those that are.
+pub fn build_with(hypapp: &str) -> Result<Build> {
+    let name = known(hypapp, &hypapps()?)?;
+    build_these(vec![name], &["--bin", hypapp])
+}
+
+fn hypapps() -> Result<Vec<String>> {
     let hypapps = binaries(&paths::root().join("hypapps/src/bin"))?;
     ensure!(!hypapps.is_empty(), "hypapps/src/bin holds no hypapp");
+    Ok(hypapps)
+}
+
+fn known(hypapp: &str, hypapps: &[String]) -> Result<String> {
+    ensure!(
+        hypapps.iter().any(|name| name == hypapp),
+        "no hypapp {hypapp}; there are: {}",
+        hypapps.join(", ")
+    );
+    Ok(hypapp.into())
+}
+
+/// `selected` is what Cargo is told beside the hypapps' package.
+fn build_these(hypapps: Vec<String>, selected: &[&str]) -> Result<Build> {
     let is_first = !paths::boot().exists();
     if is_first {
         println!("building the images; the first time takes a minute or two");
     }
     // Apart: what hypapps want of a crate must not come into the measured loader.
-    for packages in [&[BOOTLOADER, SECURE_LOADER][..], &[HYPAPPS]] {
+    for (packages, selected) in [(&[BOOTLOADER, SECURE_LOADER][..], &[][..]), (&[HYPAPPS], selected)] {
         let mut cargo = bare_cargo("build")?;
-        cargo.args((!is_first).then_some("--quiet"));
+        cargo.args((!is_first).then_some("--quiet")).args(selected);
         process::run(cargo.args(packages.iter().map(|package| format!("--package={package}"))))?;
     }
 
@@ -139,12 +152,9 @@ mod tests {
 
     #[test]
     fn an_unknown_hypapp_is_answered_with_those_there_are() {
-        let build = Build {
-            bootloader: PathBuf::new(),
-            hypervisors: vec![("helloworld".into(), "a".into()), ("quiesce".into(), "b".into())],
-        };
-        assert_eq!(build.hypervisor("quiesce").unwrap(), Path::new("b"));
-        let error = build.hypervisor("lockdown").unwrap_err().to_string();
+        let hypapps = ["helloworld".into(), "quiesce".into()];
+        assert_eq!(known("quiesce", &hypapps).unwrap(), "quiesce");
+        let error = known("lockdown", &hypapps).unwrap_err().to_string();
         assert_eq!(error, "no hypapp lockdown; there are: helloworld, quiesce");
     }
 

@@ -124,7 +124,7 @@ fn build_what(arguments: &BuildArguments) -> Result<()> {
 }
 
 fn write_image(arguments: ImageArguments) -> Result<()> {
-    build::build()?.hypervisor(&arguments.hypapp)?;
+    build::build_with(&arguments.hypapp)?;
     std::fs::create_dir_all(&arguments.out)?;
     let options = ImageOptions { hypapp: arguments.hypapp, ..ImageOptions::default() };
     println!("{}", image::write(&arguments.out, &options)?.display());
@@ -132,10 +132,11 @@ fn write_image(arguments: ImageArguments) -> Result<()> {
 }
 
 fn run_guest(arguments: RunArguments) -> Result<()> {
-    if !arguments.bare || arguments.guest == Guest::Xmhf {
-        let build = build::build()?;
-        build.hypervisor(&arguments.hypapp)?;
-        build::report(&build)?;
+    if !arguments.bare {
+        build::report(&build::build_with(&arguments.hypapp)?)?;
+    }
+    if arguments.guest == Guest::Xmhf {
+        build::build_with(&ImageOptions::inner(0).hypapp)?;
     }
     let options = run_options(arguments)?;
     let outcome = run::run(&options)?;

@@ -25,7 +25,7 @@ pub fn actions() -> Vec<String> {
 ///
 /// The boot or a step of the demo failed.
 pub fn demo() -> Result<()> {
-    build::build()?.hypervisor(HYPAPP)?;
+    build::build_with(HYPAPP)?;
     println!("Booting Linux in an emulator, on two CPUs, with XMHF and TrustVisor beneath; a minute or two.");
     let nonce = console::nonce();
     let defaults = LinuxOptions::default();
