@@ -49,6 +49,20 @@ pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
     pack(files)
 }
 
+/// As [`build`] with init, busybox and the 32-bit program alone.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(super) fn build_small() -> Result<Vec<u8>> {
+    let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
+    pack(vec![
+        ("init".to_owned(), init()?),
+        ("bin/busybox".to_owned(), read(&busybox)?),
+        ("bin/program32".to_owned(), program32()?),
+    ])
+}
+
 /// As [`build`] for a kernel of 32 bits: the PAL programs alone, one of which is init.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod linux;
 mod mbr;
 mod memtest;
 mod package;
+mod xen;
 
 pub use linux::LinuxOptions;
 
@@ -26,6 +27,11 @@ pub enum Guest {
     },
     /// Debian's cloud kernel with KVM, which runs guests of its own.
     Kvm,
+    /// Debian's Xen, and Debian's kernel as its first domain.
+    Xen {
+        /// Whether that domain is a guest of VMX.
+        pvh: bool,
+    },
     /// This hypervisor once more, and Linux in it.
     Xmhf,
     /// memtest86+, up to its screen.
@@ -66,6 +72,7 @@ impl Guest {
                 let arguments = options.arguments.clone();
                 linux::write_disk(&disk, &LinuxOptions { arguments, ..LinuxOptions::kvm() })?;
             }
+            Self::Xen { pvh } => xen::write_disk(&disk, *pvh, options)?,
             Self::Memtest => memtest::write_disk(&disk)?,
             Self::Mbr => mbr::write_disk(&disk)?,
             Self::Bare(name) => return existing(&paths::bare_guest(name)),
@@ -78,7 +85,7 @@ impl Guest {
     #[must_use]
     pub fn expectation(&self) -> Expectation {
         let (marker, failure) = match self {
-            Self::Linux | Self::Linux32 { .. } | Self::Xmhf => (Some("xmhf-guest: done"), None),
+            Self::Linux | Self::Linux32 { .. } | Self::Xmhf | Self::Xen { .. } => (Some("xmhf-guest: done"), None),
             Self::Kvm => (Some("xmhf-guest: kvm ok"), None),
             Self::Memtest => (Some("Memtest86+"), None),
             Self::Mbr => (Some("xmhf-guest: mbr ok"), None),
@@ -98,6 +105,8 @@ impl FromStr for Guest {
             "linux-686" => return Ok(Self::Linux32 { pae: false }),
             "linux-686-pae" => return Ok(Self::Linux32 { pae: true }),
             "kvm" => return Ok(Self::Kvm),
+            "xen" => return Ok(Self::Xen { pvh: false }),
+            "xen-pvh" => return Ok(Self::Xen { pvh: true }),
             "xmhf" => return Ok(Self::Xmhf),
             "memtest" => return Ok(Self::Memtest),
             "mbr" => return Ok(Self::Mbr),

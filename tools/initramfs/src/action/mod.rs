@@ -13,6 +13,7 @@ mod reboot;
 mod suspend;
 mod verify;
 mod vmcall;
+mod xen;
 
 use crate::machine::Machine;
 
@@ -36,6 +37,7 @@ pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
         "reboot" => reboot::perform(),
         "suspend" => suspend::perform(machine),
         "verify" => verify::perform(),
+        "xen" => xen::perform(),
         _ => name.strip_prefix("pal_").and_then(pal::perform).unwrap_or(Err("no such action".into())),
     }
 }
