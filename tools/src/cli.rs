@@ -74,7 +74,7 @@ struct ImageArguments {
 
 #[derive(Args, Debug)]
 struct RunArguments {
-    /// linux, linux-686, linux-686-pae, kvm, xmhf, memtest, mbr, bare:NAME, or the path of a raw disk image
+    /// linux, linux-686, linux-686-pae, kvm, xen, xen-pvh, xmhf, memtest, mbr, bare:NAME, or the path of a raw disk
     #[arg(long, default_value = "linux")]
     guest: Guest,
     /// bochs, or qemu-kvm where the processor has VMX

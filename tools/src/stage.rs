@@ -33,7 +33,7 @@ pub enum Origin {
 }
 
 /// Words that a line must hold, and the stage that begins with it.
-const MARKS: [(Origin, &str, Stage); 9] = [
+const MARKS: [(Origin, &str, Stage); 10] = [
     (Origin::Hypervisor, "GRUB", Stage::Grub),
     (Origin::Hypervisor, "stage=bootloader", Stage::Bootloader),
     (Origin::Hypervisor, "stage=secure-loader", Stage::SecureLoader),
@@ -41,6 +41,7 @@ const MARKS: [(Origin, &str, Stage); 9] = [
     (Origin::Hypervisor, "stage=guest", Stage::GuestBoot),
     (Origin::Guest, "GRUB", Stage::GuestBoot),
     (Origin::Guest, "Linux version", Stage::GuestKernel),
+    (Origin::Guest, "(XEN) Xen version", Stage::GuestKernel),
     (Origin::Guest, "Memtest86+", Stage::GuestKernel),
     (Origin::Guest, "xmhf-guest: userspace", Stage::Userspace),
 ];

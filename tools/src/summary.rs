@@ -21,6 +21,8 @@ pub struct Summary {
     pub forkexec_ticks: Option<u64>,
     /// Guests of the guest, under its own hypervisor, that came to their end.
     pub nested_guests: u64,
+    /// What Xen says of VMX, word for word.
+    pub xen: Vec<String>,
     /// Ticks of what the guest measured, by the names that it gives.
     pub measured: BTreeMap<String, u64>,
     /// Lines in which the hypervisor gave up.
@@ -36,6 +38,12 @@ const LEVELS: [(&str, &str); 3] = [
     ("of its guests, reflected", "exits_level2_reflected"),
 ];
 
+/// Linux's last words, and Xen's.
+pub(crate) const PANICS: [&str; 2] = ["Kernel panic", "Panic on CPU"];
+/// Head of Xen's list of features, and what is in front of each.
+const XEN_FEATURES: &str = "VMX: Supported advanced features:";
+const XEN_ITEM: &str = " - ";
+
 impl Summary {
     /// Takes in one line.
     pub fn read_line(&mut self, origin: Origin, line: &str) {
@@ -50,8 +58,11 @@ impl Summary {
         if line.starts_with("stop: bootloader: ") {
             self.stops.push(line.to_owned());
         }
-        if line.contains("Kernel panic") {
+        if PANICS.iter().any(|words| line.contains(words)) {
             self.failures.push(line.to_owned());
+        }
+        if let Some((_, text)) = line.split_once("(XEN) ") {
+            self.read_xen(text);
         }
         let Some((_, text)) = line.split_once("xmhf-guest: ") else { return };
         if text.contains(" failed: ") {
@@ -68,6 +79,13 @@ impl Summary {
             self.nested_guests += 1;
         } else if let Some((name, _)) = text.strip_prefix("bench ").and_then(|rest| rest.split_once(' ')) {
             self.measured.extend(number("ticks").map(|ticks| (name.to_owned(), ticks)));
+        }
+    }
+
+    fn read_xen(&mut self, text: &str) {
+        let in_list = self.xen.last().is_some_and(|last| last == XEN_FEATURES || last.starts_with(XEN_ITEM));
+        if text == XEN_FEATURES || text.starts_with("HVM: ") || in_list && text.starts_with(XEN_ITEM) {
+            self.xen.push(text.to_owned());
         }
     }
 
@@ -128,6 +146,12 @@ impl fmt::Display for Summary {
         }
         if self.nested_guests > 0 {
             writeln!(formatter, "guests of the guest          {}", self.nested_guests)?;
+        }
+        if !self.xen.is_empty() {
+            writeln!(formatter, "Xen said")?;
+        }
+        for text in &self.xen {
+            writeln!(formatter, "  {text}")?;
         }
         for (name, ticks) in &self.measured {
             writeln!(formatter, "  {name:27}{} ticks", thousands(*ticks))?;
@@ -227,17 +251,42 @@ mod tests {
     }
 
     #[test]
+    fn what_xen_says_of_vmx_is_kept_word_for_word() {
+        let lines = [
+            "(XEN)  - not of the list",
+            "(XEN) VMX: Supported advanced features:",
+            "(XEN)  - Extended Page Tables (EPT)",
+            "(XEN)  - Unrestricted Guest",
+            "(XEN) HVM: VMX enabled",
+            "(XEN)  - not of the list",
+            "(XEN) Brought up 1 CPUs",
+            "HVM: not of Xen",
+        ];
+        let read = summary(&lines.map(|line| (Origin::Guest, line)));
+        let list = [" - Extended Page Tables (EPT)", " - Unrestricted Guest"];
+        assert_eq!(read.xen, [XEN_FEATURES, list[0], list[1], "HVM: VMX enabled"]);
+        let text = read.to_string();
+        assert!(text.contains("Xen said\n  VMX: Supported advanced features:\n   - Extended"), "{text}");
+        assert!(text.contains("  HVM: VMX enabled\n"), "{text}");
+    }
+
+    #[test]
     fn failures_and_stops_are_kept_word_for_word() {
         let read = summary(&[
             (Origin::Guest, "xmhf-guest: load failed: CPU 1: fork: EAGAIN"),
             (Origin::Guest, "[  1.0] Kernel panic - not syncing: VFS"),
+            (Origin::Guest, "(XEN) Panic on CPU 0:"),
             (Origin::Hypervisor, "stop: no VMX"),
             (Origin::Guest, "stop: bootloader: no-long-mode: why"),
             (Origin::Guest, "guest: stop: bootloader"),
         ]);
         assert_eq!(
             read.failures,
-            ["load failed: CPU 1: fork: EAGAIN", "[  1.0] Kernel panic - not syncing: VFS"]
+            [
+                "load failed: CPU 1: fork: EAGAIN",
+                "[  1.0] Kernel panic - not syncing: VFS",
+                "(XEN) Panic on CPU 0:"
+            ]
         );
         assert_eq!(read.stops, ["stop: no VMX", "stop: bootloader: no-long-mode: why"]);
     }

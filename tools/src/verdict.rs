@@ -1,7 +1,7 @@
 //! The verdict on a run, from what was seen of it.
 
 use crate::stage::{Origin, Stage};
-use crate::summary::Summary;
+use crate::summary::{PANICS, Summary};
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Outcome {
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
         !self.summary.stops.is_empty()
-            || self.summary.failures.iter().any(|line| line.contains("Kernel panic"))
+            || self.summary.failures.iter().any(|line| PANICS.iter().any(|words| line.contains(words)))
     }
 
     /// Notes how the run ended, and whether the guest showed its marker.

@@ -23,12 +23,7 @@ const CONSOLE: (u32, u32) = (5, 1);
 ///
 /// Cargo, the assembler or the linker fails, or busybox cannot be fetched.
 pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
-    let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
-    let mut files = vec![
-        ("init".to_owned(), init()?),
-        ("bin/busybox".to_owned(), read(&busybox)?),
-        ("bin/program32".to_owned(), program32()?),
-    ];
+    let mut files = small()?;
     for platform in Platform::LINUX {
         for (name, path) in pal::build(platform, false)? {
             files.push((format!("bin/{name}"), read(&path)?));
@@ -55,12 +50,7 @@ pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
 ///
 /// As [`build`].
 pub(super) fn build_small() -> Result<Vec<u8>> {
-    let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
-    pack(vec![
-        ("init".to_owned(), init()?),
-        ("bin/busybox".to_owned(), read(&busybox)?),
-        ("bin/program32".to_owned(), program32()?),
-    ])
+    pack(small()?)
 }
 
 /// As [`build`] for a kernel of 32 bits: the PAL programs alone, one of which is init.
@@ -75,6 +65,15 @@ pub(super) fn build_i386() -> Result<Vec<u8>> {
         files.push((place, read(&path)?));
     }
     pack(files)
+}
+
+fn small() -> Result<Vec<(String, Vec<u8>)>> {
+    let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
+    Ok(vec![
+        ("init".to_owned(), init()?),
+        ("bin/busybox".to_owned(), read(&busybox)?),
+        ("bin/program32".to_owned(), program32()?),
+    ])
 }
 
 fn pack(files: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {

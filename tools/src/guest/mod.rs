@@ -27,7 +27,7 @@ pub enum Guest {
     },
     /// Debian's cloud kernel with KVM, which runs guests of its own.
     Kvm,
-    /// Debian's Xen, and Debian's kernel as its first domain.
+    /// Debian's Xen, with Debian's kernel as its first domain.
     Xen {
         /// Whether that domain is a guest of VMX.
         pvh: bool,
@@ -58,7 +58,7 @@ pub struct Expectation {
 impl Guest {
     /// Makes the guest's disk, in `folder` where it is not there already, and gives its path.
     ///
-    /// Only the Linux guests take `options`; with KVM, what init does is settled.
+    /// Only guests with Linux take `options`; with KVM and Xen, what init does is settled.
     ///
     /// # Errors
     ///
@@ -85,7 +85,9 @@ impl Guest {
     #[must_use]
     pub fn expectation(&self) -> Expectation {
         let (marker, failure) = match self {
-            Self::Linux | Self::Linux32 { .. } | Self::Xmhf | Self::Xen { .. } => (Some("xmhf-guest: done"), None),
+            Self::Linux | Self::Linux32 { .. } | Self::Xmhf | Self::Xen { .. } => {
+                (Some("xmhf-guest: done"), None)
+            }
             Self::Kvm => (Some("xmhf-guest: kvm ok"), None),
             Self::Memtest => (Some("Memtest86+"), None),
             Self::Mbr => (Some("xmhf-guest: mbr ok"), None),
@@ -120,8 +122,8 @@ impl FromStr for Guest {
             return Ok(Self::Image(name.into()));
         }
         bail!(
-            "no guest is called {name}: linux, linux-686, linux-686-pae, kvm, xmhf, memtest, mbr, bare:NAME or the \
-             path of a raw disk image"
+            "no guest is called {name}: linux, linux-686, linux-686-pae, kvm, xen, xen-pvh, xmhf, memtest, mbr, bare:NAME \
+             or the path of a raw disk image"
         )
     }
 }
@@ -140,6 +142,8 @@ mod tests {
         let guest = |name: &str| name.parse::<Guest>().ok();
         assert_eq!((guest("linux"), guest("kvm")), (Some(Guest::Linux), Some(Guest::Kvm)));
         assert_eq!(guest("xmhf"), Some(Guest::Xmhf));
+        assert_eq!(guest("xen"), Some(Guest::Xen { pvh: false }));
+        assert_eq!(guest("xen-pvh"), Some(Guest::Xen { pvh: true }));
         assert_eq!(guest("linux-686-pae"), Some(Guest::Linux32 { pae: true }));
         assert_eq!(guest("bare:cpuid"), Some(Guest::Bare("cpuid".into())));
         assert_eq!(guest("disk.img"), Some(Guest::Image("disk.img".into())));

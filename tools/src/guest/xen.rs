@@ -1,4 +1,4 @@
-//! Debian's Xen, with Debian's kernel and our initramfs as its first domain.
+//! Debian's Xen, with Debian's kernel and a small userspace of ours as its first domain.
 
 use super::linux::LinuxOptions;
 use super::{initramfs, package};
@@ -8,31 +8,44 @@ use flate2::read::GzDecoder;
 use lzma_rust2::XzReader;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const XEN_META_PACKAGE: &str = "xen-system-amd64";
-const XEN_PREFIX: &str = "xen-hypervisor-4";
+const XEN_PREFIX: &str = "xen-hypervisor-";
 /// The cloud kernel cannot be a first domain.
 const KERNEL_META_PACKAGE: &str = "linux-image-amd64";
+const KERNEL_PREFIX: &str = "linux-image-";
+
+/// A panic halts. Idle processors use HLT, see the Linux guest. Under Bochs a domain that has virtual-interrupt
+/// delivery waits for ever for its timer, without the hypervisor too.
+const XEN_ARGUMENTS: &str = "com1=115200,8n1,0x3f8,4 console=com1 loglvl=all noreboot cpuidle=0 mwait-idle=0 apicv=0 \
+                             dom0_mem=256M,max:256M";
+/// There is no IOMMU, which a first domain with VMX asks for; it needs no device that writes to memory.
+const PVH_ARGUMENTS: &str = "dom0=pvh dom0-iommu=none";
+const PV_ARGUMENTS: &str = "dom0=pv";
+const KERNEL_ARGUMENTS: &str =
+    "console=hvc0 loglevel=6 nokaslr mitigations=off nowatchdog random.trust_cpu=on";
+/// What init does.
+const ACTIONS: &str = "xen,forkexec,program32";
+
 /// Offsets in a bzImage.
 const SETUP_SECTORS: usize = 0x1f1;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
-const KERNEL_PREFIX: &str = "linux-image-";
+const SECTOR: usize = 512;
 
 /// Writes the guest's disk; with `pvh` the first domain is a guest of VMX.
 ///
 /// # Errors
 ///
-/// A package cannot be fetched, or the disk cannot be made.
+/// A package cannot be fetched, the kernel is packed in an unknown way, or the disk cannot be made.
 pub(super) fn write_disk(path: &Path, pvh: bool, options: &LinuxOptions) -> Result<()> {
-    let kernel = kernel()?;
     Disk {
         script: &script(pvh, options),
         modules: &["serial", "terminal", "echo", "multiboot", "boot"],
         files: &[
             ("/boot/xen", &xen()?),
-            ("/boot/vmlinux", &kernel),
+            ("/boot/vmlinux", &kernel()?),
             ("/boot/initramfs", &initramfs::build_small()?),
         ],
     }
@@ -40,39 +53,34 @@ pub(super) fn write_disk(path: &Path, pvh: bool, options: &LinuxOptions) -> Resu
 }
 
 fn script(pvh: bool, options: &LinuxOptions) -> String {
-    let dom0 = if pvh { "dom0=pvh dom0-iommu=none" } else { "dom0=pv" };
-    let xen = std::env::var("XEN_ARGS").unwrap_or_default();
-    let kernel = std::env::var("DOM0_ARGS").unwrap_or_default();
+    let mode = if pvh { PVH_ARGUMENTS } else { PV_ARGUMENTS };
     let arguments = &options.arguments;
     format!(
         "serial --port=0x3f8 --speed=115200\n\
          terminal_output console serial\n\
          echo GRUB loads Xen\n\
          terminal_output console\n\
-         multiboot /boot/xen com1=115200,8n1,0x3f8,4 console=com1 loglvl=all noreboot apicv=0 cpuidle=0 mwait-idle=0 console_timestamps=raw {dom0} dom0_mem=256M,max:256M {xen}\n\
-         module /boot/vmlinux console=hvc0 loglevel=6 {kernel} {arguments} xmhf.do=xen\n\
+         multiboot /boot/xen {XEN_ARGUMENTS} {mode}\n\
+         module /boot/vmlinux {KERNEL_ARGUMENTS} {arguments} xmhf.do={ACTIONS}\n\
          module /boot/initramfs\n\
          boot\n"
     )
 }
 
+/// Xen's image, expanded: GRUB would take hundreds of instructions a byte.
 fn xen() -> Result<Vec<u8>> {
-    let name = package::dependency(XEN_META_PACKAGE, XEN_PREFIX)?;
-    let version = name.trim_start_matches("xen-hypervisor-");
-    let path = package::unpacked(&name)?.join("boot").join(format!("xen-{version}.gz"));
-    let packed = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let (folder, version) = package(XEN_META_PACKAGE, XEN_PREFIX)?;
+    let packed = read(&folder.join("boot").join(format!("xen-{version}.gz")))?;
     let mut image = Vec::new();
-    GzDecoder::new(packed.as_slice()).read_to_end(&mut image)?;
+    GzDecoder::new(packed.as_slice()).read_to_end(&mut image).context("expanding Xen")?;
     Ok(image)
 }
 
-/// The kernel as it lies inside its bzImage, without the compression: Xen would take 65 instructions a byte to expand it.
+/// The kernel that lies in the bzImage, expanded: Xen would take some seventy instructions a byte.
 fn kernel() -> Result<Vec<u8>> {
-    let name = package::dependency(KERNEL_META_PACKAGE, KERNEL_PREFIX)?;
-    let version = name.trim_start_matches(KERNEL_PREFIX);
-    let path = package::unpacked(&name)?.join("boot").join(format!("vmlinuz-{version}"));
-    let image = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let packed = payload(&image).with_context(|| format!("{} is no bzImage", path.display()))?;
+    let (folder, version) = package(KERNEL_META_PACKAGE, KERNEL_PREFIX)?;
+    let image = read(&folder.join("boot").join(format!("vmlinuz-{version}")))?;
+    let packed = payload(&image).context("the kernel is no bzImage")?;
     let mut kernel = Vec::new();
     XzReader::new(packed, false).read_to_end(&mut kernel).context("expanding the kernel")?;
     Ok(kernel)
@@ -81,8 +89,45 @@ fn kernel() -> Result<Vec<u8>> {
 /// The compressed kernel in a bzImage (Linux, "The Linux/x86 Boot Protocol", "Details of Header Fields").
 fn payload(image: &[u8]) -> Option<&[u8]> {
     let field = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
-    let sectors = usize::from(*image.get(SETUP_SECTORS)?);
-    let start = (sectors + 1) * 512 + field(PAYLOAD_OFFSET)?;
+    let setup = (usize::from(*image.get(SETUP_SECTORS)?) + 1) * SECTOR;
+    let packed = image.get(setup..)?.get(field(PAYLOAD_OFFSET)?..)?.get(..field(PAYLOAD_LENGTH)?)?;
     // The last four bytes are the expanded size.
-    image.get(start..)?.get(..field(PAYLOAD_LENGTH)?.checked_sub(4)?)
+    packed.split_last_chunk::<4>().map(|(packed, _)| packed)
+}
+
+/// Folder and version of what a meta package stands for.
+fn package(meta_package: &str, prefix: &str) -> Result<(PathBuf, String)> {
+    let name = package::dependency(meta_package, prefix)?;
+    let version = name.trim_start_matches(prefix).to_owned();
+    Ok((package::unpacked(&name)?, version))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_says_what_the_first_domain_is() {
+        let options = LinuxOptions { arguments: "a=b".into(), ..LinuxOptions::default() };
+        assert!(script(false, &options).contains(" dom0=pv\nmodule /boot/vmlinux console=hvc0 "));
+        assert!(script(true, &options).contains(" dom0=pvh dom0-iommu=none\n"));
+        assert!(script(true, &options).contains(" a=b xmhf.do=xen,"));
+    }
+
+    #[test]
+    fn a_kernel_is_found_behind_its_setup() {
+        let mut image = vec![0; 3 * SECTOR];
+        image[SETUP_SECTORS] = 1;
+        image[PAYLOAD_OFFSET] = 2;
+        image[PAYLOAD_LENGTH] = 7;
+        image[2 * SECTOR + 2..][..7].copy_from_slice(b"abc\x04\x03\x02\x01");
+        assert_eq!(payload(&image), Some(&b"abc"[..]));
+        image[PAYLOAD_LENGTH] = 3;
+        assert_eq!(payload(&image), None);
+        assert_eq!(payload(&image[..PAYLOAD_LENGTH]), None);
+    }
 }

@@ -54,6 +54,8 @@ const KEYBOARD: &str = "the guest ends: Port { port: 100";
 const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 /// Linux with KVM, the guests of which are the guest's guests.
 const NESTED: System = System { guest: || Guest::Kvm, seconds: 60, ..LINUX };
+/// Xen, whose first domain is its guest.
+const XEN: System = System { cpus: 2, actions: "xen,forkexec,program32", ..NESTED };
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
 const PAL: System =
@@ -76,7 +78,7 @@ const PAL32: System = System {
     ..PAL
 };
 
-const SYSTEMS: [System; 25] = [
+const SYSTEMS: [System; 27] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
@@ -98,6 +100,8 @@ const SYSTEMS: [System; 25] = [
     System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
     System { name: "kvm-pal-1-cpu", actions: "kvm,kvm_pal", seconds: 90, ..KVM_PAL },
     System { name: "kvm-pal-2-cpus", cpus: 2, actions: "kvm,kvm_pal", seconds: 120, ..KVM_PAL },
+    System { name: "xen", guest: || Guest::Xen { pvh: false }, ..XEN },
+    System { name: "xen-pvh", guest: || Guest::Xen { pvh: true }, ..XEN },
     // The second hypervisor sums up on its guest's console.
     System { name: "xmhf-1-cpu", guest: || Guest::Xmhf, actions: "forkexec,program32", ..NESTED },
     System {
@@ -205,13 +209,32 @@ fn failure(system: &System, outcome: &Outcome) -> Option<String> {
     }
     let levels = &outcome.summary.levels;
     let has_all = levels.len() == 3 && levels.values().all(|counts| counts.values().all(|&count| count > 0));
-    if (system.guest)() == Guest::Kvm && !has_all {
+    if matches!((system.guest)(), Guest::Kvm | Guest::Xen { pvh: true }) && !has_all {
         return Some(format!("exits by level are {levels:?}"));
+    }
+    if let Guest::Xen { pvh } = (system.guest)()
+        && let Some(why) = xen_failure(pvh, outcome)
+    {
+        return Some(why);
     }
     // memtest86+ never ends, so that nothing makes the hypervisor sum up.
     let silent =
         (system.guest)() != Guest::Memtest && outcome.summary.hypervisor.get("cpus").copied() != cpus;
     silent.then(|| format!("the hypervisor's summary does not tell of {} CPUs", system.cpus))
+}
+
+/// What Xen has to say, and what its first domain has to be.
+fn xen_failure(pvh: bool, outcome: &Outcome) -> Option<String> {
+    let lines = ["HVM: VMX enabled", "HVM: Hardware Assisted Paging (HAP) detected"];
+    if let Some(line) = lines.iter().find(|line| !outcome.summary.xen.iter().any(|said| said == *line)) {
+        return Some(format!("Xen does not say `{line}`"));
+    }
+    let kind = if pvh { "xen guest_type=\"PVH\"" } else { "xen guest_type=\"PV\"" };
+    let said = |words: &str| outcome.lines.iter().any(|(_, line)| line.contains(words));
+    [kind, "hvm-3.0-x86_64"]
+        .into_iter()
+        .find(|words| !said(words))
+        .map(|words| format!("no domain says `{words}`"))
 }
 
 #[cfg(test)]
