@@ -19,9 +19,10 @@ const KERNEL_PREFIX: &str = "linux-image-";
 /// A panic halts. Idle processors use HLT, see the Linux guest. Under Bochs a domain that has virtual-interrupt
 /// delivery waits for ever for its timer, without the hypervisor too.
 const XEN_ARGUMENTS: &str = "com1=115200,8n1,0x3f8,4 console=com1 loglvl=all noreboot cpuidle=0 mwait-idle=0 apicv=0 \
-                             dom0_mem=256M,max:256M";
-/// There is no IOMMU, which a first domain with VMX asks for; it needs no device that writes to memory.
-const PVH_ARGUMENTS: &str = "dom0=pvh dom0-iommu=none";
+                             dom0_mem=256M,max:256M bootscrub=0";
+/// There is no IOMMU, which a first domain with VMX asks for; it needs no device that writes to memory. With a second
+/// processor such a domain dies under Bochs, without the hypervisor too, so Xen leaves the others alone.
+const PVH_ARGUMENTS: &str = "dom0=pvh dom0-iommu=none maxcpus=1";
 const PV_ARGUMENTS: &str = "dom0=pv";
 const KERNEL_ARGUMENTS: &str =
     "console=hvc0 loglevel=6 nokaslr mitigations=off nowatchdog random.trust_cpu=on";
@@ -114,7 +115,7 @@ mod tests {
     fn script_says_what_the_first_domain_is() {
         let options = LinuxOptions { arguments: "a=b".into(), ..LinuxOptions::default() };
         assert!(script(false, &options).contains(" dom0=pv\nmodule /boot/vmlinux console=hvc0 "));
-        assert!(script(true, &options).contains(" dom0=pvh dom0-iommu=none\n"));
+        assert!(script(true, &options).contains(" dom0=pvh dom0-iommu=none maxcpus=1\n"));
         assert!(script(true, &options).contains(" a=b xmhf.do=xen,"));
     }
 

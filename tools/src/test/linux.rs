@@ -101,7 +101,7 @@ const SYSTEMS: [System; 27] = [
     System { name: "kvm-pal-1-cpu", actions: "kvm,kvm_pal", seconds: 90, ..KVM_PAL },
     System { name: "kvm-pal-2-cpus", cpus: 2, actions: "kvm,kvm_pal", seconds: 120, ..KVM_PAL },
     System { name: "xen", guest: || Guest::Xen { pvh: false }, ..XEN },
-    System { name: "xen-pvh", guest: || Guest::Xen { pvh: true }, ..XEN },
+    System { name: "xen-pvh", cpus: 1, guest: || Guest::Xen { pvh: true }, ..XEN },
     // The second hypervisor sums up on its guest's console.
     System { name: "xmhf-1-cpu", guest: || Guest::Xmhf, actions: "forkexec,program32", ..NESTED },
     System {
