@@ -28,7 +28,10 @@ fn main() {
     executed();
     software_interrupts();
     page_faults();
-    injected();
+    // Every vector, none, and all but those that push an error code.
+    for bitmap in [u32::MAX, 0, !WITH_ERROR_CODE] {
+        injected(bitmap);
+    }
     injections_refused();
     during_delivery();
     leave_operation();
@@ -147,9 +150,9 @@ fn page_faults() {
 }
 
 /// What VM entry injects arrives in the guest whatever the exception bitmap says.
-fn injected() {
+fn injected(bitmap: u32) {
     let mut nested = Guest::new(nothing);
-    nested.write(vmcs::EXCEPTION_BITMAP, u32::MAX);
+    nested.write(vmcs::EXCEPTION_BITMAP, bitmap);
     let start = landing().address();
     for vector in 0..=255_u8 {
         handle(vector, Some(note));

@@ -83,6 +83,12 @@ impl Guest {
         }
     }
 
+    /// Takes the VMCS over from another CPU, which has cleared it: it becomes current here, and exits come here.
+    pub fn adopt(&mut self) {
+        self.load();
+        state::write_host();
+    }
+
     /// VMCLEARs the VMCS: it is not current any more, and its next entry is a launch.
     pub fn clear(&mut self) {
         if let Err(failure) = vmclear(self.region) {
