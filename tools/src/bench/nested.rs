@@ -19,15 +19,16 @@ const SMALL: [Figure; 3] = [
 /// Most ticks of a hypercall from a guest's guest to TrustVisor, of which the original has no figure.
 const HYPERCALL_BAR: u64 = 1_000;
 /// VMREADs and VMWRITEs that the hypervisor executes for an exit which it hands up and the entry behind it, of which
-/// the original has no figures either.
-const ACCESSES: [(&str, &str); 4] = [
-    ("L2 CPUID, an XMHF-like L1, VMREADs", "l2_cpuid_vmreads"),
-    ("  VMWRITEs", "l2_cpuid_vmwrites"),
-    ("L2 EPT violation, that L1, VMREADs", "l2_violation_vmreads"),
-    ("  VMWRITEs", "l2_violation_vmwrites"),
+/// the original has no figures either; and the bars. Host state alone, which each exit loads, is half a hundred fields,
+/// and all fields are some 180.
+const ACCESSES: [(&str, &str, u64); 6] = [
+    ("L2 CPUID, an XMHF-like L1, VMREADs", "l2_cpuid_vmreads", 80),
+    ("  VMWRITEs", "l2_cpuid_vmwrites", 80),
+    ("L2 EPT violation, that L1, VMREADs", "l2_violation_vmreads", 80),
+    ("  VMWRITEs", "l2_violation_vmwrites", 80),
+    ("L2 CPUID, KVM as L1, VMREADs", "l2_cpuid_kvm_vmreads", 110),
+    ("  VMWRITEs", "l2_cpuid_kvm_vmwrites", 90),
 ];
-/// Most of either. Host state alone, which each exit loads, is half a hundred fields; all fields are some 180.
-const ACCESSES_BAR: u64 = 80;
 const KVM: [Figure; 3] = [
     ("L2 CPUID, KVM as L1", "l2_cpuid_kvm", 18_050, 5_000),
     ("L2 OUT, KVM's userspace", "l2_out_kvm", 20_195, 8_000),
@@ -45,13 +46,17 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     let timing = || Guest::Bare("nested_timing".into());
     let small = both("guests of a bare guest", &timing(), 64)?;
     let counting = build::build_counting()?;
-    let counted = measure_under(counting, "guests of a bare guest, counting", timing(), 64, false)?;
+    let count = |name, guest, memory_mib| {
+        measure_under(counting, name, guest, memory_mib, false).map(|outcome| timings(&outcome))
+    };
+    let mut counted = count("guests of a bare guest, counting", timing(), 64)?;
+    counted.extend(count("guests of KVM, counting", Guest::Kvm, 512)?);
     let guest = Guest::Bare("nested_tv_timing".into());
     let trustvisor = measure_under("trustvisor", "hypercalls of a bare guest's guest", guest, 64, false)?;
     let kvm = both("guests of KVM", &Guest::Kvm, 512)?;
     let linux = both(&format!("Linux in {HYPAPP}"), &Guest::Xmhf, 512)?;
     let mut rows = rows_of(&SMALL, &small.each_ref().map(timings));
-    rows.extend(ACCESSES.map(|row| counted_row(row, &timings(&counted))));
+    rows.extend(ACCESSES.map(|row| counted_row(row, &counted)));
     rows.extend(rows_of(&KVM, &kvm.each_ref().map(timings)));
     rows.push(trustvisor_row(&timings(&trustvisor)));
     rows.push(linux_row(&linux));
@@ -71,9 +76,9 @@ fn rows_of(figures: &[Figure], [bare, ours]: &[Timings; 2]) -> Vec<Row> {
     figures.iter().map(row).collect()
 }
 
-fn counted_row((what, key): (&'static str, &'static str), ours: &Timings) -> Row {
+fn counted_row((what, key, bar): (&'static str, &'static str, u64), ours: &Timings) -> Row {
     let ours = ours.get(key).copied();
-    Row { what, key: Some(key), bare: None, ours, original: None, bar: Some(Bar::AtMost(ACCESSES_BAR)) }
+    Row { what, key: Some(key), bare: None, ours, original: None, bar: Some(Bar::AtMost(bar)) }
 }
 
 fn trustvisor_row(ours: &Timings) -> Row {
@@ -116,7 +121,7 @@ mod tests {
     fn accesses_of_the_vmcs_are_counted_by_reads_and_writes() {
         let counted = [("l2_cpuid_vmreads".to_owned(), 62), ("l2_cpuid_vmwrites".to_owned(), 95)].into();
         let rows = ACCESSES.map(|row| counted_row(row, &counted));
-        assert_eq!(rows.each_ref().map(|row| row.ours), [Some(62), Some(95), None, None]);
-        assert_eq!(rows.each_ref().map(Row::meets_bar), [true, false, false, false]);
+        assert_eq!(rows.each_ref().map(|row| row.ours), [Some(62), Some(95), None, None, None, None]);
+        assert_eq!(rows.each_ref().map(Row::meets_bar), [true, false, false, false, false, false]);
     }
 }

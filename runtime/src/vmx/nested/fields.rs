@@ -101,6 +101,8 @@ const fn treatment_of(field: FieldInfo) -> Treatment {
         (0x2802 | 0x2804 | 0x681a, _) => Treatment::Hot,
         // Interruptibility and activity, timer.
         (0x4824 | 0x4826 | 0x482e, _) => Treatment::Hot,
+        // Access rights of CS, of which hypervisors ask for the mode.
+        (0x4816, _) => Treatment::Hot,
         // CR0, CR3, CR4, RSP, RIP, RFLAGS, pending debug exceptions.
         (0x6800..=0x6804 | 0x681c..=0x6822, _) => Treatment::Hot,
         (_, Group::Control) => Treatment::Control,

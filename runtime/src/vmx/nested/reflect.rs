@@ -57,7 +57,7 @@ impl From<EntryFailure> for ExitFacts {
 pub(super) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     let wanted = Wanted::of(vmcs12);
     copy!(vmcs02 => vmcs12;
-        GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR3 GUEST_CR4
+        GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR3 GUEST_CR4 GUEST_CS_ACCESS_RIGHTS
         GUEST_INTERRUPTIBILITY GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
     let cr0 = cr0(vmcs02, vmcs12);
     vmcs12.write(vmcs::GUEST_CR0, cr0);

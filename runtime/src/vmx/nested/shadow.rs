@@ -15,7 +15,7 @@ pub(super) const BITMAP_BYTES: usize = 4096;
 pub(super) const PIECE_BYTES: usize = 256;
 
 macro_rules! shadowed {
-    (exit: $($exit:ident)*; state: $($state:ident)*; control: $($control:ident)*;) => {
+    (told: $($exit:ident)*; state: $($state:ident)*; control: $($control:ident)*;) => {
         /// Fields that L1 reads.
         const READABLE: &[u32] = &[
             $(vmcs::$exit.encoding(),)* $(vmcs::$state.encoding(),)* $(vmcs::$control.encoding(),)*
@@ -57,9 +57,9 @@ macro_rules! shadowed {
 }
 
 shadowed! {
-    exit: EXIT_REASON EXIT_QUALIFICATION GUEST_LINEAR_ADDRESS GUEST_PHYSICAL_ADDRESS
+    told: EXIT_REASON EXIT_QUALIFICATION GUEST_LINEAR_ADDRESS GUEST_PHYSICAL_ADDRESS
         EXIT_INTERRUPTION_INFORMATION EXIT_INTERRUPTION_ERROR_CODE IDT_VECTORING_INFORMATION
-        IDT_VECTORING_ERROR_CODE EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFORMATION;
+        IDT_VECTORING_ERROR_CODE EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFORMATION GUEST_CS_ACCESS_RIGHTS;
     state: GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR0 GUEST_CR3 GUEST_CR4 GUEST_INTERRUPTIBILITY
         ENTRY_INTERRUPTION_INFORMATION;
     control: ENTRY_EXCEPTION_ERROR_CODE ENTRY_INSTRUCTION_LENGTH PRIMARY_CONTROLS EXCEPTION_BITMAP

@@ -8,7 +8,7 @@ use hw::Vmcs;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::vmcs::{self, FIELDS};
 
-const COMPATIBILITY_CODE: u32 = 0xc09b;
+const USER_STACK: u32 = 0xc0f3;
 const USE_TPR_SHADOW: u32 = 1 << 21;
 const VTPR: u64 = 0x80;
 
@@ -36,8 +36,8 @@ impl World {
 #[test]
 fn stale_state_the_checks_go_by_what_the_last_exit_left() {
     let mut world = World::with_sound();
-    // L2 has left compatibility mode since L1 looked, and runs above 4 GiB.
-    world.nested.vmcs12.write(vmcs::GUEST_CS_ACCESS_RIGHTS, COMPATIBILITY_CODE);
+    // L2 has left privilege level 3 since L1 looked.
+    world.nested.vmcs12.write(vmcs::GUEST_SS_ACCESS_RIGHTS, USER_STACK);
     world.nested.vmcs12.is_stale = true;
     assert_eq!(world.check_guest_state(), Ok(None));
     assert_eq!(world.hardware.fetched, 0);

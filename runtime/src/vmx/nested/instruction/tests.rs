@@ -32,7 +32,7 @@ impl Hardware for FakeHardware {
     fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
         self.fetched += 1;
         vmcs12.write(vmcs::GUEST_ES_BASE, 0xe5);
-        vmcs12.write(vmcs::GUEST_CS_ACCESS_RIGHTS, 0xa09b);
+        vmcs12.write(vmcs::GUEST_SS_ACCESS_RIGHTS, 0xc093);
     }
     fn fetch_shadow(&mut self, _: &mut Vmcs12) {}
     fn invalidate_ept(&mut self, ept_pointer: Option<u64>) {

@@ -45,7 +45,7 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
     };
     nested.make_current(access, l1.hardware);
     if shadow::is_read(access) {
-        // VM-exit information: read without an exit, written with one.
+        // What exits tell, and the access rights of CS: read without an exit, written with one.
         nested.fetch_shadow(l1.hardware);
         nested.vmcs12.set_value(access, value);
         l1.hardware.current_changed(Some(&nested.vmcs12));

@@ -1,5 +1,6 @@
 //! Linux as a hypervisor: KVM and a small guest of its own, timed on one CPU, then on every CPU at once.
 
+mod accesses;
 mod machine;
 mod process;
 
@@ -34,6 +35,7 @@ pub(super) fn perform(host: &Host) -> Result<(), Failure> {
         ticks.sort_unstable();
         println!("xmhf-guest: bench {name} ticks={} median={}", ticks[0], ticks[ticks.len() / 2]);
     }
+    accesses::count(&mut machine)?;
     drop(machine);
     on_every_cpu(host)?;
     if xmhf_pal::is_present() {
