@@ -1,4 +1,4 @@
-//! Thousands of EPT pointers, and a guest's guest larger than the cache of its tables: all is served, if slowly.
+//! Reference leaks: thousands of EPT pointers, and a guest's guest larger than the cache of its tables: all is served, if slowly.
 //! cmdline: nested=on nested_pool=1 nested_ept02=4
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! Accessed and dirty flags in a hypervisor's own tables, and its page-modification log.
+//! Table walks: accessed and dirty flags in a hypervisor's own tables, and its page-modification log.
 //! cmdline: nested=on
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! The hypervisor's memory in a hypervisor's tables: its guest reaches none of it, and no table is read there.
+//! Table walks: the hypervisor's memory in a hypervisor's tables: its guest reaches none of it, and no table is read there.
 //! bare: no
 //! cmdline: nested=on
 #![no_std]

@@ -1,4 +1,4 @@
-//! Two processors of a hypervisor share tables: each sees what was changed before its own INVEPT.
+//! Stale translations: two processors of a hypervisor share tables: each sees what was changed before its own INVEPT.
 //! cpus: 2
 //! cmdline: nested=on
 #![no_std]

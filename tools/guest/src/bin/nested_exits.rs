@@ -1,4 +1,4 @@
-//! Routing: an instruction of a guest's guest leaves for its hypervisor where a control says so, and else runs.
+//! Wrong reflection: an instruction of a guest's guest leaves for its hypervisor where a control says so, and else runs.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! VMX instructions raise #UD outside VMX operation and in modes without them, #GP at CPL 3, and faults of operands.
+//! CPL checks: VMX instructions raise #UD outside VMX operation and in modes without them, #GP at CPL 3, and faults of operands.
 //! hypapp: quiesce
 #![no_std]
 #![no_main]

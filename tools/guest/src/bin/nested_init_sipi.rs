@@ -1,4 +1,4 @@
-//! NMI, INIT, SIPI: signals to a processor in a guest's guest, in each activity state, and in its hypervisor.
+//! NMI/INIT/SIPI: signals to a processor in a guest's guest, in each activity state, and in its hypervisor.
 //! cpus: 2
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! INIT and start-up IPIs to a hypervisor between every two steps of its guest's life, and while it is offline.
+//! NMI/INIT/SIPI: INIT and start-up IPIs to a hypervisor between every two steps of its guest's life, and while it is offline.
 //! cpus: 2
 #![no_std]
 #![no_main]

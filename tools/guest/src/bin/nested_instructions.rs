@@ -1,4 +1,4 @@
-//! VMX instructions in VMX root operation: success, and each VM-instruction error that an L1 can bring about.
+//! Unknown fields, and whatever else a VMX instruction can find: success, and each VM-instruction error there can be.
 //! hypapp: quiesce
 #![no_std]
 #![no_main]

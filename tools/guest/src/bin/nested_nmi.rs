@@ -1,4 +1,4 @@
-//! NMIs of a hypervisor whose guest has neither NMI exiting nor virtual NMIs: one blocking for both.
+//! NMI/INIT/SIPI: NMIs of a hypervisor whose guest has neither NMI exiting nor virtual NMIs: one blocking for both.
 #![no_std]
 #![no_main]
 

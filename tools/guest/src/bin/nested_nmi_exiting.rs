@@ -1,4 +1,4 @@
-//! NMIs of a hypervisor whose guest has NMI exiting and no virtual NMIs.
+//! NMI/INIT/SIPI: NMIs of a hypervisor whose guest has NMI exiting and no virtual NMIs.
 #![no_std]
 #![no_main]
 

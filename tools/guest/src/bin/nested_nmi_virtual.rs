@@ -1,4 +1,4 @@
-//! NMIs of a hypervisor whose guest has NMI exiting and virtual NMIs: the guest's blocking is its own.
+//! NMI/INIT/SIPI: NMIs of a hypervisor whose guest has NMI exiting and virtual NMIs: the guest's blocking is its own.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! NMI-window exiting of a hypervisor whose guest has virtual NMIs.
+//! NMI/INIT/SIPI: NMI-window exiting of a hypervisor whose guest has virtual NMIs.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! String I/O at the hypervisor's ports on pages that a guest's guest does not have: its hypervisor gets the violation.
+//! Emulation against intercepts: string I/O on pages that a guest's guest does not have is its hypervisor's violation.
 #![no_std]
 #![no_main]
 

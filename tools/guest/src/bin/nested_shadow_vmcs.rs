@@ -1,4 +1,4 @@
-//! VMCS shadowing for a hypervisor's own guest: VMREAD and VMWRITE reach the linked VMCS, or leave by the bitmaps.
+//! Emulation against intercepts: VMREAD and VMWRITE of a guest's guest reach its linked VMCS, or leave by the bitmaps.
 #![no_std]
 #![no_main]
 

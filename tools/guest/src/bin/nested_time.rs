@@ -1,4 +1,4 @@
-//! Time of a guest's guest: TSC offset and scaling, preemption timer with its saved value, PAUSE loops, XSAVES.
+//! Control merge: time of a guest's guest: TSC offset and scaling, preemption timer with its saved value, PAUSE loops, XSAVES.
 //! model: corei7_skylake_x
 #![no_std]
 #![no_main]

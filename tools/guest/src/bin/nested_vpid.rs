@@ -1,4 +1,4 @@
-//! VPIDs of a hypervisor's guests: INVVPID of each type drops translations, and without VPID each entry and exit.
+//! Stale translations: VPIDs of a hypervisor's guests: INVVPID of each type drops translations, and without VPID each entry and exit.
 //! cmdline: nested=on
 #![no_std]
 #![no_main]
