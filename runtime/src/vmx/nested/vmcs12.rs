@@ -118,10 +118,15 @@ impl Vmcs12 {
         part(self.values[access.index], access)
     }
 
-    /// Sets the field as VMWRITE does.
+    /// Sets the field as VMWRITE does. The value that it has already, which some hypervisors write at every exit, is
+    /// nothing new.
     pub(super) fn set_value(&mut self, access: Access, value: u64) {
         let slot = &mut self.values[access.index];
-        *slot = changed(*slot, access, value);
+        let value = changed(*slot, access, value);
+        if value == *slot {
+            return;
+        }
+        *slot = value;
         self.dirty |= match fields::treatment(access.index) {
             Treatment::Control | Treatment::ByValue | Treatment::Ignored => {
                 Dirty::CONTROLS | Dirty::GUEST_STATE
@@ -230,6 +235,31 @@ impl Vmcs for Vmcs12 {
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
         if let Some(index) = fields::index(field.encoding()) {
             self.values[index] = value.to_u64();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_there_already_is_nothing_new() {
+        for index in 0..COUNT {
+            let access = Access { index, is_high: false };
+            let mut vmcs12 = Vmcs12::new();
+            vmcs12.set_value(access, !0);
+            vmcs12.dirty = Dirty::empty();
+            vmcs12.set_value(access, !0);
+            assert_eq!(vmcs12.dirty, Dirty::empty(), "{:?}", access.info());
+            vmcs12.set_value(access, 1);
+            let wanted = match fields::treatment(index) {
+                Treatment::Control => Dirty::CONTROLS,
+                Treatment::Cold => Dirty::COLD,
+                Treatment::Host => Dirty::HOST_STATE,
+                _ => continue,
+            };
+            assert!(vmcs12.dirty.contains(wanted), "{:?}", access.info());
         }
     }
 }
