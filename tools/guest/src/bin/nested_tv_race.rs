@@ -89,7 +89,7 @@ extern "C" fn hold() {
     let vault = Vault::open(0);
     IS_OPEN.store(true, Ordering::SeqCst);
     let (eax, carry) = vault.held(ROUNDS).unwrap_or((0, 0));
-    OUTCOME.store(carry / CF << 32 | u64::from(eax), Ordering::SeqCst);
+    OUTCOME.store((carry / CF) << 32 | u64::from(eax), Ordering::SeqCst);
     check_eq!(vault.answer(), Ok((Failure::DEAD.0, CF)), "another call");
     check_eq!(vault.unregister(), 0, "unregistering");
 }
