@@ -51,6 +51,7 @@ fn grow(frames: usize) -> Result<(), ProtectError> {
 
 /// Fills the executing CPU's world with what `pages` gives, unless it is filled for `serial` already. A serial
 /// stands for the same pages and mode for ever; 0 is none.
+/// `pages` itself asks for no world: this one is locked.
 ///
 /// # Errors
 ///
