@@ -177,9 +177,14 @@ pub trait Vcpu {
     /// Has the guest take `event` at the next VM entry.
     fn inject(&mut self, event: Event);
 
+    /// Access rights of CS.
+    fn code_rights(&self) -> x86::segment::AccessRights {
+        self.segment(SegmentRegister::Cs).rights
+    }
+
     /// Operand and address size of the running code.
     fn code_size(&self) -> CodeSize {
-        let cs = self.segment(SegmentRegister::Cs).rights;
+        let cs = self.code_rights();
         let long = self.efer().contains(Efer::LMA);
         if long && cs.contains(x86::segment::AccessRights::L) {
             CodeSize::Bits64

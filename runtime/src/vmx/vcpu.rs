@@ -216,6 +216,10 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         segment_of(&self.vmcs, register)
     }
 
+    fn code_rights(&self) -> AccessRights {
+        AccessRights::from_bits_retain(self.vmcs.read(vmcs::GUEST_CS_ACCESS_RIGHTS))
+    }
+
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
         let fields = Self::segment_fields(register);
         self.vmcs.write(fields.selector, segment.selector);

@@ -27,6 +27,9 @@ macro_rules! shadowed {
         #[derive(Debug, Default)]
         #[expect(non_snake_case, reason = "the names of the fields")]
         pub(super) struct Told {
+            /// The processor has a page-modification log, so that there is a field for its index.
+            has_log: bool,
+            PML_INDEX: u64,
             $($exit: u64,)*
             $($state: u64,)*
         }
@@ -37,12 +40,16 @@ macro_rules! shadowed {
         pub(super) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
             $(tell(shadow, &mut told.$exit, vmcs12, vmcs::$exit);)*
             $(tell(shadow, &mut told.$state, vmcs12, vmcs::$state);)*
+            if told.has_log {
+                tell(shadow, &mut told.PML_INDEX, vmcs12, vmcs::PML_INDEX);
+            }
         }
 
         /// Tells `shadow` all of `vmcs12`.
         pub(super) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
             $(told.$exit = !vmcs12.read(vmcs::$exit).to_u64();)*
             $(told.$state = !vmcs12.read(vmcs::$state).to_u64();)*
+            told.PML_INDEX = !vmcs12.read(vmcs::PML_INDEX).to_u64();
             tell_exit(shadow, told, vmcs12);
             $(shadow.write(vmcs::$control, vmcs12.read(vmcs::$control));)*
         }
@@ -52,6 +59,9 @@ macro_rules! shadowed {
         pub(super) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
             $(told.$state = take(shadow, vmcs12, vmcs::$state);)*
             $(take(shadow, vmcs12, vmcs::$control);)*
+            if told.has_log {
+                told.PML_INDEX = take(shadow, vmcs12, vmcs::PML_INDEX);
+            }
         }
     };
 }
@@ -86,6 +96,13 @@ fn take<T: FieldValue>(shadow: &impl Vmcs, vmcs12: &mut Vmcs12, field: Field<T>)
     value
 }
 
+impl Told {
+    /// Nothing yet; the processor has a page-modification log or not.
+    pub(super) fn new(has_log: bool) -> Self {
+        Self { has_log, ..Self::default() }
+    }
+}
+
 /// Whether VMREAD of the field does not exit.
 pub(super) fn is_read(access: Access) -> bool {
     READABLE.contains(&access.info().encoding)
@@ -101,11 +118,13 @@ pub(super) enum Bitmap {
 }
 
 impl Bitmap {
-    /// The bytes from `offset` on; a whole bitmap would be much for the stack.
-    pub(super) fn piece(self, offset: usize) -> [u8; PIECE_BYTES] {
+    /// The bytes from `offset` on, with the index of the page-modification log or not; a whole bitmap would be much for
+    /// the stack.
+    pub(super) fn piece(self, offset: usize, has_log: bool) -> [u8; PIECE_BYTES] {
         let shadowed = if self == Self::Read { READABLE } else { WRITABLE };
+        let log = has_log.then_some(vmcs::PML_INDEX.encoding());
         let mut piece = [0xff; PIECE_BYTES];
-        for &encoding in shadowed {
+        for encoding in shadowed.iter().copied().chain(log) {
             let byte = (encoding as usize / 8).wrapping_sub(offset);
             if let Some(byte) = piece.get_mut(byte) {
                 *byte &= !(1 << (encoding % 8));
@@ -141,14 +160,19 @@ mod tests {
 
     #[test]
     fn only_shadowed_fields_pass_the_bitmaps() {
-        let whole = |bitmap: Bitmap| -> Vec<u8> {
-            (0..BITMAP_BYTES).step_by(PIECE_BYTES).flat_map(|offset| bitmap.piece(offset)).collect()
+        let whole = |bitmap: Bitmap, has_log| -> Vec<u8> {
+            (0..BITMAP_BYTES).step_by(PIECE_BYTES).flat_map(|offset| bitmap.piece(offset, has_log)).collect()
         };
-        let (read, write) = (whole(Bitmap::Read), whole(Bitmap::Write));
+        let (read, write) = (whole(Bitmap::Read, false), whole(Bitmap::Write, false));
         let passes = |bitmap: &[u8], encoding: u32| bitmap[encoding as usize / 8] >> (encoding % 8) & 1 == 0;
         let count = |bitmap: &[u8]| (0..0x8000).filter(|&e| passes(bitmap, e)).count();
         assert_eq!((count(&read), count(&write)), (READABLE.len(), WRITABLE.len()));
         assert!(passes(&read, vmcs::EXIT_REASON.encoding()) && !passes(&write, vmcs::EXIT_REASON.encoding()));
+        let logged = [Bitmap::Read, Bitmap::Write].map(|bitmap| whole(bitmap, true));
+        let log = vmcs::PML_INDEX.encoding();
+        assert!(
+            logged.iter().all(|bitmap| passes(bitmap, log)) && !passes(&read, log) && !passes(&write, log)
+        );
         // Whatever L1 writes here takes part in checks; nothing translated is among it.
         assert!(!passes(&write, vmcs::EPT_POINTER.encoding()));
     }
@@ -182,5 +206,22 @@ mod tests {
         vmcs12.write(vmcs::GUEST_RIP, 7);
         tell_exit(&mut shadow, &mut told, &vmcs12);
         assert_eq!(shadow.read(vmcs::GUEST_RIP), 7);
+    }
+
+    #[test]
+    fn the_index_of_the_log_is_shadowed_where_there_is_one() {
+        for has_log in [false, true] {
+            let mut told = Told::new(has_log);
+            let (mut shadow, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+            vmcs12.write(vmcs::PML_INDEX, 511);
+            tell_all(&mut shadow, &mut told, &vmcs12);
+            // The hypervisor logs a page, L1 empties the log.
+            vmcs12.write(vmcs::PML_INDEX, 510);
+            tell_exit(&mut shadow, &mut told, &vmcs12);
+            assert_eq!(shadow.read(vmcs::PML_INDEX), if has_log { 510 } else { 0 });
+            shadow.write(vmcs::PML_INDEX, 300);
+            fetch(&shadow, &mut told, &mut vmcs12);
+            assert_eq!(vmcs12.read(vmcs::PML_INDEX), if has_log { 300 } else { 510 });
+        }
     }
 }

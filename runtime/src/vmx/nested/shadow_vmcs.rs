@@ -20,6 +20,7 @@ use x86::vmx::vmcs;
 pub(super) struct Bitmaps {
     read: HostPhysAddr,
     write: HostPhysAddr,
+    has_log: bool,
 }
 
 impl Bitmaps {
@@ -31,14 +32,16 @@ impl Bitmaps {
         if !has_shadowing || !VmxMisc(capability(Msr::IA32_VMX_MISC)).writes_exit_information() {
             return None;
         }
-        Some(Self { read: frame_of(Bitmap::Read), write: frame_of(Bitmap::Write) })
+        let has_log = secondary.may_be_one() & SecondaryControls::ENABLE_PML.bits() != 0;
+        Some(Self { read: frame_of(Bitmap::Read, has_log), write: frame_of(Bitmap::Write, has_log), has_log })
     }
 }
 
-fn frame_of(bitmap: Bitmap) -> HostPhysAddr {
+fn frame_of(bitmap: Bitmap, has_log: bool) -> HostPhysAddr {
     let frame = machine::with_frame_run(1);
     for offset in (0..BITMAP_BYTES).step_by(PIECE_BYTES) {
-        machine::region().write(HostPhysAddr::new(frame.get() + offset as u64), &bitmap.piece(offset));
+        machine::region()
+            .write(HostPhysAddr::new(frame.get() + offset as u64), &bitmap.piece(offset, has_log));
     }
     frame
 }
@@ -56,7 +59,8 @@ pub(super) struct ShadowVmcs {
 impl ShadowVmcs {
     /// One in a frame of its own, not in use.
     pub(super) fn new(bitmaps: Bitmaps) -> Self {
-        Self { frame: machine::with_frame_run(1), bitmaps, is_on: false, told: Told::default() }
+        let told = Told::new(bitmaps.has_log);
+        Self { frame: machine::with_frame_run(1), bitmaps, is_on: false, told }
     }
 
     /// Initialises the frame; the VMCS of L1 is current.

@@ -104,7 +104,7 @@ impl World {
         vmcs01.write(vmcs::GUEST_SS_ACCESS_RIGHTS, 0xc093);
         let all = FIELDS.iter().map(|field| (field.encoding, 0)).collect::<Fields>();
         let model = REGIONS.into_iter().map(|region| (region, all.clone())).collect();
-        let shadow = has_shadowing.then(<(SimVmcs, Told)>::default);
+        let shadow = has_shadowing.then(|| (SimVmcs::default(), Told::new(true)));
         let hardware = Fake { vmcs02: SimVmcs::default(), shadow };
         let mut nested = Nested::new();
         nested.switch_on(GuestPhysAddr::new(VMXON_REGION));
@@ -270,6 +270,6 @@ impl World {
 /// Whether L1's access does not exit.
 fn passes(bitmap: Bitmap, encoding: u32) -> bool {
     let byte = encoding as usize / 8;
-    let piece = bitmap.piece(byte & !(PIECE_BYTES - 1));
+    let piece = bitmap.piece(byte & !(PIECE_BYTES - 1), true);
     !bit(piece[byte % PIECE_BYTES].into(), encoding % 8)
 }
