@@ -2,7 +2,7 @@
 //!
 //! Ports 0x1230 to 0x1237: IN reads the count of port accesses in the low byte; OUT is counted and dropped.
 //! MSRs 0x1b0 and 0xc0001000: RDMSR reads the last value written to either, WRMSR keeps it from the hardware.
-//! MSR 0xc0001001: WRMSR of 0 closes the CPU's own view, of a page's address opens one in which that page is
+//! MSR 0xc0001010: WRMSR of 0 closes the CPU's own view, of a page's address opens one in which that page is
 //! read-only. RDMSR reads bit 0 for a guest of the guest, and bit 1 where that one's hypervisor can be asked for the
 //! page at linear address 0x3000000.
 //! VMCALL with EBX = 0x494E5443: EAX = 1 watches for the next external interrupt, 2 for the next interrupt
@@ -28,8 +28,8 @@ struct Intercept;
 
 const SELECTOR: u64 = 0x494e_5443;
 const PORTS: RangeInclusive<u16> = 0x1230..=0x1237;
-const MSRS: [RangeInclusive<u32>; 2] = [0x1b0..=0x1b0, 0xc000_1000..=0xc000_1001];
-const VIEW: Msr = Msr(0xc000_1001);
+const MSRS: [RangeInclusive<u32>; 3] = [0x1b0..=0x1b0, 0xc000_1000..=0xc000_1000, 0xc000_1010..=0xc000_1010];
+const VIEW: Msr = Msr(0xc000_1010);
 /// What the hypapp touches in the stead of whoever reads [`VIEW`].
 const TOUCHED: GuestLinearAddr = GuestLinearAddr::new(0x300_0000);
 static ACCESSES: AtomicU64 = AtomicU64::new(0);

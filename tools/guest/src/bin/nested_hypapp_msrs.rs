@@ -15,7 +15,7 @@ use x86::msr::Msr;
 guest!(main);
 
 /// The hypapp's: writes open and close a view, reads tell of the guest that runs.
-const VIEW: Msr = Msr(0xc000_1001);
+const VIEW: Msr = Msr(0xc000_1010);
 const NESTED: u64 = 1;
 /// What the hypapp touches for a read.
 const TOUCHED: u64 = 0x300_0000;
