@@ -39,9 +39,10 @@ const MARKS: [(Origin, &str, Stage); 10] = [
     (Origin::Hypervisor, "stage=secure-loader", Stage::SecureLoader),
     (Origin::Hypervisor, "stage=runtime", Stage::Runtime),
     (Origin::Hypervisor, "stage=guest", Stage::GuestBoot),
+    // Xen's line names GRUB.
+    (Origin::Guest, "(XEN) Bootloader: ", Stage::GuestKernel),
     (Origin::Guest, "GRUB", Stage::GuestBoot),
     (Origin::Guest, "Linux version", Stage::GuestKernel),
-    (Origin::Guest, "(XEN) Xen version", Stage::GuestKernel),
     (Origin::Guest, "Memtest86+", Stage::GuestKernel),
     (Origin::Guest, "xmhf-guest: userspace", Stage::Userspace),
 ];
@@ -88,6 +89,8 @@ mod tests {
     #[test]
     fn marks_are_found_anywhere_in_a_line() {
         let line = "[   0.000000] Linux version 6.1.0-56-cloud-amd64";
+        assert_eq!(Stage::of_line(Origin::Guest, line), Some(Stage::GuestKernel));
+        let line = "(XEN) Bootloader: GRUB 2.06-13+deb12u2";
         assert_eq!(Stage::of_line(Origin::Guest, line), Some(Stage::GuestKernel));
         let line = "cpu=0 INFO xmhf stage=secure-loader size=0x10000";
         assert_eq!(Stage::of_line(Origin::Hypervisor, line), Some(Stage::SecureLoader));

@@ -17,19 +17,19 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Device numbers of `/dev/console` (Linux, "Linux allocated devices").
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// Builds the programs and packs them, and kernel modules into `lib`.
+/// Builds the programs and packs them, with `l2` those for a guest of a guest too, and kernel modules into `lib`.
 ///
 /// # Errors
 ///
 /// Cargo, the assembler or the linker fails, or busybox cannot be fetched.
-pub(super) fn build(modules: &[PathBuf]) -> Result<Vec<u8>> {
+pub(super) fn build(modules: &[PathBuf], l2: bool) -> Result<Vec<u8>> {
     let mut files = small()?;
     for platform in Platform::LINUX {
         for (name, path) in pal::build(platform, false)? {
             files.push((format!("bin/{name}"), read(&path)?));
         }
     }
-    if !modules.is_empty() {
+    if l2 {
         for (name, path) in pal::build(Platform::Linux64, true)? {
             files.push((format!("bin/{name}"), read(&path)?));
         }

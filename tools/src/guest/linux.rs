@@ -52,7 +52,7 @@ impl LinuxOptions {
 pub(super) fn write_disk(path: &Path, options: &LinuxOptions) -> Result<()> {
     let kernel = kernel()?;
     let modules = if options.actions.iter().any(|action| action == KVM) { modules()? } else { Vec::new() };
-    write(path, &kernel, &initramfs::build(&modules)?, options)
+    write(path, &kernel, &initramfs::build(&modules, !modules.is_empty())?, options)
 }
 
 /// Writes the disk of Debian's kernel of 32 bits, with PAE or without, and an init that needs no actions named.

@@ -26,8 +26,9 @@ const PVH_ARGUMENTS: &str = "dom0=pvh dom0-iommu=none maxcpus=1";
 const PV_ARGUMENTS: &str = "dom0=pv";
 const KERNEL_ARGUMENTS: &str =
     "console=hvc0 loglevel=6 nokaslr mitigations=off nowatchdog random.trust_cpu=on";
-/// What init does.
+/// What init does, and before what else it may be asked for: the PAL programs.
 const ACTIONS: &str = "xen,forkexec,program32";
+const PAL: &str = "pal_programs";
 
 /// Offsets in a bzImage.
 const SETUP_SECTORS: usize = 0x1f1;
@@ -41,14 +42,11 @@ const SECTOR: usize = 512;
 ///
 /// A package cannot be fetched, the kernel is packed in an unknown way, or the disk cannot be made.
 pub(super) fn write_disk(path: &Path, pvh: bool, options: &LinuxOptions) -> Result<()> {
+    let initramfs = if has_pals(options) { initramfs::build(&[], true)? } else { initramfs::build_small()? };
     Disk {
         script: &script(pvh, options),
         modules: &["serial", "terminal", "echo", "multiboot", "boot"],
-        files: &[
-            ("/boot/xen", &xen()?),
-            ("/boot/vmlinux", &kernel()?),
-            ("/boot/initramfs", &initramfs::build_small()?),
-        ],
+        files: &[("/boot/xen", &xen()?), ("/boot/vmlinux", &kernel()?), ("/boot/initramfs", &initramfs)],
     }
     .write(path)
 }
@@ -56,16 +54,26 @@ pub(super) fn write_disk(path: &Path, pvh: bool, options: &LinuxOptions) -> Resu
 fn script(pvh: bool, options: &LinuxOptions) -> String {
     let mode = if pvh { PVH_ARGUMENTS } else { PV_ARGUMENTS };
     let arguments = &options.arguments;
+    let pals = match (has_pals(options), pvh) {
+        (false, _) => String::new(),
+        (true, false) => format!(",{PAL}"),
+        // Programs for a guest of a guest.
+        (true, true) => format!(",{PAL}_l2"),
+    };
     format!(
         "serial --port=0x3f8 --speed=115200\n\
          terminal_output console serial\n\
          echo GRUB loads Xen\n\
          terminal_output console\n\
          multiboot /boot/xen {XEN_ARGUMENTS} {mode}\n\
-         module /boot/vmlinux {KERNEL_ARGUMENTS} {arguments} xmhf.do={ACTIONS}\n\
+         module /boot/vmlinux {KERNEL_ARGUMENTS} {arguments} xmhf.do={ACTIONS}{pals}\n\
          module /boot/initramfs\n\
          boot\n"
     )
+}
+
+fn has_pals(options: &LinuxOptions) -> bool {
+    options.actions.iter().any(|action| action.starts_with(PAL))
 }
 
 /// Xen's image, expanded: GRUB would take hundreds of instructions a byte.
@@ -116,7 +124,10 @@ mod tests {
         let options = LinuxOptions { arguments: "a=b".into(), ..LinuxOptions::default() };
         assert!(script(false, &options).contains(" dom0=pv\nmodule /boot/vmlinux console=hvc0 "));
         assert!(script(true, &options).contains(" dom0=pvh dom0-iommu=none maxcpus=1\n"));
-        assert!(script(true, &options).contains(" a=b xmhf.do=xen,"));
+        assert!(script(true, &options).contains(" a=b xmhf.do=xen,forkexec,program32\n"));
+        let actions = ["pal_demo", "pal_programs"].map(String::from).to_vec();
+        let script = script(true, &LinuxOptions { actions, ..options });
+        assert!(script.contains(",program32,pal_programs_l2\n"));
     }
 
     #[test]

@@ -55,7 +55,7 @@ const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 /// Linux with KVM, the guests of which are the guest's guests.
 const NESTED: System = System { guest: || Guest::Kvm, seconds: 60, ..LINUX };
 /// Xen, whose first domain is its guest.
-const XEN: System = System { cpus: 2, actions: "xen,forkexec,program32", ..NESTED };
+const XEN: System = System { actions: "xen,forkexec,program32", ..NESTED };
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
 const PAL: System =
@@ -78,7 +78,7 @@ const PAL32: System = System {
     ..PAL
 };
 
-const SYSTEMS: [System; 27] = [
+const SYSTEMS: [System; 28] = [
     System { name: "linux-1-cpu", actions: "forkexec,program32", ..LINUX },
     System { name: "linux-2-cpus", cpus: 2, actions: "forkexec,load,program32", seconds: 60, ..LINUX },
     System { name: "linux-offline", cpus: 2, actions: "offline", seconds: 60, ..LINUX },
@@ -100,8 +100,20 @@ const SYSTEMS: [System; 27] = [
     System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
     System { name: "kvm-pal-1-cpu", actions: "kvm,kvm_pal", seconds: 90, ..KVM_PAL },
     System { name: "kvm-pal-2-cpus", cpus: 2, actions: "kvm,kvm_pal", seconds: 120, ..KVM_PAL },
-    System { name: "xen", guest: || Guest::Xen { pvh: false }, ..XEN },
-    System { name: "xen-pvh", cpus: 1, guest: || Guest::Xen { pvh: true }, ..XEN },
+    System { name: "xen-pvh", guest: || Guest::Xen { pvh: true }, ..XEN },
+    System {
+        name: "xen",
+        cpus: 2,
+        guest: || Guest::Xen { pvh: false },
+        actions: "xen,forkexec,program32,pal_programs",
+        ..PAL
+    },
+    System {
+        name: "xen-pvh-pal",
+        guest: || Guest::Xen { pvh: true },
+        actions: "xen,forkexec,program32,pal_programs_l2",
+        ..PAL
+    },
     // The second hypervisor sums up on its guest's console.
     System { name: "xmhf-1-cpu", guest: || Guest::Xmhf, actions: "forkexec,program32", ..NESTED },
     System {

@@ -43,6 +43,7 @@ pub(super) fn perform(name: &str) -> Option<Result<(), Failure>> {
     Some(match name {
         "random" => random::perform(),
         "programs" => programs::perform(&["64", "32"]),
+        "programs_l2" => programs::perform(&["64L2"]),
         "notary" => notary::perform("64"),
         "notary32" => notary::perform("32"),
         "readme" => programs::readme(),
