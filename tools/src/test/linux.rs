@@ -54,8 +54,6 @@ const KEYBOARD: &str = "the guest ends: Port { port: 100";
 const TRIPLE_FAULT: &str = "the guest ends: TripleFault";
 /// Linux with KVM, the guests of which are the guest's guests.
 const NESTED: System = System { guest: || Guest::Kvm, seconds: 60, ..LINUX };
-/// Xen, whose first domain is its guest.
-const XEN: System = System { actions: "xen,forkexec,program32", ..NESTED };
 const SMALL: System = System { guest: || Guest::Mbr, seconds: 5, ..LINUX };
 
 const PAL: System =
@@ -100,7 +98,13 @@ const SYSTEMS: [System; 28] = [
     System { name: "kvm-2-cpus", cpus: 2, actions: "kvm", seconds: 90, ..NESTED },
     System { name: "kvm-pal-1-cpu", actions: "kvm,kvm_pal", seconds: 90, ..KVM_PAL },
     System { name: "kvm-pal-2-cpus", cpus: 2, actions: "kvm,kvm_pal", seconds: 120, ..KVM_PAL },
-    System { name: "xen-pvh", guest: || Guest::Xen { pvh: true }, ..XEN },
+    // Xen, whose first domain is its guest.
+    System {
+        name: "xen-pvh",
+        guest: || Guest::Xen { pvh: true },
+        actions: "xen,forkexec,program32",
+        ..NESTED
+    },
     System {
         name: "xen",
         cpus: 2,
