@@ -26,8 +26,8 @@ const ACCESSES: [(&str, &str, u64); 6] = [
     ("  VMWRITEs", "l2_cpuid_vmwrites", 80),
     ("L2 EPT violation, that L1, VMREADs", "l2_violation_vmreads", 80),
     ("  VMWRITEs", "l2_violation_vmwrites", 80),
-    ("L2 CPUID, KVM as L1, VMREADs", "l2_cpuid_kvm_vmreads", 110),
-    ("  VMWRITEs", "l2_cpuid_kvm_vmwrites", 90),
+    ("L2 CPUID, KVM as L1, VMREADs", "l2_cpuid_kvm_vmreads", 80),
+    ("  VMWRITEs", "l2_cpuid_kvm_vmwrites", 80),
 ];
 const KVM: [Figure; 3] = [
     ("L2 CPUID, KVM as L1", "l2_cpuid_kvm", 18_050, 5_000),
