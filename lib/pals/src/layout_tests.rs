@@ -1,10 +1,10 @@
 //! Named cases of good and hostile lists.
 
-use super::{Kind, Layout, PAGE};
+use super::{Kind, Layout, PAGE, Section, USER_END_32, USER_END_64, check_range};
 use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard};
 use crate::machine::{Cover, Pages};
 use trustvisor::parameter::{ParameterType, WordSize};
-use trustvisor::section::{CAPACITY, SectionRecord, SectionType};
+use trustvisor::section::{CAPACITY, PAGES_LIMIT, SectionRecord, SectionType};
 use trustvisor::status::Status;
 
 fn read(fake: &Fake) -> Result<Layout, Status> {
@@ -80,6 +80,90 @@ fn addresses_and_sizes_that_wrap_or_leave_the_program_are_refused() {
     fake.list_sections(&sections);
     let narrow = Layout::read(&fake, &fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
     assert_eq!(narrow, Err(Status::SECTION_ADDRESS));
+}
+
+#[test]
+fn a_range_may_reach_each_limit_and_not_a_page_beyond() {
+    for (word, end) in [(WordSize::Bits32, USER_END_32), (WordSize::Bits64, USER_END_64)] {
+        for pages in [1, 2, PAGES_LIMIT] {
+            assert_eq!(check_range(word, PAGE, pages), Ok(()), "{pages} pages");
+            assert_eq!(check_range(word, end - pages * PAGE, pages), Ok(()), "{pages} pages to the end");
+            let beyond = end - (pages - 1) * PAGE;
+            assert_eq!(check_range(word, beyond, pages), Err(Status::SECTION_ADDRESS), "{pages} pages");
+        }
+        for pages in [0, PAGES_LIMIT + 1, u64::MAX] {
+            assert_eq!(check_range(word, PAGE, pages), Err(Status::SECTION_SIZE), "{pages} pages");
+        }
+        for start in [0, 1, PAGE - 1, PAGE + 1, u64::MAX & !(PAGE - 1)] {
+            assert_eq!(check_range(word, start, 1), Err(Status::SECTION_ADDRESS), "{start:#x}");
+        }
+    }
+    assert_eq!((USER_END_32, USER_END_64), (1 << 32, 1 << 47));
+}
+
+#[test]
+fn the_longest_list_is_read_whole() {
+    let mut fake = Fake::with_pal(&[(ParameterType::Integer, 0); trustvisor::parameter::CAPACITY]);
+    let data = |index| record(SectionType::Data, PAL + 16 * PAGE + index * PAGE, 1);
+    let rest = (0..).map(data).take(CAPACITY - 4);
+    let sections: Vec<SectionRecord> = standard().into_iter().chain(rest).collect();
+    sections.iter().for_each(|section| fake.map(section.start, true, section.kind == 1));
+    fake.list_sections(&sections);
+    let layout = read(&fake).unwrap_or_else(|status| panic!("{status:?}"));
+    let starts: Vec<u64> = layout.sections.iter().map(|section| section.start).collect();
+    assert_eq!(starts, sections.iter().map(|section| section.start).collect::<Vec<_>>());
+    assert_eq!(layout.parameters.len(), trustvisor::parameter::CAPACITY);
+    fake.devices.insert(sections[CAPACITY - 1].start * 16);
+    assert_eq!(read(&fake), Err(Status::PAGE_NOT_MEMORY), "the last section is looked at too");
+}
+
+#[test]
+fn each_page_of_a_section_is_the_one_behind_its_own_address() {
+    let fake = Fake::with_pal(&[]);
+    let data = record(SectionType::Data, PAL + 16 * PAGE, 3);
+    (16..19).for_each(|index| fake.map(PAL + index * PAGE, true, false));
+    let [code, _, parameters, stack] = standard();
+    fake.list_sections(&[code, data, parameters, stack]);
+    let layout = read(&fake).unwrap_or_else(|status| panic!("{status:?}"));
+    let section = layout.section(SectionType::Data).map(|section| section.pages.clone());
+    assert_eq!(section, Some([16, 17, 18].map(|index| (PAL + index * PAGE) * 16).to_vec()));
+    let pieces = |linear, length| {
+        let mut pieces = Vec::new();
+        let result = layout.pieces(linear, length, true, |at, done, count| pieces.push((at, done, count)));
+        (result.is_ok(), pieces)
+    };
+    let at = |index| (PAL + index * PAGE) * 16;
+    let whole = vec![(at(16) + 4090, 0, 6), (at(17), 6, 4096), (at(18), 4102, 10)];
+    assert_eq!(pieces(data.start + 4090, 4112), (true, whole));
+    assert_eq!(pieces(data.start + 3 * PAGE - 1, 2), (false, vec![(at(18) + 4095, 0, 1)]));
+    assert!(!pieces(u64::MAX, 2).0);
+}
+
+#[test]
+fn what_is_given_up_leaves_the_page_of_the_entry() {
+    let fake = Fake::with_pal(&[(ParameterType::Integer, 0)]);
+    let code = record(SectionType::Code, PAL + 16 * PAGE, 3);
+    (16..19).for_each(|index| fake.map(PAL + index * PAGE, false, true));
+    let [_, data, parameters, stack] = standard();
+    fake.list_sections(&[code, data, parameters, stack]);
+    let entry = PAL + 17 * PAGE + 0x123;
+    let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, entry]);
+    let mut layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
+    layout.shared.push(Section { kind: Kind::Shared, start: 0x5000, pages: vec![0x5_0000] });
+    let page = (PAL + 17 * PAGE) * 16;
+    assert_eq!(layout.entry_page(), Some(page));
+    layout.keep_entry_page();
+    let kept = Section { kind: Kind::Listed(SectionType::Code), start: PAL + 17 * PAGE, pages: vec![page] };
+    assert_eq!((layout.sections.clone(), layout.entry), (vec![kept], entry));
+    assert_eq!((layout.shared.len(), layout.parameters.len(), layout.listed.len()), (0, 0, 0));
+    assert_eq!(layout.entry_page(), Some(page), "the entry is known as before");
+}
+
+#[test]
+fn kinds_have_the_numbers_that_are_measured() {
+    use SectionType::{Code, Data, Parameters, SharedCode, Stack};
+    let numbers = [Code, Data, Parameters, Stack, SharedCode].map(|kind| Kind::Listed(kind).number());
+    assert_eq!((numbers, Kind::Shared.number()), ([1, 2, 3, 4, 5], 6));
 }
 
 #[test]
