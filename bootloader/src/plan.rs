@@ -75,6 +75,9 @@ impl Plan {
         let rsdp = Rsdp::search(boot.memory).ok();
         let processors = Processors::list(boot.memory, rsdp.as_ref(), local_apic_id(boot.processor))?;
         warn_of_fallbacks(rsdp.as_ref(), processors.source);
+        if !processors.is_sound {
+            warn!("the {} is broken; the CPUs of its sound entries are used", processors.source);
+        }
         debug!("apic_ids {:?}", processors.ids());
 
         let hypapp_bytes = modules.hypapp.map_or(0, |file| file.length);

@@ -17,7 +17,11 @@ const LAST_BASE_ENTRY: u8 = 4;
 /// CPU flags: the processor can be used.
 const ENABLED: u8 = 1 << 0;
 
-/// Calls `found` with the local APIC ID of each usable processor; says whether there is a sound table.
+/// The ID that addresses every local APIC at once: no processor has it.
+const EVERYBODY: u8 = 0xff;
+
+/// Calls `found` with the local APIC ID of each usable processor; says whether there is a sound table. One whose
+/// checksum is wrong is used, with a warning, as ACPI's tables are.
 ///
 /// # Errors
 ///
@@ -36,12 +40,12 @@ pub fn enabled_processors(
         return Ok(true);
     }
     let length = u64::from(memory.read_u16(table + 4)?);
-    let sound = table != 0
-        && memory.read_array(table)? == *b"PCMP"
-        && length >= HEADER_SIZE
-        && memory.byte_sum(table, length)? == 0;
-    if !sound {
+    if table == 0 || memory.read_array(table)? != *b"PCMP" || length < HEADER_SIZE {
         return Ok(false);
+    }
+    let is_sum_right = memory.byte_sum(table, length)? == 0;
+    if !is_sum_right {
+        log::warn!("MP table: the checksum is wrong; the table is used");
     }
     let mut at = table + HEADER_SIZE;
     for _ in 0..memory.read_u16(table + 34)? {
@@ -50,12 +54,12 @@ pub fn enabled_processors(
         if kind > LAST_BASE_ENTRY || at + size > table + length {
             break;
         }
-        if kind == PROCESSOR.0 && flags & ENABLED != 0 {
+        if kind == PROCESSOR.0 && flags & ENABLED != 0 && id != EVERYBODY {
             found(id.into());
         }
         at += size;
     }
-    Ok(true)
+    Ok(is_sum_right)
 }
 
 /// Searches the floating pointer structure.
@@ -126,7 +130,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn damage_means_no_table_and_a_long_count_ends_with_the_table() {
+    fn a_wrong_signature_means_no_table_a_wrong_sum_a_doubtful_one_and_a_long_count_ends_with_the_table() {
         let mut memory = TestMemory::new();
         assert_eq!(processors(&memory), (false, vec![]));
         put_pointer(&mut memory, 0xf_0000, 0x5000, 0);
@@ -134,6 +138,16 @@ pub(crate) mod tests {
         put_table(&mut memory, 0x5000, 9, &[&processor(2, 1)]);
         assert_eq!(processors(&memory), (true, vec![2]));
         memory.0[0x5030] ^= 1;
+        assert_eq!(processors(&memory), (false, vec![2]));
+        memory.0[0x5000] ^= 1;
         assert_eq!(processors(&memory), (false, vec![]));
+    }
+
+    #[test]
+    fn an_id_that_addresses_everybody_is_no_processor() {
+        let mut memory = TestMemory::new();
+        put_pointer(&mut memory, 0xf_0000, 0x5000, 0);
+        put_table(&mut memory, 0x5000, 2, &[&processor(0xff, 1), &processor(0xfe, 1)]);
+        assert_eq!(processors(&memory), (true, vec![0xfe]));
     }
 }

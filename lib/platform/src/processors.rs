@@ -30,6 +30,8 @@ pub struct Processors {
     ids: ArrayVec<u32, CPU_CAPACITY>,
     /// Where the list came from.
     pub source: Source,
+    /// Its source has no broken part, so that the list may well be whole.
+    pub is_sound: bool,
 }
 
 impl Processors {
@@ -45,22 +47,22 @@ impl Processors {
     ) -> Result<Self, TooManyProcessors> {
         let madt = rsdp.and_then(|rsdp| acpi::find(memory, rsdp, b"APIC").ok());
         for source in [Source::Madt, Source::MpTable] {
-            let mut this = Self { ids: ArrayVec::from_iter([bootstrap]), source };
+            let mut this = Self { ids: ArrayVec::from_iter([bootstrap]), source, is_sound: true };
             let (mut found, mut fits) = (false, Ok(()));
             let add = |id| {
                 found = true;
                 fits = fits.and(this.add(id));
             };
-            let sound = match source {
+            let is_sound = match source {
                 Source::Madt => madt.is_some_and(|madt| acpi::enabled_processors(memory, &madt, add).is_ok()),
                 _ => mp_table::enabled_processors(memory, add).unwrap_or(false),
             };
             fits?;
-            if sound && found {
-                return Ok(this);
+            if found {
+                return Ok(Self { is_sound, ..this });
             }
         }
-        Ok(Self { ids: ArrayVec::from_iter([bootstrap]), source: Source::BootstrapOnly })
+        Ok(Self { ids: ArrayVec::from_iter([bootstrap]), source: Source::BootstrapOnly, is_sound: true })
     }
 
     /// Local APIC IDs, at least one.
@@ -127,6 +129,14 @@ mod tests {
             put_pointer(&mut memory, 0xf_0000, 0, 1);
             assert_eq!(list(&memory, 0), Ok((vec![0, 1], Source::MpTable)));
         }
+    }
+
+    #[test]
+    fn what_is_told_before_a_broken_entry_counts() {
+        let memory = machine_with_madt(&[&x2apic(4), &[0, 0]]);
+        let rsdp = Rsdp::search(&memory).ok();
+        let list = Processors::list(&memory, rsdp.as_ref(), 2).unwrap();
+        assert_eq!((list.ids(), list.source, list.is_sound), (&[2, 4][..], Source::Madt, false));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::physical::{ReadPhysical, Unreadable};
 pub enum AcpiError {
     /// The table, or the root pointer, is not there.
     Absent,
-    /// Length or checksum of a table is wrong.
+    /// A table's length is impossible, or what lies there is another table.
     Malformed,
     /// A table lies outside the memory that can be read.
     Unreadable,
@@ -34,13 +34,17 @@ impl From<Unreadable> for AcpiError {
     }
 }
 
-/// Finds the table of this signature by the machine's root pointer.
+/// Finds the table of this signature by the machine's root pointer; of wrong checksums on the way it warns.
 ///
 /// # Errors
 ///
-/// [`AcpiError`] where the table is absent or damaged.
+/// [`AcpiError`] where the table is absent or its length impossible.
 pub fn find(memory: &impl ReadPhysical, rsdp: &Rsdp, signature: &[u8; 4]) -> Result<Table, AcpiError> {
-    rsdp.root(memory)?.find(memory, signature)
+    let root = rsdp.root(memory)?;
+    root.table.warn_of_sum();
+    let table = root.find(memory, signature)?;
+    table.warn_of_sum();
+    Ok(table)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The root system description pointer (ACPI, "Root System Description Pointer (RSDP)").
 
 use super::AcpiError;
-use super::sdt::{EntrySize, RootTable, Table};
+use super::sdt::{EntrySize, RootTable};
 use crate::physical::{ReadPhysical, Unreadable};
 
 /// Segment of the extended BIOS data area, in the BIOS data area.
@@ -48,19 +48,21 @@ impl Rsdp {
         Err(AcpiError::Absent)
     }
 
-    /// The root table: XSDT where it is there and whole, else RSDT.
+    /// The root table: XSDT where its checksum is right, else RSDT where that one's is, else whichever there is.
     pub(super) fn root(&self, memory: &impl ReadPhysical) -> Result<RootTable, AcpiError> {
-        if let Some(xsdt) = self.xsdt
-            && let Ok(table) = Table::read(memory, xsdt)
-            && table.signature == *b"XSDT"
+        let wide = self.xsdt.ok_or(AcpiError::Absent);
+        let wide = wide.and_then(|address| RootTable::read(memory, address, b"XSDT", EntrySize::Bytes8));
+        if let Ok(root) = wide
+            && root.table.is_sum_right
         {
-            return Ok(RootTable { table, entry_size: EntrySize::Bytes8 });
+            return wide;
         }
-        let table = Table::read(memory, self.rsdt.into())?;
-        if table.signature != *b"RSDT" {
-            return Err(AcpiError::Malformed);
+        let narrow = RootTable::read(memory, self.rsdt.into(), b"RSDT", EntrySize::Bytes4);
+        match (wide, narrow) {
+            (Ok(wide), Ok(narrow)) => Ok(if narrow.table.is_sum_right { narrow } else { wide }),
+            (Ok(wide), Err(_)) => Ok(wide),
+            (Err(_), narrow) => narrow,
         }
-        Ok(RootTable { table, entry_size: EntrySize::Bytes4 })
     }
 
     /// Reads the structure at `address`, if it is one.

@@ -8,7 +8,10 @@ pub(super) const HEADER_SIZE: u64 = 36;
 /// No table that is read here is longer; a larger length is damage.
 const LENGTH_LIMIT: u64 = 1 << 20;
 
-/// A table whose checksum was right.
+/// A table whose length is possible.
+///
+/// Decision: a wrong checksum is warned of and the table used, as operating systems do. Who drops a table that the
+/// guest uses is blind to what the guest does by it: a CPU that it starts, a port by which it cuts the power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Physical address of the header.
@@ -17,6 +20,8 @@ pub struct Table {
     pub length: u64,
     /// The first four bytes.
     pub signature: [u8; 4],
+    /// The bytes add up to 0, as the checksum has them.
+    pub is_sum_right: bool,
 }
 
 /// Width of an entry of a root table.
@@ -36,26 +41,49 @@ pub(super) struct RootTable {
 }
 
 impl Table {
-    /// Reads the header at `address` and checks the sum of the whole table.
+    /// Reads the header at `address` and adds up the whole table.
     ///
     /// # Errors
     ///
-    /// [`AcpiError`] where length or sum is wrong or the table cannot be read.
+    /// [`AcpiError`] where the length is impossible or the table cannot be read.
     pub fn read(memory: &impl ReadPhysical, address: u64) -> Result<Self, AcpiError> {
         let signature = memory.read_array(address)?;
         let length = u64::from(memory.read_u32(address.saturating_add(4))?);
-        if !(HEADER_SIZE..=LENGTH_LIMIT).contains(&length) || memory.byte_sum(address, length)? != 0 {
+        if !(HEADER_SIZE..=LENGTH_LIMIT).contains(&length) {
             return Err(AcpiError::Malformed);
         }
-        Ok(Self { address, length, signature })
+        let is_sum_right = memory.byte_sum(address, length)? == 0;
+        Ok(Self { address, length, signature, is_sum_right })
+    }
+
+    /// Says so where the table is used in spite of its checksum.
+    pub(super) fn warn_of_sum(&self) {
+        if !self.is_sum_right {
+            let name = core::str::from_utf8(&self.signature).unwrap_or("?");
+            log::warn!(
+                "ACPI table {name}: the checksum is wrong; the table is used, as operating systems do"
+            );
+        }
     }
 }
 
 impl RootTable {
-    /// Finds the first whole table of this signature; entries that point nowhere are passed over.
+    /// Reads the table of this signature at `address`.
+    pub(super) fn read(
+        memory: &impl ReadPhysical,
+        address: u64,
+        signature: &[u8; 4],
+        entry_size: EntrySize,
+    ) -> Result<Self, AcpiError> {
+        let table = Table::read(memory, address)?;
+        if &table.signature == signature { Ok(Self { table, entry_size }) } else { Err(AcpiError::Malformed) }
+    }
+
+    /// Finds the first table of this signature whose checksum is right, else the first; entries that point nowhere
+    /// are passed over.
     pub(super) fn find(&self, memory: &impl ReadPhysical, signature: &[u8; 4]) -> Result<Table, AcpiError> {
         let step = self.entry_size as u64;
-        let mut worst = AcpiError::Absent;
+        let mut found = Err(AcpiError::Absent);
         for index in 0..(self.table.length - HEADER_SIZE) / step {
             let entry = self.table.address + HEADER_SIZE + index * step;
             let address = match self.entry_size {
@@ -66,11 +94,11 @@ impl RootTable {
                 continue;
             }
             match Table::read(memory, address) {
-                Ok(table) => return Ok(table),
-                Err(error) => worst = error,
+                Ok(table) if table.is_sum_right => return Ok(table),
+                result => found = found.or(result),
             }
         }
-        Err(worst)
+        found
     }
 }
 
@@ -132,10 +160,30 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn damage_is_told_from_absence() {
+    fn a_table_with_a_wrong_sum_is_used_where_there_is_no_better_one() {
         let mut memory = machine();
         memory.0[0x5024] ^= 1;
-        assert_eq!(find(&memory, b"APIC"), Err(AcpiError::Malformed));
+        assert_eq!(find(&memory, b"APIC"), Ok(0x5000));
+        assert!(!Table::read(&memory, 0x5000).unwrap().is_sum_right);
+        put_table(&mut memory, 0x4000, b"APIC", &[2]);
+        assert_eq!(find(&memory, b"APIC"), Ok(0x4000));
+        put_table(&mut memory, 0x5000, b"APIC", &[3]);
+        memory.0[0x4024] ^= 1;
+        assert_eq!(find(&memory, b"APIC"), Ok(0x5000));
+    }
+
+    #[test]
+    fn a_root_table_with_a_wrong_sum_serves_where_the_other_is_no_better() {
+        let mut memory = machine();
+        memory.0[0x2009] ^= 1;
+        memory.0[0x1009] ^= 1;
+        assert_eq!(find(&memory, b"FACP"), Ok(0x4000));
+        put_rsdp(&mut memory, 0xe_0000, 0x1000, 0);
+        assert_eq!(find(&memory, b"APIC"), Ok(0x3000));
+    }
+
+    #[test]
+    fn damage_is_told_from_absence() {
         for length in [0_u32, 35, 0x10_0001, u32::MAX] {
             let mut memory = machine();
             memory.put(0x4004, &length.to_le_bytes());

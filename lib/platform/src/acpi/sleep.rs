@@ -99,6 +99,7 @@ fn dsdt(memory: &impl ReadPhysical, fadt: &Table) -> Result<Table, AcpiError> {
         return Err(AcpiError::Absent);
     }
     let table = Table::read(memory, address)?;
+    table.warn_of_sum();
     if &table.signature == b"DSDT" { Ok(table) } else { Err(AcpiError::Malformed) }
 }
 
