@@ -72,3 +72,35 @@ address! {
     /// A linear address of the guest, to be translated by the guest's own paging.
     GuestLinearAddr
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestPhysAddr, HostPhysAddr};
+
+    #[test]
+    fn an_address_splits_into_page_and_offset() {
+        let address = HostPhysAddr::new(0x1234_5678);
+        assert_eq!(
+            (address.get(), address.page().get(), address.page_offset()),
+            (0x1234_5678, 0x1234_5000, 0x678)
+        );
+        let last = HostPhysAddr::new(u64::MAX);
+        assert_eq!((last.page().get(), last.page_offset()), (0xffff_ffff_ffff_f000, 0xfff));
+    }
+
+    #[test]
+    fn an_address_that_would_wrap_is_none() {
+        let address = HostPhysAddr::new(u64::MAX - 1);
+        assert_eq!(address.checked_add(1), Some(HostPhysAddr::new(u64::MAX)));
+        assert_eq!(address.checked_add(2), None);
+    }
+
+    #[test]
+    fn an_address_is_told_with_its_kind() {
+        let address = GuestPhysAddr::new(0xfee0_0000);
+        assert_eq!(
+            format!("{address:?} {address:x} {address:#x}"),
+            "GuestPhysAddr(0xfee00000) fee00000 0xfee00000"
+        );
+    }
+}

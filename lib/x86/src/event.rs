@@ -70,3 +70,15 @@ impl Event {
     /// `#UD`.
     pub const UD: Self = Self::Exception { vector: Vector::UD, error_code: None };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Vector;
+
+    #[test]
+    fn error_codes_are_those_of_the_manual_s_table() {
+        // SDM, "Exceptions and Interrupts": the table's column "Error Code".
+        let with: Vec<u8> = (0..=255).filter(|&vector| Vector(vector).has_error_code()).collect();
+        assert_eq!(with, [8, 10, 11, 12, 13, 14, 17]);
+    }
+}

@@ -146,3 +146,13 @@ msrs! {
     /// TSC auxiliary value.
     IA32_TSC_AUX = 0xc000_0103;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Msr;
+
+    #[test]
+    fn a_number_is_told_in_hexadecimal() {
+        assert_eq!(format!("{:?}", Msr::IA32_EFER), "Msr(0xc0000080)");
+    }
+}

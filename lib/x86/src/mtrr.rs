@@ -164,7 +164,7 @@ pub const fn fixed_slot(address: u64) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FIXED, FIXED_END, MemoryType, MtrrDefaultType, fixed_slot};
+    use super::{FIXED, FIXED_END, MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr, fixed_slot};
     use crate::msr::Msr;
 
     #[test]
@@ -196,9 +196,47 @@ mod tests {
         assert!(known.iter().all(|&t| MemoryType::from_encoding(t).map(|m| m as u8) == Some(t)));
     }
 
+    // Bits by the figures of SDM, "Feature Identification", "IA32_MTRR_DEF_TYPE MSR" and "Variable Range MTRRs".
+
     #[test]
-    fn fixed_ranges_need_both_enables() {
-        assert!(!MtrrDefaultType(0x400).is_fixed_enabled());
-        assert!(MtrrDefaultType(0xc06).is_fixed_enabled());
+    fn capabilities_have_the_manual_s_bits() {
+        let all = MtrrCapabilities(u64::MAX);
+        assert_eq!((all.variable_count(), all.has_fixed(), all.has_write_combining()), (255, true, true));
+        assert_eq!(MtrrCapabilities(0x508).variable_count(), 8);
+        for bit in 0..64 {
+            let alone = MtrrCapabilities(1 << bit);
+            assert_eq!(alone.variable_count(), if bit < 8 { 1 << bit } else { 0 }, "bit {bit}");
+            assert_eq!(alone.has_fixed(), bit == 8, "bit {bit}");
+            assert_eq!(alone.has_write_combining(), bit == 10, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_default_type_has_the_manual_s_bits() {
+        assert_eq!(MtrrDefaultType(0xc05).type_encoding(), 5);
+        for bit in 0..64 {
+            let alone = MtrrDefaultType(1 << bit);
+            assert_eq!(u64::from(alone.type_encoding()), if bit < 8 { 1 << bit } else { 0 }, "bit {bit}");
+            assert_eq!(alone.is_enabled(), bit == 11, "bit {bit}");
+            assert!(!alone.is_fixed_enabled(), "bit {bit}: fixed ranges need both enables");
+            let with_enable = MtrrDefaultType(1 << bit | 1 << 11);
+            assert_eq!(with_enable.is_fixed_enabled(), bit == 10, "bit {bit}");
+        }
+        assert_eq!(MtrrDefaultType::DEFINED, 0xff | 1 << 10 | 1 << 11);
+    }
+
+    #[test]
+    fn a_variable_pair_has_the_manual_s_bits() {
+        for bit in 0..64 {
+            let pair = VariableMtrr { base: 1 << bit, mask: 1 << bit };
+            assert_eq!(u64::from(pair.type_encoding()), if bit < 8 { 1 << bit } else { 0 }, "bit {bit}");
+            assert_eq!(pair.is_valid(), bit == 11, "bit {bit}");
+            for width in [36, 39, 46, 52] {
+                let address = if (12..width).contains(&bit) { 1 << bit } else { 0 };
+                assert_eq!(pair.address_mask(width), address, "bit {bit} of {width}");
+            }
+        }
+        let pair = VariableMtrr { base: u64::MAX, mask: u64::MAX };
+        assert_eq!((pair.type_encoding(), pair.address_mask(36)), (255, 0xf_ffff_f000));
     }
 }

@@ -101,3 +101,32 @@ pub struct DescriptorTable {
     /// Limit in bytes.
     pub limit: u16,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AccessRights, Segment, SegmentRegister};
+
+    #[test]
+    fn access_rights_have_the_manual_s_bits() {
+        for bit in 0..32 {
+            let rights = AccessRights::from_bits_retain(1 << bit);
+            let (kind, dpl) =
+                (if bit < 4 { 1 << bit } else { 0 }, if let 5..=6 = bit { 1 << (bit - 5) } else { 0 });
+            assert_eq!((rights.kind(), rights.dpl()), (kind, dpl), "bit {bit}");
+        }
+        let all = AccessRights::from_bits_retain(u32::MAX);
+        assert_eq!((all.kind(), all.dpl()), (15, 3));
+    }
+
+    #[test]
+    fn a_real_mode_segment_lies_at_16_times_its_selector() {
+        let segment = Segment::real_mode(0xf123, 0x93);
+        assert_eq!((segment.selector, segment.base, segment.limit), (0xf123, 0xf_1230, 0xffff));
+        assert_eq!(segment.rights.bits(), 0x93);
+    }
+
+    #[test]
+    fn registers_are_in_the_order_of_their_fields() {
+        assert!(SegmentRegister::ALL.iter().zip(0..).all(|(&register, index)| register as u8 == index));
+    }
+}

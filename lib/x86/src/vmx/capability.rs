@@ -150,7 +150,8 @@ bitflags! {
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowed, MissingControls};
+    use super::{Allowed, MissingControls, VmxBasic, VmxMisc};
+    use crate::vmx::interruption::ActivityState;
 
     #[test]
     fn adjust_takes_what_is_there_and_names_what_is_not() {
@@ -158,5 +159,45 @@ mod tests {
         assert_eq!(allowed.adjust(0x20, 0x0c), Ok(0x31));
         assert_eq!(allowed.adjust(0x20, 0x40), Ok(0x71));
         assert_eq!(allowed.adjust(0x24, 0), Err(MissingControls(0x04)));
+    }
+
+    #[test]
+    fn a_word_is_allowed_between_what_must_and_what_may_be_one() {
+        let allowed = Allowed(0x0000_00f3_0000_0011);
+        assert_eq!((allowed.must_be_one(), allowed.may_be_one()), (0x11, 0xf3));
+        assert!([0x11, 0x31, 0xf3].iter().all(|&word| allowed.allows(word)));
+        assert!([0, 0x01, 0x10, 0x15, 0x111, u32::MAX].iter().all(|&word| !allowed.allows(word)));
+    }
+
+    #[test]
+    fn basic_capabilities_have_the_manual_s_bits() {
+        for bit in 0..64 {
+            let alone = VmxBasic(1 << bit);
+            assert_eq!(u64::from(alone.revision()), if bit < 31 { 1 << bit } else { 0 }, "bit {bit}");
+            assert_eq!(alone.has_true_controls(), bit == 55, "bit {bit}");
+            assert_eq!(alone.has_free_error_codes(), bit == 56, "bit {bit}");
+        }
+        let all = VmxBasic(u64::MAX);
+        assert!(all.revision() == 0x7fff_ffff && all.has_true_controls() && all.has_free_error_codes());
+    }
+
+    #[test]
+    fn miscellaneous_capabilities_have_the_manual_s_bits() {
+        let of = |bit, first: u32, count| {
+            if (first..first + count).contains(&bit) { 1 << (bit - first) } else { 0 }
+        };
+        for bit in 0..64 {
+            let alone = VmxMisc(1 << bit);
+            let states = [0, 1, 2, 3, 4].map(|state| alone.has_activity(ActivityState(state)));
+            assert_eq!(states, [true, bit == 6, bit == 7, bit == 8, false], "bit {bit}");
+            assert_eq!(alone.cr3_target_count(), of(bit, 16, 9), "bit {bit}");
+            assert_eq!(alone.msr_area_entries(), 512 * (1 + of(bit, 25, 3)), "bit {bit}");
+            assert_eq!(alone.writes_exit_information(), bit == 29, "bit {bit}");
+            assert_eq!(alone.allows_length_0(), bit == 30, "bit {bit}");
+        }
+        let all = VmxMisc(u64::MAX);
+        assert_eq!((all.cr3_target_count(), all.msr_area_entries()), (0x1ff, 4096));
+        assert!(all.writes_exit_information() && all.allows_length_0());
+        assert!(all.has_activity(ActivityState::WAIT_FOR_SIPI) && !all.has_activity(ActivityState(4)));
     }
 }

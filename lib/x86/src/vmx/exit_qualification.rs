@@ -145,3 +145,80 @@ impl TaskSwitchQualification {
         (self.0 >> 30 & 3) as u8
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        ControlRegisterQualification, EptViolationQualification, IoQualification, TaskSwitchQualification,
+    };
+    use crate::paging::Rights;
+
+    /// What bit `bit`, alone in a qualification, is in the part that begins at `first` and has `count` bits.
+    fn part(bit: u32, first: u32, count: u32) -> u64 {
+        if (first..first + count).contains(&bit) { 1 << (bit - first) } else { 0 }
+    }
+
+    #[test]
+    fn control_register_accesses_have_the_manual_s_bits() {
+        for bit in 0..64 {
+            let alone = ControlRegisterQualification(1 << bit);
+            assert_eq!(u64::from(alone.control_register()), part(bit, 0, 4), "bit {bit}");
+            assert_eq!(u64::from(alone.access()), part(bit, 4, 2), "bit {bit}");
+            assert_eq!(u64::from(alone.register()), part(bit, 8, 4), "bit {bit}");
+            assert_eq!(u64::from(alone.lmsw_source()), part(bit, 16, 16), "bit {bit}");
+        }
+        let all = ControlRegisterQualification(u64::MAX);
+        assert_eq!((all.control_register(), all.access(), all.register()), (15, 3, 15));
+        assert_eq!(all.lmsw_source(), 0xffff);
+    }
+
+    #[test]
+    fn port_accesses_have_the_manual_s_bits() {
+        for bit in 0..64 {
+            let alone = IoQualification(1 << bit);
+            assert_eq!(u64::from(alone.size()), part(bit, 0, 3), "bit {bit}");
+            assert_eq!(alone.is_input(), bit == 3, "bit {bit}");
+            assert_eq!(alone.is_string(), bit == 4, "bit {bit}");
+            assert_eq!(alone.is_repeated(), bit == 5, "bit {bit}");
+            assert_eq!(u64::from(alone.port()), part(bit, 16, 16), "bit {bit}");
+        }
+        let all = IoQualification(u64::MAX);
+        assert_eq!((all.size(), all.port()), (7, 0xffff));
+        assert!(all.is_input() && all.is_string() && all.is_repeated());
+    }
+
+    #[test]
+    fn ept_violations_have_the_manual_s_bits() {
+        for bit in 0..64 {
+            let alone = EptViolationQualification(1 << bit);
+            let access = [alone.is_read(), alone.is_write(), alone.is_fetch()];
+            assert_eq!(access, [0, 1, 2].map(|own| own == bit), "bit {bit}");
+            assert_eq!(alone.has_linear_address(), bit == 7, "bit {bit}");
+            assert_eq!(alone.is_final_access(), bit == 8, "bit {bit}");
+            assert_eq!(alone.is_nmi_unblocking(), bit == 12, "bit {bit}");
+        }
+        let all = EptViolationQualification(u64::MAX);
+        assert!(all.is_read() && all.is_write() && all.is_fetch());
+        assert!(all.has_linear_address() && all.is_final_access() && all.is_nmi_unblocking());
+    }
+
+    #[test]
+    fn a_made_violation_tells_access_and_rights() {
+        let write = EptViolationQualification::of_linear_address(Rights::WRITE, true);
+        assert_eq!(write.0, 0x182);
+        assert_eq!(EptViolationQualification::of_linear_address(Rights::READ, false).0, 0x81);
+        let allowed = EptViolationQualification(write.0 | 0x78).with_allowed(Rights::READ | Rights::EXECUTE);
+        assert_eq!(allowed.0, 0x1aa, "rights that were told before are gone, user-mode fetches too");
+    }
+
+    #[test]
+    fn task_switches_have_the_manual_s_bits() {
+        for bit in 0..64 {
+            let alone = TaskSwitchQualification(1 << bit);
+            assert_eq!(u64::from(alone.selector()), part(bit, 0, 16), "bit {bit}");
+            assert_eq!(u64::from(alone.source()), part(bit, 30, 2), "bit {bit}");
+        }
+        let all = TaskSwitchQualification(u64::MAX);
+        assert_eq!((all.selector(), all.source()), (0xffff, 3));
+    }
+}

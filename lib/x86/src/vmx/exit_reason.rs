@@ -139,4 +139,22 @@ mod tests {
         assert_eq!(ExitReason(35).name(), "unknown");
         assert_eq!(ExitReason(900).name(), "unknown");
     }
+
+    #[test]
+    fn the_basic_reason_is_the_low_half_and_the_top_bit_a_failure() {
+        for bit in 0..32 {
+            let alone = ExitReason(1 << bit);
+            assert_eq!(u32::from(alone.basic()), if bit < 16 { 1 << bit } else { 0 }, "bit {bit}");
+            assert_eq!(alone.is_entry_failure(), bit == 31, "bit {bit}");
+        }
+        assert_eq!((ExitReason(u32::MAX).basic(), ExitReason(u32::MAX).is_entry_failure()), (0xffff, true));
+    }
+
+    #[test]
+    fn every_reason_below_the_count_has_its_name() {
+        let unnamed: Vec<usize> =
+            (0..ExitReason::COUNT).filter(|&reason| super::NAMES[reason].is_empty()).collect();
+        assert_eq!(unnamed, [35, 38, 42, 71, 82, 83], "reserved by the manual");
+        assert_eq!(ExitReason(85).name(), "WRMSRNS to an immediate operand");
+    }
 }

@@ -136,4 +136,31 @@ mod tests {
     fn undefined_bit_does_not_reach_the_entry_word() {
         assert_eq!(Interruption(0x8000_1202).to_entry().0, 0x8000_0202);
     }
+
+    #[test]
+    fn the_word_has_the_manual_s_bits() {
+        for bit in 0..32 {
+            let alone = Interruption(1 << bit);
+            assert_eq!(u32::from(alone.vector()), if bit < 8 { 1 << bit } else { 0 }, "bit {bit}");
+            assert_eq!(
+                u32::from(alone.kind().0),
+                if let 8..=10 = bit { 1 << (bit - 8) } else { 0 },
+                "bit {bit}"
+            );
+            assert_eq!(alone.has_error_code(), bit == 11, "bit {bit}");
+            assert_eq!(alone.is_nmi_unblocking(), bit == 12, "bit {bit}");
+            assert_eq!(alone.is_valid(), bit == 31, "bit {bit}");
+        }
+        let all = Interruption(u32::MAX);
+        assert_eq!((all.vector(), all.kind()), (255, InterruptionType::OTHER));
+        assert!(all.has_error_code() && all.is_nmi_unblocking() && all.is_valid());
+    }
+
+    #[test]
+    fn events_of_instructions_need_the_instruction_s_length() {
+        let software: Vec<u8> = (0..8)
+            .filter(|&kind| Interruption::new(3, InterruptionType(kind), false).is_software())
+            .collect();
+        assert_eq!(software, [4, 5, 6]);
+    }
 }
