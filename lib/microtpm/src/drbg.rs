@@ -133,4 +133,26 @@ mod tests {
             22918250ff66a41bd2f864a6a38cc5b6499dc43f7f2bd09e1e0f8f5885935124");
         assert_eq!(bytes[..], expected);
     }
+
+    #[test]
+    fn numbers_are_the_bytes_of_a_request_of_their_own_lowest_first() {
+        let mut numbers = HmacDrbg::new(&[b"seed"]);
+        let mut bytes = numbers.clone();
+        let mut four = [0; 4];
+        bytes.generate(&mut four);
+        assert_eq!(numbers.try_next_u32(), Ok(u32::from_le_bytes(four)));
+        let mut eight = [0; 8];
+        bytes.generate(&mut eight);
+        assert_eq!(numbers.try_next_u64(), Ok(u64::from_le_bytes(eight)));
+        let mut filled = [0; 5];
+        assert_eq!(numbers.try_fill_bytes(&mut filled), Ok(()));
+        let mut five = [0; 5];
+        bytes.generate(&mut five);
+        assert_eq!(filled, five);
+    }
+
+    #[test]
+    fn its_state_is_told_to_nobody() {
+        assert_eq!(format!("{:?}", HmacDrbg::new(&[b"seed"])), "HmacDrbg");
+    }
 }

@@ -134,4 +134,10 @@ mod tests {
         assert_eq!(candidates(1), candidates(1));
         assert_ne!(candidates(1), candidates(2));
     }
+
+    #[test]
+    fn the_key_is_told_to_nobody() {
+        let told = format!("{:?} {:?}", Identity(State::Found(test_key())), test_key());
+        assert_eq!(told, "Identity SigningKey");
+    }
 }
