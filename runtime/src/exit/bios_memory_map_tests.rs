@@ -56,6 +56,22 @@ fn the_hook_is_vmcall_iret_and_the_old_vector() {
 }
 
 #[test]
+fn only_the_hooks_own_instruction_is_at_the_hook() {
+    let at_hook = called(0).0;
+    assert!(is_at_hook(&at_hook));
+    let task =
+        FakeVcpu { cr0: at_hook.cr0 | Cr0::PE, rflags: at_hook.rflags | Rflags::VM, ..at_hook.clone() };
+    assert!(is_at_hook(&task), "a virtual-8086 task has the BIOS too");
+    let beside = FakeVcpu { rip: at_hook.rip + 1, ..at_hook.clone() };
+    let protected = FakeVcpu { cr0: at_hook.cr0 | Cr0::PE, ..at_hook.clone() };
+    let mut elsewhere = at_hook.clone();
+    elsewhere.segments[SegmentRegister::Cs as usize] = Segment::real_mode(0x41, 0x9b);
+    for other in [beside, protected, elsewhere] {
+        assert!(!is_at_hook(&other));
+    }
+}
+
+#[test]
 fn an_outer_instances_hook_is_left_alone() {
     let (_, memory) = called(0);
     assert_eq!(install(&memory), Ok(Installed::Outer));
