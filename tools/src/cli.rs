@@ -3,6 +3,7 @@
 use crate::guest::Guest;
 use crate::image::{self, ImageOptions};
 use crate::machine::{MachineKind, Quirks};
+use crate::mutants;
 use crate::quote::{self, VerifyArguments};
 use crate::run::{self, RunOptions};
 use crate::test::{self, Filter};
@@ -48,6 +49,8 @@ enum Command {
     Lint,
     /// Tell how much of the code for nested virtualization the host tests execute
     Coverage,
+    /// Change the code in small ways, one at a time, and see whether the host tests notice
+    Mutants(MutantsArguments),
     /// Check a quote of a PAL's microTPM against the PAL's file, and say why it is not good
     VerifyQuote(VerifyArguments),
 }
@@ -70,6 +73,21 @@ struct ImageArguments {
     /// Hypapp in the image
     #[arg(long, value_name = "NAME", default_value = "helloworld")]
     hypapp: String,
+}
+
+#[derive(Args, Debug)]
+struct MutantsArguments {
+    /// Package whose code is changed, such as pals; all that .cargo/mutants.toml names where there is none
+    package: Option<String>,
+    /// Every Nth change only, from the Ith on, counted from 0
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Only files that match
+    #[arg(long, value_name = "GLOB")]
+    file: Option<String>,
+    /// Only what a diff touches, such as that of `git diff main`
+    #[arg(long, value_name = "FILE")]
+    in_diff: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -112,7 +130,15 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Test { filter } => test::run(&filter),
         Command::Lint => lint::run(),
         Command::Coverage => coverage::report(),
+        Command::Mutants(arguments) => mutants::run(&arguments.into()),
         Command::VerifyQuote(arguments) => quote::verify(&arguments),
+    }
+}
+
+impl From<MutantsArguments> for mutants::Wanted {
+    fn from(arguments: MutantsArguments) -> Self {
+        let MutantsArguments { package, shard, file, in_diff } = arguments;
+        Self { package, shard, file, in_diff }
     }
 }
 
@@ -209,6 +235,16 @@ mod tests {
         assert!(matches!(parse(line), Some(Command::VerifyQuote(_))));
         assert!(parse(&format!("{line} --pcr 1=00 --pcr 2=00 --parameter-pages 2")).is_some());
         assert!(parse("xmhf verify-quote --pal p --quote q --key k").is_none());
+    }
+
+    #[test]
+    fn mutants_takes_a_package_and_a_part_of_its_changes() {
+        let Some(Command::Mutants(arguments)) = parse("xmhf mutants pals --shard 1/8 --in-diff d") else {
+            panic!("not understood")
+        };
+        let wanted = mutants::Wanted::from(arguments);
+        assert_eq!((wanted.package, wanted.shard), (Some("pals".into()), Some("1/8".into())));
+        assert_eq!((wanted.file, wanted.in_diff), (None, Some("d".into())));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod guest;
 pub mod image;
 pub mod lint;
 pub mod machine;
+pub mod mutants;
 pub mod pack;
 pub mod pal;
 pub mod paths;
