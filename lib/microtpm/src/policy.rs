@@ -49,16 +49,16 @@ impl PcrInfo {
     ///
     /// [`Error::BadParameter`]: it ends early; [`Error::PcrOutOfRange`]: it selects what is not there.
     pub fn policy(bytes: &[u8], banks: &PcrBanks) -> Result<Option<Policy>, Error> {
-        let (head, mut rest) = bytes.split_first_chunk::<2>().ok_or(Error::BadParameter)?;
+        let (head, rest) = bytes.split_first_chunk::<2>().ok_or(Error::BadParameter)?;
         let flagless = [&[head[0], head[1] & !AS_THEY_ARE], rest].concat();
-        let selection = Selection::take(&mut &flagless[..])?;
+        let mut rest = &flagless[..];
+        let selection = Selection::take(&mut rest)?;
         if selection.map.is_none() {
             return Ok(None);
         }
         if head[1] & AS_THEY_ARE != 0 {
             return Ok(Some(Policy::current(selection, banks)));
         }
-        rest = &rest[SELECTION_BYTES - head.len()..];
         let release = take_slice(&mut rest, selection.bank.digest_bytes()).ok_or(Error::BadParameter)?;
         Ok(Some(Policy { selection, digest_at_release: release.iter().copied().collect() }))
     }
@@ -96,6 +96,13 @@ mod tests {
             );
             assert_eq!(PcrInfo::policy(&bytes[..digest], &PcrBanks::new()), Err(Error::BadParameter));
         }
+    }
+
+    #[test]
+    fn the_longest_structure_has_the_limit_s_length() {
+        assert_eq!(PCR_INFO_BYTES_LIMIT, 67);
+        let lengths = (0..=255).flat_map(|map| (0..=255).map(move |flags| PcrInfo::bytes([map, flags])));
+        assert_eq!(lengths.max(), Some(PCR_INFO_BYTES_LIMIT));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use crate::bank::{Bank, Digest};
 use crate::bytes::{take, take_slice};
-use crate::pcr::PCRS;
 use crate::public_key::{MODULUS_BYTES, PublicKey};
 use crate::quote::{Quote, QuoteInfo};
 use crate::selection::Selection;
@@ -58,7 +57,7 @@ impl QuoteFile {
     /// The quoted value of register `index`.
     #[must_use]
     pub fn value(&self, index: usize) -> Option<&[u8]> {
-        let position = self.selection.indices().position(|selected| selected == index && index < PCRS)?;
+        let position = self.selection.indices().position(|selected| selected == index)?;
         let values = self.selection.indices().count() * self.bank().digest_bytes();
         let start = self.quote.composite.len().checked_sub(values)?;
         self.quote.composite[start..].chunks(self.bank().digest_bytes()).nth(position)

@@ -45,7 +45,7 @@ impl Selection {
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
         let bank = if self.bank == Bank::Sha256 { SHA256_BANK } else { 0 };
-        let mut bytes = Vec::from((bank | u16::from(self.map.is_some())).to_le_bytes());
+        let mut bytes = Vec::from((bank + u16::from(self.map.is_some())).to_le_bytes());
         bytes.extend(self.map);
         bytes
     }
@@ -98,6 +98,17 @@ mod tests {
         }
         assert_eq!(Selection { bank: Bank::Sha1, map: Some(5) }.to_bytes(), [1, 0, 5]);
         assert_eq!(Selection { bank: Bank::Sha256, map: Some(5) }.to_bytes(), [1, 0x80, 5]);
+    }
+
+    #[test]
+    fn a_map_has_the_registers_of_its_bits_and_none_beyond() {
+        for map in 0..=255 {
+            let selection = Selection { bank: Bank::Sha1, map: Some(map) };
+            let expected: Vec<usize> = (0..8).filter(|index| map & 1 << index != 0).collect();
+            assert_eq!(selection.indices().collect::<Vec<_>>(), expected);
+            assert!([8, 9, 64, usize::MAX].iter().all(|&index| !selection.has(index)));
+        }
+        assert_eq!(Selection { bank: Bank::Sha1, map: None }.indices().count(), 0);
     }
 
     #[test]

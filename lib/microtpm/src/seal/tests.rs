@@ -151,6 +151,19 @@ fn data_and_blobs_have_limits() {
 }
 
 #[test]
+fn a_blob_opens_up_to_the_limit_however_it_was_sealed() {
+    assert_eq!((SEAL_BYTES_LIMIT, BLOB_BYTES_LIMIT), (16384, 16512));
+    let of_length = |length: usize| {
+        let around = current::seal(&keys(), &mut random(), None, &[]).unwrap().len();
+        current::seal(&keys(), &mut random(), None, &vec![7; length - around]).unwrap()
+    };
+    let (longest, longer) = (of_length(BLOB_BYTES_LIMIT), of_length(BLOB_BYTES_LIMIT + 1));
+    assert_eq!((longest.len(), longer.len()), (BLOB_BYTES_LIMIT, BLOB_BYTES_LIMIT + 1));
+    assert!(data_of(&longest, &banks()).is_ok());
+    assert_eq!(data_of(&longer, &banks()), Err(Error::BadParameter));
+}
+
+#[test]
 fn equal_data_makes_unequal_blobs() {
     let mut random = random();
     let mut blob = || seal(&keys(), &mut random, &banks(), None, true, DATA).unwrap();
