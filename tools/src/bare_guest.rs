@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use elf::ElfBytes;
 use elf::abi::PT_LOAD;
 use elf::endian::LittleEndian;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -72,7 +73,7 @@ pub fn find() -> Result<Vec<BareGuest>> {
 pub fn build() -> Result<Vec<BareGuest>> {
     let guests = find()?;
     process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest"]))?;
-    guests.iter().try_for_each(lay_out)?;
+    guests.iter().try_for_each(|guest| lay_out(&guest.name))?;
     Ok(guests)
 }
 
@@ -84,16 +85,26 @@ pub fn build() -> Result<Vec<BareGuest>> {
 pub fn build_one(name: &str) -> Result<BareGuest> {
     let guest = find()?.into_iter().find(|guest| guest.name == name);
     let guest = guest.with_context(|| format!("tools/guest/src/bin holds no guest {name}"))?;
-    process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest", "--bin", name]))?;
-    lay_out(&guest)?;
+    build_only(&BTreeSet::from([name]))?;
     Ok(guest)
 }
 
-fn lay_out(guest: &BareGuest) -> Result<()> {
-    let path = bare_release().join(&guest.name);
+/// Builds the disks of these guests alone, to [`paths::bare_guest`].
+///
+/// # Errors
+///
+/// As for [`build`].
+pub fn build_only(names: &BTreeSet<&str>) -> Result<()> {
+    let selected = names.iter().flat_map(|name| ["--bin", name]);
+    process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest"]).args(selected))?;
+    names.iter().try_for_each(|name| lay_out(name))
+}
+
+fn lay_out(name: &str) -> Result<()> {
+    let path = bare_release().join(name);
     let image = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let disk = flatten(&image).with_context(|| format!("guest {}", guest.name))?;
-    write(&paths::bare_guest(&guest.name), &disk)
+    let disk = flatten(&image).with_context(|| format!("guest {name}"))?;
+    write(&paths::bare_guest(name), &disk)
 }
 
 impl BareGuest {

@@ -3,6 +3,7 @@
 use crate::toolchain::{bare_cargo, bare_release, binaries};
 use crate::{pack, paths, process};
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,8 +38,19 @@ pub fn build() -> Result<Build> {
 ///
 /// As for [`build`]; or there is no such hypapp, and the error lists those that are.
 pub fn build_with(hypapp: &str) -> Result<Build> {
-    let name = known(hypapp, &hypapps()?)?;
-    build_these(vec![name], &["--bin", hypapp])
+    build_only(&BTreeSet::from([hypapp]))
+}
+
+/// Builds what boots with each of `hypapps`.
+///
+/// # Errors
+///
+/// As for [`build_with`].
+pub fn build_only(hypapps: &BTreeSet<&str>) -> Result<Build> {
+    let all = self::hypapps()?;
+    let names = hypapps.iter().map(|name| known(name, &all)).collect::<Result<Vec<_>>>()?;
+    let selected: Vec<_> = hypapps.iter().flat_map(|name| ["--bin", name]).collect();
+    build_these(names, &selected)
 }
 
 fn hypapps() -> Result<Vec<String>> {

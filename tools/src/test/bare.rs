@@ -2,7 +2,7 @@
 //!
 //! `tools/emulator-faults.txt` lists the checks that the emulator itself does not meet.
 
-use super::job::{Job, Verdict};
+use super::job::{Job, Needs, Verdict};
 use crate::backtrace;
 use crate::bare_guest::{self, BareGuest};
 use crate::guest::Guest;
@@ -43,6 +43,7 @@ pub(super) fn jobs() -> Result<Vec<Job>> {
             name: format!("guest/{}", guest.name),
             group: "bare",
             seconds: 5 * guest.cpus,
+            needs: Some(Needs { guest: guest.name.clone(), hypapp: guest.hypapp.clone() }),
             work: Box::new(move |folder| test(&guest, &faults, folder)),
         }
     };

@@ -174,6 +174,7 @@ pub(super) fn jobs() -> Vec<Job> {
         name: format!("run/{}", boot.name),
         group: "boot",
         seconds: 4,
+        needs: None,
         work: Box::new(move |folder| test(&boot, folder)),
     };
     BOOTS.into_iter().map(job).collect()

@@ -18,8 +18,17 @@ pub(super) struct Job {
     pub(super) group: &'static str,
     /// Rough length in host seconds; long ones start first.
     pub(super) seconds: u32,
+    /// The bare guest and the hypapp that are all that has to be built for it; `None` where it is more.
+    pub(super) needs: Option<Needs>,
     /// The test.
     pub(super) work: Work,
+}
+
+/// What a test of a bare guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Needs {
+    pub(super) guest: String,
+    pub(super) hypapp: String,
 }
 
 /// What came of a test.

@@ -151,6 +151,7 @@ pub(super) fn jobs() -> Vec<Job> {
         name: format!("run/{}", system.name),
         group: "linux",
         seconds: system.seconds,
+        needs: None,
         work: Box::new(move |folder| test(&system, folder)),
     };
     SYSTEMS.into_iter().map(job).collect()

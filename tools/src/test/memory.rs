@@ -19,7 +19,13 @@ struct Scenario {
 /// One job for both machines.
 pub(super) fn jobs() -> Vec<Job> {
     let scenario = Scenario { name: "start-by-memory" };
-    vec![Job { name: format!("run/{}", scenario.name), group: "linux", seconds: 10, work: Box::new(test) }]
+    vec![Job {
+        name: format!("run/{}", scenario.name),
+        group: "linux",
+        seconds: 10,
+        needs: None,
+        work: Box::new(test),
+    }]
 }
 
 fn test(folder: &Path) -> Result<Verdict> {

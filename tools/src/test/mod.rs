@@ -21,6 +21,7 @@ use crate::{bare_guest, build, paths};
 use anyhow::{Result, bail, ensure};
 use job::{Job, Verdict};
 use report::Report;
+use std::collections::BTreeSet;
 
 /// Runs the tests that `filter` takes, tells of each as it ends, and of all at the end.
 ///
@@ -59,8 +60,7 @@ fn jobs(filter: &Filter) -> Result<Vec<Job>> {
 
 fn on_machines(jobs: Vec<Job>, report: &mut Report) {
     report.time("build", || {
-        build::build()?;
-        bare_guest::build()?;
+        build_for(&jobs)?;
         Ok(Verdict::Passed)
     });
     if report.has_failed("build") {
@@ -70,4 +70,16 @@ fn on_machines(jobs: Vec<Job>, report: &mut Report) {
     let folder = paths::out().join("test");
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     pool::run(jobs, workers, &folder, |finished| report.take(finished));
+}
+
+/// Builds what `jobs` need: where all are of bare guests, those guests and their hypapps alone.
+fn build_for(jobs: &[Job]) -> Result<()> {
+    let Some(needs) = jobs.iter().map(|job| job.needs.as_ref()).collect::<Option<Vec<_>>>() else {
+        build::build()?;
+        return bare_guest::build().map(drop);
+    };
+    let hypapps: BTreeSet<_> = needs.iter().map(|needs| needs.hypapp.as_str()).collect();
+    let guests: BTreeSet<_> = needs.iter().map(|needs| needs.guest.as_str()).collect();
+    build::build_only(&hypapps)?;
+    bare_guest::build_only(&guests)
 }

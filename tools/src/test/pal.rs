@@ -19,6 +19,7 @@ pub(super) fn jobs() -> Vec<Job> {
         name: format!("run/{}", scenario.name),
         group: "linux",
         seconds: 5,
+        needs: None,
         work: Box::new(scenario.work),
     };
     SCENARIOS.map(job).into()

@@ -51,7 +51,7 @@ mod tests {
             std::fs::create_dir_all(folder)?;
             if passes { Ok(Verdict::Passed) } else { bail!("broken") }
         };
-        Job { name: name.into(), group: "bare", seconds, work: Box::new(work) }
+        Job { name: name.into(), group: "bare", seconds, needs: None, work: Box::new(work) }
     }
 
     #[test]
