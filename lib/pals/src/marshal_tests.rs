@@ -1,7 +1,7 @@
 //! Parameters there and back, in both word sizes.
 
 use super::{Arguments, REGISTERS, Start};
-use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard};
 use crate::layout::{Layout, PAGE};
 use crate::machine::Inaccessible;
 use proptest::prelude::*;
@@ -87,6 +87,45 @@ fn what_the_caller_cannot_access_is_refused_before_anything_runs() {
     }
     fake.map(BUFFERS + PAGE, false, false);
     assert_eq!(call(BUFFERS + PAGE - 8, BUFFERS), Ok(Err(Failure::BAD_POINTER)), "no way back");
+}
+
+#[test]
+fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
+    // Three pages of parameters, for a buffer that has a page in its midst.
+    let fake = Fake::with_pal(&[(Pointer, 1100)]);
+    let [code, data, mut parameters, stack] = standard();
+    (parameters.start, parameters.pages) = (PAL + 16 * PAGE, 3);
+    (16..19).for_each(|index| fake.map(PAL + index * PAGE, true, false));
+    fake.list_sections(&[code, data, parameters, stack]);
+    let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
+    let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
+    fake.map(STACK, true, false);
+    let pages = [0, 1, 2, 3].map(|index| BUFFERS + index * PAGE);
+    for offset in [0, 8, 511, 512, 513, 1000, 4095] {
+        let pointer = BUFFERS + offset;
+        let call = || {
+            let read = Arguments::read(&fake, &layout, &[pointer, 0, 0, 0, 0, 0], STACK);
+            read.map(|arguments| arguments.carry_in(&fake, &fake, &layout).map(|_| ()))
+        };
+        pages.iter().for_each(|&page| fake.map(page, true, false));
+        assert_eq!(call(), Ok(Ok(())), "{offset}");
+        for &page in pages.iter().filter(|&&page| page < pointer + 1100 * 8) {
+            fake.map(page, false, false);
+            assert_eq!(call(), Ok(Err(Failure::BAD_POINTER)), "{offset}: {page:#x}");
+            fake.map(page, true, false);
+        }
+    }
+}
+
+#[test]
+fn a_buffer_of_no_words_may_be_anywhere() {
+    let (fake, layout) = process(WordSize::Bits64, &[(Pointer, 0)]);
+    for pointer in [0, 1 << 63, u64::MAX] {
+        let read = Arguments::read(&fake, &layout, &[pointer, 0, 0, 0, 0, 0], STACK);
+        let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
+        assert!(arguments.carry_in(&fake, &fake, &layout).is_ok());
+        assert_eq!(arguments.carry_out(&fake, &fake, &layout), Ok(()));
+    }
 }
 
 #[test]

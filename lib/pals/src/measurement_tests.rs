@@ -60,3 +60,11 @@ fn what_there_is_no_room_to_keep_is_measured_at_once() {
     let mut kept = Measurement::new(&layout, &memory);
     assert_eq!(kept.step(&layout, &memory), None);
 }
+
+#[test]
+fn what_is_kept_has_a_limit_and_is_erased() {
+    assert_eq!(KEPT_BYTES_LIMIT, 262_144);
+    let mut bytes = [0xa5; 33];
+    erase(&mut bytes);
+    assert_eq!(bytes, [0; 33]);
+}

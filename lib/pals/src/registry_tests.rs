@@ -1,11 +1,16 @@
 //! Who is taken in, who is found, and what comes back.
 
-use super::{Conflict, Registry};
+use super::{
+    BYTES_A_PAGE, BYTES_A_PAL, BYTES_A_PARAMETER, BYTES_A_SECTION, Conflict, PAGES_LIMIT, Registry,
+    heap_bytes,
+};
 use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
-use crate::layout::{Kind, Layout, PAGE, Section};
+use crate::layout::{Kind, Layout, PAGE, Parameter, Section};
 use crate::pal::{Key, State};
 use trustvisor::call::Failure;
-use trustvisor::parameter::WordSize;
+use trustvisor::parameter::{ParameterType, WordSize};
+use trustvisor::probe::PAL_NUMBER_LIMIT;
+use trustvisor::section::CAPACITY;
 use trustvisor::status::Status;
 
 /// Where a process shares a page.
@@ -160,4 +165,89 @@ fn shared_pages_are_claimed_followed_and_given_up() {
     assert_eq!(registry.refresh(&pal, &fake, &fake), Err(Failure::BAD_POINTER));
     registry.remove(&pal);
     assert!(registry.find_page(0x55_5000).is_none());
+}
+
+/// A PAL that can be given pages, and the registry that it is in.
+fn idle(budget: usize) -> (Registry<()>, std::sync::Arc<crate::pal::Pal<()>>) {
+    let mut registry = Registry::new(budget);
+    let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
+    pal.lock().state = State::Idle;
+    (registry, pal)
+}
+
+/// Sections to share, of one page each unless `pages` says otherwise, side by side from `start` on.
+fn side_by_side(start: u64, count: u64, pages: u64) -> Vec<Section> {
+    let physical =
+        |index| (0..pages).map(move |page| 0x1_0000_0000 + (index * pages + page) * PAGE).collect();
+    let section =
+        |index| Section { kind: Kind::Shared, start: start + index * pages * PAGE, pages: physical(index) };
+    (0..count).map(section).collect()
+}
+
+#[test]
+fn a_pal_counts_for_its_pages_sections_and_parameters() {
+    let mut layout = layout(0);
+    layout.sections[1].pages = vec![0x1000, 0x2000, 0x3000];
+    layout.parameters = vec![Parameter { kind: ParameterType::Integer, words: 9 }; 5];
+    let expected = BYTES_A_PAL + 4 * BYTES_A_SECTION + 5 * BYTES_A_PARAMETER + 6 * BYTES_A_PAGE;
+    assert_eq!(heap_bytes(&layout), expected);
+    assert_eq!(status(&mut Registry::new(expected - 1), KEY, layout.clone()), Some(Status::OUT_OF_MEMORY));
+    let mut registry = Registry::new(expected);
+    let Ok(pal) = registry.insert(KEY, layout, ()) else { panic!("it fits to the byte") };
+    assert_eq!((registry.budget, registry.len(), registry.is_empty()), (0, 1, false));
+    registry.remove(&pal);
+    assert_eq!((registry.budget, registry.is_empty()), (expected, true));
+}
+
+#[test]
+fn what_is_shared_counts_to_the_byte() {
+    let own = heap_bytes(&layout(0));
+    let bytes = 2 * BYTES_A_SECTION + 6 * BYTES_A_PAGE;
+    let more = || side_by_side(SHARED, 2, 3);
+    let (mut registry, pal) = idle(own + bytes - 1);
+    assert_eq!(registry.share(&pal, more()), Err(Status::OUT_OF_MEMORY));
+    let (mut registry, pal) = idle(own + bytes);
+    assert_eq!((registry.share(&pal, more()), registry.budget), (Ok(()), 0));
+    registry.remove(&pal);
+    assert_eq!(registry.budget, own + bytes);
+}
+
+#[test]
+fn sections_and_pages_may_reach_each_limit_and_not_one_beyond() {
+    let (mut registry, pal) = idle(1 << 24);
+    let room = CAPACITY as u64 - 4;
+    assert_eq!(registry.share(&pal, side_by_side(SHARED, room + 1, 1)), Err(Status::SECTION_COUNT));
+    assert_eq!(registry.share(&pal, side_by_side(SHARED, room, 1)), Ok(()));
+    let (mut registry, pal) = idle(1 << 24);
+    let room = PAGES_LIMIT as u64 - 4;
+    assert_eq!(registry.share(&pal, side_by_side(SHARED, 1, room + 1)), Err(Status::SECTION_SIZE));
+    assert_eq!(registry.share(&pal, side_by_side(SHARED, 1, room)), Ok(()));
+}
+
+#[test]
+fn sections_may_touch_and_not_overlap() {
+    let (mut registry, pal) = idle(1 << 20);
+    let own = pal.lock().layout.sections[0].start;
+    let end = pal.lock().layout.sections[3].end();
+    for start in [own - 2 * PAGE, own - PAGE, own, end - PAGE] {
+        let refused = registry.share(&pal, side_by_side(start, 1, 3));
+        assert_eq!(refused, Err(Status::SECTION_OVERLAP), "{start:#x}");
+    }
+    let mut crossed = side_by_side(SHARED, 2, 2);
+    crossed[1].start -= PAGE;
+    assert_eq!(registry.share(&pal, crossed.clone()), Err(Status::SECTION_OVERLAP), "each other");
+    crossed.reverse();
+    assert_eq!(registry.share(&pal, crossed), Err(Status::SECTION_OVERLAP), "each other");
+    let before = side_by_side(own - 3 * PAGE, 1, 3);
+    let mut behind = side_by_side(end, 2, 1);
+    behind.iter_mut().for_each(|section| section.pages[0] += 1 << 32);
+    assert_eq!((registry.share(&pal, before), registry.share(&pal, behind)), (Ok(()), Ok(())));
+}
+
+#[test]
+fn numbers_begin_anew_before_their_limit() {
+    let mut registry = Registry::<()>::new(0);
+    registry.next_number = PAL_NUMBER_LIMIT - 2;
+    let numbers = [(); 4].map(|()| registry.take_number());
+    assert_eq!(numbers, [PAL_NUMBER_LIMIT - 2, PAL_NUMBER_LIMIT - 1, 1, 2]);
 }

@@ -306,6 +306,15 @@ fn sizes_that_are_too_large_are_refused() {
 }
 
 #[test]
+fn the_largest_input_is_taken_whole() {
+    let machine = ready();
+    let memory = PalMemory { layout: &machine.layout, pages: &machine.memory };
+    machine.put_words(INPUT, &[DATA as u32, 64]);
+    assert_eq!(memory.input(INPUT, 64).map(|bytes| bytes.len()), Ok(64));
+    assert_eq!(memory.input(INPUT, 63).map(|bytes| bytes.len()), Err(Status::BAD_PARAMETER));
+}
+
+#[test]
 fn without_entropy_there_is_no_microtpm() {
     let absent = |root, seed| MicroTpm::new(&mut microtpm::PerBootRoot(Seeds(root)), Seeds(seed)).is_err();
     assert!(absent(0, 1) && absent(1, 0) && !absent(1, 1));
