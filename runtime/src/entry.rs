@@ -38,7 +38,6 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     if let Err(missing) = startup::start(&machine::cpus()[1..], vmx::run_application_processor) {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
     }
-    startup::finish();
     let boot = Boot {
         command_line: handoff.command_line(),
         cpus: machine::cpus().len(),
@@ -48,6 +47,8 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     if let Err(error) = hypapp.init(&boot) {
         panic!("the hypapp refuses this configuration: {}", error.0);
     }
+    // Behind `init`, which may have taken pages out of the address space: CPUs drop their translations on their way.
+    startup::finish();
     machine::place_boot_sector();
     vmx::run_bootstrap_processor(cpu)
 }

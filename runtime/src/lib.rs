@@ -42,6 +42,7 @@ mod ring;
 pub mod services;
 #[cfg(target_os = "none")]
 mod smp;
+pub mod speculation;
 #[cfg(target_os = "none")]
 mod summary;
 #[cfg(any(test, fuzzing, target_os = "none"))]

@@ -17,6 +17,7 @@ use crate::memory::policy::Machine as Facts;
 use crate::memory::second_level::SecondLevel;
 use crate::smp::percpu::{Frames, PerCpu, physical_address_bits};
 use crate::smp::shootdown;
+use crate::speculation::Means;
 use crate::vmx;
 use hw::bare::{Processor, Region};
 use hw::{Cpuid, Msrs, PhysMemory};
@@ -41,6 +42,7 @@ struct Policies {
     msr: MsrPolicy,
     control_register: ControlRegisterPolicy,
     power: PowerControl,
+    speculation: Means,
 }
 
 /// Where a BIOS puts a boot sector.
@@ -238,6 +240,7 @@ pub(crate) fn set_policies() {
             cr4_supported: capability(Msr::IA32_VMX_CR4_FIXED1),
         },
         power: PowerControl::new(handoff().power),
+        speculation: Means::of(&Processor, &Processor),
     });
 }
 
@@ -255,6 +258,11 @@ fn instructions_without_control(secondary: Allowed) -> Instructions {
 /// What CPUID shows the guest.
 pub(crate) fn cpuid_policy() -> &'static CpuidPolicy {
     &policies().cpuid
+}
+
+/// What this processor has against speculation.
+pub(crate) fn speculation_means() -> &'static Means {
+    &policies().speculation
 }
 
 /// How intercepted MSRs behave.

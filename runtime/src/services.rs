@@ -1,6 +1,7 @@
 //! What the core does for hypapps.
 
 pub mod pages;
+pub mod private;
 pub mod world;
 
 pub use crate::memory::range::GuestRange;

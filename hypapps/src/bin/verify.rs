@@ -5,13 +5,17 @@
 //! goes with one of each pair. Returns EAX: 0 done, 1 types make no sense, 2 the page is not the guest's,
 //! 3 out of resources, 4 the CPU has no view. EAX = 0xDEADBEF0 returns in EDX what the page allows: 1 read,
 //! 2 write, 4 execute. EAX = 0xDEADBEF1 opens, 0xDEADBEF2 closes a view of the calling CPU's own, and with
-//! RSI = 1 the first two mean that view.
+//! RSI = 1 the first two mean that view. EAX = 0xDEADBEF3 looks at private memory, and returns in EDX where it was
+//! found: 1 before it was opened, 2 while it was open, 4 afterwards.
 #![no_std]
 #![no_main]
 
-use runtime::hypapp::{Answer, Hypapp};
+use core::sync::atomic::{AtomicU64, Ordering};
+use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
 use runtime::memory::second_level::ProtectError;
-use runtime::services::{GuestRange, Rights, Scope, close_view, open_view, protection, set_protection};
+use runtime::services::{
+    GuestRange, Rights, Scope, close_view, open_view, private, probe, protection, set_protection,
+};
 use runtime::vcpu::Vcpu;
 use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
@@ -22,6 +26,11 @@ const SET: u64 = 0xdead_beef;
 const GET: u64 = 0xdead_bef0;
 const OPEN: u64 = 0xdead_bef1;
 const CLOSE: u64 = 0xdead_bef2;
+const PRIVATE: u64 = 0xdead_bef3;
+/// Of more than one page table's pages, so that whole tables are missed too.
+const PRIVATE_BYTES: usize = 0x20_2000;
+const WORD: u64 = 0x5ec2_e700_0000_0001;
+static PRIVATE_AT: AtomicU64 = AtomicU64::new(0);
 const NOT_PRESENT: u64 = 1;
 const PRESENT: u64 = 2;
 const READ_ONLY: u64 = 4;
@@ -30,6 +39,16 @@ const EXECUTE: u64 = 16;
 const NO_EXECUTE: u64 = 32;
 
 impl Hypapp for Verify {
+    fn init(&self, _boot: &Boot<'_>) -> Result<(), ConfigurationError> {
+        let memory = private::take(PRIVATE_BYTES);
+        PRIVATE_AT.store(memory.as_ptr() as u64, Ordering::Relaxed);
+        let _open = private::open();
+        for page in memory.chunks_mut(4096) {
+            page[..8].copy_from_slice(&WORD.to_le_bytes());
+        }
+        Ok(())
+    }
+
     fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
         let (command, page, types) = (vcpu.registers().rax(), vcpu.registers().rcx(), vcpu.registers().rdx());
         let scope = if vcpu.registers().rsi() == 1 { Scope::ThisCpu } else { Scope::AllCpus };
@@ -47,6 +66,7 @@ impl Hypapp for Verify {
                 close_view();
                 vcpu.registers_mut().set_rax(0);
             }
+            PRIVATE => vcpu.registers_mut().set_rdx(find_private()),
             _ => return Answer::Chain,
         }
         Answer::Handled
@@ -55,6 +75,21 @@ impl Hypapp for Verify {
     fn allow_mtrr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> bool {
         false
     }
+}
+
+/// Where any page of private memory was found: before, while and after it was open.
+fn find_private() -> u64 {
+    let before = is_there(|page| page.is_some());
+    let open = private::open();
+    let during = !is_there(|page| page != Some(WORD));
+    drop(open);
+    let after = is_there(|page| page.is_some());
+    u64::from(before) | u64::from(during) << 1 | u64::from(after) << 2
+}
+
+fn is_there(what: impl Fn(Option<u64>) -> bool) -> bool {
+    let start = PRIVATE_AT.load(Ordering::Relaxed);
+    (start..start + PRIVATE_BYTES as u64).step_by(4096).any(|page| what(probe(page)))
 }
 
 fn set(scope: Scope, page: u64, rights: Rights) -> u64 {

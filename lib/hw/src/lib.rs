@@ -62,6 +62,14 @@ pub trait Caches {
     fn write_back_and_invalidate(&self);
 }
 
+/// What keeps later speculation of the processor that executes this code from what came before.
+pub trait Barriers {
+    /// Fills the return stack buffer with returns that lead nowhere, and lets no later instruction begin before.
+    fn fill_return_stack(&self);
+    /// Executes VERW, which overwrites the buffers that loads and stores leave data in, where the processor says so.
+    fn overwrite_buffers(&self);
+}
+
 /// Size of a port access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortWidth {

@@ -7,4 +7,6 @@ mod memory;
 mod registers;
 
 pub use memory::{SimMemory, Write};
-pub use registers::{PortWrite, SimCpuid, SimMsrs, SimPorts, SimVmcs, SimXcrs};
+pub use registers::{
+    PortWrite, SimCpuid, SimMsrs, SimPorts, SimSpeculation, SimVmcs, SimXcrs, SpeculationAct,
+};

@@ -14,4 +14,5 @@ pub mod mtrr;
 pub mod paging;
 pub mod pat;
 pub mod segment;
+pub mod speculation;
 pub mod vmx;

@@ -37,6 +37,12 @@ msrs! {
     IA32_SMBASE = 0x9e;
     /// Microcode revision.
     IA32_BIOS_SIGN_ID = 0x8b;
+    /// What the processor enumerates of speculative-execution side channels.
+    IA32_ARCH_CAPABILITIES = 0x10a;
+    /// Flush command: the first-level data cache.
+    IA32_FLUSH_CMD = 0x10b;
+    /// Options of the microcode: mitigations that can be switched off.
+    IA32_MCU_OPT_CTRL = 0x123;
     /// MTRR capabilities.
     IA32_MTRRCAP = 0xfe;
     /// SYSENTER code segment.

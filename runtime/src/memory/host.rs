@@ -85,7 +85,9 @@ pub(crate) fn map_stacks(index: usize, frames: FrameSource<'_>) -> Stacks {
         }
         top
     };
-    Stacks { main: stack(MAIN_STACK_PAGES), nmi: stack(SMALL_STACK_PAGES), fault: stack(SMALL_STACK_PAGES) }
+    let main = stack(MAIN_STACK_PAGES);
+    let main_bottom = main - MAIN_STACK_PAGES * PAGE;
+    Stacks { main, main_bottom, nmi: stack(SMALL_STACK_PAGES), fault: stack(SMALL_STACK_PAGES) }
 }
 
 /// Physical address of the page tables, for CR3.

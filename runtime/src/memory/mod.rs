@@ -2,7 +2,7 @@
 //!
 //! [`policy`] says what every guest-physical page is; [`second_level`] keeps the tables that processors walk
 //! as a cache of it, through `radix`, in frames of the pool ([`frame`]). [`protect`] and [`views`] are what
-//! hypapps change. `host` is the hypervisor's own address space, [`guest`] copies to and from the guest.
+//! hypapps change. `host` is the hypervisor's own address space, [`private`] what of it is mapped at times only; [`guest`] copies to and from the guest.
 
 pub mod changes;
 pub mod flush;
@@ -15,6 +15,7 @@ pub mod host;
 #[cfg(test)]
 mod plain_format;
 pub mod policy;
+pub mod private;
 pub mod protect;
 mod radix;
 pub mod range;

@@ -8,9 +8,11 @@ use crate::exit::mtrr::VirtualMtrrs;
 use crate::machine::SecondLevelFormat;
 use crate::memory::views::View;
 use crate::memory::world::World;
+use crate::speculation::Crossing;
 use crate::vcpu::Registers;
 use core::arch::asm;
 use core::mem::offset_of;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hw::Cpuid;
 use hw::bare::Processor;
@@ -58,6 +60,10 @@ pub(crate) struct PerCpu {
     is_in_world: AtomicBool,
     /// This CPU's world.
     pub(crate) world: Mutex<World<SecondLevelFormat>>,
+    /// This CPU's way to private memory and back.
+    pub(crate) crossing: Crossing,
+    /// This CPU's main stack.
+    main_stack: Range<u64>,
     /// Translations cached by this CPU are stale.
     pub(crate) flush: AtomicBool,
     /// They were dropped on this CPU's way to its next look around.
@@ -100,6 +106,8 @@ unsafe impl Sync for PerCpu {}
 pub(crate) struct Stacks {
     /// Exits and start-up.
     pub(crate) main: u64,
+    /// Its lowest address.
+    pub(crate) main_bottom: u64,
     /// NMIs.
     pub(crate) nmi: u64,
     /// Double faults and machine checks.
@@ -145,6 +153,8 @@ impl PerCpu {
             has_own_view: AtomicBool::new(false),
             is_in_world: AtomicBool::new(false),
             world: Mutex::new(World::new()),
+            crossing: Crossing::new(),
+            main_stack: stacks.main_bottom..stacks.main,
             flush: AtomicBool::new(false),
             has_flushed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
@@ -242,6 +252,11 @@ impl PerCpu {
     /// The guest's registers, to fill before the first entry.
     pub(crate) const fn registers(&self) -> *mut Registers {
         self.registers
+    }
+
+    /// Addresses of this CPU's main stack.
+    pub(crate) fn main_stack(&self) -> Range<u64> {
+        self.main_stack.clone()
     }
 
     /// Has this CPU look around before it next enters its guest.

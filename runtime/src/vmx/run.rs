@@ -15,6 +15,7 @@ use crate::smp::{quiesce, shootdown, startup};
 use crate::vcpu::{Registers, Vcpu};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
+use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
 use hw::bare::vmx::{self, CurrentVmcs};
 use x86::address::HostPhysAddr;
@@ -49,6 +50,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
         Ok(registers) => {
             cpu.is_ready.store(true, Ordering::SeqCst);
             startup::await_finish();
+            x86_64::instructions::tlb::flush_all();
             // SAFETY: as on the bootstrap processor.
             unsafe { world_switch::launch(registers) }
         }
@@ -226,9 +228,17 @@ fn can_interrupt_delivery(reason: ExitReason) -> bool {
     )
 }
 
-/// Looks around before the guest is entered: the rendezvous, stale translations, the end, NMIs.
+/// Looks around before the guest is entered. What private memory left in the processor goes last: nothing that is
+/// done afterwards touches any.
 pub(super) extern "C" fn attend(registers: &mut Registers) {
     let cpu = percpu::current();
+    cpu.crossing.leave();
+    look_around(registers, cpu);
+    cpu.crossing.end(machine::speculation_means(), &Processor, cpu.is_in_world());
+}
+
+/// The rendezvous, stale translations, the end, NMIs.
+fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     cpu.clear_attention();
     quiesce::join(cpu);
     if crate::panic::is_stopping() {

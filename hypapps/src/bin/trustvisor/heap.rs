@@ -7,7 +7,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
 use runtime::hypapp::ConfigurationError;
-use runtime::services;
+use runtime::services::private;
 use spin::Mutex;
 use talc::{ErrOnOom, Span, Talc, Talck};
 
@@ -41,7 +41,8 @@ unsafe impl GlobalAlloc for Zeroing {
 
 /// Gives the allocator its memory, once.
 pub(crate) fn start() -> Result<(), ConfigurationError> {
-    let memory = services::take_memory(BYTES);
+    let memory = private::take(BYTES);
+    let _open = private::open();
     // SAFETY: the memory is the hypapp's for good, and nobody else's.
     let claimed = unsafe { ALLOCATOR.0.lock().claim(Span::from(memory)) };
     claimed.map(|_| ()).map_err(|()| ConfigurationError("the heap is too small"))

@@ -4,7 +4,7 @@ use crate::microtpm::{self, Outcome};
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use runtime::hypapp::Answer;
-use runtime::services::{self, pages, world};
+use runtime::services::{self, pages, private, world};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::Command;
 use trustvisor::parameter::WordSize;
@@ -55,6 +55,7 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
     let Some(command) = Command::of(eax, services::is_nested(), world::is_inside()) else {
         return Answer::Chain;
     };
+    let _open = private::open();
     let result = if command.is_microtpm() {
         match of_pal(vcpu, command) {
             Outcome::Done(result) => result,

@@ -20,7 +20,7 @@ mod state;
 use runtime::exit::SecondLevelViolation;
 use runtime::exit::world::WorldExit;
 use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
-use runtime::services::{self, Scope, world};
+use runtime::services::{self, Scope, private, world};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::NESTED_OFFSET;
 use trustvisor::probe;
@@ -35,6 +35,7 @@ impl Hypapp for TrustVisor {
             log::warn!("devices can read and change PALs: nothing on this machine keeps them from memory");
         }
         heap::start()?;
+        let _open = private::open();
         microtpm::start();
         state::start(boot)
     }
@@ -57,11 +58,13 @@ impl Hypapp for TrustVisor {
         if is_nested && services::has_nested_second_level() {
             ecx |= probe::CALLER_HAS_NESTED_TABLES;
         }
+        let _open = private::open();
         let number = state::running_number(vcpu.index());
         Some(CpuidResult { eax: probe::PRESENT, ebx: number.unwrap_or(probe::NOT_IN_PAL), ecx, edx: 0 })
     }
 
     fn second_level_violation(&self, vcpu: &mut dyn Vcpu, violation: SecondLevelViolation) -> Answer {
+        let _open = private::open();
         let page = violation.gpa.page();
         let Some(pal) = state::REGISTRY.lock().find_page(page.get()) else {
             // The page was given back meanwhile, or was never a PAL's.
@@ -78,10 +81,12 @@ impl Hypapp for TrustVisor {
     }
 
     fn world_exit(&self, vcpu: &mut dyn Vcpu, exit: WorldExit) {
+        let _open = private::open();
         calls::world_exit(vcpu, exit);
     }
 
     fn shutdown(&self, _cpu: usize) {
+        let _open = private::open();
         revocation::end_all();
         microtpm::end();
     }

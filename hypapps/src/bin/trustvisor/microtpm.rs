@@ -7,12 +7,13 @@ use crate::calls;
 use crate::hypercalls::Arguments;
 use crate::memory::Machine;
 use crate::state::{self, Pal};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use microtpm::{Conditioned, Noise, PerBootRoot};
 use pals::pal::State;
 use pals::tpm::{MicroTpm, PalMemory, Request};
 use runtime::exit::world::WorldExit;
-use runtime::services;
+use runtime::services::{self, private};
 use runtime::vcpu::Vcpu;
 use spin::Mutex;
 use trustvisor::command::Command;
@@ -20,7 +21,8 @@ use trustvisor::status::Status;
 
 type Source = Conditioned<Processor>;
 
-static MICROTPM: Mutex<Option<MicroTpm<Source>>> = Mutex::new(None);
+/// In private memory, as all that is secret.
+static MICROTPM: Mutex<Option<Box<MicroTpm<Source>>>> = Mutex::new(None);
 
 /// The processor's noise.
 #[derive(Debug)]
@@ -44,9 +46,10 @@ impl Noise for Processor {
 pub(crate) fn start() {
     let root = &mut PerBootRoot(Conditioned(Processor));
     match MicroTpm::new(root, Conditioned(Processor)) {
-        Ok(microtpm) => *MICROTPM.lock() = Some(microtpm),
+        Ok(microtpm) => *MICROTPM.lock() = Some(Box::new(microtpm)),
         Err(_) => log::warn!("no entropy: PALs have no microTPM"),
     }
+    private::wipe_stack();
 }
 
 /// Forgets every secret: the guest's end. No guest code runs any more.
@@ -66,7 +69,9 @@ pub(crate) enum Outcome {
 pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Arguments) -> Outcome {
     let running = state::running(vcpu.index()).and_then(|running| Some(running.lock().as_ref()?.pal.clone()));
     let Some(pal) = running else { return Outcome::Done(Err(Status::NOT_IN_PAL)) };
-    match carry_out(&pal, command, arguments) {
+    let outcome = carry_out(&pal, command, arguments);
+    private::wipe_stack();
+    match outcome {
         Some(result) => Outcome::Done(result),
         None => {
             calls::world_exit(vcpu, WorldExit::TimeOver);

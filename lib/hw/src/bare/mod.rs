@@ -12,6 +12,7 @@ pub mod port;
 pub mod processor;
 pub mod random;
 pub mod region;
+pub mod speculation;
 #[cfg(feature = "count-vmcs-accesses")]
 pub mod vmcs_accesses;
 pub mod vmx;

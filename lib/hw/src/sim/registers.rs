@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::{Cpuid, GeneralProtection, Msrs, PortWidth, Ports, Vmcs, Xcrs};
+use crate::{Barriers, Cpuid, GeneralProtection, Msrs, PortWidth, Ports, Vmcs, Xcrs};
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
 use x86::vmx::vmcs::{Field, FieldValue};
@@ -54,6 +54,60 @@ impl Msrs for SimMsrs {
         *self.values.borrow_mut().get_mut(&msr).ok_or(GeneralProtection)? = value;
         self.writes.borrow_mut().push((msr, value));
         Ok(())
+    }
+}
+
+/// A fake processor's MSRs and barriers, with everything that changes what it may speculate on in order.
+#[derive(Debug, Default)]
+pub struct SimSpeculation {
+    msrs: SimMsrs,
+    history: RefCell<Vec<SpeculationAct>>,
+}
+
+/// One act of [`SimSpeculation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeculationAct {
+    /// WRMSR.
+    Write(Msr, u64),
+    /// [`Barriers::fill_return_stack`].
+    FillReturnStack,
+    /// [`Barriers::overwrite_buffers`].
+    OverwriteBuffers,
+}
+
+impl SimSpeculation {
+    /// A processor with these MSRs.
+    #[must_use]
+    pub fn new(msrs: SimMsrs) -> Self {
+        Self { msrs, history: RefCell::default() }
+    }
+
+    /// What was done since the last call, oldest first.
+    #[must_use]
+    pub fn take_history(&self) -> Vec<SpeculationAct> {
+        self.history.take()
+    }
+}
+
+impl Msrs for SimSpeculation {
+    fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
+        self.msrs.read(msr)
+    }
+
+    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        self.msrs.write(msr, value)?;
+        self.history.borrow_mut().push(SpeculationAct::Write(msr, value));
+        Ok(())
+    }
+}
+
+impl Barriers for SimSpeculation {
+    fn fill_return_stack(&self) {
+        self.history.borrow_mut().push(SpeculationAct::FillReturnStack);
+    }
+
+    fn overwrite_buffers(&self) {
+        self.history.borrow_mut().push(SpeculationAct::OverwriteBuffers);
     }
 }
 
