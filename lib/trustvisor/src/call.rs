@@ -107,6 +107,13 @@ mod tests {
 
     #[test]
     fn a_kind_below_32_is_a_vector() {
-        assert_eq!((FaultKind(14).vector(), FaultKind::SHUTDOWN.vector()), (Some(14), None));
+        for vector in 0..32 {
+            assert_eq!(FaultKind(vector).vector(), Some(vector));
+        }
+        for other in
+            [FaultKind(32), FaultKind::FORBIDDEN_INSTRUCTION, FaultKind::SHUTDOWN, FaultKind(u32::MAX)]
+        {
+            assert_eq!(other.vector(), None, "{other:?}");
+        }
     }
 }

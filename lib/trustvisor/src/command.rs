@@ -91,4 +91,10 @@ mod tests {
             assert_eq!(Command::of(eax, is_nested, is_pal), command.map(Command), "{eax:#x}");
         }
     }
+
+    #[test]
+    fn the_microtpms_commands_are_those_of_a_pal() {
+        let own: Vec<u32> = (0..=256).filter(|&number| Command(number).is_microtpm()).collect();
+        assert_eq!(own, [3, 4, 5, 7, 8, 9, 10, 11, 12, 13]);
+    }
 }

@@ -4,7 +4,7 @@
 //! A word has 8 bytes for a 64-bit process and 4 for a 32-bit one. A null pointer in place of the list means
 //! no parameters.
 
-use crate::section::word;
+use crate::section::parts;
 
 /// Most parameters of a list.
 pub const CAPACITY: usize = 64;
@@ -52,9 +52,12 @@ impl ParameterRecord {
     /// The record in `bytes`.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; RECORD_BYTES]) -> Self {
-        let low = u64::from(word(&bytes[8..12]));
-        let high = u64::from(word(&bytes[12..]));
-        Self { kind: word(&bytes[..4]), unused: word(&bytes[4..8]), words: low | high << 32 }
+        let ([kind, unused, ..], [_, words]) = parts(bytes);
+        Self {
+            kind: u32::from_le_bytes(kind),
+            unused: u32::from_le_bytes(unused),
+            words: u64::from_le_bytes(words),
+        }
     }
 
     /// The record as it stands in memory.
@@ -106,5 +109,19 @@ mod tests {
         let record = ParameterRecord { kind: 2, unused: 0, words: 0x1_0000_0004 };
         let bytes = [2, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0];
         assert_eq!((record.to_bytes(), ParameterRecord::from_bytes(&bytes)), (bytes, record));
+    }
+
+    #[test]
+    fn only_two_numbers_are_types() {
+        let known: Vec<_> =
+            (0..100).filter_map(ParameterType::from_number).map(|kind| (kind, kind as u32)).collect();
+        assert_eq!(known, [(ParameterType::Integer, 1), (ParameterType::Pointer, 2)]);
+    }
+
+    #[test]
+    fn a_word_has_its_bytes() {
+        for (size, bytes, all) in [(WordSize::Bits32, 4, 0xffff_ffff), (WordSize::Bits64, 8, u64::MAX)] {
+            assert_eq!((size.bytes(), size.truncate(u64::MAX), size.truncate(5)), (bytes, all, 5));
+        }
     }
 }

@@ -14,3 +14,13 @@ pub const PAL_NUMBER_LIMIT: u32 = 0x8000_0000;
 pub const CALLER_IS_64_BIT: u32 = 1 << 0;
 /// Bit of ECX: the caller runs in a guest of a guest, under extended page tables of its hypervisor's.
 pub const CALLER_HAS_NESTED_TABLES: u32 = 1 << 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_know_the_bits_by_number() {
+        assert_eq!((CALLER_IS_64_BIT, CALLER_HAS_NESTED_TABLES), (1, 2));
+    }
+}

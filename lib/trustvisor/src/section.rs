@@ -65,12 +65,11 @@ impl SectionRecord {
     /// The record in `bytes`.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; RECORD_BYTES]) -> Self {
-        let (numbers, start) = bytes.split_at(8);
-        let (kind, pages) = numbers.split_at(4);
+        let ([kind, pages, ..], [_, start]) = parts(bytes);
         Self {
-            kind: word(kind),
-            pages: word(pages),
-            start: u64::from(word(&start[..4])) | u64::from(word(&start[4..])) << 32,
+            kind: u32::from_le_bytes(kind),
+            pages: u32::from_le_bytes(pages),
+            start: u64::from_le_bytes(start),
         }
     }
 
@@ -85,9 +84,10 @@ impl SectionRecord {
     }
 }
 
-/// The little-endian number in up to four bytes.
-pub(crate) fn word(bytes: &[u8]) -> u32 {
-    bytes.iter().take(4).rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
+/// A record's bytes as words of four bytes, and of eight.
+pub(crate) fn parts(bytes: &[u8; RECORD_BYTES]) -> ([[u8; 4]; 4], [[u8; 8]; 2]) {
+    let (words, longs) = (bytes.as_chunks().0, bytes.as_chunks().0);
+    ([words[0], words[1], words[2], words[3]], [longs[0], longs[1]])
 }
 
 #[cfg(test)]
@@ -105,5 +105,12 @@ mod tests {
     fn only_five_numbers_are_types() {
         let known: Vec<_> = (0..100).filter_map(SectionType::from_number).map(|kind| kind as u32).collect();
         assert_eq!(known, [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn code_is_what_a_pal_executes() {
+        use SectionType::{Code, Data, Parameters, SharedCode, Stack};
+        let code = [Code, Data, Parameters, Stack, SharedCode].map(SectionType::is_code);
+        assert_eq!(code, [true, false, false, false, true]);
     }
 }

@@ -71,4 +71,46 @@ mod tests {
         intercept_port(&mut bitmap, 0xffff);
         assert_eq!(bitmap[8191], 0x80);
     }
+
+    /// Byte and bit of an MSR for reads; `None` outside the bitmap (SDM, "MSR-Bitmap Address").
+    fn place(number: u32) -> Option<usize> {
+        match number {
+            0..=0x1fff => Some(number as usize),
+            0xc000_0000..=0xc000_1fff => Some(1024 * 8 + (number & 0x1fff) as usize),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn every_msr_has_a_bit_for_reads_and_one_for_writes() {
+        let edges = [0x2000, 0x2001, 0xbfff_ffff, 0xc000_2000, 0xc000_2001, u32::MAX];
+        let inside = (0..=0x1fff).step_by(97).chain([0x1fff, 0xc000_0000, 0xc000_1fff]);
+        for number in inside.chain((0xc000_0000..=0xc000_1fff).step_by(97)).chain(edges) {
+            for (read, write) in [(true, false), (false, true), (true, true), (false, false)] {
+                let mut bitmap: MsrBitmap = [0; 4096];
+                intercept_msr(&mut bitmap, Msr(number), read, write);
+                let set = |bit: usize| bitmap[bit / 8] & 1 << (bit % 8) != 0;
+                let count = bitmap.iter().map(|byte| byte.count_ones()).sum::<u32>();
+                let is_outside = place(number).is_none();
+                assert_eq!(count, if is_outside { 0 } else { u32::from(read) + u32::from(write) });
+                if let Some(bit) = place(number) {
+                    assert_eq!((set(bit), set(2048 * 8 + bit)), (read, write), "{number:#x}");
+                }
+                let asked = [false, true].map(|is_write| is_msr_intercepted(&bitmap, Msr(number), is_write));
+                assert_eq!(asked, [read || is_outside, write || is_outside], "{number:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_port_has_a_bit() {
+        for port in (0..=0xffff).step_by(13).chain([0, 7, 8, 0x7fff, 0x8000, 0xffff]) {
+            let mut bitmap: IoBitmap = [0; 8192];
+            intercept_port(&mut bitmap, port);
+            let set: Vec<usize> = (0..bitmap.len()).filter(|&byte| bitmap[byte] != 0).collect();
+            assert_eq!((set, bitmap[usize::from(port / 8)]), (vec![usize::from(port / 8)], 1 << (port % 8)));
+            intercept_port(&mut bitmap, port);
+            assert_eq!(bitmap[usize::from(port / 8)], 1 << (port % 8), "again");
+        }
+    }
 }

@@ -156,4 +156,49 @@ mod tests {
         assert!(pointer.with_accessed_dirty(true).has_accessed_dirty());
         assert_eq!(EptPointer(0x705e).with_accessed_dirty(false), pointer);
     }
+
+    #[test]
+    fn the_pointer_has_the_manual_s_bits() {
+        for bit in 0..64 {
+            let alone = EptPointer(1 << bit);
+            let of = |first: u32, count| {
+                if (first..first + count).contains(&bit) { 1 << (bit - first) } else { 0 }
+            };
+            assert_eq!(alone.memory_type(), of(0, 3), "bit {bit}");
+            assert_eq!(alone.walk_length(), 1 + of(3, 3), "bit {bit}");
+            assert_eq!(alone.has_accessed_dirty(), bit == 6, "bit {bit}");
+            let address = if (12..52).contains(&bit) { 1 << bit } else { 0 };
+            assert_eq!(alone.root().get(), address, "bit {bit}");
+            assert_eq!(EptPointer::new(HostPhysAddr::new(1 << bit)).0, address | 0x1e, "bit {bit}");
+        }
+        let all = EptPointer(u64::MAX);
+        assert_eq!((all.memory_type(), all.walk_length(), all.has_accessed_dirty()), (7, 8, true));
+        assert_eq!(all.with_accessed_dirty(true), all);
+        assert_eq!(all.with_accessed_dirty(false).0, !(1 << 6));
+    }
+
+    #[test]
+    fn an_entry_has_the_manual_s_bits() {
+        let decoy = Attributes { is_decoy: true, ..RAM };
+        assert_eq!(EptFormat::leaf(HostPhysAddr::new(0x1000), PageSize::Size4K, decoy), 0x10_0000_0000_1037);
+        for level in 1..=4 {
+            for bit in 3..64 {
+                let entry = EptFormat::decode(7 | 1 << bit, level);
+                let page = HostPhysAddr::new(if (12..52).contains(&bit) { 1 << bit } else { 0 });
+                if level > 1 && bit != 7 {
+                    assert_eq!(entry, Entry::Table(page), "level {level}, bit {bit}");
+                    continue;
+                }
+                // Types 2 is reserved.
+                let memory_type = match bit {
+                    3 => MemoryType::WriteCombining,
+                    5 => MemoryType::WriteThrough,
+                    _ => MemoryType::Uncacheable,
+                };
+                let attributes = Attributes { memory_type, rights: Rights::all(), is_decoy: bit == 52 };
+                assert_eq!(entry, Entry::Leaf { page, attributes }, "level {level}, bit {bit}");
+            }
+            assert_eq!(EptFormat::decode(!7, level), Entry::Empty);
+        }
+    }
 }

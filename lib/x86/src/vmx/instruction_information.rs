@@ -83,4 +83,28 @@ mod tests {
         assert_eq!((bare.index(), bare.base(), bare.address_bits()), (None, None, 16));
         assert!(bare.is_register() && bare.register1() == 7);
     }
+
+    #[test]
+    fn each_bit_alone_is_in_its_part_and_no_other() {
+        for bit in 0..32 {
+            let alone = InstructionInformation(1 << bit);
+            let of = |first: u32, count| {
+                if (first..first + count).contains(&bit) { 1 << (bit - first) } else { 0 }
+            };
+            assert_eq!(alone.scaling(), of(0, 2), "bit {bit}");
+            assert_eq!(alone.register1(), of(3, 4), "bit {bit}");
+            let address_bits = match bit {
+                7 => 32,
+                8 | 9 => 64,
+                _ => 16,
+            };
+            assert_eq!(alone.address_bits(), address_bits, "bit {bit}");
+            assert_eq!(alone.is_register(), bit == 10, "bit {bit}");
+            assert_eq!(alone.segment() as u8, of(15, 3), "bit {bit}");
+            assert_eq!(alone.index(), (bit != 22).then_some(of(18, 4)), "bit {bit}");
+            assert_eq!(alone.base(), (bit != 27).then_some(of(23, 4)), "bit {bit}");
+            assert_eq!(alone.register2(), of(28, 4), "bit {bit}");
+        }
+        assert_eq!(InstructionInformation(7 << 15).segment(), SegmentRegister::Gs, "of six");
+    }
 }

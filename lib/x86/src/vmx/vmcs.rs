@@ -357,4 +357,26 @@ mod tests {
         let row = FIELDS.iter().find(|f| f.encoding == GUEST_RIP.encoding()).copied();
         assert_eq!(row.map(|f| (f.group(), f.width())), Some((Group::Guest, Width::Natural)));
     }
+
+    #[test]
+    fn type_and_width_are_the_manual_s_bits() {
+        use super::FieldInfo;
+        for encoding in 0..0x8000 {
+            let field = FieldInfo { encoding, name: "" };
+            // SDM, "Structure of VMCS Component Encoding".
+            let groups = [Group::Control, Group::ExitInformation, Group::Guest, Group::Host];
+            let widths = [Width::Bits16, Width::Bits64, Width::Bits32, Width::Natural];
+            assert_eq!(field.group(), groups[(encoding as usize >> 10) % 4], "{encoding:#x}");
+            assert_eq!(field.width(), widths[(encoding as usize >> 13) % 4], "{encoding:#x}");
+        }
+    }
+
+    #[test]
+    fn values_pass_whole() {
+        use super::FieldValue;
+        assert_eq!((u16::MAX.to_u64(), u32::MAX.to_u64(), u64::MAX.to_u64()), (0xffff, 0xffff_ffff, !0));
+        assert_eq!((u16::from_u64(0x1234), u32::from_u64(0x1234_5678)), (0x1234, 0x1234_5678));
+        assert_eq!(u64::from_u64(0x1234_5678_9abc_def0), 0x1234_5678_9abc_def0);
+        assert_eq!(GUEST_RIP.encoding(), 0x681e);
+    }
 }
