@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_port_has_a_bit() {
-        for port in (0..=0xffff).step_by(13).chain([0, 7, 8, 0x7fff, 0x8000, 0xffff]) {
+        for port in (0..=0xffff).step_by(1021).chain([0, 7, 8, 0x7fff, 0x8000, 0xffff]) {
             let mut bitmap: IoBitmap = [0; 8192];
             intercept_port(&mut bitmap, port);
             let set: Vec<usize> = (0..bitmap.len()).filter(|&byte| bitmap[byte] != 0).collect();
