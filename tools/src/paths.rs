@@ -1,12 +1,21 @@
-//! Where things lie: sources beside the runner's own, everything made under `target/xmhf`.
+//! Where things lie: sources where `XMHF_ROOT` says, everything made under `target/xmhf`.
 
+use std::env::var_os;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// Asked when the runner starts: a root that is built in would be that of the tree it was built in, which may have been
+/// copied or moved since. `tools/xmhf` sets the variable, and `.cargo/config.toml` for all that Cargo starts.
+static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let here = || std::env::current_dir().unwrap_or_default();
+    // Cargo's form of it may end in `/.` or `/`.
+    var_os("XMHF_ROOT").map_or_else(here, |root| PathBuf::from(root).components().collect())
+});
 
 /// Root of the source tree.
 #[must_use]
 pub fn root() -> &'static Path {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tools.parent().unwrap_or(tools)
+    &ROOT
 }
 
 /// Folder of everything that the runner makes.
@@ -48,5 +57,5 @@ pub fn bare_guest(name: &str) -> PathBuf {
 /// The privately unpacked Bochs; `XMHF_BOCHS` names another one.
 #[must_use]
 pub fn bochs() -> PathBuf {
-    std::env::var_os("XMHF_BOCHS").map_or_else(|| out().join("bochs/run"), PathBuf::from)
+    var_os("XMHF_BOCHS").map_or_else(|| out().join("bochs/run"), PathBuf::from)
 }

@@ -51,6 +51,7 @@ pub fn build_with(names: &[&str], dependencies: &str) -> Result<()> {
     for part in ["src", "pal.ld", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={}", sdk().join(part).display());
     }
+    println!("cargo:rerun-if-env-changed={ROOT}");
     let project = out.join("pals");
     write(
         &project.join("Cargo.toml"),
@@ -70,10 +71,17 @@ pub fn build_with(names: &[&str], dependencies: &str) -> Result<()> {
     Ok(())
 }
 
+/// What XMHF's own builds are told: where its tree is.
+const ROOT: &str = "XMHF_ROOT";
+
 /// The folder of `xmhf-pal`.
-fn sdk() -> &'static Path {
-    let build = Path::new(env!("CARGO_MANIFEST_DIR"));
-    build.parent().unwrap_or(build)
+///
+/// In XMHF's tree it is asked for at run time, for Cargo does not build this crate anew where the whole tree is copied
+/// or moved. A program elsewhere names the folder itself, and Cargo builds this crate anew when that changes.
+fn sdk() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = || built.parent().unwrap_or(built).to_path_buf();
+    env::var_os(ROOT).map_or_else(own, |root| Path::new(&root).join("tools/pal"))
 }
 
 fn variable(name: &str) -> Result<String> {
