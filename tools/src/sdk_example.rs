@@ -2,7 +2,7 @@
 
 use crate::pal::{Platform, c_library};
 use crate::process::output;
-use crate::{paths, toolchain};
+use crate::{paths, progress, toolchain};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,43 @@ use std::process::Command;
 const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// A section of the README with a program in Rust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Example {
+    /// A PAL of core alone.
+    Alone,
+    /// A PAL that uses another crate.
+    WithCrates,
+}
+
+impl Example {
+    const fn section(self) -> &'static str {
+        match self {
+            Self::Alone => "## In Rust",
+            Self::WithCrates => "## With other crates",
+        }
+    }
+
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Alone => "readme/rust",
+            Self::WithCrates => "readme/crates",
+        }
+    }
+}
+
 /// Builds the program in Rust, linked statically, and gives its file.
 ///
 /// # Errors
 ///
 /// The compiler's, or the README lacks a part.
-pub fn rust() -> Result<PathBuf> {
-    let folder = paths::pal().join("readme/rust");
-    let blocks = blocks(&readme()?, "## In Rust");
-    for block in &blocks {
+pub fn rust(example: Example) -> Result<PathBuf> {
+    let folder = paths::pal().join(example.folder());
+    let readme = readme()?;
+    let of = |section| blocks(&readme, section).into_iter();
+    // What both have in common is told once.
+    let manifest = of(Example::Alone.section()).filter(|block| block.name == "Cargo.toml");
+    for block in of(example.section()).filter(|block| block.name != "Cargo.toml").chain(manifest) {
         let sdk = paths::root().join("tools/pal");
         // What `cargo new` leaves, in a workspace of its own for it lies in this tree.
         let text = match block.name.as_str() {
@@ -37,9 +65,9 @@ pub fn rust() -> Result<PathBuf> {
         fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))?;
     }
     let mut cargo = toolchain::cargo();
-    cargo.current_dir(&folder).args(["build", "--quiet", "--release", "--target", TARGET]);
+    cargo.current_dir(&folder).args(["build", "--release", "--target", TARGET]);
     cargo.env_remove("CARGO_TARGET_DIR").env("RUSTFLAGS", STATIC);
-    output(&mut cargo).context("the README's example in Rust")?;
+    progress::cargo(&format!("building the README's example `{}`", example.section()), &mut cargo)?;
     Ok(folder.join("target").join(TARGET).join("release/vault"))
 }
 
@@ -145,6 +173,13 @@ mod tests {
         assert_eq!(blocks(text, "## One")[0], block("rust", "p.rs", "a\n\nb\n"));
         assert_eq!(blocks(text, "## Two"), []);
         assert_eq!(blocks(&readme().unwrap(), "## In C").len(), 3);
+    }
+
+    #[test]
+    fn a_pal_with_other_crates_has_all_its_files() {
+        let blocks = blocks(&readme().unwrap(), Example::WithCrates.section());
+        let names: Vec<_> = blocks.iter().map(|block| block.name.as_str()).collect();
+        assert_eq!(names, ["build.rs", "pal/digest.rs", "src/main.rs"]);
     }
 
     #[test]

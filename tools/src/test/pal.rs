@@ -2,7 +2,7 @@
 
 use super::job::{Job, Verdict};
 use crate::pal::{self, Platform};
-use crate::sdk_example;
+use crate::sdk_example::{self, Example};
 use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
@@ -13,11 +13,14 @@ const ABSENT: &str = "Error: TrustVisor not present according to CPUID\n";
 const PROGRAMS: [(&str, &[&str]); 3] =
     [("test", &["5"]), ("main", &["7", "3"]), ("test_args", &["7", "7", "7"])];
 
+/// Tests that boot nothing, and need no images for it.
+pub(super) const GROUP: &str = "programs";
+
 /// One job for all programs.
 pub(super) fn jobs() -> Vec<Job> {
     let job = |scenario: Scenario| Job {
         name: format!("run/{}", scenario.name),
-        group: "linux",
+        group: GROUP,
         seconds: 5,
         needs: None,
         work: Box::new(scenario.work),
@@ -85,11 +88,13 @@ fn test(_: &Path) -> Result<Verdict> {
     if c.status.code() != Some(1) || !is_told {
         return Ok(Verdict::failed(format!("the example in C without TrustVisor: {c:?}")));
     }
-    let rust = Command::new(sdk_example::rust()?).output()?;
-    // What `main` returns is written to standard error.
-    let is_told = String::from_utf8_lossy(&rust.stderr).starts_with(ABSENT.trim_end());
-    if rust.status.code() != Some(1) || !is_told {
-        return Ok(Verdict::failed(format!("the example in Rust without TrustVisor: {rust:?}")));
+    for example in [Example::Alone, Example::WithCrates] {
+        let rust = Command::new(sdk_example::rust(example)?).output()?;
+        // What `main` returns is written to standard error.
+        let is_told = String::from_utf8_lossy(&rust.stderr).starts_with(ABSENT.trim_end());
+        if rust.status.code() != Some(1) || !is_told {
+            return Ok(Verdict::failed(format!("{example:?} in Rust without TrustVisor: {rust:?}")));
+        }
     }
     Ok(Verdict::Passed)
 }

@@ -19,6 +19,18 @@ const FOREIGN: [&str; 8] = [
     "CARGO_MAKEFLAGS",
 ];
 
+/// Crates of cryptography bring code for vector registers, which a PAL has not; each has a portable form.
+const PORTABLE: [&str; 8] = [
+    "aes_backend=\"soft\"",
+    "chacha20_backend=\"soft\"",
+    "curve25519_dalek_backend=\"serial\"",
+    "keccak_backend=\"soft\"",
+    "poly1305_backend=\"soft\"",
+    "polyval_backend=\"soft\"",
+    "sha1_backend=\"soft\"",
+    "sha2_backend=\"soft\"",
+];
+
 /// A word size to build for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -51,6 +63,9 @@ impl Target {
         FOREIGN.iter().for_each(|name| {
             command.env_remove(name);
         });
+        // The one form in which a flag may hold anything.
+        let flags = PORTABLE.map(|backend| format!("--cfg\x1f{backend}")).join("\x1f");
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags);
         // The options above are unstable; this lets a stable compiler take them.
         command.env("RUSTC_BOOTSTRAP", "1");
         if let Some(linker) = linker()? {

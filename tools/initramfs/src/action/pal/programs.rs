@@ -23,9 +23,13 @@ pub(super) fn perform(sizes: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// SHA-256 of 7 in four bytes, as `sha256sum` gives it.
+const DIGEST: &str = "[e8613f5a, 5bc9f9fe, eda32a8e, 7c80b69d, d4878e47, b6a91723, fb15eb84, 236b6a2b]\n";
+
 /// Runs the examples of the SDK's README, and what tries the rest of its C header.
 pub(super) fn readme() -> Result<(), Failure> {
     run("example_rust", "", &[], "1234: 0, 4711: 1\n")?;
+    run("example_crates", "", &[], DIGEST)?;
     run("example_c", "", &[], "inside: 10\n")?;
     run("test_c", "", &[], "line 0, 42 and 42\n")
 }
