@@ -5,7 +5,7 @@
 //! memory, so making one is laying out an ELF file's segments.
 
 use crate::toolchain::{bare_cargo, bare_release, binaries};
-use crate::{paths, process};
+use crate::{paths, progress};
 use anyhow::{Context, Result, bail, ensure};
 use elf::ElfBytes;
 use elf::abi::PT_LOAD;
@@ -72,7 +72,7 @@ pub fn find() -> Result<Vec<BareGuest>> {
 /// The compiler's or linker's, already shown; or an image that does not fit its memory.
 pub fn build() -> Result<Vec<BareGuest>> {
     let guests = find()?;
-    process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest"]))?;
+    progress::cargo("building the bare guests", bare_cargo("build")?.arg("--package=xmhf-guest"))?;
     guests.iter().try_for_each(|guest| lay_out(&guest.name))?;
     Ok(guests)
 }
@@ -96,7 +96,8 @@ pub fn build_one(name: &str) -> Result<BareGuest> {
 /// As for [`build`].
 pub fn build_only(names: &BTreeSet<&str>) -> Result<()> {
     let selected = names.iter().flat_map(|name| ["--bin", name]);
-    process::run(bare_cargo("build")?.args(["--quiet", "--package=xmhf-guest"]).args(selected))?;
+    let mut cargo = bare_cargo("build")?;
+    progress::cargo("building the bare guests", cargo.arg("--package=xmhf-guest").args(selected))?;
     names.iter().try_for_each(|name| lay_out(name))
 }
 

@@ -1,7 +1,7 @@
 //! `tools/xmhf build`: the bootloader and one hypervisor image for each hypapp.
 
 use crate::toolchain::{bare_cargo, bare_release, binaries};
-use crate::{pack, paths, process};
+use crate::{pack, paths, process, progress};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::fs;
@@ -70,15 +70,13 @@ fn known(hypapp: &str, hypapps: &[String]) -> Result<String> {
 
 /// `selected` is what Cargo is told beside the hypapps' package.
 fn build_these(hypapps: Vec<String>, selected: &[&str]) -> Result<Build> {
-    let is_first = !paths::boot().exists();
-    if is_first {
-        println!("building the images; the first time takes a minute or two");
-    }
     // Apart: what hypapps want of a crate must not come into the measured loader.
-    for (packages, selected) in [(&[BOOTLOADER, SECURE_LOADER][..], &[][..]), (&[HYPAPPS], selected)] {
-        let mut cargo = bare_cargo("build")?;
-        cargo.args((!is_first).then_some("--quiet")).args(selected);
-        process::run(cargo.args(packages.iter().map(|package| format!("--package={package}"))))?;
+    for (what, packages, selected) in [
+        ("building the loaders", &[BOOTLOADER, SECURE_LOADER][..], &[][..]),
+        ("building the hypervisor, a minute or two at first", &[HYPAPPS], selected),
+    ] {
+        let packages = packages.iter().map(|package| format!("--package={package}"));
+        progress::cargo(what, bare_cargo("build")?.args(selected).args(packages))?;
     }
 
     fs::create_dir_all(paths::boot())?;
@@ -102,8 +100,8 @@ fn build_these(hypapps: Vec<String>, selected: &[&str]) -> Result<Build> {
 /// As for [`build`].
 pub fn build_counting() -> Result<&'static str> {
     let package = format!("--package={HYPAPPS}");
-    let arguments = ["--quiet", &package, "--bin", COUNTING, "--features=count-vmcs-accesses"];
-    process::run(bare_cargo("build")?.args(arguments))?;
+    let arguments = [&package, "--bin", COUNTING, "--features=count-vmcs-accesses"];
+    progress::cargo("building the hypervisor that counts", bare_cargo("build")?.args(arguments))?;
     image_of(&paths::elf().join(SECURE_LOADER), COUNTING)?;
     Ok(COUNTING)
 }

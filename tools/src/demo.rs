@@ -32,7 +32,7 @@ pub fn demo() -> Result<()> {
     let arguments = format!("{} {}{nonce}", defaults.arguments, console::NONCE);
     let outcome = run(&RunOptions {
         guest: Guest::Linux,
-        linux: LinuxOptions { actions: actions(), arguments },
+        linux: LinuxOptions { actions: actions(), arguments, ..LinuxOptions::default() },
         cpus: 2,
         memory_mib: 512,
         hypapp: HYPAPP.into(),

@@ -9,7 +9,6 @@
 use crate::grub;
 use anyhow::{Context, Result, ensure};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
-use mbrman::{CHS, MBR, MBRPartitionEntry};
 use std::fs::File;
 use std::io::{Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -47,7 +46,8 @@ impl Disk<'_> {
         let core = grub::core(self.modules, self.script)?;
         ensure!(
             core.len() <= (PARTITION_START as usize - 1) * SECTOR,
-            "GRUB's core image does not fit its gap"
+            "GRUB's core image of {} bytes does not fit its gap",
+            core.len()
         );
         let modules = grub::module_files(self.modules)?;
         let modules = modules.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
@@ -66,20 +66,22 @@ impl Disk<'_> {
     }
 }
 
+/// Writes the master boot record: boot code, and a table whose first entry is the active partition. Its addresses in
+/// cylinders, heads and sectors are left at zero, as nothing has read them since disks outgrew them.
 fn write_mbr(image: &mut File, boot: &[u8], sectors: usize) -> Result<()> {
-    let mut mbr = MBR::new_from(image, u32::try_from(SECTOR)?, *b"XMHF")?;
-    let code = mbr.header.bootstrap_code.len();
-    mbr.header.bootstrap_code.copy_from_slice(boot.get(..code).context("GRUB's boot sector is too short")?);
-    mbr[1] = MBRPartitionEntry {
-        boot: mbrman::BOOT_ACTIVE,
-        first_chs: CHS::empty(),
-        sys: PARTITION_TYPE,
-        last_chs: CHS::empty(),
-        starting_lba: PARTITION_START,
-        sectors: u32::try_from(sectors)?,
-    };
-    mbr.write_into(image)?;
-    Ok(())
+    /// Behind them stand the disk's signature, which Windows wants to find, and the table.
+    const CODE: usize = 440;
+    let code = boot.get(..CODE).with_context(|| format!("GRUB's boot sector has {} bytes", boot.len()))?;
+    let mut sector = [0; SECTOR];
+    sector[..CODE].copy_from_slice(code);
+    sector[CODE..444].copy_from_slice(b"XMHF");
+    sector[446] = 0x80;
+    sector[450] = PARTITION_TYPE;
+    sector[454..458].copy_from_slice(&PARTITION_START.to_le_bytes());
+    sector[458..462].copy_from_slice(&u32::try_from(sectors)?.to_le_bytes());
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    image.seek(SeekFrom::Start(0))?;
+    Ok(image.write_all(&sector)?)
 }
 
 fn volume(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {

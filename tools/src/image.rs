@@ -7,6 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// The hypapp's module on the disk.
+const MODULE: &str = "/boot/module";
+
 /// Which of GRUB's protocols starts the hypervisor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Multiboot {
@@ -28,6 +31,8 @@ pub struct ImageOptions {
     pub multiboot: Multiboot,
     /// GRUB's number of the disk that the guest boots from; the arguments name it too.
     pub guest_disk: u8,
+    /// File that GRUB loads for the hypapp, if any.
+    pub module: Option<PathBuf>,
     /// I/O port of the UART that GRUB writes to.
     pub console: u16,
 }
@@ -53,6 +58,7 @@ impl Default for ImageOptions {
             arguments: "serial=115200,8n1,0x2f8 boot_drive=0x81".into(),
             multiboot: Multiboot::One,
             guest_disk: 1,
+            module: None,
             console: 0x2f8,
         }
     }
@@ -70,22 +76,28 @@ pub fn write(folder: &Path, options: &ImageOptions) -> Result<PathBuf> {
     let name = format!("xmhf-{}.bin", options.hypapp);
     let bootloader = built("xmhf-bootloader")?;
     let hypervisor = built(&name)?;
+    let module = options
+        .module
+        .as_ref()
+        .map(|path| fs::read(path).with_context(|| format!("reading {}", path.display())));
+    let module = module.transpose()?;
+    let name = format!("/boot/{name}");
+    let mut files = vec![("/boot/xmhf-bootloader", bootloader.as_slice()), (&name, &hypervisor)];
+    files.extend(module.as_ref().map(|bytes| (MODULE, bytes.as_slice())));
     let script = script(options);
     let protocol = commands(options.multiboot).0;
     fs::create_dir_all(folder)?;
     let path = folder.join("xmhf.img");
-    Disk {
-        script: &script,
-        modules: &["serial", "terminal", "echo", protocol, "boot"],
-        files: &[("/boot/xmhf-bootloader", &bootloader), (&format!("/boot/{name}"), &hypervisor)],
-    }
-    .write(&path)?;
+    Disk { script: &script, modules: &["serial", "terminal", "echo", protocol, "boot"], files: &files }
+        .write(&path)?;
     Ok(path)
 }
 
 fn script(options: &ImageOptions) -> String {
-    let ImageOptions { hypapp, arguments, multiboot, guest_disk, console } = options;
+    let ImageOptions { hypapp, arguments, multiboot, guest_disk, module: hypapp_module, console } = options;
     let (multiboot, module) = commands(*multiboot);
+    // As the file is, though it may be compressed.
+    let third = hypapp_module.as_ref().map_or_else(String::new, |_| format!("{module} --nounzip {MODULE}\n"));
     format!(
         "serial --port={console:#x} --speed=115200\n\
          terminal_output console serial\n\
@@ -94,7 +106,7 @@ fn script(options: &ImageOptions) -> String {
          {multiboot} /boot/xmhf-bootloader {arguments}\n\
          {module} /boot/xmhf-{hypapp}.bin\n\
          {module} --nounzip (hd{guest_disk})+1\n\
-         boot\n"
+         {third}boot\n"
     )
 }
 
@@ -134,6 +146,12 @@ mod tests {
                         module /boot/xmhf-helloworld.bin\nmodule --nounzip (hd1)+1\nboot\n";
         assert!(script.ends_with(commands), "{script}");
         assert!(script.starts_with("serial --port=0x2f8 "), "{script}");
+    }
+
+    #[test]
+    fn a_module_for_the_hypapp_is_the_third() {
+        let script = script(&ImageOptions { module: Some("m".into()), ..ImageOptions::default() });
+        assert!(script.ends_with("--nounzip (hd1)+1\nmodule --nounzip /boot/module\nboot\n"), "{script}");
     }
 
     #[test]

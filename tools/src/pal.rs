@@ -3,11 +3,10 @@
 //! Their names are the original's: the program's, the word size, `L2` for a guest of a guest, `.exe` for Windows.
 
 use crate::toolchain::{binaries, release, source_cargo};
-use crate::{paths, process};
+use crate::{paths, progress};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 /// A system that the programs run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ pub fn report(system: System, level_2: bool) -> Result<()> {
 /// The compiler's, already shown.
 pub fn c_library(platform: Platform) -> Result<PathBuf> {
     let mut cargo = source_cargo("build", &platform.target(), "core,compiler_builtins")?;
-    process::run(cargo.args(["--quiet", "--package=xmhf-pal-c"]))?;
+    progress::cargo("building the C library of PALs", cargo.arg("--package=xmhf-pal-c"))?;
     let folder = paths::pal().join(format!("lib{}", platform.suffix(false)));
     fs::create_dir_all(&folder)?;
     let library = folder.join("libxmhf-pal.a");
@@ -118,7 +117,7 @@ impl Platform {
 pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>> {
     let target = platform.target();
     let mut cargo = source_cargo("build", &target, "core,compiler_builtins")?;
-    cargo.args(["--quiet", "--package=xmhf-pal-demo"]);
+    cargo.arg("--package=xmhf-pal-demo");
     if level_2 {
         cargo.args(["--features", "l2"]);
     }
@@ -130,9 +129,8 @@ pub fn build(platform: Platform, level_2: bool) -> Result<Vec<(String, PathBuf)>
         });
     }
     // Complaints are shown in words, what was made is told in JSON.
-    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
-    let messages =
-        process::output(&mut cargo).with_context(|| format!("the PAL programs for {platform:?}"))?;
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    let messages = progress::cargo(&format!("building the PAL programs for {platform:?}"), &mut cargo)?;
     let built = platform.built();
     fs::create_dir_all(paths::pal())?;
     if let Some(out) = build_script_output(&messages).filter(|_| !platform.is_windows()) {

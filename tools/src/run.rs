@@ -3,6 +3,7 @@
 use crate::console::Console;
 use crate::guest::{Expectation, Guest, LinuxOptions};
 use crate::image::{self, ImageOptions, Multiboot};
+use crate::interrupt;
 use crate::machine::{Machine, MachineKind, Quirks, Running};
 use crate::stage::{Origin, Stage};
 use crate::verdict::{End, Outcome};
@@ -12,7 +13,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(50);
-/// How long a guest that has shown its marker may take to switch the machine off.
+/// The longest run, in times of the longest silence.
+const MOST: u32 = 20;
+/// How long a guest that has shown its marker may be silent until it switches the machine off.
 const LAST_WORDS: Duration = Duration::from_secs(60);
 /// How long the consoles have to be silent after a stop or a panic, whose dump takes its time.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -38,16 +41,21 @@ pub struct RunOptions {
     pub hypapp: String,
     /// Words for the bootloader's command line, behind the console and the drive.
     pub arguments: String,
+    /// File that GRUB loads for the hypapp.
+    pub module: Option<PathBuf>,
     /// GRUB's protocol for the hypervisor.
     pub multiboot: Multiboot,
-    /// A disk with GRUB and the hypervisor, made already; the three options above mean nothing then.
+    /// A disk with GRUB and the hypervisor, made already; the four options above mean nothing then.
     pub hypervisor_disk: Option<PathBuf>,
     /// Whether the guest runs without the hypervisor.
     pub bare: bool,
     /// Folder that keeps images and consoles; `None` for a temporary one.
     pub keep: Option<PathBuf>,
-    /// Host time after which the run has failed.
-    pub timeout: Duration,
+    /// What the machine may take without a word on a console, in time that it has ([`Running::used`]); twenty times of it
+    /// it may take in all.
+    pub patience: Duration,
+    /// Whether the guest's console is the runner's terminal.
+    pub is_typed_at: bool,
     /// Whether consoles are not shown as they come.
     pub quiet: bool,
     /// Words in the guest's lines of which the rest is shown, in quiet runs too.
@@ -66,19 +74,18 @@ impl Default for RunOptions {
             quirks: Quirks::default(),
             hypapp: "helloworld".into(),
             arguments: String::new(),
+            module: None,
             multiboot: Multiboot::default(),
             hypervisor_disk: None,
             bare: false,
             keep: None,
-            timeout: Duration::from_secs(900),
+            patience: Duration::from_secs(900),
+            is_typed_at: false,
             quiet: false,
             narration: None,
         }
     }
 }
-
-/// How often a machine is started that the emulator could not switch on.
-const STARTS: u32 = 3;
 
 /// Makes the disks, boots the machine and follows it to its end. With the hypervisor, bootloader and
 /// hypervisor image have to be built already.
@@ -103,17 +110,11 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
         disks: &disks,
         quirks: options.quirks,
         folder: &folder,
+        is_typed_at: options.is_typed_at,
     };
-    let mut starts = 1;
-    loop {
-        let mut observer = Observer::new(&machine, options);
-        let mut running = machine.start(options.machine)?;
-        observer.follow(&mut running)?;
-        if starts == STARTS || !running.may_start_again() {
-            return Ok(observer.outcome);
-        }
-        starts += 1;
-    }
+    let mut observer = Observer::new(&machine, options);
+    observer.follow(&mut machine.start(options.machine)?)?;
+    Ok(observer.outcome)
 }
 
 fn disks(options: &RunOptions, folder: &Path) -> Result<Vec<PathBuf>> {
@@ -132,6 +133,7 @@ fn disks(options: &RunOptions, folder: &Path) -> Result<Vec<PathBuf>> {
     let hypervisor = ImageOptions {
         hypapp: options.hypapp.clone(),
         arguments,
+        module: options.module.clone(),
         multiboot: options.multiboot,
         ..ImageOptions::default()
     };
@@ -158,11 +160,16 @@ struct Observer {
     consoles: [(Origin, Console); 2],
     expectation: Expectation,
     quiet: bool,
+    /// Whether the guest's console is shown by itself.
+    is_typed_at: bool,
     narration: Option<&'static str>,
-    timeout: Duration,
+    patience: Duration,
     start: Instant,
     marked: Option<Instant>,
     last_line: Instant,
+    /// What the machine had used when the last line came.
+    used_at_line: Duration,
+    is_line_new: bool,
     outcome: Outcome,
 }
 
@@ -170,16 +177,21 @@ impl Observer {
     fn new(machine: &Machine<'_>, options: &RunOptions) -> Self {
         let guest = Console::new(machine.guest_console());
         let hypervisor = Console::new(machine.hypervisor_console());
+        let mut outcome = Outcome::new(options.bare);
+        outcome.has_userspace = options.guest.has_userspace();
         let observer = Self {
             consoles: [(Origin::Hypervisor, hypervisor), (Origin::Guest, guest)],
             expectation: options.guest.expectation(),
             quiet: options.quiet,
             narration: options.narration,
-            timeout: options.timeout,
+            is_typed_at: options.is_typed_at,
+            patience: options.patience,
             start: Instant::now(),
             marked: None,
             last_line: Instant::now(),
-            outcome: Outcome::new(options.bare),
+            used_at_line: Duration::ZERO,
+            is_line_new: false,
+            outcome,
         };
         observer.show_stage(Stage::Firmware);
         observer
@@ -192,7 +204,11 @@ impl Observer {
             if ended.is_some() {
                 break running.fault().map_or(End::Off, End::Fault);
             }
-            if let Some(end) = self.give_up() {
+            let used = running.used();
+            if std::mem::take(&mut self.is_line_new) {
+                self.used_at_line = used;
+            }
+            if let Some(end) = self.give_up(used) {
                 break end;
             }
             sleep(POLL);
@@ -210,8 +226,11 @@ impl Observer {
         Ok(())
     }
 
-    /// Whether the machine has to be ended although it runs.
-    fn give_up(&self) -> Option<End> {
+    /// Whether the machine has to be ended although it runs, having used so much time.
+    fn give_up(&self, used: Duration) -> Option<End> {
+        if interrupt::is_requested() {
+            return Some(End::Interrupted);
+        }
         let since_marker = self.marked.map(|at| at.elapsed());
         if since_marker.is_some() && self.expectation.endless {
             return Some(End::Endless);
@@ -219,8 +238,11 @@ impl Observer {
         if self.outcome.is_hopeless() && self.last_line.elapsed() > SILENCE {
             return Some(End::GaveUp);
         }
-        let late = self.start.elapsed() > self.timeout || since_marker.is_some_and(|time| time > LAST_WORDS);
-        late.then_some(End::Timeout)
+        let silent = used.saturating_sub(self.used_at_line);
+        // A person at the console may take any time.
+        let is_late = !self.is_typed_at && (silent > self.patience || used > self.patience * MOST);
+        let is_over = is_late || self.marked.is_some() && silent > LAST_WORDS;
+        is_over.then_some(End::Timeout)
     }
 
     fn read_consoles(&mut self) -> Result<()> {
@@ -235,7 +257,7 @@ impl Observer {
     }
 
     fn take_in(&mut self, origin: Origin, line: &str) {
-        if !self.quiet {
+        if !self.quiet && !(self.is_typed_at && origin == Origin::Guest) {
             println!("{origin} {line}");
         }
         let told = self.narration.and_then(|words| line.split_once(words));
@@ -243,6 +265,7 @@ impl Observer {
             println!("- {text}");
         }
         self.last_line = Instant::now();
+        self.is_line_new = true;
         let contains = |words: Option<&str>| words.is_some_and(|words| line.contains(words));
         if origin == Origin::Guest && contains(self.expectation.marker) {
             self.marked = Some(Instant::now());
@@ -258,5 +281,51 @@ impl Observer {
         if !self.quiet {
             println!("------ {:7.1} s  {stage}", self.start.elapsed().as_secs_f64());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observer(options: &RunOptions) -> Observer {
+        let machine = Machine {
+            cpus: 1,
+            memory_mib: 64,
+            cpu_model: None,
+            disks: &[],
+            quirks: Quirks::default(),
+            folder: Path::new("/nowhere"),
+            is_typed_at: options.is_typed_at,
+        };
+        Observer::new(&machine, &RunOptions { quiet: true, ..options.clone() })
+    }
+
+    #[test]
+    fn a_run_is_given_up_for_its_silence_and_not_for_its_length() {
+        let options = RunOptions { patience: Duration::from_secs(10), ..RunOptions::default() };
+        let mut observer = observer(&options);
+        let second = Duration::from_secs;
+        assert_eq!(observer.give_up(second(10)), None);
+        assert_eq!(observer.give_up(second(11)), Some(End::Timeout));
+        observer.used_at_line = second(100);
+        assert_eq!(observer.give_up(second(110)), None);
+        assert_eq!(observer.give_up(second(111)), Some(End::Timeout));
+        // Whoever talks for ever ends too.
+        observer.used_at_line = second(201);
+        assert_eq!(observer.give_up(second(201)), Some(End::Timeout));
+    }
+
+    #[test]
+    fn a_person_at_the_console_has_any_time() {
+        let observer = observer(&RunOptions { is_typed_at: true, ..RunOptions::default() });
+        assert_eq!(observer.give_up(Duration::from_secs(1 << 30)), None);
+    }
+
+    #[test]
+    fn a_line_renews_the_patience() {
+        let mut observer = observer(&RunOptions::default());
+        observer.take_in(Origin::Guest, "alive");
+        assert!(observer.is_line_new);
     }
 }

@@ -139,8 +139,14 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = |value: Option<u64>| value.map_or_else(|| "not reported".to_owned(), thousands);
         let hypervisor = |key| known(self.hypervisor.get(key).copied());
-        writeln!(formatter, "CPUs in the guest            {}", known(self.guest_cpus))?;
-        writeln!(formatter, "ticks to userspace           {}", known(self.userspace_ticks))?;
+        for (name, figure) in [
+            ("CPUs in the guest            ", self.guest_cpus),
+            ("ticks to userspace           ", self.userspace_ticks),
+        ] {
+            if let Some(figure) = figure {
+                writeln!(formatter, "{name}{}", thousands(figure))?;
+            }
+        }
         if let Some(ticks) = self.forkexec_ticks {
             writeln!(formatter, "ticks of 100 fork and exec   {}", thousands(ticks))?;
         }

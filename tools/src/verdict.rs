@@ -20,8 +20,10 @@ pub enum End {
     Endless,
     /// The runner ended it after words that leave no hope.
     GaveUp,
-    /// The runner ended it because its time was over.
+    /// The runner ended it because nothing was heard of it for too long, or because it went on for too long.
     Timeout,
+    /// The user asked for an end.
+    Interrupted,
 }
 
 /// All that is known of a run.
@@ -39,6 +41,8 @@ pub struct Outcome {
     pub marked: bool,
     /// Host time taken.
     pub elapsed: Duration,
+    /// Whether the guest has a userspace that tells of itself.
+    pub has_userspace: bool,
     bare: bool,
 }
 
@@ -53,6 +57,7 @@ impl Outcome {
             end: None,
             marked: false,
             elapsed: Duration::ZERO,
+            has_userspace: true,
             bare,
         }
     }
@@ -99,6 +104,7 @@ impl Outcome {
         }
         match &self.end {
             None => Some(format!("the machine still runs, in stage {stage}")),
+            Some(End::Interrupted) => Some(format!("ended on request in stage {stage}")),
             Some(End::Fault(words)) => Some(format!("the machine died in stage {stage}: {words}")),
             Some(End::Timeout | End::GaveUp) if self.marked => Some("the guest did not switch off".into()),
             Some(End::Timeout) => Some(format!("time was over in stage {stage}")),
@@ -106,6 +112,23 @@ impl Outcome {
             Some(End::Off | End::Endless) if self.marked => None,
             Some(End::Off | End::Endless) => Some(format!("the machine was switched off in stage {stage}")),
         }
+    }
+
+    /// What [`Self`] prints, for programs.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "failure": self.failure(),
+            "hypervisor": !self.bare,
+            "stage": self.stage.to_string(),
+            "seconds": self.elapsed.as_secs_f64(),
+            "guest_cpus": self.summary.guest_cpus,
+            "userspace_ticks": self.summary.userspace_ticks,
+            "forkexec_ticks": self.summary.forkexec_ticks,
+            "measured": self.summary.measured,
+            "figures": self.summary.hypervisor,
+            "exits": self.summary.exits,
+        })
     }
 
     /// The last lines of each console.
@@ -135,9 +158,11 @@ impl fmt::Display for Outcome {
                 }
             }
         }
-        let reached = if self.summary.userspace_ticks.is_some() { "yes" } else { "no" };
         writeln!(formatter, "hypervisor                   {}", if self.bare { "none" } else { "XMHF" })?;
-        writeln!(formatter, "userspace reached            {reached}")?;
+        if self.has_userspace {
+            let reached = if self.summary.userspace_ticks.is_some() { "yes" } else { "no" };
+            writeln!(formatter, "userspace reached            {reached}")?;
+        }
         write!(formatter, "{}", self.summary)
     }
 }
@@ -176,6 +201,34 @@ mod tests {
         assert!(text.contains("FAILED after 3.0 s: time was over in stage guest kernel\n"), "{text}");
         assert!(text.contains("  guest | Linux version 6.1\n"), "{text}");
         assert!(text.contains("userspace reached            no\n"));
+    }
+
+    #[test]
+    fn of_userspace_only_those_speak_that_have_one() {
+        let mut outcome = outcome(&[(Origin::Guest, "PASS hello checks=3")], End::Off, true);
+        assert!(outcome.to_string().contains("userspace reached            no\n"));
+        outcome.has_userspace = false;
+        let text = outcome.to_string();
+        assert!(!text.contains("userspace") && !text.contains("not reported"), "{text}");
+    }
+
+    #[test]
+    fn programs_get_the_verdict_and_the_figures() {
+        let mut lines = BOOT.to_vec();
+        lines.push((Origin::Hypervisor, "summary hidden_bytes=8388608"));
+        lines.push((Origin::Hypervisor, "summary cpu=1 exit=\"CPUID\" count=7"));
+        let json = outcome(&lines, End::Off, true).to_json();
+        assert_eq!(
+            (&json["failure"], &json["figures"]["hidden_bytes"]),
+            (&serde_json::Value::Null, &8_388_608.into())
+        );
+        assert_eq!(json["exits"]["CPUID"]["1"], 7);
+        assert!(outcome(&BOOT, End::Timeout, false).to_json()["failure"].is_string());
+    }
+
+    #[test]
+    fn a_run_that_the_user_ends_is_no_success() {
+        assert!(outcome(&BOOT, End::Interrupted, false).failure().unwrap().contains("on request"));
     }
 
     #[test]

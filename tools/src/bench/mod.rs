@@ -14,10 +14,11 @@ use crate::machine::{LARGEST_MEMORY_MIB, Quirks};
 use crate::run::{RunOptions, run};
 use crate::stage::Origin;
 use crate::verdict::Outcome;
-use crate::{build, paths};
+use crate::{build, output, paths};
 use anyhow::{Context, Result, bail, ensure};
 use row::{Bar, Row, Table};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 const CPU_MODEL: &str = "corei7_skylake_x";
@@ -65,6 +66,7 @@ type Timings = BTreeMap<String, u64>;
 ///
 /// A run failed, or a figure misses its bar.
 pub fn bench(json: Option<&Path>, only: Option<Part>) -> Result<()> {
+    let json = json.map(output::create).transpose()?;
     build::build()?;
     bare_guest::build()?;
     let is_wanted = |part| only.is_none_or(|only| only == part);
@@ -76,9 +78,8 @@ pub fn bench(json: Option<&Path>, only: Option<Part>) -> Result<()> {
         rows.extend(nested::measure()?);
     }
     println!("{}", Table(&rows));
-    if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&figures(&rows))?;
-        std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    if let Some(mut file) = json {
+        writeln!(file, "{}", serde_json::to_string_pretty(&figures(&rows))?)?;
     }
     println!("The original's Linux, an older build of the same kernel, took 2,238,000,000 ticks bare.");
     let missed: Vec<_> = rows.iter().filter(|row| !row.meets_bar()).map(|row| row.what).collect();
@@ -106,7 +107,11 @@ fn measure_under(hypapp: &str, name: &str, guest: Guest, memory_mib: u32, bare: 
     let outcome = run(&RunOptions {
         guest: guest.clone(),
         // As a distribution starts it, with the kernel's own tests of its cryptography.
-        linux: LinuxOptions { actions: vec!["forkexec".into()], arguments: String::new() },
+        linux: LinuxOptions {
+            actions: vec!["forkexec".into()],
+            arguments: String::new(),
+            ..LinuxOptions::default()
+        },
         cpus: 1,
         memory_mib,
         cpu_model: Some(CPU_MODEL.into()),

@@ -3,13 +3,11 @@
 use clap::Parser;
 use std::process::ExitCode;
 use tools::cli::{Cli, execute};
+use tools::interrupt;
 
 fn main() -> ExitCode {
-    match execute(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let cli = Cli::parse();
+    let Err(error) = interrupt::catch().and_then(|()| execute(cli)) else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    if interrupt::is_requested() { interrupt::EXIT_CODE.into() } else { ExitCode::FAILURE }
 }

@@ -4,8 +4,9 @@
 use super::package;
 use crate::pal::{self, Platform};
 use crate::process::output;
+use crate::sdk_example::{self, Example};
 use crate::toolchain::cargo;
-use crate::{paths, sdk_example};
+use crate::{paths, progress};
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use std::fs;
@@ -17,13 +18,15 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Device numbers of `/dev/console` (Linux, "Linux allocated devices").
 const CONSOLE: (u32, u32) = (5, 1);
 
-/// Builds the programs and packs them, with `l2` those for a guest of a guest too, and kernel modules into `lib`.
+/// Builds the programs and packs them, with `l2` those for a guest of a guest too, and kernel modules into `lib`; beside
+/// them `others`, by name.
 ///
 /// # Errors
 ///
 /// Cargo, the assembler or the linker fails, or busybox cannot be fetched.
-pub(super) fn build(modules: &[PathBuf], l2: bool) -> Result<Vec<u8>> {
+pub(super) fn build(modules: &[PathBuf], l2: bool, others: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {
     let mut files = small()?;
+    files.extend(others);
     for platform in Platform::LINUX {
         for (name, path) in pal::build(platform, false)? {
             files.push((format!("bin/{name}"), read(&path)?));
@@ -36,7 +39,8 @@ pub(super) fn build(modules: &[PathBuf], l2: bool) -> Result<Vec<u8>> {
     }
     files.push(("bin/example_c".to_owned(), read(&sdk_example::c()?)?));
     files.push(("bin/test_c".to_owned(), read(&sdk_example::c_test()?)?));
-    files.push(("bin/example_rust".to_owned(), read(&sdk_example::rust()?)?));
+    files.push(("bin/example_rust".to_owned(), read(&sdk_example::rust(Example::Alone)?)?));
+    files.push(("bin/example_crates".to_owned(), read(&sdk_example::rust(Example::WithCrates)?)?));
     for module in modules {
         let name = module.file_name().and_then(|name| name.to_str()).context("a module's name")?;
         files.push((format!("lib/{name}"), read(module)?));
@@ -78,7 +82,7 @@ fn small() -> Result<Vec<(String, Vec<u8>)>> {
 
 fn pack(files: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
-    for folder in ["bin", "dev", "lib", "proc", "sys"] {
+    for folder in ["add", "bin", "dev", "lib", "proc", "sys"] {
         let entry = Builder::new(folder).mode(0o755).set_mode_file_type(ModeFileType::Directory);
         entry.write(&mut archive, 0).finish()?;
     }
@@ -100,19 +104,10 @@ fn init() -> Result<Vec<u8>> {
     let flags = "-C target-feature=+crt-static -C relocation-model=static -C strip=symbols";
     let mut command = cargo();
     command
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "xmhf-initramfs",
-            "--target",
-            TARGET,
-            "--target-dir",
-        ])
+        .args(["build", "--release", "--package", "xmhf-initramfs", "--target", TARGET, "--target-dir"])
         .arg(&target_folder)
         .env("RUSTFLAGS", flags);
-    output(&mut command).context("the initramfs's init")?;
+    progress::cargo("building the initramfs's init", &mut command)?;
     read(&target_folder.join(TARGET).join("release/init"))
 }
 

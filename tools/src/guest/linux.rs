@@ -13,6 +13,10 @@ const PREFIX: &str = "linux-image-";
 const ARGUMENTS: &str = "console=ttyS0,115200 loglevel=6 nokaslr mitigations=off no_timer_check nowatchdog \
                          idle=halt random.trust_cpu=on";
 
+/// Folder, and file, of what the user brings; init knows them.
+const ADDED: &str = "add";
+const COMMAND: &str = "command";
+
 /// The action that needs kernel modules.
 const KVM: &str = "kvm";
 const MODULES: [&str; 3] = ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko"];
@@ -24,6 +28,10 @@ pub struct LinuxOptions {
     pub actions: Vec<String>,
     /// Words for the kernel's command line beyond the usual ones.
     pub arguments: String,
+    /// Files of this machine for the guest's folder `/add`.
+    pub added: Vec<PathBuf>,
+    /// What the action [`LinuxOptions::EXEC`] has the shell run.
+    pub command: Option<String>,
 }
 
 impl Default for LinuxOptions {
@@ -32,11 +40,31 @@ impl Default for LinuxOptions {
         Self {
             actions: ["forkexec", "program32"].map(String::from).to_vec(),
             arguments: "cryptomgr.notests".into(),
+            added: Vec::new(),
+            command: None,
         }
     }
 }
 
 impl LinuxOptions {
+    /// The action that runs [`LinuxOptions::command`].
+    pub const EXEC: &str = "exec";
+    /// The action that gives the console to a shell.
+    pub const SHELL: &str = "shell";
+
+    /// Name in the initramfs, and contents, of what the user brings.
+    fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let added = self.added.iter().map(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.with_context(|| format!("--add: {} has no name", path.display()))?;
+            let bytes = fs::read(path).with_context(|| format!("--add: reading {}", path.display()))?;
+            Ok((format!("{ADDED}/{name}"), bytes))
+        });
+        let command =
+            self.command.iter().map(|command| Ok((COMMAND.to_owned(), format!("{command}\n").into_bytes())));
+        added.chain(command).collect()
+    }
+
     /// Linux as a hypervisor, which KVM makes it.
     #[must_use]
     pub fn kvm() -> Self {
@@ -52,7 +80,8 @@ impl LinuxOptions {
 pub(super) fn write_disk(path: &Path, options: &LinuxOptions) -> Result<()> {
     let kernel = kernel()?;
     let modules = if options.actions.iter().any(|action| action == KVM) { modules()? } else { Vec::new() };
-    write(path, &kernel, &initramfs::build(&modules, !modules.is_empty())?, options)
+    let initramfs = initramfs::build(&modules, !modules.is_empty(), options.files()?)?;
+    write(path, &kernel, &initramfs, options)
 }
 
 /// Writes the disk of Debian's kernel of 32 bits, with PAE or without, and an init that needs no actions named.
@@ -116,9 +145,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_user_brings_is_in_the_guest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("probe");
+        fs::write(&path, "x").unwrap();
+        let options = LinuxOptions {
+            added: vec![path],
+            command: Some("./probe; ls".into()),
+            ..LinuxOptions::default()
+        };
+        let files = options.files().unwrap();
+        assert_eq!(files[0], ("add/probe".to_owned(), b"x".to_vec()));
+        assert_eq!(files[1], ("command".to_owned(), b"./probe; ls\n".to_vec()));
+        let missing = LinuxOptions { added: vec!["/nowhere/x".into()], ..LinuxOptions::default() };
+        assert!(missing.files().unwrap_err().to_string().contains("/nowhere/x"));
+    }
+
+    #[test]
     fn script_carries_the_actions() {
         let actions = ["forkexec", "load"].map(String::from).to_vec();
-        let script = script(&LinuxOptions { actions, arguments: "reboot=pci".into() });
+        let script =
+            script(&LinuxOptions { actions, arguments: "reboot=pci".into(), ..LinuxOptions::default() });
         assert!(script.contains(" reboot=pci xmhf.do=forkexec,load\n"));
     }
 }

@@ -81,6 +81,12 @@ impl Guest {
         Ok(disk)
     }
 
+    /// Whether it is a system with our first process, which tells of itself.
+    #[must_use]
+    pub fn has_userspace(&self) -> bool {
+        !matches!(self, Self::Memtest | Self::Mbr | Self::Bare(_) | Self::Image(_))
+    }
+
     /// What its console has to show.
     #[must_use]
     pub fn expectation(&self) -> Expectation {

@@ -10,10 +10,11 @@ mod vendor_words;
 
 use crate::pal::Platform;
 use crate::toolchain::{bare_cargo, cargo, source_cargo};
-use crate::{paths, process};
+use crate::{doc, paths, process, progress};
 use anyhow::{Result, ensure};
 use sources::Source;
 use std::fmt;
+use std::process::Command;
 
 /// A place that breaks a house rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,39 +41,30 @@ impl fmt::Display for Finding {
 pub fn run() -> Result<()> {
     house_rules()?;
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
-    process::run(cargo().args([
-        "clippy",
-        "--quiet",
-        "--keep-going",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
-    for packages in [LOADERS, RUNTIMES, GUESTS] {
+    const STRICT: [&str; 3] = ["--", "-D", "warnings"];
+    let lint = |what: &str, clippy: &mut Command| progress::cargo(what, clippy.args(STRICT));
+    let clippy = ["clippy", "--keep-going", "--all-targets"];
+    lint("linting what runs on the host", cargo().args(clippy))?;
+    for (what, packages) in
+        [("the loaders", LOADERS), ("the hypervisor", RUNTIMES), ("the bare guests", GUESTS)]
+    {
         let images = packages.iter().map(|package| format!("--package={package}"));
-        process::run(
-            bare_cargo("clippy")?
-                .args(["--quiet", "--keep-going", "--all-features"])
-                .args(images)
-                .args(["--", "-D", "warnings"]),
-        )?;
+        let mut clippy = bare_cargo("clippy")?;
+        lint(&format!("linting {what}"), clippy.args(["--keep-going", "--all-features"]).args(images))?;
     }
     for platform in Platform::LINUX {
         let mut clippy = source_cargo("clippy", &platform.target(), "core,compiler_builtins")?;
-        process::run(clippy.args([
-            "--quiet",
-            "--keep-going",
-            "--package=xmhf-pal-demo",
-            "--package=xmhf-pal-c",
-            "--",
-            "-D",
-            "warnings",
-        ]))?;
+        let packages = ["--package=xmhf-pal-demo", "--package=xmhf-pal-c"];
+        lint(
+            &format!("linting the PAL programs for {platform:?}"),
+            clippy.arg("--keep-going").args(packages),
+        )?;
     }
     let mut documentation = cargo();
-    documentation.args(["doc", "--quiet", "--keep-going", "--no-deps", "--document-private-items"]);
-    process::run(documentation.env("RUSTDOCFLAGS", "-D warnings"))
+    documentation.args(["doc", "--keep-going", "--no-deps", "--document-private-items"]);
+    progress::cargo("making the documentation", documentation.env("RUSTDOCFLAGS", "-D warnings"))?;
+    doc::make()?;
+    Ok(())
 }
 
 /// Packages that boot the hypervisor.

@@ -1,13 +1,15 @@
 //! Bochs, headless, with the guest's console on COM1 and the hypervisor's on COM2.
 //!
 //! Its clock counts instructions, so a run's ticks are the same every time. Debian builds it with its
-//! debugger, which has to be told to go on, and with a VNC server as the only display that needs no terminal.
+//! debugger, which has to be told to go on. Of its displays the one in a terminal is used, with a terminal of the runner's:
+//! the other one listens for VNC on all of the machine's addresses, and asks for no password.
 
+use super::terminal::Terminal;
 use super::{Machine, tethered};
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Without CPUID leaves 15H and 16H, whose figures would not match the emulated clock.
@@ -23,23 +25,39 @@ const BLOCKS: u32 = 8192;
 /// Sizes of a block, in KiB: the usual and the largest.
 const BLOCK_KIB: RangeInclusive<u32> = 128..=8192;
 
+/// More do not start: it has 64 timers, of which each CPU takes four.
+pub(crate) const CPU_LIMIT: u32 = 14;
+/// Names of the disks in the machine's folder.
+const DISKS: [&str; 3] = ["disk0", "disk1", "disk2"];
+
 /// The command that runs `machine`, with its configuration written to the machine's folder.
 ///
 /// # Errors
 ///
-/// The configuration cannot be written, or a path cannot stand in it.
-pub(super) fn command(machine: &Machine<'_>) -> Result<Command> {
-    let configuration = machine.folder.join("bochsrc");
-    let debugger = machine.folder.join("debugger");
-    std::fs::write(&configuration, configure(machine)?).context("writing Bochs's configuration")?;
-    std::fs::write(&debugger, "c\n").context("writing Bochs's debugger commands")?;
+/// The configuration cannot be written, or the emulator makes no such machine.
+pub(super) fn command(machine: &Machine<'_>, typed: Option<&Terminal>) -> Result<Command> {
+    let configuration = configure(machine, typed)?;
+    std::fs::write(machine.folder.join("bochsrc"), configuration).context("writing Bochs's configuration")?;
+    std::fs::write(machine.folder.join("debugger"), "c\n").context("writing Bochs's debugger commands")?;
+    for (name, disk) in DISKS.iter().zip(machine.disks) {
+        link(disk, &machine.folder.join(name))?;
+    }
+    // The machine runs in its folder, so that names do, whatever is in the folder's path.
     let mut command = tethered(&executable()?);
-    command.arg("-q").arg("-f").arg(configuration).arg("-rc").arg(debugger);
+    command.args(["-q", "-f", "bochsrc", "-rc", "debugger"]).env("TERM", "xterm");
     Ok(command)
+}
+
+/// Gives a disk a name without the blanks, commas and quotes that a configuration does not take.
+fn link(disk: &Path, name: &Path) -> Result<()> {
+    // An earlier run may have been kept here.
+    let _ = std::fs::remove_file(name);
+    std::os::unix::fs::symlink(disk, name).with_context(|| format!("naming {}", disk.display()))
 }
 
 /// Why Bochs ended, where its log does not say that the machine was switched off.
 pub(super) fn fault(log: &str, output: &str) -> Option<String> {
+    let output = strip_ansi_escapes::strip_str(output);
     let panic = log.lines().find_map(|line| line.split_once(">>PANIC<<").map(|(_, text)| text.trim()));
     let Some(panic) = panic else {
         let last =
@@ -48,12 +66,6 @@ pub(super) fn fault(log: &str, output: &str) -> Option<String> {
     };
     let orderly = ["soft power off", "Shutdown port"].iter().any(|words| panic.contains(words));
     (!orderly).then(|| panic.to_owned())
-}
-
-/// `fault` says that Bochs found no port for its display, which happens where several start at once. Another start
-/// may find one.
-pub(super) fn has_no_display(fault: &str) -> bool {
-    fault.contains("RFB could not bind any port")
 }
 
 fn executable() -> Result<PathBuf> {
@@ -67,18 +79,22 @@ fn executable() -> Result<PathBuf> {
     found.with_context(|| format!("no Bochs at {} nor in PATH; tools/xmhf run fetches it", private.display()))
 }
 
-fn configure(machine: &Machine<'_>) -> Result<String> {
+fn configure(machine: &Machine<'_>, typed: Option<&Terminal>) -> Result<String> {
     let model = machine.cpu_model.unwrap_or(CPU_MODEL);
     let Machine { cpus, memory_mib, quirks, .. } = machine;
     let reset = u8::from(quirks.resets_on_triple_fault);
     let ignore = u8::from(!quirks.faults_on_unknown_msrs);
-    ensure!(*memory_mib <= MEMORY_LIMIT_MIB, "Bochs takes at most {MEMORY_LIMIT_MIB} MiB of memory");
+    ensure!(*cpus <= CPU_LIMIT, "Bochs takes at most {CPU_LIMIT} CPUs, not {cpus}");
+    ensure!(
+        *memory_mib <= MEMORY_LIMIT_MIB,
+        "Bochs takes at most {MEMORY_LIMIT_MIB} MiB of memory, not {memory_mib}"
+    );
     let bios = if quirks.has_legacy_bios { "BIOS-bochs-legacy" } else { "BIOS-bochs-latest" };
     let host_memory = memory_mib.min(&HOST_MEMORY_MIB);
     let block = block_kib(*memory_mib);
     let mut text = format!(
         "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, parallel=0, gameport=0\n\
-         display_library: rfb, options=\"timeout=0\"\n\
+         display_library: term\n\
          cpu: model={model}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}\n\
          cpu: reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          memory: guest={memory_mib}, host={host_memory}, block_size={block}\n\
@@ -93,18 +109,23 @@ fn configure(machine: &Machine<'_>) -> Result<String> {
     if machine.disks.len() > 2 {
         text.push_str("ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15\n");
     }
-    for (slot, disk) in ["ata0-master", "ata0-slave", "ata1-master"].iter().zip(machine.disks) {
-        let disk = disk
-            .to_str()
-            .filter(|path| !path.contains([',', '"', '#']))
-            .with_context(|| format!("Bochs takes no comma, quote or hash in a path: {}", disk.display()))?;
+    ensure!(
+        machine.disks.len() <= DISKS.len(),
+        "Bochs gets {} disks here, not {}",
+        DISKS.len(),
+        machine.disks.len()
+    );
+    for (slot, (disk, _)) in
+        ["ata0-master", "ata0-slave", "ata1-master"].iter().zip(DISKS.iter().zip(machine.disks))
+    {
         writeln!(text, "{slot}: type=disk, path={disk}, mode=volatile")?;
     }
-    ensure!(machine.disks.len() <= 3, "Bochs gets three disks here");
-    // The machine runs in its folder, so that names do.
+    match typed {
+        Some(terminal) => writeln!(text, "com1: enabled=1, mode=term, dev={}", terminal.name().display())?,
+        None => writeln!(text, "com1: enabled=1, mode=file, dev=guest.log")?,
+    }
     text.push_str(
-        "com1: enabled=1, mode=file, dev=guest.log\n\
-         com2: enabled=1, mode=file, dev=xmhf.log\n\
+        "com2: enabled=1, mode=file, dev=xmhf.log\n\
          log: machine.log\n\
          panic: action=fatal\n\
          error: action=report\n\
@@ -134,21 +155,42 @@ mod tests {
             disks,
             quirks: Quirks::default(),
             folder: Path::new("/run"),
+            is_typed_at: false,
         }
     }
 
     #[test]
     fn configuration_names_cpus_memory_and_disks_in_order() {
-        let text = configure(&machine(&["/a/xmhf.img".into(), "/a/guest.img".into()])).unwrap();
+        let text = configure(&machine(&["/a/xmhf.img".into(), "/a/guest.img".into()]), None).unwrap();
         assert!(text.contains("model=corei7_haswell_4770, count=2, ips=100000000"));
         assert!(text.contains("memory: guest=3072, host=2048, block_size=512\n"));
-        assert!(text.contains("ata0-master: type=disk, path=/a/xmhf.img, mode=volatile\n"));
-        assert!(text.contains("ata0-slave: type=disk, path=/a/guest.img, mode=volatile\n"));
+        assert!(text.contains("ata0-master: type=disk, path=disk0, mode=volatile\n"));
+        assert!(text.contains("ata0-slave: type=disk, path=disk1, mode=volatile\n"));
+        assert!(text.contains("com1: enabled=1, mode=file, dev=guest.log\n"));
     }
 
     #[test]
-    fn paths_that_would_change_the_configuration_are_refused() {
-        assert!(configure(&machine(&["/a,mode=flat".into()])).is_err());
+    fn nobody_listens_for_the_screen() {
+        let text = configure(&machine(&[]), None).unwrap();
+        assert!(text.contains("display_library: term\n") && !text.contains("rfb"), "{text}");
+    }
+
+    #[test]
+    fn a_disk_may_lie_anywhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("a \"b\", mode=flat #c");
+        std::fs::write(&disk, "sectors").unwrap();
+        for _ in 0..2 {
+            link(&disk, &folder.path().join(DISKS[0])).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(folder.path().join(DISKS[0])).unwrap(), "sectors");
+    }
+
+    #[test]
+    fn more_cpus_than_the_emulator_has_timers_for_are_refused() {
+        assert!(configure(&Machine { cpus: CPU_LIMIT, ..machine(&[]) }, None).is_ok());
+        let why = configure(&Machine { cpus: CPU_LIMIT + 1, ..machine(&[]) }, None).unwrap_err();
+        assert_eq!(why.to_string(), "Bochs takes at most 14 CPUs, not 15");
     }
 
     #[test]
@@ -158,15 +200,8 @@ mod tests {
 
     #[test]
     fn memory_that_the_emulator_would_hang_on_is_refused() {
-        assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB, ..machine(&[]) }).is_ok());
-        assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB + 1, ..machine(&[]) }).is_err());
-    }
-
-    #[test]
-    fn a_display_without_a_port_is_told_from_other_faults() {
-        let fault = fault("0 e[RFB   ] >>PANIC<< RFB could not bind any port between 5900 and 5949", "");
-        assert!(fault.as_deref().is_some_and(has_no_display));
-        assert!(!has_no_display("no bootable device"));
+        assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB, ..machine(&[]) }, None).is_ok());
+        assert!(configure(&Machine { memory_mib: MEMORY_LIMIT_MIB + 1, ..machine(&[]) }, None).is_err());
     }
 
     #[test]
@@ -175,6 +210,9 @@ mod tests {
         assert_eq!(fault("00123p[UNMAP ] >>PANIC<< Shutdown port: shutdown requested\n", ""), None);
         let log = "00123p[CPU0  ] >>PANIC<< exception(): 3rd (13) exception with no resolution\nmore";
         assert_eq!(fault(log, "").as_deref(), Some("exception(): 3rd (13) exception with no resolution"));
-        assert_eq!(fault("", "one\ncannot open the disk\n=====\n").as_deref(), Some("cannot open the disk"));
+        assert_eq!(
+            fault("", "one\n\u{1b}[1mcannot open the disk\n=====\n").as_deref(),
+            Some("cannot open the disk")
+        );
     }
 }

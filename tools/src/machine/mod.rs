@@ -2,12 +2,16 @@
 
 mod bochs;
 mod qemu_kvm;
+mod terminal;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use terminal::Terminal;
 
 /// Most memory that the usual machine takes.
 pub(crate) const LARGEST_MEMORY_MIB: u32 = bochs::MEMORY_LIMIT_MIB;
@@ -37,6 +41,8 @@ pub struct Machine<'a> {
     pub quirks: Quirks,
     /// Folder for console files and the machine's own log.
     pub folder: &'a Path,
+    /// Whether the guest's console is the runner's own terminal, as well as a file.
+    pub is_typed_at: bool,
 }
 
 /// What an emulated machine can be made to do differently.
@@ -57,6 +63,11 @@ pub struct Running {
     kind: MachineKind,
     log: PathBuf,
     output: PathBuf,
+    start: Instant,
+    /// Those that copy what comes from a terminal.
+    copying: Vec<JoinHandle<()>>,
+    /// A terminal's other side, open until the machine ends, for it may never open that.
+    held: Option<File>,
 }
 
 impl Machine<'_> {
@@ -66,19 +77,45 @@ impl Machine<'_> {
     ///
     /// The emulator is not there, cannot run here, or cannot be started.
     pub fn start(&self, kind: MachineKind) -> Result<Running> {
-        let mut command = match kind {
-            MachineKind::Bochs => bochs::command(self)?,
-            MachineKind::QemuKvm => qemu_kvm::command(self)?,
-        };
         for file in [self.guest_console(), self.hypervisor_console(), self.log()] {
             // An earlier run may have been kept here.
             let _ = fs::remove_file(file);
         }
-        let output = File::create(self.output())?;
-        let errors = output.try_clone()?;
-        command.current_dir(self.folder).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let (mut copying, mut held) = (Vec::new(), None);
+        let output = Box::new(File::create(self.output())?);
+        let mut command = match kind {
+            MachineKind::Bochs => {
+                let typed = self.is_typed_at.then(Terminal::open).transpose()?;
+                if let Some(terminal) = &typed {
+                    terminal.type_from_here()?;
+                    held = Some(terminal.theirs()?);
+                    let console = Box::new(File::create(self.guest_console())?);
+                    copying.push(terminal.copy_to(vec![console, Box::new(std::io::stdout())])?);
+                }
+                let mut command = bochs::command(self, typed.as_ref())?;
+                let screen = Terminal::open()?;
+                command.stdin(screen.theirs()?).stdout(screen.theirs()?).stderr(screen.theirs()?);
+                copying.push(screen.copy_to(vec![output])?);
+                command
+            }
+            MachineKind::QemuKvm => {
+                ensure!(!self.is_typed_at, "a shell is to be had with --machine bochs alone");
+                let mut command = qemu_kvm::command(self)?;
+                command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(*output);
+                command
+            }
+        };
+        command.current_dir(self.folder);
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        Ok(Running { child, kind, log: self.log(), output: self.output() })
+        Ok(Running {
+            child,
+            kind,
+            log: self.log(),
+            output: self.output(),
+            start: Instant::now(),
+            copying,
+            held,
+        })
     }
 
     /// File that COM1, the guest's console, is written to.
@@ -109,7 +146,23 @@ impl Running {
     ///
     /// The system's, on waiting for the process.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.child.try_wait()?)
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            // What it said last is to be in its files. A thread does not panic.
+            self.held = None;
+            self.copying.drain(..).for_each(|copying| drop(copying.join()));
+        }
+        Ok(status)
+    }
+
+    /// Time that the machine has had: of a processor, for an emulator always works; or else by the clock. What else runs
+    /// on this machine does not change the former.
+    #[must_use]
+    pub fn used(&self) -> Duration {
+        match self.kind {
+            MachineKind::Bochs => processor_time(self.child.id()).unwrap_or_default(),
+            MachineKind::QemuKvm => self.start.elapsed(),
+        }
     }
 
     /// Why the machine that has ended did, in the emulator's words, where that was not an orderly end.
@@ -123,12 +176,18 @@ impl Running {
     }
 }
 
-impl Running {
-    /// The machine was never switched on, for a reason that may be gone by now.
-    #[must_use]
-    pub fn may_start_again(&self) -> bool {
-        self.kind == MachineKind::Bochs && self.fault().is_some_and(|fault| bochs::has_no_display(&fault))
-    }
+/// Processor time of a process and its threads, in user and kernel mode (Linux, "The /proc Filesystem", "Contents of the
+/// stat files").
+fn processor_time(process: u32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is a name that may hold anything, in parentheses.
+    let (_, fields) = text.rsplit_once(')')?;
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map_while(|ticks| ticks.parse::<u64>().ok()).sum();
+    Some(
+        Duration::from_secs(1) * u32::try_from(ticks).ok()?
+            / u32::try_from(rustix::param::clock_ticks_per_second()).ok()?,
+    )
 }
 
 impl Drop for Running {
@@ -156,4 +215,21 @@ fn tethered(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_the_process() {
+        let mut idle = Command::new("sleep").arg("60").spawn().unwrap();
+        let time = processor_time(idle.id());
+        idle.kill().and_then(|()| idle.wait()).unwrap();
+        assert!(time.is_some_and(|time| time < Duration::from_secs(1)), "{time:?}");
+        let start = Instant::now();
+        while processor_time(std::process::id()).unwrap() < Duration::from_millis(100) {
+            assert!(start.elapsed() < Duration::from_secs(60));
+        }
+    }
 }

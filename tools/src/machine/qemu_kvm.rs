@@ -73,6 +73,7 @@ mod tests {
             disks: &disks,
             quirks: Quirks::default(),
             folder: Path::new("/run"),
+            is_typed_at: false,
         };
         let line = arguments(&machine).join(" ");
         for words in [

@@ -6,6 +6,7 @@ mod reason;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use expected::Section;
 use microtpm::{Bank, PublicKey, QuoteFile};
 use std::path::PathBuf;
@@ -153,14 +154,12 @@ fn name(bank: Bank) -> &'static str {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(bytes)
 }
 
 pub(crate) fn bytes(text: &str) -> Result<Vec<u8>> {
-    let is_even = text.is_ascii() && text.len().is_multiple_of(2);
-    let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).unwrap_or("?"));
-    let bytes = pairs.map(|pair| u8::from_str_radix(pair, 16)).collect();
-    is_even.then_some(bytes).and_then(Result::ok).context("bytes are pairs of hexadecimal digits")
+    let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+    bytes.with_context(|| format!("`{text}`: bytes are pairs of hexadecimal digits"))
 }
 
 #[cfg(test)]

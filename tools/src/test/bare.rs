@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const FAULTS: &str = include_str!("../../emulator-faults.txt");
-const TIMEOUT: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A check that the emulator does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ fn options(guest: &BareGuest, bare: bool, folder: &Path) -> RunOptions {
         arguments: guest.arguments.clone(),
         bare,
         keep: Some(folder.join(if bare { "bare" } else { "xmhf" })),
-        timeout: TIMEOUT,
+        patience: PATIENCE,
         quiet: true,
         ..RunOptions::default()
     }

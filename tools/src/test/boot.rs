@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A boot with something different.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +193,7 @@ fn test(boot: &Boot, folder: &Path) -> Result<Verdict> {
         },
         hypervisor_disk: Some(disk(boot, folder)?),
         keep: Some(folder.to_path_buf()),
-        timeout: TIMEOUT,
+        patience: PATIENCE,
         quiet: true,
         ..RunOptions::default()
     };

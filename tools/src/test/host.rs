@@ -3,9 +3,9 @@
 use super::job::Verdict;
 use super::report::Report;
 use crate::lint;
+use crate::progress;
 use crate::toolchain::cargo;
-use anyhow::{Context, Result};
-use std::process::Stdio;
+use anyhow::Result;
 use std::time::Instant;
 
 /// Format, lints, documentation and house rules.
@@ -36,13 +36,15 @@ struct Tests {
 
 fn cargo_test() -> Result<Tests> {
     let mut command = cargo();
-    command.args(["test", "--quiet", "--no-fail-fast"]).stderr(Stdio::inherit());
-    let output = command.output().context("cannot start cargo test")?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    // The harness is to be quiet, not Cargo.
+    let (is_success, text) = progress::try_cargo(
+        "running the host tests",
+        command.args(["test", "--no-fail-fast", "--", "--quiet"]),
+    )?;
     let tests = Tests::of_output(&text);
-    if !output.status.success() {
+    if !is_success {
         print!("{text}");
-        anyhow::ensure!(!tests.failed.is_empty(), "cargo test failed: {}", output.status);
+        anyhow::ensure!(!tests.failed.is_empty(), "cargo test failed");
     }
     Ok(tests)
 }

@@ -13,7 +13,7 @@ use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A system and the machine for it.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ fn test(system: &System, folder: &Path) -> Result<Verdict> {
     let arguments = format!("{} {}{nonce}", system.kernel, console::NONCE);
     let mut options = RunOptions {
         guest: (system.guest)(),
-        linux: LinuxOptions { actions, arguments },
+        linux: LinuxOptions { actions, arguments, ..LinuxOptions::default() },
         cpus: system.cpus,
         memory_mib: 512,
         // Bochs forgets to unlock IA32_FEATURE_CONTROL on the keyboard controller's reset, its BIOS dies of it,
@@ -172,7 +172,7 @@ fn test(system: &System, folder: &Path) -> Result<Verdict> {
         hypapp: system.hypapp.into(),
         multiboot: system.multiboot,
         keep: Some(folder.to_path_buf()),
-        timeout: TIMEOUT,
+        patience: PATIENCE,
         quiet: true,
         ..RunOptions::default()
     };

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const SMALL_MIB: u32 = 1024;
-const TIMEOUT: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Scenario {
     name: &'static str,
@@ -49,7 +49,7 @@ fn options(memory_mib: u32, folder: &Path) -> RunOptions {
         // A line of the log costs more than all else, and its numbers have more digits on a larger machine.
         arguments: "log=warn".into(),
         keep: Some(folder.join(memory_mib.to_string())),
-        timeout: TIMEOUT,
+        patience: PATIENCE,
         quiet: true,
         ..RunOptions::default()
     }

@@ -11,41 +11,74 @@ mod host;
 mod job;
 mod linux;
 mod memory;
+mod own;
 mod pal;
 mod pool;
 mod report;
 
 pub use filter::Filter;
 
-use crate::{bare_guest, build, paths};
+use crate::{bare_guest, build, interrupt, output, paths};
 use anyhow::{Result, bail, ensure};
 use job::{Job, Verdict};
 use report::Report;
 use std::collections::BTreeSet;
+use std::path::Path;
 
-/// Runs the tests that `filter` takes, tells of each as it ends, and of all at the end.
+/// Runs the tests that `filter` takes, tells of each as it ends, and of all at the end; in JUnit's form too, to the file
+/// `junit` where it is given.
 ///
 /// # Errors
 ///
-/// A test failed, or there is none that the filter takes.
-pub fn run(filter: &Filter) -> Result<()> {
-    let mut report = Report::default();
+/// A test failed, there is none that the filter takes, or the file cannot be written.
+pub fn run(filter: &Filter, junit: Option<&Path>) -> Result<()> {
+    let junit = junit.map(output::create).transpose()?;
     let jobs = jobs(filter)?;
-    if filter.takes("unit", "unit") {
+    let mut report = Report::of(names(filter, &jobs).count());
+    ensure!(!report.is_of_none(), "no test is called {filter}; `tools/xmhf test --list` has all names");
+    if filter.takes(UNIT, UNIT) {
         host::unit(&mut report);
     }
-    if filter.takes("lint", "lint") {
-        report.time("lint", host::lint);
+    if filter.takes(LINT, LINT) && !interrupt::is_requested() {
+        report.time(LINT, host::lint);
     }
-    if !jobs.is_empty() {
+    if !jobs.is_empty() && !interrupt::is_requested() {
         on_machines(jobs, &mut report);
     }
-    ensure!(!report.is_empty(), "no test is called {filter}");
     report.conclude();
+    if let Some(file) = junit {
+        report.write_junit(file)?;
+    }
+    ensure!(!interrupt::is_requested(), "ended on request");
     if report.has_failures() {
         bail!("some tests failed");
     }
     Ok(())
+}
+
+/// Prints the name of every test that `filter` takes.
+///
+/// # Errors
+///
+/// The bare guests cannot be read.
+pub fn list(filter: &Filter) -> Result<()> {
+    names(filter, &jobs(filter)?).for_each(|name| println!("{name}"));
+    Ok(())
+}
+
+const UNIT: &str = "unit";
+const LINT: &str = "lint";
+const BUILD: &str = "build";
+
+/// The tests in the order in which their kinds run; a build comes before those on machines.
+fn names<'a>(filter: &'a Filter, jobs: &'a [Job]) -> impl Iterator<Item = &'a str> {
+    let alone = [UNIT, LINT].into_iter().filter(|name| filter.takes(name, name));
+    let build = needs_images(jobs).then_some(BUILD);
+    alone.chain(build).chain(jobs.iter().map(|job| job.name.as_str()))
+}
+
+fn needs_images(jobs: &[Job]) -> bool {
+    jobs.iter().any(|job| job.group != pal::GROUP)
 }
 
 fn jobs(filter: &Filter) -> Result<Vec<Job>> {
@@ -53,17 +86,20 @@ fn jobs(filter: &Filter) -> Result<Vec<Job>> {
     jobs.extend(pal::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
+    jobs.extend(own::jobs());
     jobs.extend(bare::jobs()?);
     jobs.retain(|job| filter.takes(job.group, &job.name));
     Ok(jobs)
 }
 
 fn on_machines(jobs: Vec<Job>, report: &mut Report) {
-    report.time("build", || {
-        build_for(&jobs)?;
-        Ok(Verdict::Passed)
-    });
-    if report.has_failed("build") {
+    if needs_images(&jobs) {
+        report.time(BUILD, || {
+            build_for(&jobs)?;
+            Ok(Verdict::Passed)
+        });
+    }
+    if report.has_failed(BUILD) {
         jobs.iter().for_each(|job| report.skip(&job.name, "nothing could be built"));
         return;
     }

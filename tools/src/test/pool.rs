@@ -1,6 +1,7 @@
 //! Several tests side by side, the longest first.
 
 use super::job::{Finished, Job, Verdict};
+use crate::interrupt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::scope;
@@ -10,15 +11,22 @@ use std::time::Instant;
 pub(super) fn run(mut jobs: Vec<Job>, workers: usize, folder: &Path, mut done: impl FnMut(Finished)) {
     jobs.sort_by_key(|job| job.seconds);
     let queue = Mutex::new(jobs);
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let next = || {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        job.filter(|_| !interrupt::is_requested())
+    };
     let (sender, receiver) = mpsc::channel();
     scope(|threads| {
         for _ in 0..workers {
             let sender = sender.clone();
             threads.spawn(move || {
                 while let Some(job) = next() {
-                    // The receiver outlives every worker.
-                    let _ = sender.send(perform(&job, folder));
+                    let finished = perform(&job, folder);
+                    // What the user ended shows nothing.
+                    if !interrupt::is_requested() {
+                        // The receiver outlives every worker.
+                        let _ = sender.send(finished);
+                    }
                 }
             });
         }
@@ -33,7 +41,7 @@ fn perform(job: &Job, folder: &Path) -> Finished {
     // Consoles of an earlier failure would be mistaken for this one's.
     let _ = std::fs::remove_dir_all(&folder);
     let verdict = (job.work)(&folder).unwrap_or_else(|error| Verdict::failed(format!("{error:#}")));
-    let has_failed = matches!(verdict, Verdict::Failed { .. });
+    let has_failed = matches!(verdict, Verdict::Failed { .. }) && !interrupt::is_requested();
     if !has_failed {
         let _ = std::fs::remove_dir_all(&folder);
     }

@@ -3,6 +3,8 @@
 use super::job::{Finished, Verdict};
 use crate::paths;
 use anyhow::Result;
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// All tests that have ended.
@@ -11,16 +13,17 @@ pub(super) struct Report {
     finished: Vec<Finished>,
     /// Tests inside one of [`Self::finished`], beyond the one that it counts for.
     passed_inside: usize,
+    /// How many there will be.
+    expected: usize,
     start: Instant,
 }
 
-impl Default for Report {
-    fn default() -> Self {
-        Self { finished: Vec::new(), passed_inside: 0, start: Instant::now() }
-    }
-}
-
 impl Report {
+    /// A report of so many tests, none of which has ended.
+    pub(super) fn of(expected: usize) -> Self {
+        Self { finished: Vec::new(), passed_inside: 0, expected, start: Instant::now() }
+    }
+
     /// Runs and takes in a test that needs no machine.
     pub(super) fn time(&mut self, name: &str, work: impl FnOnce() -> Result<Verdict>) {
         let start = Instant::now();
@@ -51,13 +54,20 @@ impl Report {
             Verdict::Skipped(why) => ("skip", format!(": {why}")),
             Verdict::Failed { why, .. } => ("FAIL", format!(": {why}")),
         };
-        println!("{word:4} {:7.1} s  {}{rest}", finished.elapsed.as_secs_f64(), finished.name);
         self.finished.push(finished);
+        let (finished, place) = (&self.finished[self.finished.len() - 1], self.place());
+        println!("{place} {word:4} {:7.1} s  {}{rest}", finished.elapsed.as_secs_f64(), finished.name);
     }
 
-    /// Whether nothing was taken in.
-    pub(super) fn is_empty(&self) -> bool {
-        self.finished.is_empty()
+    /// The last test's number and how many there are, as wide for each.
+    fn place(&self) -> String {
+        let width = self.expected.to_string().len();
+        format!("[{:>width$}/{}]", self.finished.len(), self.expected)
+    }
+
+    /// Whether there is no test to report of.
+    pub(super) fn is_of_none(&self) -> bool {
+        self.expected == 0
     }
 
     /// Whether the test called `name` failed.
@@ -79,8 +89,47 @@ impl Report {
         for finished in self.failures() {
             println!("{}", describe(finished));
         }
+        if let Some(text) = self.left() {
+            println!("\n{text}");
+        }
         println!("\nin {:.0} s:", self.start.elapsed().as_secs_f64());
         println!("{}", self.count());
+    }
+
+    /// What is told where tests were not run, for the user ended them.
+    fn left(&self) -> Option<String> {
+        let left = self.expected.saturating_sub(self.finished.len());
+        (left > 0).then(|| format!("{left} of {} tests were not run to their end", self.expected))
+    }
+
+    /// Writes all tests in JUnit's form, which build servers read.
+    ///
+    /// # Errors
+    ///
+    /// The file's.
+    pub(super) fn write_junit(&self, file: impl Write) -> Result<()> {
+        let mut suite = TestSuite::new("tools/xmhf test");
+        for finished in &self.finished {
+            let status = match &finished.verdict {
+                Verdict::Passed => TestCaseStatus::success(),
+                Verdict::Skipped(why) => {
+                    let mut status = TestCaseStatus::skipped();
+                    status.set_message(why.as_str());
+                    status
+                }
+                Verdict::Failed { why, lines } => {
+                    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                    status.set_message(why.as_str()).set_description(lines.join("\n"));
+                    status
+                }
+            };
+            let mut case = TestCase::new(finished.name.as_str(), status);
+            case.set_time(finished.elapsed);
+            suite.add_test_case(case);
+        }
+        let mut report = quick_junit::Report::new("XMHF");
+        report.set_time(self.start.elapsed()).add_test_suite(suite);
+        Ok(report.serialize(file)?)
     }
 
     fn count(&self) -> String {
@@ -111,13 +160,42 @@ mod tests {
 
     #[test]
     fn the_count_holds_every_test() {
-        let mut report = Report::default();
+        let mut report = Report::of(4);
         report.add_many("unit", 700, Duration::ZERO);
         report.time("lint", || Ok(Verdict::Passed));
         report.skip("run/a", "no reason");
         report.time("run/b", || anyhow::bail!("it broke"));
         assert_eq!(report.count(), "701 passed, 1 failed, 1 skipped");
         assert!(report.has_failures() && report.has_failed("run/b") && !report.has_failed("lint"));
+    }
+
+    #[test]
+    fn each_line_says_how_far_it_is() {
+        let mut report = Report::of(120);
+        report.skip("run/a", "no reason");
+        assert_eq!(report.place(), "[  1/120]");
+    }
+
+    #[test]
+    fn tests_that_were_not_run_are_told() {
+        let mut report = Report::of(2);
+        report.skip("run/a", "no reason");
+        assert_eq!(report.left().as_deref(), Some("1 of 2 tests were not run to their end"));
+        report.skip("run/b", "no reason");
+        assert_eq!(report.left(), None);
+    }
+
+    #[test]
+    fn build_servers_get_every_test() {
+        let mut report = Report::of(3);
+        report.time("lint", || Ok(Verdict::Passed));
+        report.skip("run/a", "no <reason>");
+        report.time("run/b", || anyhow::bail!("it broke"));
+        let mut file = Vec::new();
+        report.write_junit(&mut file).unwrap();
+        let text = String::from_utf8(file).unwrap();
+        assert!(text.contains("tests=\"3\"") && text.contains("failures=\"1\""), "{text}");
+        assert!(text.contains("name=\"run/b\"") && text.contains("no &lt;reason&gt;"), "{text}");
     }
 
     #[test]

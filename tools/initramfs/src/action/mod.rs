@@ -10,6 +10,7 @@ mod pal;
 mod program32;
 mod quiesce;
 mod reboot;
+mod shell;
 mod suspend;
 mod verify;
 mod vmcall;
@@ -27,6 +28,7 @@ type Failure = String;
 /// What went wrong, in one line.
 pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
     match name {
+        "exec" => shell::exec(),
         "forkexec" => forkexec::perform(),
         "helloworld" => helloworld::perform(),
         "kvm" => kvm::perform(machine),
@@ -35,6 +37,7 @@ pub(crate) fn perform(name: &str, machine: &Machine) -> Result<(), Failure> {
         "program32" => program32::perform(),
         "quiesce" => quiesce::perform(machine),
         "reboot" => reboot::perform(),
+        "shell" => shell::perform(),
         "suspend" => suspend::perform(machine),
         "verify" => verify::perform(),
         "xen" => xen::perform(),
