@@ -6,8 +6,8 @@
 use crate::hypapp::{Boot, Hypapp};
 use crate::memory::host;
 use crate::smp::startup;
-use crate::{exception, log, machine, vmx};
-use hw::bare::Region;
+use crate::{exception, features, log, machine, vmx};
+use hw::bare::{Processor, Region};
 use platform::handoff::{Handoff, VIRTUAL_BASE};
 use x86::address::{GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 
@@ -27,6 +27,8 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     log::start(&handoff.console);
     // Probes of registers that the processor may lack need the table from here on.
     exception::load();
+    let limit = features::show_all_leaves(&Processor);
+    features::start(&Processor, &Processor);
     let cpu = machine::create_cpus();
     // SAFETY: this is the bootstrap processor, whose data comes first.
     unsafe { cpu.install() };
@@ -50,7 +52,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     // Behind `init`, which may have taken pages out of the address space: CPUs drop their translations on their way.
     startup::finish();
     machine::place_boot_sector();
-    vmx::run_bootstrap_processor(cpu)
+    vmx::run_bootstrap_processor(cpu, || features::limit_cpuid_again(&Processor, limit))
 }
 
 fn start_guest_memory(cpu: &crate::smp::percpu::PerCpu) {

@@ -18,6 +18,8 @@
 #[cfg(any(test, target_os = "none"))]
 mod ending;
 pub mod exit;
+#[cfg(any(test, target_os = "none"))]
+mod features;
 pub mod hypapp;
 pub mod memory;
 pub mod vcpu;
@@ -30,6 +32,8 @@ pub mod entry;
 mod exception;
 #[cfg(target_os = "none")]
 mod log;
+#[cfg(any(test, target_os = "none"))]
+mod log_limit;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]

@@ -8,6 +8,7 @@ use crate::exit::control_register::ControlRegisterPolicy;
 use crate::exit::cpuid::{CpuidPolicy, Instructions};
 use crate::exit::msr::MsrPolicy;
 use crate::exit::power::PowerControl;
+use crate::features::features;
 use crate::hypapp::Hypapp;
 use crate::memory::flush::Flush;
 use crate::memory::frame;
@@ -15,12 +16,14 @@ use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, FrameSource, GuestFrames};
 use crate::memory::policy::Machine as Facts;
 use crate::memory::second_level::SecondLevel;
-use crate::smp::percpu::{Frames, PerCpu, physical_address_bits};
+use crate::smp::percpu::{self, Frames, PerCpu};
 use crate::smp::shootdown;
 use crate::speculation::Means;
 use crate::vmx;
+use core::sync::atomic::Ordering;
+use hw::bare::random::Generators;
 use hw::bare::{Processor, Region};
-use hw::{Cpuid, Msrs, PhysMemory};
+use hw::{Msrs, PhysMemory};
 use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
 use spin::{Mutex, Once};
 use x86::address::HostPhysAddr;
@@ -38,6 +41,7 @@ struct Boot {
 }
 
 struct Policies {
+    generators: Generators,
     cpuid: CpuidPolicy,
     msr: MsrPolicy,
     control_register: ControlRegisterPolicy,
@@ -47,7 +51,6 @@ struct Policies {
 
 /// Where a BIOS puts a boot sector.
 const BOOT_SECTOR: u64 = 0x7c00;
-const CPUID_X2APIC: u32 = 1 << 21;
 
 static POLICIES: Once<Policies> = Once::new();
 static BOOT: Once<Boot> = Once::new();
@@ -197,7 +200,11 @@ pub(crate) fn with_frames<T>(act: impl FnOnce(FrameSource<'_>) -> T) -> T {
 
 /// Drops this CPU's translations of guest-physical addresses.
 pub(crate) fn invalidate_second_level() {
-    // SAFETY: only called in VMX root operation; all-context INVEPT is required at boot.
+    if !percpu::current().is_ready.load(Ordering::Relaxed) {
+        // A hypapp that starts changes protections before this CPU has entered a guest, or VMX operation.
+        return;
+    }
+    // SAFETY: a CPU is ready once it is in VMX operation, and `Controls::for_processor` has looked for all-context INVEPT.
     if unsafe { hw::bare::vmx::invept_all() }.is_err() {
         panic!("INVEPT failed");
     }
@@ -220,9 +227,9 @@ pub(crate) fn flush_all() {
 /// Decides what exits' handlers are to know of the processor and the configuration; once, at boot.
 pub(crate) fn set_policies() {
     let capability = |msr| Processor.read(msr).unwrap_or_default();
-    let has_x2apic = Processor.cpuid(1, 0).ecx & CPUID_X2APIC != 0;
     let nested = handoff().nested_ept02 != 0;
     POLICIES.call_once(|| Policies {
+        generators: Generators::find(),
         cpuid: CpuidPolicy {
             nested,
             hypervisor_bit: handoff().hypervisor_bit != 0,
@@ -230,9 +237,9 @@ pub(crate) fn set_policies() {
         },
         msr: MsrPolicy {
             nested,
-            region: handoff().region,
-            physical_address_bits: physical_address_bits(),
-            has_x2apic,
+            physical_address_bits: features().physical_address_bits,
+            has_x2apic: features().has_x2apic,
+            feedback_bytes: features().feedback_bytes,
             keeps_apic: handoff().cpu_count > 1,
         },
         control_register: ControlRegisterPolicy {
@@ -253,6 +260,11 @@ fn instructions_without_control(secondary: Allowed) -> Instructions {
     without.set(Instructions::XSAVES, !has(SecondaryControls::ENABLE_XSAVES));
     without.set(Instructions::WAITPKG, !has(SecondaryControls::ENABLE_USER_WAIT_AND_PAUSE));
     without
+}
+
+/// The processor's random numbers.
+pub(crate) fn generators() -> Generators {
+    policies().generators
 }
 
 /// What CPUID shows the guest.
@@ -288,7 +300,8 @@ pub(crate) fn second_level_facts(cpu: &PerCpu) -> Facts {
     };
     Facts {
         region: handoff().region,
-        physical_address_bits: physical_address_bits(),
+        memory_map: handoff().memory_map(),
+        physical_address_bits: features().physical_address_bits,
         largest_page,
         has_execute_only: capability.contains(EptVpidCapability::EXECUTE_ONLY),
         mtrrs: cpu.mtrrs.lock().registers().clone(),

@@ -76,13 +76,13 @@ pub fn time_stamp() -> u64 {
 /// RDSEED, once; `None` where the processor has no number now, or never.
 #[must_use]
 pub fn seed_word() -> Option<u64> {
-    hw::bare::random::rdseed()
+    machine::generators().rdseed()
 }
 
 /// RDRAND, once; `None` where the processor has no number now, or never.
 #[must_use]
 pub fn random_word() -> Option<u64> {
-    hw::bare::random::rdrand()
+    machine::generators().rdrand()
 }
 
 fn no_frames() -> ProtectError {

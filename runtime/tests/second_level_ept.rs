@@ -30,6 +30,7 @@ fn started(memory: &SimMemory) -> SecondLevel<&SimMemory, EptFormat> {
     assert_eq!(second_level.frames().add(HostPhysAddr::new(POOL), 100 << 12), Ok(()));
     let machine = Machine {
         region: PhysRange { base: POOL, length: 0x80_0000 },
+        memory_map: &[],
         physical_address_bits: 40,
         largest_page: PageSize::Size1G,
         has_execute_only: true,

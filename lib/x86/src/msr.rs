@@ -29,6 +29,26 @@ msrs! {
     IA32_SPEC_CTRL = 0x48;
     /// Prediction command: a barrier of indirect branch predictors.
     IA32_PRED_CMD = 0x49;
+    /// Where trace messages are written to; the firmware's.
+    TRACE_HUB_STH_ACPIBAR_BASE = 0x80;
+    /// Features of a core.
+    IA32_CORE_CAPABILITIES = 0xcf;
+    /// Remote action requests, first MSR.
+    IA32_RAR_FIRST = 0xed;
+    /// Remote action requests, last MSR.
+    IA32_RAR_LAST = 0xf0;
+    /// Base of the memory that system-management mode alone reaches; its mask comes behind.
+    IA32_SMRR_PHYSBASE = 0x1f2;
+    /// Mask of the memory that enclaves alone reach; its base comes before.
+    PRMRR_PHYS_MASK = 0x1f5;
+    /// The same memory as the rest of the package knows it.
+    UNCORE_PRMRR_PHYS_BASE = 0x2f4;
+    /// Its mask.
+    UNCORE_PRMRR_PHYS_MASK = 0x2f5;
+    /// Base of the memory that the module for trust domains alone reaches.
+    IA32_SEAMRR_PHYS_BASE = 0x1400;
+    /// Its mask.
+    IA32_SEAMRR_PHYS_MASK = 0x1401;
     /// Microcode update trigger.
     IA32_BIOS_UPDT_TRIG = 0x79;
     /// Monitor of system-management mode.
@@ -115,10 +135,18 @@ msrs! {
     IA32_VMX_LAST = 0x493;
     /// Processor trace, first MSR.
     IA32_RTIT_FIRST = 0x560;
+    /// Processor trace, control.
+    IA32_RTIT_CTL = 0x570;
     /// Processor trace, last MSR.
     IA32_RTIT_LAST = 0x58f;
     /// Switches of architectural last-branch records.
     IA32_LBR_CTL = 0x14ce;
+    /// Control-flow enforcement of users.
+    IA32_U_CET = 0x6a0;
+    /// Control-flow enforcement of supervisors.
+    IA32_S_CET = 0x6a2;
+    /// Rights by the protection keys of supervisor pages.
+    IA32_PKRS = 0x6e1;
     /// First x2APIC MSR.
     X2APIC_FIRST = 0x800;
     /// x2APIC identification.

@@ -95,7 +95,7 @@ pub(crate) fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
         return Action::Advance;
     }
     if !VirtualMtrrs::covers(msr) {
-        let action = msr::write(msr, value, machine::msr_policy(), &Processor);
+        let action = msr::write(msr, value, machine::msr_policy(), &SECOND_LEVEL, &Processor);
         if msr == Msr::IA32_APIC_BASE {
             host::follow_apic();
         }

@@ -15,6 +15,7 @@ pub mod invd;
 pub mod local_apic;
 pub mod msr;
 pub mod mtrr;
+pub mod pointer;
 pub mod port;
 pub mod power;
 pub mod real_mode;

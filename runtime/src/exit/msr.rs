@@ -5,9 +5,9 @@
 //! the hardware, and a fault there is the guest's #GP(0). MTRRs are the business of [`super::mtrr`].
 
 use super::Action;
+use super::pointer::{self, Physical};
 use crate::vcpu::Vcpu;
 use hw::{GeneralProtection, Msrs};
-use platform::handoff::PhysRange;
 use x86::event::Event;
 use x86::msr::Msr;
 
@@ -16,14 +16,14 @@ use x86::msr::Msr;
 pub struct MsrPolicy {
     /// The guest may use VMX; its capability MSRs are then answered before they come here.
     pub nested: bool,
-    /// The hypervisor's memory.
-    pub region: PhysRange,
     /// Width of physical addresses in bits.
     pub physical_address_bits: u8,
     /// The local APIC has an x2APIC mode.
     pub has_x2apic: bool,
     /// Other CPUs are called by the local APIC: the guest cannot switch it off.
     pub keeps_apic: bool,
+    /// Bytes of the table that the hardware feedback interface writes; 0 without.
+    pub feedback_bytes: u64,
 }
 
 /// A range of MSRs that must exit.
@@ -45,10 +45,16 @@ pub fn intercepted() -> impl Iterator<Item = Intercept> {
 }
 
 /// First and last, read, write.
-const INTERCEPTED: [(Msr, Msr, bool, bool); 9] = [
+const INTERCEPTED: [(Msr, Msr, bool, bool); 15] = [
     (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, false, true),
     (Msr::IA32_FEATURE_CONTROL, Msr::IA32_FEATURE_CONTROL, true, true),
     (Msr::IA32_BIOS_UPDT_TRIG, Msr::IA32_BIOS_UPDT_TRIG, false, true),
+    (Msr::TRACE_HUB_STH_ACPIBAR_BASE, Msr::TRACE_HUB_STH_ACPIBAR_BASE, false, true),
+    (Msr::IA32_CORE_CAPABILITIES, Msr::IA32_CORE_CAPABILITIES, true, false),
+    (Msr::IA32_RAR_FIRST, Msr::IA32_RAR_LAST, true, true),
+    (Msr::IA32_SMRR_PHYSBASE, Msr::PRMRR_PHYS_MASK, false, true),
+    (Msr::UNCORE_PRMRR_PHYS_BASE, Msr::UNCORE_PRMRR_PHYS_MASK, false, true),
+    (Msr::IA32_SEAMRR_PHYS_BASE, Msr::IA32_SEAMRR_PHYS_MASK, false, true),
     (Msr::IA32_MISC_ENABLE, Msr::IA32_MISC_ENABLE, false, true),
     (Msr::IA32_PEBS_ENABLE, Msr::IA32_PEBS_ENABLE, false, true),
     (Msr::IA32_VMX_BASIC, Msr::IA32_VMX_LAST, true, true),
@@ -62,6 +68,7 @@ pub fn read<V: Vcpu + ?Sized>(vcpu: &mut V, msr: Msr, policy: &MsrPolicy, msrs: 
     let value = match treatment(msr) {
         Treatment::Absent | Treatment::Switched => Err(GeneralProtection),
         Treatment::FeatureControl => msrs.read(msr).map(|value| feature_control(value, policy)),
+        Treatment::CoreCapabilities => msrs.read(msr).map(|value| value & !REMOTE_ACTION_REQUESTS),
         _ => msrs.read(msr),
     };
     match value {
@@ -74,16 +81,18 @@ pub fn read<V: Vcpu + ?Sized>(vcpu: &mut V, msr: Msr, policy: &MsrPolicy, msrs: 
 }
 
 /// WRMSR of `value`.
-pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> Action {
+pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, physical: &impl Physical, msrs: &impl Msrs) -> Action {
     let is_allowed = match treatment(msr) {
         Treatment::Absent | Treatment::Switched | Treatment::FeatureControl | Treatment::Locked => false,
         // The update is not loaded: the revision stays as it was, which is how a guest sees a failure.
         Treatment::MicrocodeTrigger => return Action::Advance,
-        Treatment::ApicBase => is_apic_base_allowed(value, policy, msrs),
+        Treatment::ApicBase => {
+            is_apic_base_legal(value, policy, msrs) && pointer::is_apic_base_allowed(value, physical)
+        }
         Treatment::MiscEnable => value & XD_BIT_DISABLE == 0,
         Treatment::PebsEnable => value == 0,
-        Treatment::HardwareFeedback => !overlaps(value & ADDRESS, FEEDBACK_TABLE_BYTES, policy.region),
-        Treatment::Hardware => true,
+        Treatment::HardwareFeedback => pointer::is_feedback_allowed(value, policy.feedback_bytes, physical),
+        Treatment::Hardware | Treatment::CoreCapabilities => true,
     };
     if is_allowed && msrs.write(msr, value).is_ok() { Action::Advance } else { Action::Inject(Event::GP0) }
 }
@@ -99,7 +108,8 @@ enum Treatment {
     Switched,
     /// Reads as locked, without VMX and SMX, and takes no writes, as when it is locked.
     FeatureControl,
-    /// Takes no writes, as when the firmware has locked it: it changes what all memory reads as.
+    /// Takes no writes, as when the firmware has locked it: it changes what memory reads as, or where the processor
+    /// writes what it traces.
     Locked,
     /// A write loads a microcode update.
     MicrocodeTrigger,
@@ -111,6 +121,8 @@ enum Treatment {
     PebsEnable,
     /// Names memory that the hardware writes.
     HardwareFeedback,
+    /// Says which features there are: not those that [`Treatment::Absent`] takes away.
+    CoreCapabilities,
 }
 
 fn treatment(msr: Msr) -> Treatment {
@@ -121,8 +133,9 @@ fn treatment(msr: Msr) -> Treatment {
         Msr::IA32_MISC_ENABLE => Treatment::MiscEnable,
         Msr::IA32_PEBS_ENABLE => Treatment::PebsEnable,
         Msr::IA32_HW_FEEDBACK_PTR => Treatment::HardwareFeedback,
-        Msr(0x982..=0x984) => Treatment::Locked,
-        Msr(0x480..=0x493 | 0x560..=0x58f) => Treatment::Absent,
+        Msr::IA32_CORE_CAPABILITIES => Treatment::CoreCapabilities,
+        Msr(0x80 | 0x1f2..=0x1f5 | 0x2f4..=0x2f5 | 0x982..=0x984 | 0x1400..=0x1401) => Treatment::Locked,
+        Msr(0xed..=0xf0 | 0x480..=0x493 | 0x560..=0x58f) => Treatment::Absent,
         Msr::IA32_EFER | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_PAT | Msr::IA32_DEBUGCTL => {
             Treatment::Switched
         }
@@ -143,9 +156,7 @@ fn feature_control(value: u64, policy: &MsrPolicy) -> u64 {
 }
 
 /// Whether the processor would take `value` for IA32_APIC_BASE, and the hypervisor can let it.
-///
-/// An APIC moved over the hypervisor's memory would stand before it for the hypervisor's own accesses.
-fn is_apic_base_allowed(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool {
+fn is_apic_base_legal(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool {
     const X2APIC: u64 = 1 << 10;
     const ENABLE: u64 = 1 << 11;
     let reserved = 0xff
@@ -162,34 +173,32 @@ fn is_apic_base_allowed(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> boo
         (from, to) if to == ENABLE | X2APIC => from == to,
         _ => true,
     };
-    value & reserved == 0 && is_legal_transition && !overlaps(value & ADDRESS, 4096, policy.region)
+    value & reserved == 0 && is_legal_transition
 }
 
 /// Bit of IA32_MISC_ENABLE that takes execute-disable away.
 const XD_BIT_DISABLE: u64 = 1 << 34;
-/// The address in an MSR that names a page.
-const ADDRESS: u64 = 0xf_ffff_ffff_f000;
-/// Most that the hardware feedback interface writes (SDM, "Hardware Feedback Interface Configuration").
-const FEEDBACK_TABLE_BYTES: u64 = 16 * 4096;
-
-fn overlaps(base: u64, length: u64, region: PhysRange) -> bool {
-    base < region.base.saturating_add(region.length) && region.base < base.saturating_add(length)
-}
+/// Bit of IA32_CORE_CAPABILITIES: a processor has others act by lists in memory, which are named by physical addresses.
+const REMOTE_ACTION_REQUESTS: u64 = 1 << 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::pointer::FakePhysical;
+    use crate::memory::range::GuestRange;
     use crate::vcpu::fake::FakeVcpu;
     use hw::sim::SimMsrs;
     use std::collections::BTreeSet;
 
     const POLICY: MsrPolicy = MsrPolicy {
         nested: false,
-        region: PhysRange { base: 0x1000_0000, length: 0x80_0000 },
         physical_address_bits: 36,
         has_x2apic: true,
         keeps_apic: false,
+        feedback_bytes: 0x1_0000,
     };
+    /// Of which the processor may write nothing.
+    const REGION: GuestRange = GuestRange::between(0x1000_0000, 0x1080_0000);
     const GP: Action = Action::Inject(Event::GP0);
 
     fn read_with(policy: &MsrPolicy, msrs: &SimMsrs, msr: Msr) -> Result<u64, Action> {
@@ -208,9 +217,13 @@ mod tests {
         }
     }
 
+    fn write_with(policy: &MsrPolicy, msr: Msr, value: u64, msrs: &SimMsrs) -> Action {
+        write(msr, value, policy, &FakePhysical::new(REGION), msrs)
+    }
+
     fn write_to(old: u64, msr: Msr, value: u64) -> (Action, u64) {
         let msrs = SimMsrs::new([(msr, old)]);
-        let action = write(msr, value, &POLICY, &msrs);
+        let action = write_with(&POLICY, msr, value, &msrs);
         (action, msrs.read(msr).unwrap())
     }
 
@@ -219,8 +232,8 @@ mod tests {
         let msrs = SimMsrs::new([(Msr(0x4b56_4d00), 0x1_0000_0002)]);
         assert_eq!(read_with(&POLICY, &msrs, Msr(0x4b56_4d01)), Err(GP));
         assert_eq!(read_with(&POLICY, &msrs, Msr(0x4b56_4d00)), Ok(0x1_0000_0002));
-        assert_eq!(write(Msr(0x4b56_4d01), 1, &POLICY, &msrs), GP);
-        assert_eq!(write(Msr(0x4b56_4d00), 9, &POLICY, &msrs), Action::Advance);
+        assert_eq!(write_with(&POLICY, Msr(0x4b56_4d01), 1, &msrs), GP);
+        assert_eq!(write_with(&POLICY, Msr(0x4b56_4d00), 9, &msrs), Action::Advance);
         assert_eq!(msrs.read(Msr(0x4b56_4d00)), Ok(9));
     }
 
@@ -232,7 +245,6 @@ mod tests {
             .collect();
         let listed: BTreeSet<_> = intercepted().map(|intercept| intercept.msr).collect();
         assert_eq!(special, listed);
-        assert!(intercepted().all(|intercept| intercept.write));
     }
 
     #[test]
@@ -278,6 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn the_firmwares_ranges_and_traces_take_no_write() {
+        for number in [0x80, 0x1f2, 0x1f3, 0x1f4, 0x1f5, 0x2f4, 0x2f5, 0x1400, 0x1401] {
+            assert_eq!(write_to(7, Msr(number), 0), (GP, 7), "{number:#x}");
+            assert_eq!(read_with(&POLICY, &SimMsrs::new([(Msr(number), 7)]), Msr(number)), Ok(7));
+        }
+    }
+
+    #[test]
+    fn remote_action_requests_are_not_there() {
+        let msrs = SimMsrs::new([(Msr::IA32_CORE_CAPABILITIES, 0xff), (Msr::IA32_RAR_LAST, 1)]);
+        assert_eq!(read_with(&POLICY, &msrs, Msr::IA32_CORE_CAPABILITIES), Ok(0xfd));
+        assert_eq!(read_with(&POLICY, &msrs, Msr::IA32_RAR_LAST), Err(GP));
+        assert_eq!(write_to(0, Msr::IA32_RAR_FIRST, 0x1000), (GP, 0));
+    }
+
+    #[test]
     fn memory_encryption_reads_as_it_is_and_takes_no_write() {
         let msrs = SimMsrs::new([(Msr::IA32_TME_ACTIVATE, 2)]);
         assert_eq!(read_with(&POLICY, &msrs, Msr::IA32_TME_ACTIVATE), Ok(2));
@@ -298,14 +326,13 @@ mod tests {
     fn the_apic_moves_only_where_it_may() {
         const USUAL: u64 = 0xfee0_0900;
         let run = |value| write_to(USUAL, Msr::IA32_APIC_BASE, value);
-        assert_eq!(run(0x2000_0900), (Action::Advance, 0x2000_0900));
-        for refused in [0x1000_0900, 0x107f_f900, 0x10_0000_0900, USUAL | 1, USUAL | 1 << 9] {
+        assert_eq!(run(0xd000_0900), (Action::Advance, 0xd000_0900));
+        for refused in [0x1000_0900, 0x7fff_f900, 0x10_0000_0900, USUAL | 1, USUAL | 1 << 9] {
             assert_eq!(run(refused), (GP, USUAL), "{refused:#x}");
         }
-        assert_eq!(run(0x0fff_f900).0, Action::Advance);
         let no_x2apic = MsrPolicy { has_x2apic: false, ..POLICY };
         let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, USUAL)]);
-        assert_eq!(write(Msr::IA32_APIC_BASE, USUAL | 1 << 10, &no_x2apic, &msrs), GP);
+        assert_eq!(write_with(&no_x2apic, Msr::IA32_APIC_BASE, USUAL | 1 << 10, &msrs), GP);
     }
 
     #[test]
@@ -313,8 +340,8 @@ mod tests {
         let policy = MsrPolicy { keeps_apic: true, ..POLICY };
         for on in [0xfee0_0800, 0xfee0_0c00] {
             let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, on)]);
-            assert_eq!(write(Msr::IA32_APIC_BASE, 0xfee0_0000, &policy, &msrs), GP);
-            assert_eq!(write(Msr::IA32_APIC_BASE, on, &policy, &msrs), Action::Advance);
+            assert_eq!(write_with(&policy, Msr::IA32_APIC_BASE, 0xfee0_0000, &msrs), GP);
+            assert_eq!(write_with(&policy, Msr::IA32_APIC_BASE, on, &msrs), Action::Advance);
         }
     }
 

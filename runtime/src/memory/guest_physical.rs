@@ -2,14 +2,12 @@
 
 use super::guest::{GuestMemory, Refused};
 use super::host::GuestFrames;
+use crate::features::features;
 use crate::machine::{self, SECOND_LEVEL};
-use crate::smp::percpu::{self, physical_address_bits};
-use hw::bare::Processor;
-use hw::{Cpuid, Unmapped};
+use crate::smp::percpu;
+use hw::Unmapped;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::Rights;
-
-const CPUID_PAGES_1G: u32 = 1 << 26;
 
 /// Guest-physical memory, seen from the executing CPU.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +17,8 @@ impl GuestPhysical {
     /// Guest-physical and host-physical addresses are the same, outside the hypervisor region; `None` where the
     /// guest reads zeros in place of the page.
     fn reach(gpa: GuestPhysAddr, bytes: usize, access: Rights) -> Result<Option<HostPhysAddr>, Refused> {
-        if machine::region().overlaps(gpa.get(), bytes as u64) || gpa.get() >> physical_address_bits() != 0 {
+        let width = features().physical_address_bits;
+        if machine::region().overlaps(gpa.get(), bytes as u64) || gpa.get() >> width != 0 {
             return Err(Refused);
         }
         let mut second_level = SECOND_LEVEL.lock();
@@ -70,11 +69,11 @@ impl GuestMemory for GuestPhysical {
     }
 
     fn physical_address_bits(&self) -> u8 {
-        physical_address_bits()
+        features().physical_address_bits
     }
 
     fn has_1gib_pages(&self) -> bool {
-        Processor.cpuid(0x8000_0001, 0).edx & CPUID_PAGES_1G != 0
+        features().has_1gib_pages
     }
 }
 

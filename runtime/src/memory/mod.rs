@@ -12,6 +12,7 @@ pub mod guest;
 pub(crate) mod guest_physical;
 #[cfg(target_os = "none")]
 pub mod host;
+mod lent;
 #[cfg(test)]
 mod plain_format;
 pub mod policy;

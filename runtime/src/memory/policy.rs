@@ -4,11 +4,12 @@
 //! Its memory type comes from the guest-visible MTRRs, its rights from [`Protections`]. Every answer is given
 //! as a run of pages that share it, so that whoever fills tables does not ask page by page.
 
-use platform::handoff::PhysRange;
+use platform::handoff::{MemoryRange, PhysRange, USABLE};
 use platform::mtrr_map::{Changes, Mtrrs, TypeMap};
 use x86::address::HostPhysAddr;
 use x86::paging::{Attributes, PageSize, Rights};
 
+use super::lent::Lent;
 use super::protect::{Protection, Protections};
 use super::range::GuestRange;
 use super::views::View;
@@ -22,7 +23,9 @@ const TABLE_BITS: u8 = 48;
 pub struct Machine {
     /// The hypervisor region, which the guest must not reach; pages aligned.
     pub region: PhysRange,
-    /// MAXPHYADDR.
+    /// The memory map that the guest is given.
+    pub memory_map: &'static [MemoryRange],
+    /// Bits of a physical address that name memory.
     pub physical_address_bits: u8,
     /// Largest page that second-level tables of this processor can map.
     pub largest_page: PageSize,
@@ -45,6 +48,7 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Policy {
     region: PhysRange,
+    memory_map: &'static [MemoryRange],
     physical_address_bits: u8,
     largest_page: PageSize,
     has_execute_only: bool,
@@ -55,6 +59,8 @@ pub struct Policy {
     pub(super) decoy: HostPhysAddr,
     /// Pages that the guest cannot write without an exit.
     pub(super) watched: WatchedPages,
+    /// Pages that the processor writes past the tables.
+    pub(super) lent: Lent,
 }
 
 impl Policy {
@@ -62,6 +68,7 @@ impl Policy {
     pub(super) const fn new() -> Self {
         Self {
             region: PhysRange { base: 0, length: 0 },
+            memory_map: &[],
             physical_address_bits: 0,
             largest_page: PageSize::Size4K,
             has_execute_only: false,
@@ -69,11 +76,13 @@ impl Policy {
             protections: Protections::new(),
             decoy: HostPhysAddr::new(0),
             watched: WatchedPages::new(),
+            lent: Lent::new(),
         }
     }
 
     pub(super) fn start(&mut self, machine: &Machine) {
         self.region = machine.region;
+        self.memory_map = machine.memory_map;
         self.physical_address_bits = machine.physical_address_bits;
         self.largest_page = machine.largest_page;
         self.has_execute_only = machine.has_execute_only;
@@ -158,6 +167,15 @@ impl Policy {
     pub fn is_hidden(&self, range: GuestRange) -> bool {
         let region = self.region;
         range.start() < region.base + region.length && region.base < range.end()
+    }
+
+    /// Some page of `range` is memory: usable by the memory map, or the hypervisor's.
+    #[must_use]
+    pub fn touches_memory(&self, range: GuestRange) -> bool {
+        let touches = |record: &&MemoryRange| {
+            record.base < range.end() && range.start() < record.base.saturating_add(record.length)
+        };
+        self.is_hidden(range) || self.memory_map.iter().filter(touches).any(|record| record.kind == USABLE)
     }
 
     /// Tables of this processor can say `rights`.

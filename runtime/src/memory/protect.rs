@@ -98,6 +98,18 @@ impl Protections {
         self.said_before(view, behind)
     }
 
+    /// Whether `view` says anything of some page of `range`, which ends below 2^52.
+    #[must_use]
+    pub fn touches(&self, view: View, range: GuestRange) -> bool {
+        let first = self.run_at(view, range.start());
+        // What begins further on begins with a boundary that gives.
+        let behind =
+            self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, range.start()) & PAGE_MASK);
+        let inside =
+            self.boundaries[behind..].iter().take_while(|&&b| b & PAGE_MASK < key(view, range.end()));
+        first.protection.is_some() || inside.copied().any(|b| protection_of(b).is_some())
+    }
+
     /// Has `view` say `protection` for `range`, which ends below 2^52; `None` takes back what was set.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ impl GuestRange {
     }
 
     /// `[start, end)`, both page-aligned, `start` below `end`.
-    pub(super) const fn between(start: u64, end: u64) -> Self {
+    pub(crate) const fn between(start: u64, end: u64) -> Self {
         debug_assert!(start < end && start.is_multiple_of(PAGE));
         Self { start, end }
     }
@@ -58,6 +58,11 @@ impl GuestRange {
     #[must_use]
     pub const fn end(self) -> u64 {
         self.end
+    }
+
+    /// Its pages, in order.
+    pub(super) fn pages(self) -> impl Iterator<Item = GuestPhysAddr> {
+        (self.start..self.end).step_by(4096).map(GuestPhysAddr::new)
     }
 
     /// Every page of `other` is one of `self`.

@@ -57,6 +57,8 @@ pub enum ProtectError {
     NoView,
     /// No frame is free.
     Exhausted,
+    /// The processor writes part of the range past the tables, or would write what is protected.
+    Lent,
 }
 
 /// The second level of address translation.
@@ -303,6 +305,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Err(ProtectError::HypervisorMemory);
         }
         self.root(view).ok_or(ProtectError::NoView)?;
+        if protection.is_some() && self.policy.lent.touches(range) {
+            return Err(ProtectError::Lent);
+        }
         self.policy.protections.set(view, range, protection)?;
         self.changes.note(view, range);
         Ok(())

@@ -24,6 +24,8 @@ const CPU_VIEWS: [View; 2] = [View::SHARED, View::of_cpu(0)];
 
 #[path = "second_level_model_tests.rs"]
 mod model;
+#[path = "second_level_pointer_tests.rs"]
+mod pointers;
 
 type Memory = SecondLevel<SimMemory, PlainFormat>;
 
@@ -41,6 +43,7 @@ fn mtrrs() -> Mtrrs {
 fn machine(largest_page: PageSize) -> Machine {
     Machine {
         region: REGION,
+        memory_map: &[],
         physical_address_bits: 39,
         largest_page,
         has_execute_only: false,

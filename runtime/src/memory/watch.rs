@@ -117,6 +117,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         if self.policy.is_hidden(range) {
             return Err(ProtectError::HypervisorMemory);
         }
+        if self.policy.lent.touches(range) {
+            return Err(ProtectError::Lent);
+        }
         let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
         self.changes.note(View::SHARED, range);
         let is_stale = self.refresh(View::SHARED, range);

@@ -5,6 +5,7 @@
 
 use crate::exception::{FAULT_STACK, NMI_STACK};
 use crate::exit::mtrr::VirtualMtrrs;
+use crate::features::features;
 use crate::machine::SecondLevelFormat;
 use crate::memory::views::View;
 use crate::memory::world::World;
@@ -13,8 +14,7 @@ use crate::vcpu::Registers;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use hw::Cpuid;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hw::bare::Processor;
 use spin::Mutex;
 use x86::address::HostPhysAddr;
@@ -166,7 +166,7 @@ impl PerCpu {
             nested_exits: AtomicU64::new(0),
             reflected_exits: AtomicU64::new(0),
             first_entry: AtomicU64::new(0),
-            mtrrs: Mutex::new(VirtualMtrrs::from_hardware(&Processor, physical_address_bits())),
+            mtrrs: Mutex::new(VirtualMtrrs::from_hardware(&Processor, features().physical_address_bits)),
             gdt: GlobalDescriptorTable::empty(),
             tss,
         };
@@ -208,9 +208,16 @@ impl PerCpu {
         GsBase::write(VirtAddr::from_ptr(self.this));
     }
 
+    /// Stops with a word for the hypapp's author where this CPU has no guest yet: what was called acts on one.
+    pub(crate) fn require_guest(&self) {
+        if !self.is_ready.load(Ordering::Relaxed) {
+            panic!("a hypapp's `init` uses a service that needs a guest");
+        }
+    }
+
     /// Takes over the MTRRs that the firmware gave the executing CPU, which this is the data of.
     pub(crate) fn set_mtrrs(&self) {
-        *self.mtrrs.lock() = VirtualMtrrs::from_hardware(&Processor, physical_address_bits());
+        *self.mtrrs.lock() = VirtualMtrrs::from_hardware(&Processor, features().physical_address_bits);
     }
 
     /// The view of the guest's memory that this CPU runs on.
@@ -339,20 +346,6 @@ impl PerCpu {
 #[inline]
 fn increment(count: &AtomicU64) {
     count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-}
-
-/// Bits of a physical address (SDM, "CPUID-CPU Identification", leaf 80000008H). CPUID is slow, and beneath a
-/// hypervisor an exit, so it is asked once.
-pub(crate) fn physical_address_bits() -> u8 {
-    static BITS: AtomicU8 = AtomicU8::new(0);
-    match BITS.load(Ordering::Relaxed) {
-        0 => {
-            let [bits, ..] = Processor.cpuid(0x8000_0008, 0).eax.to_le_bytes();
-            BITS.store(bits, Ordering::Relaxed);
-            bits
-        }
-        bits => bits,
-    }
 }
 
 /// The executing CPU's data.

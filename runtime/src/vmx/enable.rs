@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "enters VMX operation")]
 
 use super::controls::Unsupported;
+use crate::exit::pointer::ApicOverMemory;
 use crate::smp::percpu::PerCpu;
 use hw::bare::{Processor, Region, vmx};
 use hw::{Cpuid, Msrs, PhysMemory};
@@ -23,6 +24,8 @@ pub(crate) enum EnableError {
     LockedOff,
     /// VMXON failed.
     Vmxon,
+    /// The firmware left this CPU a physical pointer that the hypervisor cannot let it have.
+    Pointers(ApicOverMemory),
     /// A control is missing.
     Unsupported(Unsupported),
 }
@@ -30,6 +33,7 @@ pub(crate) enum EnableError {
 /// Puts this CPU into VMX root operation with an active, current, clear VMCS.
 pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
     allow_vmx()?;
+    end_trace();
     set_control_registers();
     let revision = revision()?;
     for frame in [cpu.vmxon_region, cpu.vmcs] {
@@ -58,6 +62,16 @@ fn allow_vmx() -> Result<(), EnableError> {
         return Processor.write(Msr::IA32_FEATURE_CONTROL, value).map_err(|_| EnableError::LockedOff);
     }
     if control & FEATURE_CONTROL_VMX_OUTSIDE_SMX == 0 { Err(EnableError::LockedOff) } else { Ok(()) }
+}
+
+/// A trace that the firmware left on would write what the hypervisor does; VMXON ends it on some processors only (SDM,
+/// "Tracing Post-VMXON").
+fn end_trace() {
+    const TRACE: u64 = 1 << 0;
+    if Processor.read(Msr::IA32_RTIT_CTL).is_ok_and(|control| control & TRACE != 0) {
+        // Zero fits.
+        let _ = Processor.write(Msr::IA32_RTIT_CTL, 0);
+    }
 }
 
 fn set_control_registers() {

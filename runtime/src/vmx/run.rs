@@ -8,6 +8,7 @@ use super::vcpu::VmxVcpu;
 use super::{decode, nested, setup, world_switch};
 use crate::exit::world::{Inside, WorldExit};
 use crate::exit::{Action, Exit, ResetCause, dispatch};
+use crate::features;
 use crate::machine;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
@@ -27,14 +28,15 @@ use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
 
-/// Enters the guest at its boot sector. Never returns: the guest's exits come to [`handle_exit`].
-pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu) -> ! {
+/// Enters the guest at its boot sector, behind `finish`. Never returns: the guest's exits come to [`handle_exit`].
+pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: impl FnOnce()) -> ! {
     let registers = match setup::set_up(cpu) {
         Ok(registers) => registers,
         Err(error) => panic!("cpu={} cannot run a guest: {error:?}", cpu.index),
     };
     cpu.is_running.store(true, Ordering::SeqCst);
     cpu.is_ready.store(true, Ordering::SeqCst);
+    finish();
     log::info!("stage=guest");
     crate::log::end_boot();
     cpu.first_entry.store(time_stamp(), Ordering::Relaxed);
@@ -46,7 +48,10 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu) -> ! {
 pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
     crate::memory::host::follow_apic();
     cpu.set_mtrrs();
-    match setup::set_up(cpu) {
+    let limit = features::show_all_leaves(&Processor);
+    let result = setup::set_up(cpu);
+    features::limit_cpuid_again(&Processor, limit);
+    match result {
         Ok(registers) => {
             cpu.is_ready.store(true, Ordering::SeqCst);
             startup::await_finish();
@@ -74,7 +79,8 @@ pub(crate) fn use_second_level(root: HostPhysAddr) {
     if nested::use_second_level(percpu::current(), root) {
         return;
     }
-    // SAFETY: called while an exit is handled, so this CPU's VMCS is current.
+    percpu::current().require_guest();
+    // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
 }

@@ -7,9 +7,10 @@ use super::controls::Controls;
 use super::enable::{EnableError, enable, revision};
 use super::host_state::{self, HostRegisters};
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
-use super::{nested, world_switch};
+use super::{nested, world, world_switch};
 use crate::exit::mtrr::VirtualMtrrs;
-use crate::exit::{init_sipi, msr, real_mode};
+use crate::exit::{init_sipi, msr, pointer, real_mode};
+use crate::features::features;
 use crate::machine;
 use crate::memory::views::View;
 use crate::smp::percpu::PerCpu;
@@ -38,8 +39,9 @@ struct Bitmaps {
 
 static BITMAPS: Once<Bitmaps> = Once::new();
 
-/// Builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
+/// Finds out what worlds need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
 pub(crate) fn prepare() {
+    world::prepare();
     let frames = machine::with_frame_run(1);
     let io_frames = machine::with_frame_run(2);
     let msr_pointer = machine::region().virt(frames, size_of::<MsrBitmap>()).cast::<MsrBitmap>();
@@ -75,6 +77,8 @@ pub(crate) fn prepare() {
 /// any other waiting for a start-up IPI. Returns the guest's registers on the top of this CPU's stack.
 pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError> {
     let controls = Controls::for_processor(&Processor).map_err(EnableError::Unsupported)?;
+    pointer::adopt(&Processor, features().feedback_bytes, &machine::SECOND_LEVEL)
+        .map_err(EnableError::Pointers)?;
     enable(cpu, machine::region())?;
     // SAFETY: `enable` made this CPU's VMCS current; the host state is written below, before any entry.
     let mut vmcs = unsafe { CurrentVmcs::new() };

@@ -6,12 +6,13 @@
 
 use super::controls::Controls;
 use super::nested;
+use crate::features::features;
 use crate::memory::world::Roots;
 use crate::smp::percpu;
 use hw::bare::Processor;
 use hw::bare::processor::time_stamp;
 use hw::bare::vmx::{self, CurrentVmcs};
-use hw::{Cpuid, Msrs, Vmcs};
+use hw::{Msrs, Vmcs};
 use spin::Once;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::msr::Msr;
@@ -31,10 +32,6 @@ const ALL_EXCEPTIONS: u32 = !0;
 const NO_BREAKPOINTS: u64 = 0x400;
 /// A data segment over the whole address space: writable, 32-bit, of CPL 3.
 const FLAT: u32 = 0xc0f3;
-const CPUID_FEATURES: u32 = 7;
-const CPUID_PERFMON: u32 = 0xa;
-/// EDX of CPUID leaf 7.
-const ARCHITECTURAL_LBRS: u32 = 1 << 19;
 const SHIFT_MASK: u64 = 0x1f;
 
 /// 64-bit fields that are put aside and come back as they were.
@@ -132,15 +129,28 @@ struct Means {
 
 static MEANS: Once<Means> = Once::new();
 
+/// Finds out what there is, before a guest can change what the processor says of itself.
+pub(super) fn prepare() {
+    MEANS.call_once(find_means);
+}
+
+fn means() -> &'static Means {
+    match MEANS.get() {
+        Some(means) => means,
+        None => unreachable!("the boot prepares worlds"),
+    }
+}
+
 /// Puts the guest's processor aside and has it run in the world under `roots` for at most `ticks`: without
 /// interrupts, system calls, vector registers, breakpoints, or any descriptor table, and with flat segments. Every
 /// exception exits.
 ///
 /// RIP, RSP and the general registers are the caller's to set.
 pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
-    // SAFETY: called while an exit is handled, so this CPU's VMCS is current.
+    percpu::current().require_guest();
+    // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
-    let means = MEANS.call_once(find_means);
+    let means = means();
     let own = nested::controls_of_world(percpu::current());
     if own.is_none() {
         hold_nmi_window(&mut vmcs);
@@ -184,6 +194,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
 
 /// Gives the guest its processor back, but for RIP, RSP and the general registers.
 pub(crate) fn leave(outside: &Outside) {
+    percpu::current().require_guest();
     // SAFETY: as above.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     for (field, value) in WIDE.into_iter().zip(outside.wide) {
@@ -213,7 +224,8 @@ pub(crate) fn leave(outside: &Outside) {
 
 /// Drops this CPU's translations of the world under `roots`.
 pub(crate) fn forget_translations(roots: &Roots) {
-    let means = MEANS.call_once(find_means);
+    percpu::current().require_guest();
+    let means = means();
     if !means.has_single_invept {
         return crate::machine::invalidate_second_level();
     }
@@ -295,7 +307,7 @@ fn give_l1_back(vmcs: &mut CurrentVmcs, l1: &OfL1) {
     }
     let pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     if pins.contains(PinBasedControls::PREEMPTION_TIMER) {
-        let shift = MEANS.get().and_then(|means| means.timer_shift).unwrap_or(0);
+        let shift = means().timer_shift.unwrap_or(0);
         let elapsed = time_stamp().wrapping_sub(l1.since) >> shift;
         let [.., left] = l1.controls;
         vmcs.write(vmcs::PREEMPTION_TIMER, left.saturating_sub(u32::try_from(elapsed).unwrap_or(u32::MAX)));
@@ -328,13 +340,11 @@ fn find_means() -> Means {
     let has_timer = pins.may_be_one() & PinBasedControls::PREEMPTION_TIMER.bits() != 0
         && exits.may_be_one() & ExitControls::SAVE_PREEMPTION_TIMER.bits() != 0;
     let shift = u32::try_from(read(Msr::IA32_VMX_MISC) & SHIFT_MASK).unwrap_or(0);
-    let has_leaf = |leaf| Processor.cpuid(0, 0).eax >= leaf;
-    let version = if has_leaf(CPUID_PERFMON) { Processor.cpuid(CPUID_PERFMON, 0).eax & 0xff } else { 0 };
-    let features = if has_leaf(CPUID_FEATURES) { Processor.cpuid(CPUID_FEATURES, 0).edx } else { 0 };
+    let features = features();
     let ept = EptVpidCapability::from_bits_retain(read(Msr::IA32_VMX_EPT_VPID_CAP));
     Means {
         timer_shift: has_timer.then_some(shift),
-        has_observer: [version >= 2, features & ARCHITECTURAL_LBRS != 0],
+        has_observer: [features.has_global_counters, features.has_architectural_lbrs],
         has_single_invept: ept.contains(EptVpidCapability::INVEPT_SINGLE),
     }
 }

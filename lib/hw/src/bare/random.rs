@@ -9,32 +9,51 @@ const RDSEED: u32 = 1 << 18;
 /// CPUID leaf 1, ECX.
 const RDRAND: u32 = 1 << 30;
 
-/// RDSEED, once; `None` where the processor lacks it or has no number now.
-#[must_use]
-pub fn rdseed() -> Option<u64> {
-    if Processor.cpuid(7, 0).ebx & RDSEED == 0 {
-        return None;
-    }
-    let (word, came): (u64, u8);
-    // SAFETY: the processor has the instruction, which changes the register and flags alone.
-    unsafe {
-        asm!("rdseed {word}", "setc {came}", word = out(reg) word, came = out(reg_byte) came,
-            options(nomem, nostack));
-    }
-    (came != 0).then_some(word)
+/// The generators that the processor has.
+#[derive(Clone, Copy, Debug)]
+pub struct Generators {
+    has_rdseed: bool,
+    has_rdrand: bool,
 }
 
-/// RDRAND, once; `None` where the processor lacks it or has no number now.
-#[must_use]
-pub fn rdrand() -> Option<u64> {
-    if Processor.cpuid(1, 0).ecx & RDRAND == 0 {
-        return None;
+impl Generators {
+    /// Asks CPUID.
+    #[must_use]
+    pub fn find() -> Self {
+        let has_leaf_7 = Processor.cpuid(0, 0).eax >= 7;
+        Self {
+            has_rdseed: has_leaf_7 && Processor.cpuid(7, 0).ebx & RDSEED != 0,
+            has_rdrand: Processor.cpuid(1, 0).ecx & RDRAND != 0,
+        }
     }
-    let (word, came): (u64, u8);
-    // SAFETY: the processor has the instruction, which changes the register and flags alone.
-    unsafe {
-        asm!("rdrand {word}", "setc {came}", word = out(reg) word, came = out(reg_byte) came,
-            options(nomem, nostack));
+
+    /// RDSEED, once; `None` where the processor lacks it or has no number now.
+    #[must_use]
+    pub fn rdseed(self) -> Option<u64> {
+        if !self.has_rdseed {
+            return None;
+        }
+        let (word, came): (u64, u8);
+        // SAFETY: the processor has the instruction, which changes the register and flags alone.
+        unsafe {
+            asm!("rdseed {word}", "setc {came}", word = out(reg) word, came = out(reg_byte) came,
+                options(nomem, nostack));
+        }
+        (came != 0).then_some(word)
     }
-    (came != 0).then_some(word)
+
+    /// RDRAND, once; `None` where the processor lacks it or has no number now.
+    #[must_use]
+    pub fn rdrand(self) -> Option<u64> {
+        if !self.has_rdrand {
+            return None;
+        }
+        let (word, came): (u64, u8);
+        // SAFETY: the processor has the instruction, which changes the register and flags alone.
+        unsafe {
+            asm!("rdrand {word}", "setc {came}", word = out(reg) word, came = out(reg_byte) came,
+                options(nomem, nostack));
+        }
+        (came != 0).then_some(word)
+    }
 }

@@ -14,8 +14,9 @@ use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
 use super::{Facts, Nested, merge};
+use crate::features::features;
 use crate::machine;
-use crate::smp::percpu::{PerCpu, physical_address_bits};
+use crate::smp::percpu::PerCpu;
 use crate::vmx::controls::Controls;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::bare::{Processor, guest_registers};
@@ -139,7 +140,9 @@ pub(super) fn drop_translations(what: Invvpid) {
     // SAFETY: in VMX root operation, while an exit is handled.
     if unsafe { vmx::invvpid(what.kind, what.vpid, what.address) }.is_err() {
         // A type that this processor lacks is not offered to L1; all of them is what is left.
-        guest_registers::invalidate_translations();
+        if guest_registers::invalidate_translations().is_err() {
+            panic!("INVVPID failed");
+        }
     }
 }
 
@@ -156,7 +159,7 @@ fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
 pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
     let (Ok(own), Ok(facts)) = (
         Controls::for_processor(&Processor),
-        Facts::of_processor(&Processor, &Processor, physical_address_bits()),
+        Facts::of_processor(&Processor, &Processor, features().physical_address_bits),
     ) else {
         return;
     };

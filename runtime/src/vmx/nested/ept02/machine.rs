@@ -9,12 +9,13 @@ use super::access::{Access, Outcome, Shared};
 use super::cache::{Ept02, Named, Root};
 use super::pool::Frame;
 use super::tables::Exhausted;
+use crate::features::features;
 use crate::machine::{self, RegionMemory, SECOND_LEVEL};
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::policy::Policy;
 use crate::memory::range::GuestRange;
-use crate::smp::percpu::{self, PerCpu, physical_address_bits};
+use crate::smp::percpu::{self, PerCpu};
 use crate::vmx::nested::ept12::{Ept12, PageModificationLog, Translation};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -64,7 +65,7 @@ pub(in crate::vmx) fn start(memory: PhysRange, roots: usize) {
         has_execute_only: capability.contains(EptVpidCapability::EXECUTE_ONLY),
         has_2mib_pages: capability.contains(EptVpidCapability::PAGES_2M),
         has_1gib_pages: capability.contains(EptVpidCapability::PAGES_1G),
-        physical_address_bits: physical_address_bits(),
+        physical_address_bits: features().physical_address_bits,
     };
     let largest_page = match (features.has_1gib_pages, features.has_2mib_pages) {
         (true, _) => PageSize::Size1G,
@@ -206,7 +207,7 @@ impl GuestMemory for TableMemory {
     }
 
     fn physical_address_bits(&self) -> u8 {
-        physical_address_bits()
+        features().physical_address_bits
     }
 
     fn has_1gib_pages(&self) -> bool {

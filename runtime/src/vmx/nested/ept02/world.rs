@@ -71,6 +71,7 @@ impl<'a> World<'a> {
         assert_eq!(second_level.frames().add(base, RESERVE as u64 * PAGE), Ok(()));
         let machine = Machine {
             region: REGION,
+            memory_map: &[],
             physical_address_bits: 39,
             largest_page: PageSize::Size1G,
             has_execute_only: true,

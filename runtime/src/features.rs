@@ -1,0 +1,161 @@
+//! What the processor is, asked once at boot.
+//!
+//! CPUID is not asked again: it is slow, beneath a hypervisor an exit, and a guest can have it hide leaves
+//! (IA32_MISC_ENABLE, "Limit CPUID Maxval").
+
+use hw::{Cpuid, Msrs};
+#[cfg(target_os = "none")]
+use spin::Once;
+use x86::msr::Msr;
+
+/// Bit of IA32_MISC_ENABLE that has CPUID end at leaf 2 or 3.
+const LIMIT_CPUID: u64 = 1 << 22;
+const ECX_X2APIC: u32 = 1 << 21;
+const ECX_TME: u32 = 1 << 13;
+const EDX_ARCHITECTURAL_LBRS: u32 = 1 << 19;
+const EAX_HARDWARE_FEEDBACK: u32 = 1 << 19;
+const EDX_PAGES_1G: u32 = 1 << 26;
+const PAGE: u64 = 4096;
+
+/// Facts that hold on every CPU for the whole boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Bits of a physical address that name memory: what encryption keys take of the width is left out.
+    pub(crate) physical_address_bits: u8,
+    /// Page tables can map pages of 1 GiB.
+    pub(crate) has_1gib_pages: bool,
+    /// The local APIC has an x2APIC mode.
+    pub(crate) has_x2apic: bool,
+    /// Counters that IA32_PERF_GLOBAL_CTRL switches.
+    pub(crate) has_global_counters: bool,
+    /// Last-branch records that IA32_LBR_CTL switches.
+    pub(crate) has_architectural_lbrs: bool,
+    /// Bytes of the table that the hardware feedback interface writes; 0 without.
+    pub(crate) feedback_bytes: u64,
+}
+
+#[cfg(target_os = "none")]
+static FEATURES: Once<Features> = Once::new();
+
+/// Asks the executing processor, before any guest runs.
+#[cfg(target_os = "none")]
+pub(crate) fn start(cpuid: &impl Cpuid, msrs: &impl Msrs) {
+    FEATURES.call_once(|| Features::of(cpuid, msrs));
+}
+
+/// What [`start`] found.
+#[cfg(target_os = "none")]
+#[inline]
+pub(crate) fn features() -> &'static Features {
+    match FEATURES.get() {
+        Some(features) => features,
+        None => unreachable!("the runtime's entry asks the processor first"),
+    }
+}
+
+impl Features {
+    /// The facts of the executing processor, whose CPUID is not limited.
+    #[must_use]
+    pub(crate) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
+        let last = cpuid.cpuid(0, 0).eax;
+        let leaf = |leaf| if leaf <= last { cpuid.cpuid(leaf, 0) } else { Default::default() };
+        let (basic, thermal, extended, counters) = (leaf(1), leaf(6), leaf(7), leaf(0xa));
+        let [width, ..] = cpuid.cpuid(0x8000_0008, 0).eax.to_le_bytes();
+        let key_bits = if extended.ecx & ECX_TME != 0 { key_bits(msrs) } else { 0 };
+        let feedback_pages = u64::from(thermal.edx >> 8 & 0xf) + 1;
+        let has_feedback = thermal.eax & EAX_HARDWARE_FEEDBACK != 0;
+        Self {
+            physical_address_bits: width.saturating_sub(key_bits),
+            has_1gib_pages: cpuid.cpuid(0x8000_0001, 0).edx & EDX_PAGES_1G != 0,
+            has_x2apic: basic.ecx & ECX_X2APIC != 0,
+            has_global_counters: counters.eax & 0xff >= 2,
+            has_architectural_lbrs: extended.edx & EDX_ARCHITECTURAL_LBRS != 0,
+            feedback_bytes: if has_feedback { feedback_pages * PAGE } else { 0 },
+        }
+    }
+}
+
+/// Upper bits of a physical address that choose a key (SDM, "Architectural MSRs", IA32_TME_ACTIVATE): memory that they
+/// name is there without them too. Keys for trust domains are among these, and no page table of ours may name one.
+fn key_bits(msrs: &impl Msrs) -> u8 {
+    let [.., keys, _, _, _] = msrs.read(Msr::IA32_TME_ACTIVATE).unwrap_or(0).to_le_bytes();
+    keys & 0xf
+}
+
+/// Has CPUID of the executing processor show all its leaves; gives what [`limit_cpuid_again`] takes.
+pub(crate) fn show_all_leaves(msrs: &impl Msrs) -> Option<u64> {
+    let old = msrs.read(Msr::IA32_MISC_ENABLE).ok().filter(|value| value & LIMIT_CPUID != 0)?;
+    msrs.write(Msr::IA32_MISC_ENABLE, old & !LIMIT_CPUID).ok().map(|()| old)
+}
+
+/// Gives the executing processor the limit back that its firmware set, if it did.
+pub(crate) fn limit_cpuid_again(msrs: &impl Msrs, old: Option<u64>) {
+    if let Some(old) = old {
+        // What was read from the register fits it.
+        let _ = msrs.write(Msr::IA32_MISC_ENABLE, old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hw::sim::{SimCpuid, SimMsrs};
+    use x86::cpuid::CpuidResult;
+
+    fn processor(last: u32) -> SimCpuid {
+        let leaf = |eax, ebx, ecx, edx| CpuidResult { eax, ebx, ecx, edx };
+        SimCpuid::default()
+            .with(0, 0, leaf(last, 0, 0, 0))
+            .with(1, 0, leaf(0, 0, ECX_X2APIC, 0))
+            .with(6, 0, leaf(EAX_HARDWARE_FEEDBACK, 0, 0, 3 << 8))
+            .with(7, 0, leaf(0, 0, ECX_TME, EDX_ARCHITECTURAL_LBRS))
+            .with(0xa, 0, leaf(0x0730_0805, 0, 0, 0))
+            .with(0x8000_0001, 0, leaf(0, 0, 0, EDX_PAGES_1G))
+            .with(0x8000_0008, 0, leaf(0x302e, 0, 0, 0))
+    }
+
+    #[test]
+    fn each_fact_comes_from_its_leaf() {
+        let expected = Features {
+            physical_address_bits: 46,
+            has_1gib_pages: true,
+            has_x2apic: true,
+            has_global_counters: true,
+            has_architectural_lbrs: true,
+            feedback_bytes: 4 * 4096,
+        };
+        assert_eq!(Features::of(&processor(0xa), &SimMsrs::new([])), expected);
+    }
+
+    #[test]
+    fn leaves_behind_the_last_are_another_leafs() {
+        let seen = Features::of(&processor(5), &SimMsrs::new([]));
+        let has_any = seen.has_global_counters || seen.has_architectural_lbrs;
+        assert!(!has_any && seen.feedback_bytes == 0);
+    }
+
+    #[test]
+    fn what_keys_take_of_an_address_is_no_address() {
+        let width = |activate| {
+            let msrs = SimMsrs::new([(Msr::IA32_TME_ACTIVATE, activate)]);
+            Features::of(&processor(0xa), &msrs).physical_address_bits
+        };
+        // Bits 35:32 count the key bits, those for trust domains (39:36) among them.
+        assert_eq!(width(3), 46);
+        assert_eq!(width(0xffff_0000_8000_0000 | 6 << 32 | 3), 40);
+        assert_eq!(width(0x26 << 32 | 3), 40);
+        assert_eq!(width(15 << 32 | 3), 31);
+    }
+
+    #[test]
+    fn a_limit_of_the_firmwares_is_lifted_and_given_back() {
+        let msrs = SimMsrs::new([(Msr::IA32_MISC_ENABLE, LIMIT_CPUID | 1)]);
+        let old = show_all_leaves(&msrs);
+        assert_eq!(msrs.read(Msr::IA32_MISC_ENABLE), Ok(1));
+        limit_cpuid_again(&msrs, old);
+        assert_eq!(msrs.read(Msr::IA32_MISC_ENABLE), Ok(LIMIT_CPUID | 1));
+        let without = SimMsrs::new([(Msr::IA32_MISC_ENABLE, 1)]);
+        assert_eq!(show_all_leaves(&without), None);
+        assert_eq!(without.writes(), []);
+    }
+}

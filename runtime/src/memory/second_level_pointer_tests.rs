@@ -1,0 +1,80 @@
+//! Memory that the processor reaches past the tables, or by a second name.
+
+use super::*;
+use crate::features::Features;
+use hw::sim::{SimCpuid, SimMsrs};
+use platform::handoff::{MemoryRange, RESERVED, USABLE};
+use x86::cpuid::CpuidResult;
+use x86::msr::Msr;
+
+#[test]
+fn what_the_processor_writes_is_never_protected_and_what_is_protected_it_never_writes() {
+    let mut memory = started(PageSize::Size2M, 128);
+    assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
+    assert!(memory.open_view(CPU_VIEWS[1]).is_ok());
+    let table = pages(2 * GIB, 4 * PAGE);
+    assert_eq!(memory.lend(table), Ok(()));
+    for page in 0..4 {
+        let page = pages(table.start() + page * PAGE, PAGE);
+        assert_eq!(memory.cover(page, Some(Protection::Decoy)), Err(ProtectError::Lent));
+        assert_eq!(memory.set_rights(CPU_VIEWS[1], page, Rights::READ), Err(ProtectError::Lent));
+        assert_eq!(memory.watch(gpa(page.start())).err(), Some(ProtectError::Lent));
+        assert!(memory.reset_rights(CPU, page).is_ok());
+    }
+    let beside = pages(table.end(), PAGE);
+    assert!(memory.cover(beside, Some(Protection::Decoy)).is_ok());
+    assert!(memory.set_rights(CPU_VIEWS[1], pages(beside.end(), PAGE), Rights::READ).is_ok());
+    for refused in [pages(beside.start() - PAGE, 2 * PAGE), beside, pages(beside.end(), 8 * PAGE)] {
+        assert_eq!(memory.lend(refused), Err(ProtectError::Lent), "{refused:?}");
+    }
+    assert_eq!(memory.lend(pages(REGION.base - PAGE, 2 * PAGE)), Err(ProtectError::HypervisorMemory));
+    assert_eq!(memory.lend(pages(1 << 39, PAGE)), Err(ProtectError::OutOfReach));
+    // A page that is watched is no longer, for its writes are not noticed.
+    let watched = pages(3 * GIB - 8 * PAGE, PAGE);
+    assert!(memory.watch(gpa(watched.start())).is_ok());
+    assert_eq!(memory.lend(watched), Ok(()));
+    assert_eq!(memory.watch_of(gpa(watched.start())), None);
+}
+
+/// A memory map with memory in one half of a GiB, and the hypervisor's region, which it calls reserved.
+#[test]
+fn memory_is_what_the_map_calls_usable_and_the_hypervisors() {
+    const MAP: [MemoryRange; 3] = [
+        MemoryRange { base: 0, length: 0x9_fc00, kind: USABLE, attributes: 1 },
+        MemoryRange { base: 0x9_fc00, length: 0x6_0400, kind: RESERVED, attributes: 1 },
+        MemoryRange { base: MIB, length: GIB / 2, kind: USABLE, attributes: 1 },
+    ];
+    let mut memory = Memory::new(SimMemory::new(0xff));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE), Ok(()));
+    assert_eq!(memory.start(&Machine { memory_map: &MAP, ..machine(PageSize::Size2M) }), Ok(()));
+    let is_memory = |address| memory.policy().touches_memory(GuestRange::page(gpa(address)));
+    for address in [0, 0x9_f000, MIB, MIB + GIB / 2 - PAGE, REGION.base, REGION.base + REGION.length - PAGE] {
+        assert!(is_memory(address), "{address:#x}");
+    }
+    for address in [0xa_0000, 0xf_f000, MIB + GIB / 2, REGION.base - PAGE, 0xfee0_0000, 1 << 40] {
+        assert!(!is_memory(address), "{address:#x}");
+    }
+}
+
+/// A processor of 46 address bits of which 6 choose encryption keys: each page has 64 names, and one is the page's.
+#[test]
+fn the_hypervisors_memory_has_no_second_name() {
+    let mut memory = Memory::new(SimMemory::new(0xff));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE), Ok(()));
+    let leaf = |eax, ecx| CpuidResult { eax, ecx, ..CpuidResult::default() };
+    let cpuid = SimCpuid::default().with(0, 0, leaf(7, 0)).with(7, 0, leaf(0, 1 << 13)).with(
+        0x8000_0008,
+        0,
+        leaf(0x302e, 0),
+    );
+    let msrs = SimMsrs::new([(Msr::IA32_TME_ACTIVATE, 6 << 32 | 3)]);
+    let physical_address_bits = Features::of(&cpuid, &msrs).physical_address_bits;
+    let mtrrs = Mtrrs { physical_address_bits, ..mtrrs() };
+    let facts = Machine { physical_address_bits, mtrrs, ..machine(PageSize::Size2M) };
+    assert_eq!(memory.start(&facts), Ok(()));
+    for key in 1..64_u64 {
+        let alias = gpa(REGION.base | key << 40);
+        let seen = memory.violation(CPU, alias, Rights::READ | Rights::WRITE);
+        assert_eq!(seen, Resolution::Hidden, "key {key}: mapped to {:x?}", memory.mapped(CPU, alias));
+    }
+}
