@@ -145,6 +145,10 @@ pub trait Vcpu {
     fn set_dr6_bits(&mut self, bits: u64);
     /// PKRU, where CR4.PKE is set.
     fn pkru(&self) -> u32;
+    /// IA32_PKRS, where CR4.PKS is set.
+    fn pkrs(&self) -> u32;
+    /// Has the next instruction be a branch target, where indirect branches are tracked at the present CPL.
+    fn expect_branch_target(&mut self);
     /// Current privilege level.
     fn cpl(&self) -> u8;
     /// A segment register.

@@ -139,6 +139,9 @@ impl Plan {
         // The new task's page tables are in force from here on.
         let view = GuestView::new(vcpu, memory);
         segments::load(vcpu, &view, &self.state, self.source())?;
+        if self.source() != TaskSwitchSource::Iret {
+            vcpu.expect_branch_target();
+        }
         if let TaskSwitchSource::Event { error_code: Some(code) } = self.source() {
             self.push(vcpu, &view, code)?;
         }

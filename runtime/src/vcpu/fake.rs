@@ -30,6 +30,8 @@ pub(crate) struct FakeVcpu {
     pub(crate) breakpoints: [u64; 4],
     pub(crate) struck: u64,
     pub(crate) pkru: u32,
+    pub(crate) pkrs: u32,
+    pub(crate) branch_targets: usize,
     pub(crate) cpl: u8,
     pub(crate) segments: [Segment; 8],
     pub(crate) gdtr: DescriptorTable,
@@ -73,6 +75,8 @@ impl FakeVcpu {
             breakpoints: [0; 4],
             struck: 0,
             pkru: 0,
+            pkrs: 0,
+            branch_targets: 0,
             cpl: 0,
             segments,
             gdtr: DescriptorTable::default(),
@@ -203,6 +207,12 @@ impl Vcpu for FakeVcpu {
     }
     fn pkru(&self) -> u32 {
         self.pkru
+    }
+    fn pkrs(&self) -> u32 {
+        self.pkrs
+    }
+    fn expect_branch_target(&mut self) {
+        self.branch_targets += 1;
     }
     fn cpl(&self) -> u8 {
         self.cpl

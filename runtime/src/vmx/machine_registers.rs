@@ -4,15 +4,24 @@
 
 #[cfg(target_os = "none")]
 pub(super) use hw::bare::guest_registers::{
-    breakpoint_addresses, invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
+    breakpoint_addresses, expect_branch_target, invalidate_translations, pkrs, pkru,
+    reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
 };
 
 #[cfg(not(target_os = "none"))]
 mod host {
+    use x86::vmx::instruction_error::VmFail;
+
     pub(in crate::vmx) fn breakpoint_addresses() -> [u64; 4] {
         [0; 4]
     }
-    pub(in crate::vmx) fn invalidate_translations() {}
+    pub(in crate::vmx) fn expect_branch_target(_is_user: bool) {}
+    pub(in crate::vmx) fn invalidate_translations() -> Result<(), VmFail> {
+        Ok(())
+    }
+    pub(in crate::vmx) fn pkrs() -> u32 {
+        0
+    }
     pub(in crate::vmx) fn pkru() -> u32 {
         0
     }
@@ -23,5 +32,6 @@ mod host {
 
 #[cfg(not(target_os = "none"))]
 pub(super) use host::{
-    breakpoint_addresses, invalidate_translations, pkru, reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
+    breakpoint_addresses, expect_branch_target, invalidate_translations, pkrs, pkru,
+    reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
 };

@@ -168,7 +168,9 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn invalidate_translations(&mut self) {
-        machine_registers::invalidate_translations();
+        if machine_registers::invalidate_translations().is_err() {
+            panic!("INVVPID failed");
+        }
     }
 
     fn dr7(&self) -> u64 {
@@ -205,6 +207,16 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
 
     fn pkru(&self) -> u32 {
         if self.cr4().contains(Cr4::PKE) { machine_registers::pkru() } else { 0 }
+    }
+
+    fn pkrs(&self) -> u32 {
+        if self.cr4().contains(Cr4::PKS) { machine_registers::pkrs() } else { 0 }
+    }
+
+    fn expect_branch_target(&mut self) {
+        if self.cr4().contains(Cr4::CET) {
+            machine_registers::expect_branch_target(self.cpl() == 3);
+        }
     }
 
     fn cpl(&self) -> u8 {

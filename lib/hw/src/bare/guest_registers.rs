@@ -1,10 +1,14 @@
 //! Registers that hold the guest's values while the hypervisor runs, since no VMCS field switches them.
 
+use super::{Processor, vmx};
+use crate::Msrs;
 use core::arch::asm;
+use x86::msr::Msr;
+use x86::vmx::instruction_error::VmFail;
 
 const DR6_AFTER_INIT: u64 = 0xffff_0ff0;
 /// The guest's virtual-processor identifier.
-const VPID: u64 = 1;
+const VPID: u16 = 1;
 const SINGLE_CONTEXT: u64 = 1;
 
 /// Loads CR2 with the address of a page fault that the guest is to take.
@@ -58,13 +62,35 @@ pub fn pkru() -> u32 {
     value
 }
 
-/// Drops this processor's translations of the guest's linear addresses, global ones included.
-pub fn invalidate_translations() {
-    let descriptor = [VPID, 0u64];
-    // SAFETY: dropping translations is always correct; guests run with a VPID, so INVVPID exists. A failure
-    // leaves flags only.
-    unsafe {
-        asm!("invvpid {kind}, [{operand}]", kind = in(reg) SINGLE_CONTEXT, operand = in(reg) &raw const descriptor,
-            options(nostack));
+/// IA32_PKRS. The guest has CR4.PKS set, so the processor has it; the hypervisor has not, so it binds nothing here.
+#[must_use]
+pub fn pkrs() -> u32 {
+    u32::try_from(Processor.read(Msr::IA32_PKRS).unwrap_or(0)).unwrap_or(0)
+}
+
+/// Has the guest's next instruction be ENDBR32 or ENDBR64 where it has indirect branches tracked, as a user or as a
+/// supervisor (SDM, "Indirect Branch Tracking"). The guest has CR4.CET set, so the processor has the registers; the
+/// hypervisor has not.
+pub fn expect_branch_target(is_user: bool) {
+    const ENDBR_ENABLE: u64 = 1 << 2;
+    const SUPPRESS: u64 = 1 << 10;
+    const WAITS_FOR_ENDBR: u64 = 1 << 11;
+    let register = if is_user { Msr::IA32_U_CET } else { Msr::IA32_S_CET };
+    if let Ok(value) = Processor.read(register)
+        && value & ENDBR_ENABLE != 0
+    {
+        // What was read fits, and these bits fit each other.
+        let _ = Processor.write(register, value & !SUPPRESS | WAITS_FOR_ENDBR);
     }
+}
+
+/// Drops this processor's translations of the guest's linear addresses, global ones included.
+///
+/// # Errors
+///
+/// As the processor says: it has no single-context INVVPID, for which the boot has looked.
+pub fn invalidate_translations() -> Result<(), VmFail> {
+    // SAFETY: dropping translations is always correct; outside VMX root operation the instruction faults and does
+    // nothing.
+    unsafe { vmx::invvpid(SINGLE_CONTEXT, VPID, 0) }
 }

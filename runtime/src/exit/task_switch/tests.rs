@@ -364,3 +364,20 @@ fn memory_that_is_not_the_guests_is_no_tss() {
     assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Call), Action::Inject(Event::GP0));
     assert_eq!(vcpu, before);
 }
+
+#[test]
+fn a_task_that_is_entered_anew_begins_at_a_branch_target() {
+    for (source, expected) in [
+        (TaskSwitchSource::Jump, 1),
+        (TaskSwitchSource::Call, 1),
+        (FROM_OUTSIDE, 1),
+        (TaskSwitchSource::Iret, 0),
+    ] {
+        let (mut vcpu, memory) = tasks();
+        if source == TaskSwitchSource::Iret {
+            memory.put_u64(GDT + u64::from(NEW), descriptor(NEW_TSS, 103, BUSY32));
+        }
+        assert_eq!(switch(&mut vcpu, &memory, source), Action::Resume, "{source:?}");
+        assert_eq!(vcpu.branch_targets, expected, "{source:?}");
+    }
+}

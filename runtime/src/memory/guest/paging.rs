@@ -48,6 +48,7 @@ pub struct Paging {
     pub(super) pdptes: [u64; 4],
     pub(super) is_alignment_check_set: bool,
     pub(super) pkru: u32,
+    pub(super) pkrs: u32,
     physical_address_bits: u8,
     has_1gib_pages: bool,
 }
@@ -66,6 +67,7 @@ impl Paging {
             pdptes: if mode == Mode::Pae { vcpu.pdptes() } else { [0; 4] },
             is_alignment_check_set: vcpu.rflags().contains(Rflags::AC),
             pkru: if cr4.contains(Cr4::PKE) { vcpu.pkru() } else { 0 },
+            pkrs: if cr4.contains(Cr4::PKS) { vcpu.pkrs() } else { 0 },
             physical_address_bits: memory.physical_address_bits(),
             has_1gib_pages: memory.has_1gib_pages(),
         }

@@ -195,6 +195,30 @@ fn smep_and_smap_keep_the_supervisor_from_user_pages() {
 }
 
 #[test]
+fn protection_keys_of_supervisors_bind_data_accesses_to_their_pages() {
+    let (mut vcpu, memory) = long_mode(0x8000 | P | W | 5 << 59);
+    let run = |vcpu: &FakeVcpu, access| translate(vcpu, &memory, LINEAR, access);
+    vcpu.pkrs = 3 << 10;
+    assert_eq!(run(&vcpu, READ), Ok(0x8000));
+    vcpu.cr4 |= Cr4::PKS;
+    assert_eq!(run(&vcpu, READ), fault(LINEAR, 0x21));
+    assert_eq!(run(&vcpu, IMPLICIT_READ), fault(LINEAR, 0x21));
+    assert_eq!(run(&vcpu, FETCH), Ok(0x8000));
+    vcpu.pkrs = 2 << 10;
+    assert_eq!(run(&vcpu, READ), Ok(0x8000));
+    assert_eq!(run(&vcpu, WRITE), fault(LINEAR, 0x23));
+    vcpu.cr0 -= Cr0::WP;
+    assert_eq!(run(&vcpu, WRITE), Ok(0x8000));
+    // Another key, and pages of users, which have a register of their own.
+    let (mut vcpu, memory) = long_mode(0x8000 | P | W | 4 << 59);
+    (vcpu.cr4, vcpu.pkrs) = (vcpu.cr4 | Cr4::PKS, 3 << 10);
+    assert_eq!(translate(&vcpu, &memory, LINEAR, WRITE), Ok(0x8000));
+    let (mut vcpu, memory) = long_mode(0x8000 | P | W | U | 5 << 59);
+    (vcpu.cr4, vcpu.pkrs) = (vcpu.cr4 | Cr4::PKS, 3 << 10);
+    assert_eq!(translate(&vcpu, &memory, LINEAR, WRITE), Ok(0x8000));
+}
+
+#[test]
 fn protection_keys_bind_data_accesses_to_user_pages() {
     let (mut vcpu, memory) = long_mode(0x8000 | P | W | U | 5 << 59);
     vcpu.cr4 |= Cr4::PKE;

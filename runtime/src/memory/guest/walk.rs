@@ -192,7 +192,8 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
             || is_kept_from_supervisor
             || intent == Intent::Write && !path.all_have(W) && !writes_ignore_protection
             || intent == Intent::Fetch && is_execute_disabled;
-        let is_key_denied = is_user_page && self.is_key_denied(path.leaf(), writes_ignore_protection);
+        let rights = if is_user_page { self.paging.pkru } else { self.paging.pkrs };
+        let is_key_denied = self.is_key_denied(rights, path.leaf(), writes_ignore_protection);
         match (is_denied, is_key_denied) {
             (false, false) => Ok(()),
             (_, false) => Err(self.fault(error_code::PRESENT)),
@@ -210,13 +211,14 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         self.paging.cr4.contains(Cr4::SMAP) && !is_excused
     }
 
-    /// Whether PKRU forbids a data access to the user page of `leaf` (SDM, "Protection Keys").
-    fn is_key_denied(&self, leaf: u64, writes_ignore_protection: bool) -> bool {
+    /// Whether a key register, PKRU for user pages and IA32_PKRS for others, forbids a data access to the page of `leaf`
+    /// (SDM, "Protection Keys"). It is 0 where CR4 has such keys mean nothing.
+    fn is_key_denied(&self, register: u32, leaf: u64, writes_ignore_protection: bool) -> bool {
         let is_long = matches!(self.paging.mode, Mode::Long { .. });
-        if !is_long || !self.paging.cr4.contains(Cr4::PKE) || self.access.intent == Intent::Fetch {
+        if !is_long || self.access.intent == Intent::Fetch {
             return false;
         }
-        let rights = self.paging.pkru >> (2 * (leaf >> 59 & 0xf));
+        let rights = register >> (2 * (leaf >> 59 & 0xf));
         rights & 1 != 0 || rights & 2 != 0 && self.access.intent == Intent::Write && !writes_ignore_protection
     }
 
