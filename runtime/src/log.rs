@@ -1,24 +1,28 @@
 //! The log: serial line and VGA text, and a ring of the last lines for the dump of a stop.
 //!
 //! A line is `[CPU LEVEL category] text`. The ring has what the log tells of a boot also where the consoles are
-//! to show less. The lock is never taken in an NMI, so a line that was begun is always finished.
+//! to show less. The lock is never taken in an NMI, so a line that was begun is always finished. Once the guest runs,
+//! [`Limits`] bounds what it can have the log say. A stop has consoles of its own, whoever holds the others.
 //!
 //! UNSAFETY: names an I/O port range and VGA memory.
 #![expect(unsafe_code, reason = "console devices")]
 
+use crate::log_limit::{Limits, Reason};
 use crate::machine;
 use crate::memory::host;
 use crate::ring::Ring;
 use crate::smp::percpu;
 use ::log::{LevelFilter, Log, Metadata, Record};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use hw::bare::processor::time_stamp;
 use platform::handoff::Console;
 use spin::{Mutex, MutexGuard};
 use uart_16550::Uart16550;
 use uart_16550::backend::PioBackend;
 
-/// Polls of a full transmitter before a byte is dropped: a line that nobody drives must not stop us.
+/// Polls of a full transmitter before a byte is dropped, or of a lock before a stop goes on without it: neither a line
+/// that nobody drives nor a CPU that died must hold us up.
 const PATIENCE: u32 = 1_000_000;
 const RING_SIZE: usize = 16 * 1024;
 /// What the ring has of a boot in any case: its stages.
@@ -29,7 +33,14 @@ const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 const GREY_ON_BLACK: u16 = 0x0700;
 
-static OUTPUT: Mutex<Output> = Mutex::new(Output { serial: None, is_serial_stuck: false, vga: None });
+static OUTPUT: Mutex<Output> = Mutex::new(Output::NONE);
+/// The same consoles for a stop.
+static STOP_OUTPUT: Mutex<Output> = Mutex::new(Output::NONE);
+/// The CPU that holds [`STOP_OUTPUT`].
+static STOP_HOLDER: AtomicUsize = AtomicUsize::new(usize::MAX);
+static LIMITS: Mutex<Limits> = Mutex::new(Limits::new());
+/// What is logged may be the guest's doing.
+static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 /// Apart from the output, so that its zeros take no room in the image.
 static RING: Mutex<Ring<RING_SIZE>> = Mutex::new(Ring::new());
 /// The least level that the consoles show, as a number.
@@ -38,13 +49,15 @@ static LOGGER: Logger = Logger;
 
 /// Starts the consoles that the boot command line names. The bootloader has initialised the serial port.
 pub(crate) fn start(console: &Console) {
-    let mut output = OUTPUT.lock();
-    if console.serial_port != 0 {
-        // SAFETY: the command line says that a 16550 sits there.
-        output.serial = unsafe { Uart16550::new_port(console.serial_port) }.ok();
+    for place in [&OUTPUT, &STOP_OUTPUT] {
+        let mut output = place.lock();
+        if console.serial_port != 0 {
+            // SAFETY: the command line says that a 16550 sits there. Ports are no memory: who writes to them at once
+            // garbles lines, and no more.
+            output.serial = unsafe { Uart16550::new_port(console.serial_port) }.ok();
+        }
+        output.vga = (console.vga != 0).then_some(Text { row: ROWS - 1, column: 0 });
     }
-    output.vga = (console.vga != 0).then_some(Text { row: ROWS - 1, column: 0 });
-    drop(output);
     let level = match console.level {
         0 => LevelFilter::Off,
         1 => LevelFilter::Error,
@@ -63,6 +76,7 @@ pub(crate) fn start(console: &Console) {
 pub(crate) fn end_boot() {
     let shown = LevelFilter::iter().nth(SHOWN.load(Ordering::Relaxed)).unwrap_or(LevelFilter::Trace);
     ::log::set_max_level(shown.max(GUEST_LEVEL));
+    IS_LIMITED.store(true, Ordering::Relaxed);
 }
 
 /// Prints whatever the log level: the summary, and the dump of a stop.
@@ -70,41 +84,78 @@ pub(crate) fn print(text: fmt::Arguments<'_>) {
     let _ = writeln!(OUTPUT.lock(), "{text}");
 }
 
-/// As [`print`], though another CPU may have died with the lock.
+/// Prints how many lines of which reasons were left out and not told of yet.
+pub(crate) fn print_left_out() {
+    for (Reason { module, line }, count) in LIMITS.lock().left_out() {
+        print(format_args!("{count} more lines of {module}:{line} were left out"));
+    }
+}
+
+/// As [`print`], for a stop: though another CPU may hold a console for ever.
 pub(crate) fn print_at_any_price(text: fmt::Arguments<'_>) {
-    let mut output = try_hard(&OUTPUT);
-    let _ = writeln!(output, "{text}");
+    with_stop_output(|output| {
+        let _ = writeln!(output, "{text}");
+    });
 }
 
 /// As [`print_at_any_price`], without ending the line.
 pub(crate) fn write_at_any_price(text: &str) {
-    let _ = try_hard(&OUTPUT).write_str(text);
+    with_stop_output(|output| {
+        let _ = output.write_str(text);
+    });
 }
 
-/// Prints the log's last lines, each behind `log `, though another CPU may have died with the lock.
+/// Prints the log's last lines, each behind `log `, as [`print_at_any_price`] does.
 pub(crate) fn print_last_lines(count: usize) {
-    let ring = try_hard(&RING);
-    let mut output = try_hard(&OUTPUT);
-    let mut is_start = true;
-    for byte in ring.last_lines(count) {
-        if is_start {
-            "log ".bytes().for_each(|byte| output.put(byte));
+    let Some(ring) = try_for_a_while(&RING) else {
+        return print_at_any_price(format_args!("the log is in use by a CPU that does not go on"));
+    };
+    with_stop_output(|output| {
+        let mut is_start = true;
+        for byte in ring.last_lines(count) {
+            if is_start {
+                "log ".bytes().for_each(|byte| output.put(byte));
+            }
+            output.put(byte);
+            is_start = byte == b'\n';
         }
-        output.put(byte);
-        is_start = byte == b'\n';
+    });
+}
+
+/// Calls `act` with the consoles of a stop. Where another CPU has them for too long, nothing is printed.
+fn with_stop_output(act: impl FnOnce(&mut Output)) {
+    // Lines of CPUs that still run are kept apart from ours where that can be had.
+    static IS_OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+    let others = if IS_OUTPUT_LOST.load(Ordering::Relaxed) { None } else { try_for_a_while(&OUTPUT) };
+    IS_OUTPUT_LOST.fetch_or(others.is_none(), Ordering::Relaxed);
+    let own = own_index();
+    let output = try_for_a_while(&STOP_OUTPUT).or_else(|| {
+        if STOP_HOLDER.load(Ordering::Relaxed) != own {
+            return None;
+        }
+        // SAFETY: this CPU took the lock and stopped once more while it printed: that code never goes on.
+        unsafe { STOP_OUTPUT.force_unlock() };
+        STOP_OUTPUT.try_lock()
+    });
+    if let Some(mut output) = output {
+        STOP_HOLDER.store(own, Ordering::Relaxed);
+        act(&mut output);
+        STOP_HOLDER.store(usize::MAX, Ordering::Relaxed);
     }
 }
 
-fn try_hard<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+fn try_for_a_while<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     for _ in 0..PATIENCE {
         if let Some(guard) = lock.try_lock() {
-            return guard;
+            return Some(guard);
         }
         core::hint::spin_loop();
     }
-    // SAFETY: the holder is stopped or this very CPU; what it had begun to write is lost.
-    unsafe { lock.force_unlock() };
-    lock.lock()
+    None
+}
+
+fn own_index() -> usize {
+    if machine::is_ready() { percpu::current().index } else { 0 }
 }
 
 struct Logger;
@@ -115,16 +166,30 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let category = record.target().rsplit("::").next().unwrap_or_default();
-        let cpu = if machine::is_ready() { percpu::current().index } else { 0 };
-        let level = record.level().as_str();
-        let _ = writeln!(RING.lock(), "[{cpu} {level} {category}] {}", record.args());
-        if record.level() as usize <= SHOWN.load(Ordering::Relaxed) {
-            print(format_args!("[{cpu} {level} {category}] {}", record.args()));
+        let mut left_out = 0;
+        if IS_LIMITED.load(Ordering::Relaxed) {
+            let module = record.module_path_static().unwrap_or_default();
+            let reason = Reason { module, line: record.line().unwrap_or(0) };
+            let Some(count) = LIMITS.lock().admit(reason, time_stamp()) else { return };
+            left_out = count;
         }
+        if left_out != 0 {
+            write_line(record, format_args!("{left_out} lines like the next were left out"));
+        }
+        write_line(record, *record.args());
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a line of `record`'s kind.
+fn write_line(record: &Record<'_>, text: fmt::Arguments<'_>) {
+    let category = record.target().rsplit("::").next().unwrap_or_default();
+    let (cpu, level) = (own_index(), record.level().as_str());
+    let _ = writeln!(RING.lock(), "[{cpu} {level} {category}] {text}");
+    if record.level() as usize <= SHOWN.load(Ordering::Relaxed) {
+        print(format_args!("[{cpu} {level} {category}] {text}"));
+    }
 }
 
 struct Output {
@@ -142,6 +207,8 @@ impl Write for Output {
 }
 
 impl Output {
+    const NONE: Self = Self { serial: None, is_serial_stuck: false, vga: None };
+
     fn put(&mut self, byte: u8) {
         if byte == b'\n' {
             self.send(b'\r');

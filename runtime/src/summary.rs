@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 
 /// Prints the summary, whatever the log level.
 pub(crate) fn print() {
+    log::print_left_out();
     let handoff = machine::handoff();
     let cpus = machine::cpus();
     let started = cpus.first().map_or(0, |cpu| cpu.first_entry.load(Ordering::Relaxed));
