@@ -99,7 +99,11 @@ fn check_capabilities(processor: &impl Msrs) -> Result<(), Missing> {
     let ept = processor.read(Msr::IA32_VMX_EPT_VPID_CAP).unwrap_or(0);
     let ept = EptVpidCapability::from_bits_retain(ept);
     need(ept.contains(EptVpidCapability::WALK_LENGTH_4), "EPT page-walk length of 4")?;
-    need(ept.contains(EptVpidCapability::WRITE_BACK), "EPT write-back paging structures")
+    need(ept.contains(EptVpidCapability::WRITE_BACK), "EPT write-back paging structures")?;
+    let all_context = EptVpidCapability::INVEPT | EptVpidCapability::INVEPT_ALL;
+    need(ept.contains(all_context), "all-context INVEPT")?;
+    let single_context = EptVpidCapability::INVVPID | EptVpidCapability::INVVPID_SINGLE;
+    need(ept.contains(single_context), "single-context INVVPID")
 }
 
 fn need(present: bool, name: &'static str) -> Result<(), Missing> {
@@ -148,7 +152,7 @@ mod tests {
         (Msr::IA32_VMX_PINBASED_CTLS, 0x28 << 32),
         (Msr::IA32_VMX_PROCBASED_CTLS, 0x9000_0000 << 32),
         (Msr::IA32_VMX_PROCBASED_CTLS2, 0xa2 << 32),
-        (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 14 | 1 << 6),
+        (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 41 | 1 << 32 | 1 << 26 | 1 << 20 | 1 << 14 | 1 << 6),
         (Msr::IA32_FEATURE_CONTROL, 5),
     ];
 
@@ -230,6 +234,10 @@ mod tests {
             (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 39, "unrestricted guest"),
             (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 6, "EPT page-walk length of 4"),
             (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 14, "EPT write-back paging structures"),
+            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 20, "all-context INVEPT"),
+            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 26, "all-context INVEPT"),
+            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 32, "single-context INVVPID"),
+            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 41, "single-context INVVPID"),
         ];
         for (msr, bit, name) in rows {
             let fake = Fake::new(VMX);

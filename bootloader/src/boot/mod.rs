@@ -87,9 +87,12 @@ fn copy_boot_information(magic: u32, address: u32) -> Result<BootInformation, Bo
     match magic {
         MULTIBOOT1_MAGIC => BootInformation::from_multiboot1(&PhysicalMemory, address),
         MULTIBOOT2_MAGIC => {
+            if !BootInformation::is_multiboot2_readable(&PhysicalMemory, address) {
+                return Err(BootInformationError::Malformed);
+            }
             let pointer = core::ptr::with_exposed_provenance(address as usize);
-            // SAFETY: the magic says that a Multiboot 2 loader left its information there; it is mapped, and
-            // not changed while the reference lives.
+            // SAFETY: the magic says that a Multiboot 2 loader left its information there; as long as it says that it is,
+            // it is mapped, and nothing changes it while the reference lives.
             let information = unsafe { multiboot2::BootInformation::load(pointer) };
             BootInformation::from_multiboot2(&information.map_err(|_| BootInformationError::Malformed)?)
         }

@@ -97,7 +97,8 @@ pub(crate) fn page_tables() -> HostPhysAddr {
 
 /// The executing CPU's local APIC.
 pub(crate) fn local_apic() -> LocalApic {
-    // SAFETY: `follow_apic` mapped the page uncacheable, and again at each move.
+    // SAFETY: `follow_apic` mapped the page uncacheable, and again at each move. The value, which is not `Send`, is used
+    // up by its caller: no other CPU ever has it.
     unsafe { LocalApic::new(window_address(apic_window()) as *mut u8) }
 }
 
@@ -113,8 +114,8 @@ impl GuestFrames {
     /// Copies `bytes.len()` bytes at `address` out.
     pub(crate) fn read(address: HostPhysAddr, bytes: &mut [u8]) -> Result<(), Unmapped> {
         Self::pieces(address, bytes.len(), |window, piece| {
-            // SAFETY: the piece stays inside the window's page; the guest may change it at will, which a plain
-            // copy of bytes tolerates.
+            // SAFETY: the piece stays inside the window's page, where no Rust object lies; the guest may change it at
+            // will, which a plain copy of bytes tolerates. Where it named a device, that sees a read of the guest's.
             unsafe { memory::try_read(window, &mut bytes[piece]) }
         })
     }
@@ -133,7 +134,7 @@ impl GuestFrames {
     /// Copies `bytes` to `address`.
     pub(crate) fn write(address: HostPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
         Self::pieces(address, bytes.len(), |window, piece| {
-            // SAFETY: as in `read`; no Rust object lies in guest memory.
+            // SAFETY: as in `read`.
             unsafe { memory::try_write(window, &bytes[piece]) }
         })
     }

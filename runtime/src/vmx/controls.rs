@@ -2,7 +2,7 @@
 
 use hw::Msrs;
 use x86::msr::Msr;
-use x86::vmx::capability::{Allowed, MissingControls, VmxBasic};
+use x86::vmx::capability::{Allowed, EptVpidCapability, MissingControls, VmxBasic};
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 
 const PIN_BASED: PinBasedControls = PinBasedControls::NMI_EXITING.union(PinBasedControls::VIRTUAL_NMIS);
@@ -26,6 +26,12 @@ const EXIT: ExitControls = ExitControls::HOST_ADDRESS_SPACE_SIZE
 const ENTRY: EntryControls =
     EntryControls::LOAD_DEBUG_CONTROLS.union(EntryControls::LOAD_PAT).union(EntryControls::LOAD_EFER);
 
+/// How stale translations are dropped.
+const INVALIDATION: EptVpidCapability = EptVpidCapability::INVEPT
+    .union(EptVpidCapability::INVEPT_ALL)
+    .union(EptVpidCapability::INVVPID)
+    .union(EptVpidCapability::INVVPID_SINGLE);
+
 /// The control words of a VMCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Controls {
@@ -48,6 +54,8 @@ pub(crate) enum Unsupported {
     CapabilityMsr(Msr),
     /// A capability register does not allow these controls.
     Controls(Msr, MissingControls),
+    /// It lacks types of INVEPT or INVVPID.
+    Invalidation(EptVpidCapability),
 }
 
 impl Controls {
@@ -63,6 +71,11 @@ impl Controls {
             let allowed = Allowed(read(msrs, msr)?);
             allowed.adjust(required, optional).map_err(|missing| Unsupported::Controls(msr, missing))
         };
+        let missing = INVALIDATION
+            .difference(EptVpidCapability::from_bits_retain(read(msrs, Msr::IA32_VMX_EPT_VPID_CAP)?));
+        if !missing.is_empty() {
+            return Err(Unsupported::Invalidation(missing));
+        }
         let secondary = adjust(Msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY.bits(), SECONDARY_IF_ALLOWED.bits())?;
         Ok(Self {
             pin_based: PinBasedControls::from_bits_retain(adjust(pin, PIN_BASED.bits(), 0)?),
@@ -98,6 +111,7 @@ mod tests {
             (Msr::IA32_VMX_PROCBASED_CTLS, all | PLAIN),
             (Msr::IA32_VMX_TRUE_PROCBASED_CTLS, all | PRECISE),
             (Msr::IA32_VMX_PROCBASED_CTLS2, u64::from(!missing.bits()) << 32),
+            (Msr::IA32_VMX_EPT_VPID_CAP, INVALIDATION.bits()),
             (Msr::IA32_VMX_EXIT_CTLS, all),
             (Msr::IA32_VMX_TRUE_EXIT_CTLS, all),
             (Msr::IA32_VMX_ENTRY_CTLS, all),
@@ -136,6 +150,11 @@ mod tests {
             Controls::for_processor(&processor(0, SecondaryControls::UNRESTRICTED_GUEST)),
             Err(Unsupported::Controls(Msr::IA32_VMX_PROCBASED_CTLS2, missing))
         );
+        for missing in INVALIDATION.iter() {
+            let msrs = processor(0, SecondaryControls::empty());
+            msrs.set(Msr::IA32_VMX_EPT_VPID_CAP, (INVALIDATION - missing).bits());
+            assert_eq!(Controls::for_processor(&msrs), Err(Unsupported::Invalidation(missing)));
+        }
         let none = Controls::for_processor(&SimMsrs::new([]));
         assert_eq!(none, Err(Unsupported::CapabilityMsr(Msr::IA32_VMX_BASIC)));
     }

@@ -3,6 +3,7 @@
 //! UNSAFETY: the current VMCS, while an exit is handled.
 #![expect(unsafe_code, reason = "current VMCS")]
 
+use crate::smp::percpu;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls};
@@ -10,7 +11,8 @@ use x86::vmx::vmcs;
 
 /// Has external interrupts exit, or reach the guest.
 pub(crate) fn watch_external_interrupts(wanted: bool) {
-    // SAFETY: hypapps run while an exit is handled, so this CPU's VMCS is current.
+    percpu::current().require_guest();
+    // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let mut controls = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     controls.set(PinBasedControls::EXTERNAL_INTERRUPT_EXITING, wanted);
@@ -19,6 +21,7 @@ pub(crate) fn watch_external_interrupts(wanted: bool) {
 
 /// Has an exit happen when the guest can take an interrupt, or not.
 pub(crate) fn watch_interrupt_window(wanted: bool) {
+    percpu::current().require_guest();
     // SAFETY: as above.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let mut controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));

@@ -14,8 +14,8 @@ const WORD: usize = size_of::<u64>();
 ///
 /// # Safety
 ///
-/// What is mapped there, if anything, may be read at any time: no device, and no memory that is being written
-/// through a Rust reference.
+/// What is mapped there, if anything, may be read at any time: no memory that is being written through a Rust
+/// reference, and no device but one whose registers are the reader's.
 pub unsafe fn try_read(from: *const u8, bytes: &mut [u8]) -> Result<(), Unmapped> {
     // SAFETY: `bytes` is the caller's to write; the rest by the contract.
     unsafe { try_copy(from, bytes.as_mut_ptr(), bytes.len()) }

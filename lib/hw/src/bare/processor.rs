@@ -35,16 +35,29 @@ impl Msrs for Processor {
     #[inline(never)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of a 64-bit value")]
     fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        if !leaves_this_code_alone(msr, value) {
+            return Err(GeneralProtection);
+        }
         let fault: u32;
-        // SAFETY: the fault is caught by the table row. Callers hold a register that the guest may change
-        // or that is the hypervisor's own; the registers by which memory safety stands (GS base, EFER) are
-        // never passed on from a guest.
+        // SAFETY: the fault is caught by the table row, and the registers by which the code that runs here finds its
+        // memory, or has what it does written to memory, were left out.
         unsafe {
             asm!("mov {fault:e}, 1", "2: wrmsr", "xor {fault:e}, {fault:e}", "3:", guarded!(),
                 fault = out(reg) fault, in("ecx") msr.0, in("eax") value as u32, in("edx") (value >> 32) as u32,
                 options(nostack));
         }
         if fault == 0 { Ok(()) } else { Err(GeneralProtection) }
+    }
+}
+
+/// Whether a write of `value` changes neither how the code that runs translates addresses and finds its data, nor what
+/// the processor records of it in memory. Each of these registers is switched by entries and exits, or off for good. The
+/// local APIC is left to who moves it: its page never lies over memory.
+fn leaves_this_code_alone(msr: Msr, value: u64) -> bool {
+    match msr {
+        Msr::IA32_EFER | Msr::IA32_PAT | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_DEBUGCTL => false,
+        Msr::IA32_PEBS_ENABLE | Msr::IA32_RTIT_CTL => value == 0,
+        _ => true,
     }
 }
 
