@@ -29,6 +29,13 @@ impl ExitReason {
         (self.0 & 0xffff) as u16
     }
 
+    /// The basic exit reason and whether the VM entry failed: what the other bits tell of the exit is no part of its
+    /// reason (SDM, "Basic VM-Exit Information").
+    #[must_use]
+    pub const fn without_flags(self) -> Self {
+        Self(self.0 & 0x8000_ffff)
+    }
+
     /// The VM entry failed: the guest did not run.
     #[must_use]
     pub const fn is_entry_failure(self) -> bool {
@@ -131,6 +138,14 @@ reasons! {
 #[cfg(test)]
 mod tests {
     use super::ExitReason;
+
+    #[test]
+    fn flags_beside_the_basic_reason_make_no_other_reason() {
+        for bit in 16..31 {
+            assert_eq!(ExitReason(1 << bit | 10).without_flags(), ExitReason::CPUID, "bit {bit}");
+        }
+        assert_eq!(ExitReason(0x8800_0021).without_flags(), ExitReason(0x8000_0021));
+    }
 
     #[test]
     fn names_follow_the_basic_reason() {
