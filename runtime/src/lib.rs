@@ -44,7 +44,7 @@ mod reset;
 mod ring;
 #[cfg(target_os = "none")]
 pub mod services;
-#[cfg(target_os = "none")]
+#[cfg(any(test, target_os = "none"))]
 mod smp;
 pub mod speculation;
 #[cfg(target_os = "none")]

@@ -9,7 +9,6 @@ use crate::machine;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::quiesce;
 use crate::{summary, vmx};
-use core::sync::atomic::Ordering;
 use hw::bare::Processor;
 use hw::bare::apic::Command;
 use hw::bare::processor::{halt, wait_until};
@@ -55,7 +54,7 @@ impl Cpu for PerCpu {
     fn call_others(&self) {
         for cpu in machine::cpus().iter().filter(|cpu| cpu.index != self.index) {
             quiesce::wake(cpu);
-            if !cpu.is_running.load(Ordering::SeqCst) {
+            if !cpu.is_running() {
                 // It waits for a start-up IPI, and takes this one for the guest's.
                 let _ = crate::memory::host::local_apic().send(cpu.apic_id, Command::Startup { vector: 0 });
             }
@@ -72,7 +71,7 @@ impl Cpu for PerCpu {
 
     fn leave_virtualization(&self) {
         vmx::leave_vmx();
-        self.is_running.store(false, Ordering::SeqCst);
+        self.waits_for_startup();
     }
 
     fn wait(&self, is_done: impl Fn() -> bool) -> bool {

@@ -145,16 +145,13 @@ fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
     let action = init_sipi::init(vcpu, &Processor);
     if action == Action::Resume {
         local_apic::reset(&host::local_apic());
-        cpu.is_running.store(false, Ordering::SeqCst);
+        cpu.waits_for_startup();
     }
     action
 }
 
 fn startup<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, vector: u8) -> Action {
-    cpu.is_running.store(true, Ordering::SeqCst);
+    cpu.runs_again();
     cpu.is_just_started.store(true, Ordering::Relaxed);
-    // While it waited this CPU was not called to drop translations.
-    cpu.flush.store(true, Ordering::SeqCst);
-    cpu.demand_attention();
     init_sipi::startup(vcpu, vector)
 }

@@ -1,8 +1,14 @@
 //! Many CPUs: their data, their start, and how one of them stops all others.
 
+#[cfg(target_os = "none")]
 pub(crate) mod percpu;
+#[cfg(target_os = "none")]
 pub(crate) mod quiesce;
+pub(crate) mod running;
+#[cfg(target_os = "none")]
 pub(crate) mod shootdown;
+#[cfg(target_os = "none")]
 pub(crate) mod startup;
 
+#[cfg(target_os = "none")]
 pub use quiesce::Quiesced;

@@ -9,6 +9,7 @@ use crate::features::features;
 use crate::machine::SecondLevelFormat;
 use crate::memory::views::View;
 use crate::memory::world::World;
+use crate::smp::running::Running;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
 use core::arch::asm;
@@ -47,13 +48,11 @@ pub(crate) struct PerCpu {
     /// The rendezvous counts on this CPU's arrival.
     pub(super) is_awaited: AtomicBool,
     /// Guest code runs or can run here: not before start-up and not while waiting for a start-up IPI.
-    pub(crate) is_running: AtomicBool,
+    running: Running,
     /// A start-up IPI was taken, and INIT has not come since.
     pub(crate) is_just_started: AtomicBool,
     /// An NMI of the guest's arrived while the hypervisor ran.
     guest_nmi: AtomicBool,
-    /// An INIT signal that waited is to be taken.
-    init: AtomicBool,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
     /// This CPU's guest runs in this CPU's world.
@@ -146,10 +145,9 @@ impl PerCpu {
             attention: AtomicBool::new(false),
             nmi_in_flight: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
-            is_running: AtomicBool::new(false),
+            running: Running::new(),
             is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
-            init: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
             is_in_world: AtomicBool::new(false),
             world: Mutex::new(World::new()),
@@ -241,6 +239,27 @@ impl PerCpu {
         self.is_in_world.store(is_in_world, Ordering::Relaxed);
     }
 
+    /// Guest code runs here, or may at any moment.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_running()
+    }
+
+    /// Guest code may run here from now on, which the executing CPU says of itself. While it could not, this CPU was
+    /// not called to drop translations.
+    #[inline]
+    pub(crate) fn runs_again(&self) {
+        if self.running.resume() {
+            self.flush.store(true, Ordering::SeqCst);
+            self.demand_attention();
+        }
+    }
+
+    /// No guest code runs here before a start-up IPI, or at all, which the executing CPU says of itself: nothing comes
+    /// before the guest is entered that could lead elsewhere without [`Self::runs_again`].
+    pub(crate) fn waits_for_startup(&self) {
+        self.running.pause();
+    }
+
     /// Base of the GDT.
     pub(crate) fn gdt_base(&self) -> u64 {
         self.gdt.entries().as_ptr() as u64
@@ -282,22 +301,6 @@ impl PerCpu {
             self.guest_nmi.store(true, Ordering::SeqCst);
         }
         self.demand_attention();
-    }
-
-    /// Has this CPU find an NMI that is meant for the guest before it next enters it.
-    pub(crate) fn give_guest_nmi(&self) {
-        self.keep_guest_nmi();
-        self.demand_attention();
-    }
-
-    /// Has an INIT signal that waited be taken.
-    pub(crate) fn give_init(&self) {
-        self.init.store(true, Ordering::Relaxed);
-    }
-
-    /// Takes an INIT signal that waited.
-    pub(crate) fn take_init(&self) -> bool {
-        self.init.load(Ordering::Relaxed) && self.init.swap(false, Ordering::Relaxed)
     }
 
     /// Has an NMI of the guest's wait.

@@ -35,7 +35,7 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
     IS_STOPPED.store(true, Ordering::SeqCst);
     let others = || machine::cpus().iter().filter(|cpu| cpu.index != own.index);
     for cpu in others() {
-        if cpu.is_running.load(Ordering::SeqCst) {
+        if cpu.is_running() {
             cpu.is_awaited.store(true, Ordering::SeqCst);
             call(cpu);
         }
@@ -68,7 +68,7 @@ pub(crate) fn join(own: &PerCpu) {
 
 /// Has another CPU leave its guest, whatever for.
 pub(crate) fn wake(cpu: &PerCpu) {
-    if cpu.is_running.load(Ordering::SeqCst) {
+    if cpu.is_running() {
         call(cpu);
     } else {
         cpu.demand_attention();
@@ -85,7 +85,7 @@ fn call(cpu: &PerCpu) {
 fn await_arrival(cpu: &PerCpu) {
     let mut sent = time_stamp();
     while cpu.is_awaited.load(Ordering::SeqCst) {
-        if !cpu.is_running.load(Ordering::SeqCst) {
+        if !cpu.is_running() {
             // It went to wait for a start-up IPI meanwhile, and will meet us when it gets one.
             cpu.is_awaited.store(false, Ordering::SeqCst);
             return;

@@ -19,7 +19,7 @@ const CALL_AGAIN_AFTER: u64 = 50_000_000;
 pub(crate) fn shoot_down() {
     let own = percpu::current();
     let others = || machine::cpus().iter().filter(|cpu| cpu.index != own.index);
-    for cpu in others().filter(|cpu| cpu.is_running.load(Ordering::SeqCst)) {
+    for cpu in others().filter(|cpu| cpu.is_running()) {
         cpu.flush.store(true, Ordering::SeqCst);
         quiesce::wake(cpu);
     }
@@ -48,7 +48,7 @@ fn serve(own: &PerCpu) {
 /// A CPU that waits for a start-up IPI drops its translations when it starts.
 fn wait_for(own: &PerCpu, cpu: &PerCpu) {
     let mut called = time_stamp();
-    while cpu.flush.load(Ordering::SeqCst) && cpu.is_running.load(Ordering::SeqCst) {
+    while cpu.flush.load(Ordering::SeqCst) && cpu.is_running() {
         serve(own);
         quiesce::join(own);
         if time_stamp().wrapping_sub(called) > CALL_AGAIN_AFTER {

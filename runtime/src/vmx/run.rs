@@ -34,7 +34,7 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: impl FnOnce(
         Ok(registers) => registers,
         Err(error) => panic!("cpu={} cannot run a guest: {error:?}", cpu.index),
     };
-    cpu.is_running.store(true, Ordering::SeqCst);
+    cpu.runs_again();
     cpu.is_ready.store(true, Ordering::SeqCst);
     finish();
     log::info!("stage=guest");
@@ -91,7 +91,7 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     // SAFETY: an exit happened, so this CPU's VMCS is current; host state is not written here.
     let vmcs = unsafe { CurrentVmcs::new() };
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
-    let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON));
+    let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON)).without_flags();
     cpu.count_exit(reason.basic());
     let action = match reason {
         ExitReason::CPUID => dispatch::cpuid(&mut vcpu),
@@ -128,7 +128,7 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
     if is_nested_instruction(reason) {
         let action = nested::instruction(vcpu, cpu, reason);
         apply(vcpu, reason, action);
-        if cpu.take_init() && !nested::init_arrived(vcpu.registers_mut(), cpu) {
+        if reason == ExitReason::VMXOFF && nested::releases_init(cpu) {
             let action = dispatch::dispatch(vcpu, cpu, Exit::Init);
             apply(vcpu, reason, action);
         }

@@ -12,7 +12,7 @@ use super::reflect::{self, ExitFacts, Left};
 use super::translation::set_translation;
 use super::view::L2View;
 use super::vmcs12;
-use super::{Facts, Nested, Operation, pages};
+use super::{Facts, Nested, Operation, nmi, pages, signals, translation};
 use crate::exit::{Action, ResetCause};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -20,15 +20,13 @@ use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::inject;
 use crate::vmx::vcpu::VmxVcpu;
-use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::event::Event;
 use x86::msr::Msr;
-use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls};
+use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls, SecondaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
-use x86::vmx::interruption::ActivityState;
 use x86::vmx::vmcs;
 
 /// Carries out the VMX instruction of L1 that exited for `reason`. Where it enters L2, the VMCS of L2 is current
@@ -45,12 +43,7 @@ pub(in crate::vmx) fn instruction(
     let NestedCpu { nested, hardware, .. } = &mut *state;
     let mut l1 = L1 { vcpu, memory: &GuestPhysical, facts, hardware };
     match instruction::execute(nested, &mut l1, reason) {
-        Completion::L1(action) => {
-            if !nested.is_on() && core::mem::take(&mut nested.has_waiting_init) {
-                cpu.give_init();
-            }
-            action
-        }
+        Completion::L1(action) => action,
         Completion::Enter => {
             let (state, action) = enter(state, cpu, facts, vcpu);
             if state.nested.operation == Operation::NonRoot {
@@ -61,13 +54,22 @@ pub(in crate::vmx) fn instruction(
     }
 }
 
-/// L2 is about to run, its VMCS is current: the hypapp is told.
+/// Whether an INIT signal waited for the VMXOFF that L1 has just executed.
+pub(in crate::vmx) fn releases_init(cpu: &PerCpu) -> bool {
+    cpu::of(cpu).is_some_and(|mut state| !state.nested.is_on() && state.nested.pending.take_init())
+}
+
+/// L2 is about to run, its VMCS is current: the hypapp is told, and what waits strikes.
 fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
     state.lack = Note::of_event(false);
     let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
+    let is_plain = state.nested.pending.is_plain(&state.nested.vmcs12);
     // A hypapp may ask for things that need the state.
     drop(state);
     machine::hypapp().nested_entry(&mut VmxVcpu::new(view, registers, cpu.index));
+    if !is_plain && let Some(state) = cpu::of(cpu) {
+        signals::settle(state, registers, cpu);
+    }
 }
 
 /// RDMSR of an MSR that the core does not have, which has decided on `refusal`.
@@ -97,14 +99,18 @@ fn enter(
     let left = Left::from(&inherited);
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
         Ok(pdptes) => pdptes,
-        Err(failure) => return fail(state, l1, cpu, &ExitFacts::from(failure), &left),
+        Err(failure) => {
+            let is_blocked = nmi::is_blocked(&l1.vmcs);
+            return fail(state, l1, cpu, &ExitFacts::from(failure), &left, is_blocked);
+        }
     };
     nested.begin_entry();
-    keep_nmi(l1, cpu);
+    take_nmi(l1, nested);
     let vmcs12 = &mut nested.vmcs12;
     let mut vmcs02 = hardware.select_l2();
     pages::set_pages(&mut vmcs02, vmcs12, hardware);
     merge::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &inherited);
+    nested.pending.begin(&mut vmcs02, vmcs12);
     if let Some(pdptes) = pdptes {
         merge::set_pdptes(&mut vmcs02, pdptes);
     }
@@ -119,50 +125,70 @@ fn enter(
     if let Err(Unusable { entry }) = loaded {
         nested.revert_entry();
         hardware.select_l1();
-        return fail(state, l1, cpu, &ExitFacts::from(EntryFailure::MsrLoading { entry }), &left);
-    }
-    if ActivityState(nested.vmcs12.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
-        cpu.is_running.store(false, Ordering::SeqCst);
-    }
-    if core::mem::take(&mut nested.has_waiting_init) {
-        cpu.give_init();
+        // The blocking that the entry loaded stays.
+        let is_blocked = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), false).l1;
+        let facts = ExitFacts::from(EntryFailure::MsrLoading { entry });
+        return fail(state, l1, cpu, &facts, &left, is_blocked);
     }
     (state, Action::Resume)
 }
 
 /// An NMI that waits for L1 waits for L2 from now on, by other rules.
-fn keep_nmi(l1: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu) {
+fn take_nmi(l1: &mut VmxVcpu<'_, CurrentVmcs>, nested: &mut Nested) {
     let controls = PrimaryControls::from_bits_retain(l1.vmcs.read(vmcs::PRIMARY_CONTROLS));
     if controls.contains(PrimaryControls::NMI_WINDOW_EXITING) {
         inject::set_nmi_window(l1, false);
-        cpu.give_guest_nmi();
+        nested.pending.give_nmi();
     }
 }
 
 /// Ends an entry that failed: an exit that saves no guest state (SDM, "VM-Entry Failures During or After Loading
-/// Guest State"). The VMCS of L1 is current.
+/// Guest State"). The VMCS of L1 is current, and NMIs are blocked behind the exit or not.
 pub(super) fn fail(
     mut state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
     facts: &ExitFacts,
     left: &Left,
+    is_blocked: bool,
 ) -> (State, Action) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     reflect::save_facts(&mut nested.vmcs12, facts);
     hardware.return_to_l1(&nested.vmcs12);
-    load_host(state, l1, cpu, left)
+    load_host(state, l1, cpu, left, is_blocked)
 }
 
-/// L1 goes on with its host state. The VMCS of L1 is current.
+/// L1 goes on with its host state, NMIs blocked or not, and takes one that waits. The VMCS of L1 is current.
 pub(super) fn load_host(
+    state: State,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    left: &Left,
+    is_blocked: bool,
+) -> (State, Action) {
+    let (mut state, action) = load_host_state(state, l1, cpu, left);
+    if is_blocked {
+        l1.set_nmi_blocking(true);
+    }
+    if state.nested.pending.take_nmi() {
+        inject::nmi(l1);
+    }
+    (state, action)
+}
+
+fn load_host_state(
     mut state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
     left: &Left,
 ) -> (State, Action) {
+    cpu.runs_again();
     let nested = &mut state.nested;
     nested.operation = Operation::Root;
+    if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
+        // CR3 is loaded, whether the entry failed or not.
+        translation::drop_own_translations();
+    }
     if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
         let action = abort(nested, vmcs12::Abort::HostPdptes);
         return (state, action);
@@ -198,16 +224,13 @@ pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u3
     log::warn!("cpu={} the processor refuses an entry that L1's checks let pass: error {error}", cpu.index);
     nested.operation = Operation::Root;
     nested.revert_entry();
+    nested.pending.withdraw(&mut hardware.current());
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
-    runs_again(cpu);
+    cpu.runs_again();
     instruction::conclude(nested, &mut l1, Status::Fail(InstructionError(error)));
     l1.advance();
+    if nested.pending.take_nmi() {
+        inject::nmi(&mut l1);
+    }
     true
-}
-
-/// L2 waits for a start-up IPI no more. While it did, this CPU was not called to drop translations.
-pub(super) fn runs_again(cpu: &PerCpu) {
-    cpu.is_running.store(true, Ordering::SeqCst);
-    cpu.flush.store(true, Ordering::SeqCst);
-    cpu.demand_attention();
 }

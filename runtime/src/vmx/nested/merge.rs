@@ -5,7 +5,6 @@
 //! L1's; those of pages are written by the processor's own part, and followed when memory changes hands.
 
 use super::capability::Capability;
-use super::nmi;
 use super::vmcs12::{Dirty, Vmcs12};
 use crate::vcpu::Vcpu;
 use crate::vmx::controls::Controls;
@@ -14,7 +13,6 @@ use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer};
 use x86::vmx::capability::VmxMisc;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
-use x86::vmx::interruption::Interruption;
 use x86::vmx::vmcs;
 
 /// CR0 bits of L2 that the hypervisor owns: entries and exits do not switch them.
@@ -50,7 +48,7 @@ macro_rules! copy {
 }
 pub(super) use copy;
 
-/// Writes what an entry changes in `vmcs02`.
+/// Writes what an entry changes in `vmcs02`, but for the event that is injected.
 pub(super) fn enter(
     vmcs02: &mut impl Vmcs,
     vmcs12: &mut Vmcs12,
@@ -68,7 +66,6 @@ pub(super) fn enter(
     }
     hot_guest_state(vmcs02, vmcs12, inherited);
     inherit(vmcs02, vmcs12, own, inherited);
-    inject(vmcs02, vmcs12);
     vmcs12.cache_bits = inherited.cr0 & CR0_OWNED;
     vmcs12.dirty = Dirty::empty();
 }
@@ -276,15 +273,6 @@ fn efer(vmcs12: &Vmcs12, entry: EntryControls, l1: Efer) -> Efer {
         efer.set(Efer::LME, is_long);
     }
     efer
-}
-
-fn inject(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
-    let event = Interruption(vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
-    let event = nmi::to_hardware(event, nmi::Mode::of(vmcs12));
-    vmcs02.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event.0);
-    if event.is_valid() {
-        copy!(vmcs12 => vmcs02; ENTRY_EXCEPTION_ERROR_CODE ENTRY_INSTRUCTION_LENGTH);
-    }
 }
 
 #[cfg(test)]

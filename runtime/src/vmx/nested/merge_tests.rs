@@ -1,10 +1,11 @@
 use super::super::fields::{self, Treatment};
-use super::super::reflect::{self, Left};
+use super::super::reflect::{self, ExitFacts, Left};
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
 use hw::sim::{SimMsrs, SimVmcs};
 use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs::{FIELDS, FieldInfo};
 
 fn own() -> Controls {
@@ -282,6 +283,43 @@ fn an_exit_tells_what_happened_and_takes_the_injection_back() {
     let failure = super::super::checks::EntryFailure::MsrLoading { entry: 3 };
     reflect::save_facts(&mut vmcs12, &failure.into());
     assert_eq!((vmcs12.read(vmcs::EXIT_REASON), vmcs12.read(vmcs::EXIT_QUALIFICATION)), (0x8000_0022, 3));
-    reflect::save_undelivered(&mut vmcs12, Interruption(0x8000_0b0d), 7, 2);
-    assert_eq!(vmcs12.read(vmcs::IDT_VECTORING_ERROR_CODE), 7);
+    // The failed entry keeps what it was to inject.
+    assert_eq!(vmcs12.read(vmcs::IDT_VECTORING_INFORMATION), 0x8000_0202);
+}
+
+#[test]
+fn flags_of_the_exit_reason_are_told_and_hide_no_address() {
+    const ENCLAVE_MODE: u32 = 1 << 27;
+    let mut vmcs02 = SimVmcs::default();
+    vmcs02.write(vmcs::GUEST_PHYSICAL_ADDRESS, 0x9000);
+    let mut vmcs12 = Vmcs12::new();
+    reflect::save_exit(&vmcs02, &mut vmcs12, ExitReason(ENCLAVE_MODE | 48));
+    assert_eq!(vmcs12.read(vmcs::EXIT_REASON), ENCLAVE_MODE | 48);
+    assert_eq!(vmcs12.read(vmcs::GUEST_PHYSICAL_ADDRESS), 0x9000);
+}
+
+#[test]
+fn an_exit_that_no_delivery_led_to_tells_of_none() {
+    let nmi = Interruption::new(2, InterruptionType::NMI, false);
+    let fault = |vector| Interruption::new(vector, InterruptionType::HARDWARE_EXCEPTION, true);
+    let exit = |reason, interruption| ExitFacts { interruption, ..ExitFacts::new(reason, 0) };
+    // What an earlier exit left in VMCS02, and VMCS12 has of it.
+    let told = |save: fn(&mut Vmcs12, &ExitFacts), facts| {
+        let mut vmcs12 = Vmcs12::new();
+        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, 0x8000_0306);
+        save(&mut vmcs12, &facts);
+        vmcs12.read(vmcs::IDT_VECTORING_INFORMATION)
+    };
+    for (reason, interruption) in [
+        (ExitReason::INIT, Interruption(0)),
+        (ExitReason::NMI_WINDOW, Interruption(0)),
+        (ExitReason::EXCEPTION_OR_NMI, nmi),
+    ] {
+        assert_eq!(told(reflect::save_early_exit, exit(reason, interruption)), 0, "{reason:?}");
+    }
+    // A page fault that was raised in a delivery interrupts it; double and triple faults are not considered to.
+    let exception = ExitReason::EXCEPTION_OR_NMI;
+    assert_eq!(told(reflect::save_facts, exit(exception, fault(14))), 0x8000_0306);
+    assert_eq!(told(reflect::save_facts, exit(exception, fault(8))), 0);
+    assert_eq!(told(reflect::save_facts, exit(ExitReason::TRIPLE_FAULT, Interruption(0))), 0);
 }

@@ -35,6 +35,8 @@ mod nmi;
 mod own;
 #[cfg(target_os = "none")]
 mod pages;
+mod pending_entry;
+mod raise;
 mod reflect;
 mod route;
 #[cfg(target_os = "none")]
@@ -42,6 +44,8 @@ mod second_level;
 mod shadow;
 #[cfg(target_os = "none")]
 mod shadow_vmcs;
+#[cfg(target_os = "none")]
+mod signals;
 #[cfg_attr(not(any(test, target_os = "none")), expect(dead_code, reason = "raised on the machine"))]
 mod speculation;
 mod switched_msrs;
@@ -58,15 +62,17 @@ mod world;
 #[cfg(target_os = "none")]
 pub(super) use cpu::{OwnBitmaps, prepare, set_up};
 #[cfg(target_os = "none")]
-pub(super) use entry::{instruction, read_msr, refused};
+pub(super) use entry::{instruction, read_msr, refused, releases_init};
 #[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
-pub(super) use exit::{follow, handle_l2_exit, init_arrived, is_l2, nmi_arrived, use_second_level};
+pub(super) use exit::{follow, handle_l2_exit, is_l2, use_second_level};
 #[cfg(target_os = "none")]
 pub(crate) use l2_memory::{ask_l1, memory, note_fault, translate};
 #[cfg(target_os = "none")]
 pub(super) use second_level::is_nested as has_second_level;
+#[cfg(target_os = "none")]
+pub(super) use signals::{init_arrived, nmi_arrived};
 #[cfg(target_os = "none")]
 pub(super) use world::{called, controls_of_world};
 
@@ -76,10 +82,10 @@ use capability::Capability;
 use fields::{Access, Treatment};
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
+use pending_entry::PendingEntry;
 use vmcs12::{Dirty, LaunchState, Vmcs12};
 use x86::address::GuestPhysAddr;
 use x86::cr::Efer;
-use x86::vmx::controls::PrimaryControls;
 use x86::vmx::vmcs;
 
 /// Where L1's processor is with VMX (SDM, "Introduction to VMX Operation").
@@ -105,12 +111,8 @@ pub(super) struct Nested {
     vmcs12: Vmcs12,
     /// The last entry was a launch.
     is_launching: bool,
-    /// The last entry found NMIs blocked in L2.
-    was_nmi_blocked: bool,
-    /// An NMI waits until L1 runs.
-    has_waiting_nmi: bool,
-    /// An INIT signal waits until L2 runs or L1 leaves VMX operation.
-    has_waiting_init: bool,
+    /// What waits, and how L2 is entered.
+    pending: PendingEntry,
     /// L1 was in IA-32e mode when the host state last passed the checks.
     was_ia32e: bool,
 }
@@ -143,9 +145,7 @@ impl Nested {
             current: None,
             vmcs12: Vmcs12::new(),
             is_launching: false,
-            was_nmi_blocked: false,
-            has_waiting_nmi: false,
-            has_waiting_init: false,
+            pending: PendingEntry::new(),
             was_ia32e: false,
         }
     }
@@ -250,6 +250,19 @@ impl Nested {
         checks::check_link_pointer(&self.entry(facts, vcpu), memory).map(|()| None)
     }
 
+    /// All checks of guest state, where the hardware does not come to them.
+    fn check_all_guest_state<M: GuestMemory, H: Hardware>(
+        &mut self,
+        facts: &Facts,
+        memory: &M,
+        hardware: &mut H,
+    ) -> Result<(), checks::EntryFailure> {
+        self.fetch_guest_state(hardware);
+        let (capability, processor) = (&facts.capability, &facts.processor);
+        let entry = checks::Entry::new(&self.vmcs12, capability, processor, self.was_ia32e, self.current);
+        checks::check_guest_state(&entry, memory).map(|_| ())
+    }
+
     fn entry<'a, V: Vcpu>(&'a self, facts: &'a Facts, vcpu: &V) -> checks::Entry<'a, Vmcs12> {
         let is_ia32e = vcpu.efer().contains(Efer::LMA);
         checks::Entry::new(&self.vmcs12, &facts.capability, &facts.processor, is_ia32e, self.current)
@@ -259,28 +272,11 @@ impl Nested {
     fn begin_entry(&mut self) {
         self.is_launching = self.vmcs12.launch_state == LaunchState::Clear;
         self.vmcs12.launch_state = LaunchState::Launched;
-        self.was_nmi_blocked = nmi::is_blocked(&self.vmcs12);
-    }
-
-    /// Whether an NMI has waited for L1, or for L2, which an exit of L2 ends.
-    fn take_waiting_nmi(&mut self, vmcs02: &mut impl Vmcs) -> bool {
-        let own = self.own_nmi_controls(vmcs02);
-        if !own.is_empty() {
-            let controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
-            vmcs02.write(vmcs::PRIMARY_CONTROLS, (controls - own).bits());
-        }
-        core::mem::take(&mut self.has_waiting_nmi) || !own.is_empty()
-    }
-
-    /// Controls by which the hypervisor waits to give L2, or L1, an NMI; those that L1 set are L1's.
-    fn own_nmi_controls(&self, vmcs02: &impl Vmcs) -> PrimaryControls {
-        let waiting = PrimaryControls::NMI_WINDOW_EXITING | PrimaryControls::MONITOR_TRAP_FLAG;
-        let controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
-        (controls & waiting) - merge::Wanted::of(&self.vmcs12).primary
     }
 
     /// The entry failed after all.
     fn revert_entry(&mut self) {
+        self.pending.failed();
         if self.is_launching {
             self.vmcs12.launch_state = LaunchState::Clear;
         }

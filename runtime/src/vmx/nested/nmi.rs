@@ -6,12 +6,12 @@
 use super::merge::Wanted;
 use hw::Vmcs;
 use x86::event::Vector;
-use x86::vmx::controls::{PinBasedControls, PrimaryControls};
+use x86::vmx::controls::PinBasedControls;
 use x86::vmx::interruption::{Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
 /// What L1 asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
     /// No NMI exiting: NMIs are L2's, and its blocking is the processor's.
     Guest,
@@ -105,13 +105,6 @@ pub(super) fn set_blocked(vmcs: &mut impl Vmcs, is_blocked: bool) {
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, state.bits());
 }
 
-/// Asks for, or no longer asks for, an exit at the boundary behind the event that is injected.
-pub(super) fn set_trap(vmcs: &mut impl Vmcs, wanted: bool) {
-    let mut controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
-    controls.set(PrimaryControls::MONITOR_TRAP_FLAG, wanted);
-    vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,16 +178,5 @@ mod tests {
                 (blocked, true)
             );
         }
-    }
-
-    #[test]
-    fn the_trap_comes_and_goes_beside_other_controls() {
-        let mut vmcs = SimVmcs::default();
-        let other = PrimaryControls::HLT_EXITING.bits();
-        vmcs.write(vmcs::PRIMARY_CONTROLS, other);
-        set_trap(&mut vmcs, true);
-        assert_eq!(vmcs.read(vmcs::PRIMARY_CONTROLS), other | PrimaryControls::MONITOR_TRAP_FLAG.bits());
-        set_trap(&mut vmcs, false);
-        assert_eq!(vmcs.read(vmcs::PRIMARY_CONTROLS), other);
     }
 }

@@ -10,7 +10,7 @@ use crate::vcpu::Vcpu;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
-use x86::event::Event;
+use x86::event::{Event, Vector};
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, SecondaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{ActivityState, Interruption};
@@ -96,7 +96,7 @@ fn cr0(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> u64 {
     vmcs02.read(vmcs::GUEST_CR0) & !CR0_OWNED.bits() | cache_bits & CR0_OWNED.bits()
 }
 
-/// Takes over what the hardware tells of the exit of L2.
+/// Takes over what the hardware tells of the exit of L2, the flags in its reason too.
 pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitReason) {
     vmcs12.write(vmcs::EXIT_REASON, reason.0);
     copy!(vmcs02 => vmcs12;
@@ -110,30 +110,34 @@ pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
         vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(vectoring).0);
         copy!(vmcs02 => vmcs12; IDT_VECTORING_ERROR_CODE);
     }
-    if matches!(reason, ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION) {
+    if matches!(reason.without_flags(), ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION) {
         copy!(vmcs02 => vmcs12; GUEST_PHYSICAL_ADDRESS);
     }
     clear_injection(vmcs12);
 }
 
-/// Has the exit tell `facts`, with what was being delivered as the hardware has it.
+/// Has the exit tell `facts`. What was being delivered is as the hardware has it, but for a double and a triple fault,
+/// whose exits interrupt nothing (SDM, "Information for VM Exits During Event Delivery").
 pub(super) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
     vmcs12.write(vmcs::EXIT_REASON, facts.reason.0);
     vmcs12.write(vmcs::EXIT_QUALIFICATION, facts.qualification);
     vmcs12.write(vmcs::EXIT_INTERRUPTION_INFORMATION, facts.interruption.0);
     vmcs12.write(vmcs::EXIT_INTERRUPTION_ERROR_CODE, facts.error_code);
-    if !facts.reason.is_entry_failure() {
-        clear_injection(vmcs12);
+    if facts.reason.is_entry_failure() {
+        return;
     }
+    let is_double_fault = facts.interruption.is_valid() && facts.interruption.vector() == Vector::DF.0;
+    if is_double_fault || facts.reason == ExitReason::TRIPLE_FAULT {
+        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, 0);
+    }
+    clear_injection(vmcs12);
 }
 
-/// Tells L1 of an event that L2 was to take at the entry which did not happen.
-pub(super) fn save_undelivered(vmcs12: &mut Vmcs12, event: Interruption, error_code: u32, length: u32) {
-    if event.is_valid() {
-        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(event).0);
-        vmcs12.write(vmcs::IDT_VECTORING_ERROR_CODE, error_code);
-        vmcs12.write(vmcs::EXIT_INSTRUCTION_LENGTH, length);
-    }
+/// Has an exit tell `facts` in whose stead the hardware did not enter: nothing was being delivered, and what VMCS02 has of
+/// an earlier exit, of whichever L2, is none of its.
+pub(super) fn save_early_exit(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
+    save_facts(vmcs12, facts);
+    vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, 0);
 }
 
 /// An exit clears the valid bit, so that the event is not injected again.

@@ -33,8 +33,8 @@ pub(super) enum Route {
     Nmi,
     /// L2 can take an NMI that the hypervisor keeps for it.
     NmiWindow,
-    /// L2 has taken the event before which an NMI waited.
-    EventTaken,
+    /// L2 is at a boundary to which L1, or the hypervisor, set the monitor trap flag.
+    Trap,
     /// VMREAD or VMWRITE of the VMCS that L1 linked for L2.
     Linked,
     /// Both sets of tables decide.
@@ -66,10 +66,7 @@ pub(super) fn route<M: GuestMemory>(
             let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
             if is_wanted { Route::L1 } else { Route::NmiWindow }
         }
-        ExitReason::MONITOR_TRAP_FLAG => {
-            let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::MONITOR_TRAP_FLAG);
-            if is_wanted { Route::L1 } else { Route::EventTaken }
-        }
+        ExitReason::MONITOR_TRAP_FLAG => Route::Trap,
         ExitReason::EXTERNAL_INTERRUPT => {
             own_or_l1(Wanted::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))
         }

@@ -85,9 +85,12 @@ fn windows_traps_and_interrupts_are_the_hypervisors_unless_l1_set_them() {
     for (reason, control, own) in [
         (ExitReason::NMI_WINDOW, P::NMI_WINDOW_EXITING, Route::NmiWindow),
         (ExitReason::INTERRUPT_WINDOW, P::INTERRUPT_WINDOW_EXITING, Route::Own),
-        (ExitReason::MONITOR_TRAP_FLAG, P::MONITOR_TRAP_FLAG, Route::EventTaken),
     ] {
         assert_eq!((by(reason, control), by(reason, P::empty())), (Route::L1, own));
+    }
+    // Whose it is does not depend on the control alone.
+    for control in [P::MONITOR_TRAP_FLAG, P::empty()] {
+        assert_eq!(by(ExitReason::MONITOR_TRAP_FLAG, control), Route::Trap);
     }
     let interrupt = |pin: u32| {
         routed(ExitReason::EXTERNAL_INTERRUPT, |_, vmcs12, _, _| vmcs12.write(vmcs::PIN_BASED_CONTROLS, pin))

@@ -104,12 +104,8 @@ fn what_is_linked_is_looked_at_with_every_entry() {
 #[test]
 fn an_entry_that_failed_after_all_is_as_if_it_had_not_been() {
     let mut world = world();
-    world.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 1 << 3);
     world.nested.begin_entry();
-    assert_eq!(
-        (world.nested.vmcs12.launch_state, world.nested.was_nmi_blocked),
-        (LaunchState::Launched, true)
-    );
+    assert_eq!(world.nested.vmcs12.launch_state, LaunchState::Launched);
     world.nested.vmcs12.dirty = Dirty::empty();
     world.nested.revert_entry();
     assert_eq!(
@@ -123,25 +119,17 @@ fn an_entry_that_failed_after_all_is_as_if_it_had_not_been() {
     assert_eq!(world.nested.vmcs12.launch_state, LaunchState::Launched);
 }
 
+/// What stands before an exit that is made up is all that the hardware would have looked at.
 #[test]
-fn an_nmi_that_waited_is_told_once_and_the_controls_that_waited_for_it_go() {
-    let (window, trap) = (PrimaryControls::NMI_WINDOW_EXITING, PrimaryControls::MONITOR_TRAP_FLAG);
-    for (own, l1, expected) in [
-        (PrimaryControls::empty(), PrimaryControls::empty(), false),
-        (window, PrimaryControls::empty(), true),
-        (trap, window, true),
-        // What L1 set is L1's.
-        (window, window, false),
-        (trap, trap, false),
-    ] {
-        let mut world = world();
-        let mut vmcs02 = SimVmcs::default();
-        vmcs02.write(vmcs::PRIMARY_CONTROLS, (own | l1 | PrimaryControls::HLT_EXITING).bits());
-        world.nested.vmcs12.write(vmcs::PRIMARY_CONTROLS, l1.bits());
-        assert_eq!(world.nested.take_waiting_nmi(&mut vmcs02), expected, "{own:?} {l1:?}");
-        assert_eq!(vmcs02.read(vmcs::PRIMARY_CONTROLS), (l1 | PrimaryControls::HLT_EXITING).bits());
-        assert!(!world.nested.take_waiting_nmi(&mut vmcs02));
-        world.nested.has_waiting_nmi = true;
-        assert!(world.nested.take_waiting_nmi(&mut vmcs02) && !world.nested.has_waiting_nmi);
-    }
+fn fields_that_the_hardware_checks_are_checked_where_it_does_not_enter() {
+    let mut world = world();
+    assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
+    world.nested.vmcs12.dirty = Dirty::empty();
+    world.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 1 << 20);
+    assert_eq!(world.check_guest_state(), Ok(None), "left to the hardware");
+    let all =
+        |world: &mut World| world.nested.check_all_guest_state(&world.facts, &world.memory, &mut Untouched);
+    assert!(all(&mut world).is_err());
+    world.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 0);
+    assert_eq!(all(&mut world), Ok(()));
 }

@@ -1,7 +1,7 @@
 //! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
 
 use super::exit::{self, L2Vcpu};
-use super::{cpu, init_arrived, is_l2};
+use super::{cpu, is_l2, signals};
 use crate::exit::world::WorldExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;
@@ -37,7 +37,7 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
         }
         Exit::Init => {
             dispatch::in_world(vcpu, cause);
-            init_arrived(vcpu.registers_mut(), cpu);
+            signals::init_arrived(vcpu.registers_mut(), cpu);
             return;
         }
         Exit::Exception(event @ Event::Exception { vector: Vector::MC, .. }) => {

@@ -232,6 +232,7 @@ impl World {
         self.nested.begin_entry();
         let vmcs12 = &mut self.nested.vmcs12;
         merge::enter(&mut self.hardware.vmcs02, vmcs12, &self.facts.capability, &l2::own(), &inherited);
+        self.nested.pending.begin(&mut self.hardware.vmcs02, vmcs12);
     }
 
     /// L2 changes its state, as the hardware saves it.

@@ -152,7 +152,7 @@ impl World {
             Deed::Call { eax } if eax as u32 >> 8 == 0x4c4150 => Route::HypappThenL1,
             Deed::Call { .. } | Deed::Other(_) | Deed::MovCr3 => Route::L1,
             Deed::NmiWindow => own_unless(self.primary(22), Route::NmiWindow),
-            Deed::Trap => own_unless(self.primary(27), Route::EventTaken),
+            Deed::Trap => Route::Trap,
             Deed::Field { .. } => own_unless(self.exits(deed), Route::Linked),
             _ => own_unless(self.exits(deed), Route::Own),
         }

@@ -1,0 +1,100 @@
+use super::model::{Fault, Flaw, Plan, Purpose, World};
+use super::*;
+use std::collections::HashSet;
+
+const UD: u32 = 0x8000_0306;
+const NMI: u32 = 0x8000_0202;
+const PENDING_MTF: u32 = 0x8000_0700;
+
+/// Everything that L1's checks let pass.
+fn plans(flaw: Flaw) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    let purposes = [Purpose::None, Purpose::Shootdown, Purpose::Rendezvous];
+    for (mode, purpose) in [Mode::Guest, Mode::Exiting, Mode::Virtual]
+        .iter()
+        .flat_map(|mode| purposes.map(|purpose| (*mode, purpose)))
+    {
+        for (activity, event) in events() {
+            for bits in 0..32_u8 {
+                let bit = |number: u8| bits >> number & 1 == 1;
+                let plan = Plan {
+                    mode,
+                    activity,
+                    event,
+                    has_trap: bit(0),
+                    has_window: bit(1),
+                    is_blocked: bit(2),
+                    is_l1_blocked: bit(3),
+                    fails: bit(4),
+                    purpose,
+                    flaw,
+                };
+                let is_sound = (!plan.has_window || mode == Mode::Virtual)
+                    && !(plan.is_blocked && mode == Mode::Virtual && event == NMI);
+                if is_sound {
+                    plans.push(plan);
+                }
+            }
+        }
+    }
+    plans
+}
+
+/// Activity states with what may be injected in them (SDM, "Checks on Guest Non-Register State").
+fn events() -> Vec<(ActivityState, u32)> {
+    let active = [0, UD, NMI, PENDING_MTF].map(|event| (ActivityState::ACTIVE, event));
+    let halted = [0, NMI, PENDING_MTF].map(|event| (ActivityState::HLT, event));
+    let shut_down = [0, NMI].map(|event| (ActivityState::SHUTDOWN, event));
+    let all = active.into_iter().chain(halted).chain(shut_down);
+    all.chain([(ActivityState::WAIT_FOR_SIPI, 0)]).collect()
+}
+
+/// Goes through every order of steps; the number of states, or the first promise that is broken.
+fn explore(plan: &Plan) -> Result<usize, Fault> {
+    let first = World::new(plan);
+    let mut seen = HashSet::from([first.clone()]);
+    let mut open = vec![first];
+    while let Some(world) = open.pop() {
+        for next in world.steps(plan)? {
+            if seen.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    Ok(seen.len())
+}
+
+fn finds(flaw: Flaw, fault: Fault) -> bool {
+    plans(flaw).iter().any(|plan| explore(plan) == Err(fault))
+}
+
+#[test]
+fn no_order_of_steps_breaks_a_promise() {
+    let mut states = 0;
+    for plan in plans(Flaw::None) {
+        match explore(&plan) {
+            Ok(count) => states += count,
+            Err(fault) => panic!("{fault}: {plan:?}"),
+        }
+    }
+    assert!(states > 100_000, "{states} states are too few to say anything");
+}
+
+#[test]
+fn each_measure_that_is_taken_out_is_missed() {
+    for (flaw, expected) in [
+        (Flaw::PublishesFirst, "guest code runs with a stale translation"),
+        (Flaw::PublishesFirst, "guest code runs during a rendezvous"),
+        (Flaw::StrikesWaiting, "an exit while waiting for a start-up IPI"),
+        (Flaw::StaleVectoring, "an exit tells of what another interrupted"),
+        (Flaw::DropsInjection, "an NMI is lost"),
+        (Flaw::DropsAtTrap, "an NMI is lost"),
+        (Flaw::ChecksTooLate, "an entry that has to fail does not, or another does"),
+        (Flaw::TakesInjectedTrap, "an NMI out of nothing"),
+        (Flaw::WakesNobody, "the processor refuses what the hypervisor made of L1's wishes"),
+        (Flaw::ResetsForL2, "L2's shutdown is no triple fault for L1"),
+        (Flaw::OvertakesEvent, "a signal overtakes the event that is injected"),
+    ] {
+        assert!(finds(flaw, expected), "{flaw:?}: {expected}");
+    }
+}

@@ -1,0 +1,80 @@
+//! NMIs and INIT signals for L1's processor on the machine: they strike an entry into L2, or wait for one.
+
+use super::cpu::{self, NestedCpu, State};
+use super::exit::{self, leave, left};
+use super::pending_entry::{EarlyExit, Entry, TrapOwner};
+use super::reflect::{self, ExitFacts};
+use super::{Operation, cpu::facts};
+use crate::memory::guest_physical::GuestPhysical;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::Registers;
+use x86::event::Vector;
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::{Interruption, InterruptionType};
+
+/// An INIT signal came: L2 exits for it; in VMX root operation it waits. Returns whether that was all.
+pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &PerCpu) -> bool {
+    let Some(mut state) = cpu::of(cpu) else { return false };
+    if state.nested.operation == Operation::Off {
+        return false;
+    }
+    state.nested.pending.give_init();
+    if state.nested.operation == Operation::NonRoot {
+        settle(state, registers, cpu);
+    }
+    true
+}
+
+/// An NMI of L1's arrived while L2 runs.
+pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &PerCpu) {
+    let Some(mut state) = cpu::of(cpu) else { return };
+    state.nested.pending.give_nmi();
+    settle(state, registers, cpu);
+}
+
+/// L2, whose VMCS is current, left for the monitor trap flag or an NMI window that L1 may not have asked for.
+pub(super) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) {
+    if reason == ExitReason::MONITOR_TRAP_FLAG && state.nested.pending.trap_owner() == TrapOwner::L1 {
+        drop(state);
+        return exit::reflect_now(registers, cpu);
+    }
+    settle(state, registers, cpu);
+}
+
+/// Makes of the entry into L2, whose VMCS is current, what it becomes.
+pub(super) fn settle(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
+    let mut vmcs02 = state.hardware.current();
+    match state.nested.pending.settle(&mut vmcs02) {
+        Entry::Runs => (),
+        Entry::WaitsForStartup => cpu.waits_for_startup(),
+        Entry::Leaves(exit) => leave_early(state, registers, cpu, exit),
+    }
+}
+
+/// Hands L1 an exit in whose stead the hardware does not enter: all that it would have checked is checked first.
+fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: EarlyExit) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    if nested.pending.is_new()
+        && let Some(facts) = facts()
+    {
+        let checked = nested.check_all_guest_state(facts, &GuestPhysical, hardware);
+        hardware.select_l2();
+        if let Err(failure) = checked {
+            let (state, action) = exit::give_up(state, registers, cpu, &ExitFacts::from(failure));
+            drop(state);
+            return exit::end(action);
+        }
+    }
+    nested.pending.leave_early(exit);
+    let facts = match exit {
+        EarlyExit::Init => ExitFacts::new(ExitReason::INIT, 0),
+        EarlyExit::NmiWindow => ExitFacts::new(ExitReason::NMI_WINDOW, 0),
+        EarlyExit::Nmi => ExitFacts {
+            interruption: Interruption::new(Vector::NMI.0, InterruptionType::NMI, false),
+            ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
+        },
+    };
+    reflect::save_early_exit(&mut nested.vmcs12, &facts);
+    let (state, action) = leave(state, registers, cpu, exit == EarlyExit::Nmi);
+    left(state, registers, cpu, action);
+}
