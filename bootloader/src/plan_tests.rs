@@ -87,7 +87,7 @@ impl Machine {
 }
 
 #[test]
-fn an_ordinary_boot_goes_to_the_top_and_passes_the_secure_loader_s_check() {
+fn an_ordinary_boot_goes_to_the_top_and_passes_the_check() {
     let (plan, handoff) = Machine::new(1024).plan();
     let plan = plan.unwrap();
     assert_eq!(plan.region, PhysRange { base: 1016 * MIB, length: 8 * MIB });
@@ -149,7 +149,7 @@ fn every_module_is_kept_clear_of_even_one_without_a_role() {
 }
 
 #[test]
-fn a_tight_machine_may_use_the_image_s_own_memory_but_no_other_module_s() {
+fn a_tight_machine_may_use_the_memory_of_the_image_alone() {
     let mut machine = Machine::new(8);
     machine.memory(&[(0, 0x9_fc00), (MIB, 5 * MIB)]);
     machine.modules(&[(0x20_0000, 0x21_1000), (0x18_0000, 0x18_0200)]);

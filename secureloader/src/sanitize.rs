@@ -127,7 +127,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_nested_pool_outside_the_region_unaligned_or_in_the_module_is_refused() {
+    fn a_nested_pool_that_is_misplaced_is_refused() {
         let mut handoff = sound();
         let mib = 1 << 20;
         handoff.hypapp_module = PhysRange { base: BASE + 7 * mib, length: 5 };

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn borders_out_of_order_unaligned_or_beyond_the_file_are_refused() {
+    fn borders_that_no_packed_image_has_are_refused() {
         for (index, value) in [
             (0, 0),
             (2, RUNTIME_OFFSET + 0x3000),

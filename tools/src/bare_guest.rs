@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_says_nothing_gets_a_small_machine_with_and_without_hypervisor() {
+    fn a_guest_that_says_nothing_gets_a_small_machine() {
         let guest = parse("//! Title.\n").unwrap();
         assert_eq!((guest.cpus, guest.memory_mib, guest.hypapp.as_str()), (1, 64, "helloworld"));
         assert!(

@@ -137,7 +137,7 @@ fn cargo_is_not_silenced_for_it_may_have_to_wait() {
 }
 
 #[test]
-fn without_root_all_that_is_missing_is_named_with_the_command_for_it() {
+fn without_root_all_that_is_missing_is_named_with_a_command() {
     let tree = Tree::new();
     for (name, does) in [("apt-get", ""), ("apt-cache", "echo found"), ("id", "echo 1000")] {
         tree.program(name, does);

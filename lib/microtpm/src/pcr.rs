@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_hashes_the_old_value_and_the_measurement_in_both_banks() {
+    fn an_extension_hashes_old_value_and_measurement_in_both_banks() {
         let mut banks = PcrBanks::new();
         banks.extend(index(3), &[0x11; 20]).unwrap();
         banks.extend(index(3), &[0x22; 20]).unwrap();

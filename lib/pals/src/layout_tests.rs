@@ -22,7 +22,7 @@ fn record(kind: SectionType, start: u64, pages: u32) -> SectionRecord {
 }
 
 #[test]
-fn a_good_list_gives_its_pages_in_order_and_remembers_the_lists_order() {
+fn a_good_list_gives_pages_in_order_and_keeps_its_own_order() {
     let [code, data, parameters, stack] = standard();
     let layout =
         with_sections(&[stack, code, parameters, data]).unwrap_or_else(|status| panic!("{status:?}"));
@@ -54,7 +54,7 @@ fn counts_and_types_that_are_none_are_refused() {
 }
 
 #[test]
-fn addresses_and_sizes_that_wrap_or_leave_the_program_are_refused() {
+fn ranges_that_wrap_or_leave_the_program_are_refused() {
     let data = |start, pages| {
         let mut sections = standard();
         sections[1] = record(SectionType::Data, start, pages);
@@ -183,7 +183,7 @@ fn lists_that_cannot_be_read_are_refused() {
 }
 
 #[test]
-fn pages_need_the_rights_that_the_pal_gets_and_memory_behind_them() {
+fn pages_need_the_pal_s_rights_and_memory_behind_them() {
     let mut fake = Fake::with_pal(&[]);
     fake.map(PAL + PAGE, false, true);
     assert_eq!(read(&fake), Err(Status::SECTION_NOT_MAPPED), "data that is read-only");
@@ -197,7 +197,7 @@ fn pages_need_the_rights_that_the_pal_gets_and_memory_behind_them() {
 }
 
 #[test]
-fn a_pal_has_code_at_its_entry_one_stack_and_room_for_its_parameters() {
+fn a_pal_has_an_entry_in_code_one_stack_and_parameter_room() {
     let [code, data, parameters, stack] = standard();
     assert_eq!(with_sections(&[data, parameters, stack]), Err(Status::SECTION_MISSING));
     assert_eq!(with_sections(&[code, data, parameters]), Err(Status::SECTION_MISSING));

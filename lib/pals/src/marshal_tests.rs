@@ -70,7 +70,7 @@ fn thirty_two_bit_parameters_are_all_on_the_stack() {
 }
 
 #[test]
-fn what_the_caller_cannot_access_is_refused_before_anything_runs() {
+fn what_the_caller_cannot_access_is_refused_before_a_run() {
     let (fake, layout) = process(WordSize::Bits64, &[(Pointer, 4), (Pointer, 1)]);
     for stack in [0, STACK + PAGE - 4, u64::MAX - 3] {
         let read = Arguments::read(&fake, &layout, &[0; REGISTERS], stack);
@@ -140,7 +140,7 @@ fn an_output_that_has_become_unwritable_is_told() {
 
 proptest! {
     #[test]
-    fn buffers_arrive_whole_and_come_back_without_touching_their_neighbours(
+    fn buffers_come_and_go_whole_and_touch_no_neighbours(
         word in prop::sample::select(vec![WordSize::Bits32, WordSize::Bits64]),
         sizes in prop::collection::vec(0_u64..80, 1..6),
         shift in 0_u64..4096,

@@ -18,7 +18,7 @@ fn expected(layout: &Layout, memory: &Memory) -> PcrBanks {
 }
 
 #[test]
-fn what_is_measured_is_what_was_registered_whatever_the_pal_wrote() {
+fn what_is_measured_was_registered_whatever_the_pal_wrote() {
     let _alone = MEASURING.lock().unwrap();
     let (layout, memory) = pal();
     // A page of one word is kept as that word.

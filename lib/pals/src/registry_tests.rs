@@ -38,7 +38,7 @@ fn status(registry: &mut Registry<()>, key: Key, layout: Layout) -> Option<Statu
 }
 
 #[test]
-fn a_pal_is_found_by_its_entry_and_by_each_page_until_it_is_gone() {
+fn a_pal_is_found_by_entry_and_by_each_page_until_it_is_gone() {
     let mut registry = Registry::new(1 << 20);
     let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
     let pages: Vec<u64> = pal.lock().layout.pages().map(|(page, _)| page).collect();
@@ -78,7 +78,7 @@ fn a_pal_whose_process_is_gone_makes_way() {
 }
 
 #[test]
-fn of_a_revoked_pal_the_entry_is_left_until_the_process_gives_it_up_or_registers_again() {
+fn a_revoked_pal_s_entry_is_left_until_its_process_gives_it_up() {
     let mut registry = Registry::new(1 << 20);
     let whole = registry.budget;
     let Ok(pal) = registry.insert(KEY, layout(0), ()) else { panic!("there is room") };
@@ -101,7 +101,7 @@ fn of_a_revoked_pal_the_entry_is_left_until_the_process_gives_it_up_or_registers
 }
 
 #[test]
-fn the_budget_ends_and_comes_back_and_numbers_and_serials_differ() {
+fn the_budget_ends_and_comes_back_and_numbers_differ() {
     let mut registry = Registry::new(100_000);
     let key = |index| Key { nested_page: 0, address_space: index << 12, entry: PAL };
     let mut pals = Vec::new();

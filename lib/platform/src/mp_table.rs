@@ -130,7 +130,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_wrong_signature_means_no_table_a_wrong_sum_a_doubtful_one_and_a_long_count_ends_with_the_table() {
+    fn signature_sum_and_count_decide_whether_a_table_is_one() {
         let mut memory = TestMemory::new();
         assert_eq!(processors(&memory), (false, vec![]));
         put_pointer(&mut memory, 0xf_0000, 0x5000, 0);

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_or_empty_madt_falls_back_to_the_mp_table_and_then_to_one_cpu() {
+    fn without_a_madt_the_mp_table_serves_and_then_one_cpu() {
         for entries in [&[&[0_u8, 0][..]][..], &[]] {
             let mut memory = machine_with_madt(entries);
             assert_eq!(list(&memory, 3), Ok((vec![3], Source::BootstrapOnly)));

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_slot_is_the_register_and_byte_whose_range_holds_the_address() {
+    fn a_fixed_slot_is_where_the_range_holds_the_address() {
         for address in (0..FIXED_END).step_by(0x1000) {
             let found = FIXED.iter().position(|r| (r.start..r.start + 8 * r.granule).contains(&address));
             let byte = found.map(|i| usize::try_from((address - FIXED[i].start) / FIXED[i].granule));

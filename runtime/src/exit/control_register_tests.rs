@@ -64,7 +64,7 @@ fn paging_with_lme_begins_long_mode_and_its_end_leaves_it() {
 }
 
 #[test]
-fn long_mode_does_not_begin_without_pae_or_from_64bit_code_or_a_16bit_tss() {
+fn long_mode_does_not_begin_where_the_manual_forbids_it() {
     let ready = FakeVcpu { cr4: Cr4::PAE, efer: Efer::LME, ..FakeVcpu::protected_mode() };
     let mut code64 = ready.clone();
     code64.segments[SegmentRegister::Cs as usize] = flat(CODE64);

@@ -129,7 +129,7 @@ fn event_delivery_by_fred_and_newer_msr_instructions_are_hidden() {
 }
 
 #[test]
-fn the_signature_stands_where_the_hardware_reports_no_hypervisor() {
+fn the_signature_stands_where_the_hardware_reports_none() {
     let hardware = Hardware::without_hypervisor();
     let result = ask(CpuidPolicy::default(), &hardware, 0x4000_0000);
     let text = [result.ebx, result.ecx, result.edx].map(u32::to_le_bytes).concat();

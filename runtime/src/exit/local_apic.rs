@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_not_told_that_their_interrupt_was_served_where_that_can_be_helped() {
+    fn devices_are_not_told_early_that_an_interrupt_was_served() {
         for (version, spurious) in [(5 << 16, 0x1ef), (5 << 16 | HAS_EOI_SUPPRESSION, 0x11ef)] {
             let apic = Apic::new(version, &[0x31, 0xef]);
             reset(&apic);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_msr_faults_in_the_guest_and_a_known_one_is_carried_out() {
+    fn an_unknown_msr_faults_and_a_known_one_is_carried_out() {
         let msrs = SimMsrs::new([(Msr(0x4b56_4d00), 0x1_0000_0002)]);
         assert_eq!(read_with(&POLICY, &msrs, Msr(0x4b56_4d01)), Err(GP));
         assert_eq!(read_with(&POLICY, &msrs, Msr(0x4b56_4d00)), Ok(0x1_0000_0002));

@@ -37,7 +37,7 @@ fn map_of(registers: &Mtrrs) -> TypeMap {
 }
 
 #[test]
-fn the_guest_starts_with_the_firmware_s_values_and_without_what_is_hidden() {
+fn the_guest_starts_with_the_firmware_s_values_but_the_hidden() {
     let mtrrs = firmware();
     assert_eq!(mtrrs.read(Msr::IA32_MTRRCAP), Ok(0x508));
     assert_eq!(mtrrs.read(DEF_TYPE), Ok(0xc06));

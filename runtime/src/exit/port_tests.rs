@@ -120,7 +120,7 @@ fn a_sleep_loses_its_enable_bit() {
 }
 
 #[test]
-fn a_sleep_that_is_left_out_shows_in_the_status_by_every_instruction() {
+fn a_sleep_left_out_shows_in_status_by_every_instruction() {
     let (mut vcpu, memory) = long_mode();
     let (device, power) = (Device::default(), power());
     power.write(0x404, PortWidth::Word, 0x1401);
@@ -235,7 +235,7 @@ fn a_long_repetition_goes_on_at_the_next_exit() {
 }
 
 #[test]
-fn sixteen_bit_addresses_wrap_in_their_register_and_keep_the_rest() {
+fn sixteen_bit_addresses_wrap_and_keep_the_upper_half() {
     let memory = FakeMemory::new(0x2_0000);
     let mut vcpu = FakeVcpu::real_mode();
     vcpu.registers.set_rsi(0xaaaa_bbbb_cccc_ffff);
@@ -341,7 +341,7 @@ fn breakpoints_on_the_port_strike_where_it_is_touched() {
 }
 
 #[test]
-fn breakpoints_on_the_operand_end_the_exit_behind_their_iteration() {
+fn breakpoints_on_the_operand_end_the_exit_behind_it() {
     let (vcpu, memory) = long_mode();
     // DR1: 2 bytes at 6002H, writes; DR2: the same, reads and writes.
     let mut vcpu = FakeVcpu { dr7: 0x0750_0428, breakpoints: [0, 0x6002, 0x6002, 0], ..vcpu };

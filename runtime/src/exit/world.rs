@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hypapp_hears_of_all_but_nmis_and_the_core_acts_on_init_alone() {
+    fn the_hypapp_hears_of_all_but_nmis_and_the_core_of_init() {
         let witness = Witness(Mutex::default());
         let mut vcpu = FakeVcpu::long_mode();
         let mut tell = |exit| handle(&mut vcpu, &witness, exit);

@@ -69,7 +69,7 @@ fn a_full_array_refuses_and_stays_as_it_is() {
 }
 
 #[test]
-fn what_fills_the_array_can_be_taken_back_page_by_page_in_any_order() {
+fn what_fills_the_array_can_be_taken_back_in_any_order() {
     let mut p = Protections::new();
     let count = (BOUNDARIES - SPARE) as u64 / 2;
     for run in 0..count {

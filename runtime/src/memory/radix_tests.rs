@@ -99,7 +99,7 @@ fn pages_are_as_large_as_range_and_processor_allow() {
 }
 
 #[test]
-fn a_change_of_one_page_splits_only_what_holds_it_and_restoring_joins_it_again() {
+fn a_changed_page_splits_what_holds_it_and_joins_when_restored() {
     let mut machine = Machine::new(PageSize::Size1G, 16);
     assert_eq!(machine.fill(range(0, 4 * GIB), RAM), Ok(()));
     assert_eq!(machine.tables, 2);
@@ -151,7 +151,7 @@ fn a_new_table_of_pages_is_filled_over_the_neighbours_too() {
 }
 
 #[test]
-fn an_update_that_changes_nothing_splits_nothing_and_fills_nothing() {
+fn an_update_without_a_change_splits_and_fills_nothing() {
     let mut machine = Machine::new(PageSize::Size2M, 16);
     assert_eq!(machine.fill(range(MIB2, 2 * MIB2), RAM), Ok(()));
     machine.memory.clear_history();

@@ -8,7 +8,7 @@ use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
 
 #[test]
-fn what_the_processor_writes_is_never_protected_and_what_is_protected_it_never_writes() {
+fn what_the_processor_writes_is_never_protected_nor_vice_versa() {
     let mut memory = started(PageSize::Size2M, 128);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
     assert!(memory.open_view(CPU_VIEWS[1]).is_ok());

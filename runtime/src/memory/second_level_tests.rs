@@ -105,7 +105,7 @@ fn eager_filling_maps_all_but_the_hypervisor_with_few_tables() {
 }
 
 #[test]
-fn the_guest_never_gets_hypervisor_memory_or_what_tables_cannot_reach() {
+fn the_guest_never_gets_hidden_or_unreachable_memory() {
     let mut memory = started(PageSize::Size1G, 128);
     for address in [REGION.base, REGION.base + REGION.length - 1, 1 << 39, 1 << 48, 1 << 51, u64::MAX] {
         assert_eq!(read(&mut memory, CPU, address), Resolution::Hidden, "{address:#x}");
@@ -124,7 +124,7 @@ fn the_guest_never_gets_hypervisor_memory_or_what_tables_cannot_reach() {
 }
 
 #[test]
-fn protections_are_found_by_the_next_access_and_gone_after_reset() {
+fn protections_hold_from_the_next_access_until_they_are_reset() {
     let mut memory = started(PageSize::Size1G, 128);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
     let page = 2 * GIB + 5 * PAGE;

@@ -130,7 +130,7 @@ fn runs(pages: &[Page]) -> impl Iterator<Item = (u64, u64)> + '_ {
 }
 
 #[test]
-fn each_page_is_where_it_was_put_with_its_rights_and_nothing_else_is_there() {
+fn each_page_is_where_it_was_put_and_nothing_else_is() {
     for mode in MODES {
         let needed = frames_needed(mode, runs(&pages()));
         let mut machine = Machine::new(mode, needed);

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cpu_that_was_not_awaited_is_told_once_that_it_has_to_catch_up() {
+    fn a_cpu_that_was_not_awaited_is_told_once_to_catch_up() {
         let running = Running::new();
         assert!(!running.is_running());
         assert!(running.resume() && running.is_running());

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_in_the_guests_page_walk_is_told_from_the_access_itself() {
+    fn a_violation_in_a_page_walk_is_told_from_the_access_itself() {
         let violation = |facts| match decoded(ExitReason::EPT_VIOLATION, facts, |vmcs| {
             vmcs.write(vmcs::GUEST_PHYSICAL_ADDRESS, 0x1234);
             vmcs.write(vmcs::GUEST_LINEAR_ADDRESS, 0x5678);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_the_guest_does_not_have_are_undefined_and_other_exits_are_not_ours() {
+    fn absent_instructions_are_undefined_and_others_are_not_ours() {
         use ExitReason as Reason;
         for reason in [Reason::VMXON, Reason::VMLAUNCH, Reason::INVEPT, Reason::GETSEC, Reason::SEAMCALL] {
             assert_eq!(decoded(reason, 0, |_| ()), Some(Exit::UndefinedInstruction));

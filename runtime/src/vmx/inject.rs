@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_wakes_the_guest_and_has_no_error_code_in_real_mode() {
+    fn an_exception_wakes_and_has_no_error_code_in_real_mode() {
         let mut halted = SimVmcs::default();
         halted.write(vmcs::GUEST_ACTIVITY, ActivityState::HLT.0);
         let protected = after(halted, |vcpu| inject(vcpu, Event::GP0));

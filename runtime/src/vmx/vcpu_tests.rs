@@ -64,7 +64,7 @@ fn an_iteration_stays_at_its_instruction_and_says_that_it_began() {
 }
 
 #[test]
-fn breakpoints_wait_for_the_end_of_the_instruction_and_not_beyond_init() {
+fn breakpoints_wait_for_the_instruction_s_end_unless_init_comes() {
     with(
         |_| (),
         |vcpu| {
@@ -81,7 +81,7 @@ fn breakpoints_wait_for_the_end_of_the_instruction_and_not_beyond_init() {
 }
 
 #[test]
-fn the_instruction_pointer_wraps_at_4_gib_outside_64_bit_mode_only() {
+fn the_instruction_pointer_wraps_at_4_gib_outside_64_bit_mode() {
     let next = |efer: Efer, rights: AccessRights| {
         let set = |vmcs: &mut SimVmcs| {
             vmcs.write(vmcs::GUEST_RIP, 0xffff_fffe);

@@ -71,7 +71,7 @@ fn module_path(path: &str) -> Option<String> {
 }
 
 /// Functions behind a `#[test]`, or in a property-test block, where the attribute looks the same.
-fn test_functions(text: &str) -> Vec<String> {
+pub(super) fn test_functions(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_test = false;
     for line in text.lines().map(str::trim) {

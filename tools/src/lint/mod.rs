@@ -5,6 +5,7 @@ mod citations;
 mod file_names;
 mod file_sizes;
 mod sources;
+mod test_names;
 mod unsafe_opt_in;
 mod vendor_words;
 
@@ -86,7 +87,13 @@ fn house_rules() -> Result<()> {
 }
 
 fn check(sources: &[Source]) -> Vec<Finding> {
-    const RULES: [fn(&Source) -> Vec<Finding>; 5] =
-        [citations::check, file_names::check, file_sizes::check, unsafe_opt_in::check, vendor_words::check];
+    const RULES: [fn(&Source) -> Vec<Finding>; 6] = [
+        citations::check,
+        file_names::check,
+        file_sizes::check,
+        test_names::check,
+        unsafe_opt_in::check,
+        vendor_words::check,
+    ];
     sources.iter().flat_map(|source| RULES.iter().flat_map(|rule| rule(source))).collect()
 }

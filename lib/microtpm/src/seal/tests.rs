@@ -108,7 +108,7 @@ fn another_machine_does_not_open_a_blob() {
 }
 
 #[test]
-fn the_digest_at_creation_is_that_of_the_selected_registers_then() {
+fn the_digest_at_creation_is_of_the_registers_selected_then() {
     let mut later = banks();
     later.extend(PcrIndex::from_number(3).unwrap(), &[1; 20]).unwrap();
     for bank in [Bank::Sha1, Bank::Sha256] {

@@ -160,7 +160,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_table_with_a_wrong_sum_is_used_where_there_is_no_better_one() {
+    fn a_table_with_a_wrong_sum_is_used_without_a_better_one() {
         let mut memory = machine();
         memory.0[0x5024] ^= 1;
         assert_eq!(find(&memory, b"APIC"), Ok(0x5000));
@@ -173,7 +173,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_root_table_with_a_wrong_sum_serves_where_the_other_is_no_better() {
+    fn a_root_table_with_a_wrong_sum_serves_without_a_better() {
         let mut memory = machine();
         memory.0[0x2009] ^= 1;
         memory.0[0x1009] ^= 1;

@@ -142,7 +142,7 @@ fn busy_link_and_nested_flag_follow_the_table_of_the_manual() {
 }
 
 #[test]
-fn an_event_saves_the_instruction_it_came_before_and_pushes_its_error_code() {
+fn an_event_saves_its_instruction_and_pushes_its_error_code() {
     let (mut vcpu, memory) = tasks();
     let source = TaskSwitchSource::Event { error_code: Some(0xabcd) };
     assert_eq!(switch(&mut vcpu, &memory, source), Action::Resume);
@@ -333,7 +333,7 @@ fn a_virtual_8086_task_has_real_mode_segments() {
 }
 
 #[test]
-fn a_virtual_8086_task_whose_ldt_cannot_be_loaded_faults_with_its_segments() {
+fn a_virtual_8086_task_without_its_ldt_faults() {
     let (mut vcpu, memory) = tasks();
     set32(&memory, 0x24, 0x2_0002);
     set32(&memory, 0x4c, 0x1234);

@@ -195,7 +195,7 @@ fn smep_and_smap_keep_the_supervisor_from_user_pages() {
 }
 
 #[test]
-fn protection_keys_of_supervisors_bind_data_accesses_to_their_pages() {
+fn protection_keys_of_supervisors_bind_their_data_accesses() {
     let (mut vcpu, memory) = long_mode(0x8000 | P | W | 5 << 59);
     let run = |vcpu: &FakeVcpu, access| translate(vcpu, &memory, LINEAR, access);
     vcpu.pkrs = 3 << 10;
@@ -369,7 +369,7 @@ fn types_are_checked_in_protected_mode_only() {
 }
 
 #[test]
-fn in_64_bit_mode_bases_count_for_fs_and_gs_and_addresses_are_canonical() {
+fn in_64_bit_mode_fs_and_gs_have_bases() {
     let mut vcpu = FakeVcpu::long_mode();
     for register in [SegmentRegister::Ds, SegmentRegister::Gs] {
         vcpu.set_segment(register, Segment { base: 0xffff_8000_0000_0000, limit: 0, ..flat(0xc093) });

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_found_for_what_it_was_translated_for_and_for_reads_where_that_was_a_write() {
+    fn a_page_is_found_for_its_access_and_for_reads_after_a_write() {
         let (recent, at) = (Recent::new(), GuestLinearAddr::new(0x7000_1234));
         let there = |offset: u64| Some(GuestPhysAddr::new(0x5_6000 + offset));
         assert_eq!(recent.find(at, user(Intent::Read)), None);

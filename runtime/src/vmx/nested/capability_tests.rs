@@ -73,7 +73,7 @@ fn basic_has_one_page_of_write_back_and_no_dual_monitor() {
 }
 
 #[test]
-fn tables_of_five_levels_and_newer_invalidations_are_not_offered() {
+fn five_levels_and_newer_invalidations_are_not_offered() {
     let ept = offered(&[]).ept_vpid;
     assert_eq!(ept.bits(), 0x0f01_0633_4141);
     let without = EptVpidCapability::ACCESSED_DIRTY | EptVpidCapability::PAGES_1G;

@@ -127,7 +127,7 @@ fn an_entry_without_rights_is_not_present_whatever_else_it_says() {
 }
 
 #[test]
-fn a_misconfigured_entry_is_found_at_every_level_before_missing_rights() {
+fn misconfiguration_comes_before_missing_rights_at_every_level() {
     for at in ENTRIES {
         for wrong in [2_u64, 6] {
             let memory = memory();

@@ -93,7 +93,7 @@ fn what_l1_did_not_write_is_not_written_again() {
 }
 
 #[test]
-fn the_hypervisors_controls_are_added_and_softwares_are_left_out() {
+fn the_hypervisors_controls_are_added_and_softwares_left_out() {
     let (vmcs02, _) = entered(|vmcs12| {
         let primary = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS | PrimaryControls::HLT_EXITING;
         vmcs12.write(vmcs::PRIMARY_CONTROLS, primary.bits());
@@ -120,7 +120,7 @@ fn the_hypervisors_controls_are_added_and_softwares_are_left_out() {
 
 // Fields that live by a control alone.
 #[test]
-fn a_field_comes_with_the_control_that_brings_it_to_life_and_else_stays() {
+fn a_field_comes_with_the_control_that_needs_it() {
     use SecondaryControls as Secondary;
     let secondary: [(Secondary, &[u32]); 6] = [
         (Secondary::VIRTUAL_INTERRUPT_DELIVERY, &[0x0810, 0x201c, 0x201e, 0x2020, 0x2022]),

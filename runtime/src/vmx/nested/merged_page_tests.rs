@@ -108,7 +108,7 @@ fn a_write_to_another_page_costs_a_look() {
 }
 
 #[test]
-fn a_page_that_another_processor_watches_again_is_not_taken_for_unwritten() {
+fn a_page_that_is_watched_anew_is_not_taken_for_unwritten() {
     let fake = Fake::new();
     let mut merged = MergedPage::new(FRAME);
     merged.refresh(&fake.pages(), OWN, WANTED);

@@ -54,7 +54,7 @@ fn loaded(number: u64) -> Result<(), Unusable> {
 }
 
 #[test]
-fn each_area_is_where_vmcs12_says_and_as_long_as_the_processor_recommends() {
+fn each_area_is_where_vmcs12_says_and_of_a_limited_length() {
     let mut vmcs12 = Vmcs12::new();
     let fields = [
         (vmcs::ENTRY_MSR_LOAD_ADDRESS, vmcs::ENTRY_MSR_LOAD_COUNT),
@@ -88,7 +88,7 @@ fn entries_are_loaded_in_their_order_across_pages() {
 }
 
 #[test]
-fn registers_that_no_area_loads_fail_with_the_number_of_their_entry() {
+fn registers_that_no_area_loads_fail_with_their_entry_s_number() {
     let refused = [0xc000_0100, 0xc000_0101, 0x800, 0x808, 0x8ff, 0x9b, 0x79, 0x8b, 0x1_0000_0010, 1 << 63];
     for number in refused {
         assert_eq!(loaded(number), Err(Unusable { entry: 2 }), "{number:#x}");

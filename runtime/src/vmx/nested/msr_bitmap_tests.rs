@@ -28,7 +28,7 @@ fn own_bitmap() -> MsrBitmap {
 }
 
 #[test]
-fn an_msr_that_nobody_wants_does_not_exit_and_one_that_l1_wants_does() {
+fn msrs_exit_where_somebody_wants_them() {
     let fake = Fake::new();
     let mut wanted = [0; 4096];
     intercept_msr(&mut wanted, Msr::IA32_EFER, false, true);

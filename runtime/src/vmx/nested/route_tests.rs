@@ -54,7 +54,7 @@ fn the_hypapp_is_asked_before_l1_for_cpuid_and_its_own_commands() {
 }
 
 #[test]
-fn exceptions_go_by_bitmap_and_page_faults_by_their_error_codes_too() {
+fn exceptions_go_by_bitmap_and_page_faults_by_error_code_too() {
     let event = |vector: u8, bitmap: u32, mask: u32, matched: u32| {
         routed(ExitReason::EXCEPTION_OR_NMI, |vmcs02, vmcs12, _, _| {
             let word = Interruption::new(vector, InterruptionType::HARDWARE_EXCEPTION, vector == 14);
@@ -79,7 +79,7 @@ fn exceptions_go_by_bitmap_and_page_faults_by_their_error_codes_too() {
 }
 
 #[test]
-fn windows_traps_and_interrupts_are_the_hypervisors_unless_l1_set_them() {
+fn windows_traps_and_interrupts_are_ours_unless_l1_set_them() {
     use PrimaryControls as P;
     let by = |reason, controls| routed(reason, |_, vmcs12, _, _| set_primary(vmcs12, controls));
     for (reason, control, own) in [
@@ -102,7 +102,7 @@ fn windows_traps_and_interrupts_are_the_hypervisors_unless_l1_set_them() {
 }
 
 #[test]
-fn control_registers_are_l1s_where_a_bit_of_its_mask_would_change() {
+fn control_registers_are_l1s_where_its_mask_would_change() {
     let access = |qualification: u64, value: u64, mask: u64, shadow: u64| {
         routed(ExitReason::CONTROL_REGISTER, |vmcs02, vmcs12, registers, _| {
             vmcs02.write(vmcs::EXIT_QUALIFICATION, qualification);

@@ -40,7 +40,7 @@ mod tests {
     use x86::msr::Msr;
 
     #[test]
-    fn speculation_policy_an_exit_to_l1_has_a_barrier_where_there_is_one() {
+    fn speculation_policy_an_exit_to_l1_has_a_barrier() {
         for (edx, written) in [(0, 0), (1 << 26, 1)] {
             let cpuid = SimCpuid::default().with(7, 0, CpuidResult { edx, ..CpuidResult::default() });
             let msrs = SimMsrs::new([(Msr::IA32_PRED_CMD, 0)]);

@@ -19,7 +19,7 @@ fn view(cr0: u64, shadow0: u64, l1_owns: u64) -> L2View<SimVmcs> {
 }
 
 #[test]
-fn a_handler_sees_the_registers_themselves_and_the_cache_bits_that_l2_believes_in() {
+fn a_handler_sees_the_registers_and_l2s_cache_bits() {
     // TS is set, and L1 lets L2 believe it is not.
     let seen = view(0x8000_0031 | TS, CD, TS);
     assert_eq!(seen.read(vmcs::CR0_READ_SHADOW), 0x8000_0031 | TS | CD);

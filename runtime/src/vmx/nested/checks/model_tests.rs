@@ -33,7 +33,7 @@ fn sound_state_of_every_mode_is_entered() {
 }
 
 #[test]
-fn a_link_leads_to_another_vmcs_of_the_kind_that_the_control_says() {
+fn a_link_leads_to_another_vmcs_of_the_controls_kind() {
     let machine = Machine::new();
     for (mode, revision) in
         MODES.into_iter().flat_map(|mode| [0, 1, 0x2b, 0x2a, 1 << 31, 0x8000_002b].map(|word| (mode, word)))

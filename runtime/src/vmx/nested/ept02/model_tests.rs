@@ -363,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn stale_translations_every_access_agrees_with_the_walk_of_both_tables(
+    fn stale_translations_every_access_agrees_with_both_tables(
         largest in prop::sample::select(vec![PageSize::Size4K, PageSize::Size2M, PageSize::Size1G]),
         frames in prop::sample::select(vec![8_usize, 10, 16, 64]),
         events in prop::collection::vec(any_event(), 1..120),

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_frame_keeps_its_content_until_a_flush_that_began_later() {
+    fn a_dropped_frame_keeps_its_content_until_a_later_flush() {
         let (memory, mut pool) = pool(3);
         let given: Vec<_> = (0..3).filter_map(|_| pool.take(&memory, TABLE)).collect();
         memory.write_u64(given[1], 7);

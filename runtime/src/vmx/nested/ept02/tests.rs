@@ -84,7 +84,7 @@ fn large_pages_are_split_for_a_processor_without() {
 }
 
 #[test]
-fn a_violation_of_l1s_tables_is_l1s_with_the_facts_of_the_access() {
+fn a_violation_of_l1s_tables_is_l1s_with_the_access_s_facts() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
     world.map(EPTP, GPA, 0x30_5000 | WB | 5, PageSize::Size4K);
@@ -162,7 +162,7 @@ fn a_full_log_is_an_exit_and_no_mapping() {
 }
 
 #[test]
-fn stale_translations_l1_may_use_a_page_again_after_a_violation_without_invept() {
+fn stale_translations_a_violation_lets_l1_reuse_its_page() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
     world.map(EPTP, GPA, 0x30_5000 | WB | 1, PageSize::Size4K);
@@ -172,7 +172,7 @@ fn stale_translations_l1_may_use_a_page_again_after_a_violation_without_invept()
 }
 
 #[test]
-fn stale_translations_a_fill_that_an_invept_overtook_is_given_up() {
+fn stale_translations_a_fill_overtaken_by_invept_is_given_up() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
     world.between.replace(Some(Box::new(|world| world.cache.borrow_mut().invalidate(Named::All, |_| {}))));
@@ -250,7 +250,7 @@ fn all_cpus_share_a_root_and_keep_it_while_they_are_on_it() {
 }
 
 #[test]
-fn a_dry_pool_gives_up_other_roots_first_and_then_a_part_of_its_own() {
+fn a_dry_pool_gives_up_other_roots_first_then_its_own() {
     let memory = SimMemory::new(0);
     let world = World::new(&memory, 16, 4, PageSize::Size1G);
     let other = eptp(0x9000);
@@ -340,7 +340,7 @@ fn decoys_come_and_go_in_every_root() {
 }
 
 #[test]
-fn stale_translations_a_smaller_page_replaces_a_larger_one_and_back() {
+fn stale_translations_pages_of_two_sizes_replace_each_other() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
     world.map(EPTP, 0, 0x80_0080 | WB | RWX, PageSize::Size2M);

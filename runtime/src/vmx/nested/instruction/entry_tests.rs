@@ -47,7 +47,7 @@ fn stale_state_the_checks_go_by_what_the_last_exit_left() {
 }
 
 #[test]
-fn stale_state_an_entry_that_failed_keeps_what_only_the_hardware_has() {
+fn stale_state_a_failed_entry_keeps_what_the_hardware_has() {
     let mut world = World::with_sound();
     world.nested.vmcs12.is_stale = true;
     world.nested.revert_entry();
@@ -58,7 +58,7 @@ fn stale_state_an_entry_that_failed_keeps_what_only_the_hardware_has() {
 }
 
 #[test]
-fn missing_entry_checks_what_is_loaded_in_between_comes_after_all_checks() {
+fn missing_entry_checks_what_is_loaded_comes_after_all_checks() {
     let mut world = World::with_sound();
     world.nested.vmcs12.write(vmcs::GUEST_RFLAGS, 0);
     // The hardware refuses these.
@@ -72,7 +72,7 @@ fn missing_entry_checks_what_is_loaded_in_between_comes_after_all_checks() {
 }
 
 #[test]
-fn missing_entry_checks_what_is_not_in_the_vmcs_is_looked_at_each_time() {
+fn missing_entry_checks_what_is_in_memory_is_read_each_time() {
     let mut world = World::with_sound();
     assert_eq!(world.run(ExitReason::VMRESUME), Ok("enter"));
     // L1 has left IA-32e mode.

@@ -72,7 +72,7 @@ impl World {
 }
 
 #[test]
-fn every_field_of_the_linked_vmcs_reads_back_as_it_does_once_that_is_current() {
+fn every_field_of_a_linked_vmcs_reads_as_when_it_is_current() {
     let mut world = World::new();
     let there = |facts: &Facts| {
         let exists = |field: &&vmcs::FieldInfo| fields::exists(**field, &facts.capability);
@@ -132,7 +132,7 @@ fn operands_in_memory_are_l2s() {
 }
 
 #[test]
-fn a_linked_page_that_is_no_longer_l1s_reads_as_ones_and_takes_nothing() {
+fn a_linked_page_that_l1_lost_reads_as_ones_and_takes_nothing() {
     let mut world = World::new();
     world.memory.hidden = LINKED..LINKED + 0x1000;
     world.run(ExitReason::VMWRITE, 0x681e, 5).unwrap();
