@@ -121,7 +121,7 @@ fn an_entry_that_failed_after_all_is_as_if_it_had_not_been() {
 
 /// What stands before an exit that is made up is all that the hardware would have looked at.
 #[test]
-fn fields_that_the_hardware_checks_are_checked_where_it_does_not_enter() {
+fn fields_that_the_hardware_checks_are_checked_without_it() {
     let mut world = world();
     assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
     world.nested.vmcs12.dirty = Dirty::empty();
