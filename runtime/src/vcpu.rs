@@ -149,6 +149,9 @@ pub trait Vcpu {
     fn pkrs(&self) -> u32;
     /// Has the next instruction be a branch target, where indirect branches are tracked at the present CPL.
     fn expect_branch_target(&mut self);
+    /// Ends a near call of ring 3's that was carried out in the called code's stead: no branch target is expected any
+    /// more, and the return address, of so many bytes, is off the shadow stack.
+    fn end_user_call(&mut self, bytes: u64);
     /// Current privilege level.
     fn cpl(&self) -> u8;
     /// A segment register.

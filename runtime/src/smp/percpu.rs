@@ -57,6 +57,8 @@ pub(crate) struct PerCpu {
     has_own_view: AtomicBool,
     /// This CPU's guest runs in this CPU's world.
     is_in_world: AtomicBool,
+    /// The last entry loaded the state of control-flow enforcement, and the next must not.
+    loads_cet: AtomicBool,
     /// This CPU's world.
     pub(crate) world: Mutex<World<SecondLevelFormat>>,
     /// This CPU's way to private memory and back.
@@ -150,6 +152,7 @@ impl PerCpu {
             guest_nmi: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
             is_in_world: AtomicBool::new(false),
+            loads_cet: AtomicBool::new(false),
             world: Mutex::new(World::new()),
             crossing: Crossing::new(),
             main_stack: stacks.main_bottom..stacks.main,
@@ -258,6 +261,17 @@ impl PerCpu {
     /// before the guest is entered that could lead elsewhere without [`Self::runs_again`].
     pub(crate) fn waits_for_startup(&self) {
         self.running.pause();
+    }
+
+    /// Whether the last entry loaded the state of control-flow enforcement.
+    #[inline]
+    pub(crate) fn loads_cet(&self) -> bool {
+        self.loads_cet.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the next entry loads the state of control-flow enforcement.
+    pub(crate) fn set_loads_cet(&self, loads_cet: bool) {
+        self.loads_cet.store(loads_cet, Ordering::Relaxed);
     }
 
     /// Base of the GDT.

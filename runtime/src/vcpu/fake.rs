@@ -214,6 +214,7 @@ impl Vcpu for FakeVcpu {
     fn expect_branch_target(&mut self) {
         self.branch_targets += 1;
     }
+    fn end_user_call(&mut self, _bytes: u64) {}
     fn cpl(&self) -> u8 {
         self.cpl
     }

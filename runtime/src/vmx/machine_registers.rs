@@ -3,6 +3,8 @@
 //! On a host, where the decisions around them are tested, there are no such registers.
 
 #[cfg(target_os = "none")]
+pub(super) use super::cet::end_branch_target;
+#[cfg(target_os = "none")]
 pub(super) use hw::bare::guest_registers::{
     breakpoint_addresses, expect_branch_target, invalidate_translations, pkrs, pkru,
     reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
@@ -14,6 +16,9 @@ mod host {
 
     pub(in crate::vmx) fn breakpoint_addresses() -> [u64; 4] {
         [0; 4]
+    }
+    pub(in crate::vmx) fn end_branch_target() -> Option<u64> {
+        None
     }
     pub(in crate::vmx) fn expect_branch_target(_is_user: bool) {}
     pub(in crate::vmx) fn invalidate_translations() -> Result<(), VmFail> {
@@ -32,6 +37,6 @@ mod host {
 
 #[cfg(not(target_os = "none"))]
 pub(super) use host::{
-    breakpoint_addresses, expect_branch_target, invalidate_translations, pkrs, pkru,
+    breakpoint_addresses, end_branch_target, expect_branch_target, invalidate_translations, pkrs, pkru,
     reset_cr2_and_debug_registers, set_cr2, set_dr6_bits,
 };

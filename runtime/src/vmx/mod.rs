@@ -1,5 +1,7 @@
 //! Intel VMX: the guest's processor, and the way in and out of it.
 
+#[cfg(target_os = "none")]
+mod cet;
 mod controls;
 mod decode;
 #[cfg(target_os = "none")]

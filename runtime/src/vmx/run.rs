@@ -5,7 +5,7 @@
 
 use super::inject::{self, Shutdown};
 use super::vcpu::VmxVcpu;
-use super::{decode, nested, setup, world_switch};
+use super::{cet, decode, nested, setup, world_switch};
 use crate::exit::world::{Inside, WorldExit};
 use crate::exit::{Action, Exit, ResetCause, dispatch};
 use crate::features;
@@ -91,6 +91,9 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     // SAFETY: an exit happened, so this CPU's VMCS is current; host state is not written here.
     let vmcs = unsafe { CurrentVmcs::new() };
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+    if cpu.loads_cet() {
+        cet::stop_loading(&mut vcpu.vmcs);
+    }
     let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON)).without_flags();
     cpu.count_exit(reason.basic());
     let action = match reason {

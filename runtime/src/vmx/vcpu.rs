@@ -219,6 +219,18 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         }
     }
 
+    fn end_user_call(&mut self, bytes: u64) {
+        if !self.cr4().contains(Cr4::CET) {
+            return;
+        }
+        let Some(s_cet) = machine_registers::end_branch_target() else { return };
+        let ssp = self.vmcs.read(vmcs::GUEST_SSP);
+        self.vmcs.write(vmcs::GUEST_SSP, ssp.wrapping_add(bytes));
+        self.vmcs.write(vmcs::GUEST_S_CET, s_cet);
+        let entry = EntryControls::from_bits_retain(self.vmcs.read(vmcs::ENTRY_CONTROLS));
+        self.vmcs.write(vmcs::ENTRY_CONTROLS, (entry | EntryControls::LOAD_CET_STATE).bits());
+    }
+
     fn cpl(&self) -> u8 {
         // SS.DPL is the CPL in every mode (SDM, "Guest Register State").
         AccessRights::from_bits_retain(self.vmcs.read(vmcs::GUEST_SS_ACCESS_RIGHTS)).dpl()

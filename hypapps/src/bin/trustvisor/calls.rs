@@ -303,4 +303,5 @@ fn return_to(vcpu: &mut dyn Vcpu, caller: &Caller, outcome: Result<u64, Trouble>
     vcpu.set_rflags(rflags);
     vcpu.set_rip(caller.return_address);
     vcpu.set_rsp(caller.word.truncate(caller.rsp + caller.word.bytes()));
+    vcpu.end_user_call(caller.word.bytes());
 }
