@@ -27,6 +27,7 @@ use hw::{Msrs, PhysMemory};
 use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
 use spin::{Mutex, Once};
 use x86::address::HostPhysAddr;
+use x86::cr::Cr4;
 use x86::msr::Msr;
 use x86::paging::PageSize;
 use x86::vmx::capability::{Allowed, EptVpidCapability};
@@ -228,12 +229,14 @@ pub(crate) fn flush_all() {
 pub(crate) fn set_policies() {
     let capability = |msr| Processor.read(msr).unwrap_or_default();
     let nested = handoff().nested_ept02 != 0;
+    let cr4_offered = vmx::cr4_for_guest(&Processor);
     POLICIES.call_once(|| Policies {
         generators: Generators::find(),
         cpuid: CpuidPolicy {
             nested,
             hypervisor_bit: handoff().hypervisor_bit != 0,
             without: instructions_without_control(Allowed(capability(Msr::IA32_VMX_PROCBASED_CTLS2))),
+            hides_la57: !cr4_offered.contains(Cr4::LA57),
         },
         msr: MsrPolicy {
             nested,
@@ -242,10 +245,7 @@ pub(crate) fn set_policies() {
             feedback_bytes: features().feedback_bytes,
             keeps_apic: handoff().cpu_count > 1,
         },
-        control_register: ControlRegisterPolicy {
-            nested,
-            cr4_supported: capability(Msr::IA32_VMX_CR4_FIXED1),
-        },
+        control_register: ControlRegisterPolicy { nested, cr4_offered },
         power: PowerControl::new(handoff().power),
         speculation: Means::of(&Processor, &Processor),
     });

@@ -81,7 +81,13 @@ bitflags! {
         const CET = 1 << 23;
         /// Protection keys for supervisor pages.
         const PKS = 1 << 24;
-        /// Newer bits, which are the guest's where the processor has them.
+        /// User interrupts.
+        const UINTR = 1 << 25;
+        /// Linear-address space separation.
+        const LASS = 1 << 27;
+        /// Linear-address masking for supervisor pointers.
+        const LAM_SUP = 1 << 28;
+        /// Bits without a name.
         const _ = !0;
     }
 

@@ -93,8 +93,12 @@ msrs! {
     IA32_MTRR_DEF_TYPE = 0x2ff;
     /// Switches of performance counters.
     IA32_PERF_GLOBAL_CTRL = 0x38f;
+    /// Precise event-based sampling: first of its MSRs.
+    IA32_PEBS_FIRST = 0x3f0;
     /// Precise event-based sampling.
     IA32_PEBS_ENABLE = 0x3f1;
+    /// Place in the buffer of precise event-based sampling, whose physical address comes before; last of its MSRs.
+    IA32_PEBS_INDEX = 0x3f5;
     /// Performance-monitoring capabilities.
     IA32_PERF_CAPABILITIES = 0x345;
     /// First VMX capability MSR.
@@ -155,6 +159,10 @@ msrs! {
     X2APIC_EOI = 0x80b;
     /// x2APIC interrupt command.
     X2APIC_ICR = 0x830;
+    /// First performance counter with four MSRs of its own: counter, and configurations A to C.
+    IA32_PMC_GP0_CTR = 0x1900;
+    /// Last MSR that there may be of such counters.
+    IA32_PMC_LAST = 0x19ff;
     /// Extended supervisor states.
     IA32_XSS = 0xda0;
     /// Physical address of the table that the hardware feedback interface writes.

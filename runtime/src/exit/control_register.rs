@@ -15,16 +15,52 @@ use x86::segment::{AccessRights, SegmentRegister};
 /// CR0 bits that the hypervisor owns: NE must be 1 with VMX on; CD and NW would switch the hypervisor's
 /// caches off with the guest's.
 pub const CR0_OWNED: Cr0 = Cr0::NE.union(Cr0::CD).union(Cr0::NW);
-/// CR4 bits that the hypervisor owns.
+/// CR4 bits that the hypervisor owns where the processor has them: what the guest sees is in a shadow.
 pub const CR4_OWNED: Cr4 = Cr4::VMXE.union(Cr4::SMXE);
+/// CR4 bits whose features the hypervisor knows. Others are not the guest's, whatever the processor has: a VM entry may
+/// refuse a guest that has such a bit in the wrong mode, as it does with event delivery by FRED.
+pub const CR4_KNOWN: Cr4 = Cr4::VME
+    .union(Cr4::PVI)
+    .union(Cr4::TSD)
+    .union(Cr4::DE)
+    .union(Cr4::PSE)
+    .union(Cr4::PAE)
+    .union(Cr4::MCE)
+    .union(Cr4::PGE)
+    .union(Cr4::PCE)
+    .union(Cr4::OSFXSR)
+    .union(Cr4::OSXMMEXCPT)
+    .union(Cr4::UMIP)
+    .union(Cr4::LA57)
+    .union(Cr4::VMXE)
+    .union(Cr4::SMXE)
+    .union(Cr4::FSGSBASE)
+    .union(Cr4::PCIDE)
+    .union(Cr4::OSXSAVE)
+    .union(Cr4::KL)
+    .union(Cr4::SMEP)
+    .union(Cr4::SMAP)
+    .union(Cr4::PKE)
+    .union(Cr4::CET)
+    .union(Cr4::PKS)
+    .union(Cr4::UINTR)
+    .union(Cr4::LASS)
+    .union(Cr4::LAM_SUP);
 
 /// What the guest's control registers may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlRegisterPolicy {
     /// The guest may set CR4.VMXE.
     pub nested: bool,
-    /// CR4 bits that the processor has.
-    pub cr4_supported: u64,
+    /// CR4 bits that it may set besides. The hypervisor owns all others.
+    pub cr4_offered: Cr4,
+}
+
+impl ControlRegisterPolicy {
+    /// CR4 bits that the guest may set.
+    const fn cr4_allowed(&self) -> Cr4 {
+        if self.nested { self.cr4_offered.union(Cr4::VMXE) } else { self.cr4_offered }
+    }
 }
 
 /// Carries out an access to a control register.
@@ -136,12 +172,10 @@ fn mov_to_cr4<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
 ) -> Result<(), Event> {
     let (old, cr0) = (vcpu.cr4(), vcpu.cr0());
     let new = Cr4::from_bits_retain(value);
-    let hidden = if policy.nested { Cr4::SMXE } else { CR4_OWNED };
     let changed = old ^ new;
     let is_long = vcpu.efer().contains(Efer::LMA);
     let begins_pcid = changed.contains(Cr4::PCIDE) && new.contains(Cr4::PCIDE);
-    let is_bad = value & !policy.cr4_supported != 0
-        || new.intersects(hidden)
+    let is_bad = !policy.cr4_allowed().contains(new)
         || !new.contains(vcpu.fixed_bits().1)
         || begins_pcid && (!is_long || vcpu.cr3() & 0xfff != 0)
         || is_long && !new.contains(Cr4::PAE)

@@ -4,7 +4,7 @@ use crate::vcpu::fake::{CODE64, FakeVcpu, flat};
 use x86::segment::Segment;
 
 const POLICY: ControlRegisterPolicy =
-    ControlRegisterPolicy { nested: false, cr4_supported: 0x1ff_7fff & !(1 << 15) };
+    ControlRegisterPolicy { nested: false, cr4_offered: CR4_KNOWN.difference(CR4_OWNED) };
 const GP: Action = Action::Inject(Event::GP0);
 const RAX: u8 = 0;
 
@@ -205,4 +205,26 @@ fn outside_64bit_mode_the_upper_half_of_the_source_is_ignored() {
 fn a_control_register_that_does_not_exist_is_undefined() {
     let mut vcpu = FakeVcpu::long_mode();
     assert_eq!(mov(&mut vcpu, 5, 0), Action::Inject(Event::UD));
+}
+
+/// A VM entry refuses a guest with CR4.FRED outside IA-32e mode; of bits without a name nobody knows.
+#[test]
+fn bits_of_cr4_that_the_hypervisor_does_not_know_cannot_be_set() {
+    const FRED: u64 = 1 << 32;
+    for bit in (0..64).map(|bit| 1 << bit).filter(|&bit| !CR4_KNOWN.contains(Cr4::from_bits_retain(bit))) {
+        let mut vcpu = FakeVcpu::long_mode();
+        let value = vcpu.cr4.bits() | bit;
+        assert_eq!(mov(&mut vcpu, 4, value), GP, "{bit:#x}");
+    }
+    assert!(!CR4_KNOWN.contains(Cr4::from_bits_retain(FRED)));
+}
+
+#[test]
+fn five_levels_of_paging_can_be_withheld() {
+    let policy = ControlRegisterPolicy { cr4_offered: POLICY.cr4_offered - Cr4::LA57, ..POLICY };
+    let mut vcpu = FakeVcpu::protected_mode();
+    vcpu.registers.set_rax((vcpu.cr4 | Cr4::LA57).bits());
+    let access = ControlRegisterAccess::MovTo { control_register: 4, register: RAX };
+    assert_eq!(handle(&mut vcpu, &FakeMemory::new(0x1_0000), &policy, access), GP);
+    assert_eq!(handle(&mut vcpu, &FakeMemory::new(0x1_0000), &POLICY, access), Action::Advance);
 }

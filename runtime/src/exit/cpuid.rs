@@ -8,7 +8,9 @@
 //!   PEBS would do so with the hypervisor's own address space current;
 //! - instructions whose enabling control this processor's virtualization lacks, or which exit for reasons of
 //!   their own: accesses to lists of MSRs, to an MSR in an immediate operand, and from user mode;
-//! - event delivery by FRED, which needs state that is not switched.
+//! - event delivery by FRED, which needs state that is not switched;
+//! - the successor of PEBS, which writes to memory by physical address;
+//! - five-level paging where this processor would not enter a guest with all that it may then have in registers.
 //!
 //! Bits that mirror a CR4 bit follow the guest's CR4. SGX and its launch control stay as the hardware has
 //! them: an enclave's accesses go through the second-level tables like any other, so it reaches nothing that
@@ -52,6 +54,8 @@ pub struct CpuidPolicy {
     pub hypervisor_bit: bool,
     /// Instructions that the guest cannot be given.
     pub without: Instructions,
+    /// Hide five-level paging.
+    pub hides_la57: bool,
 }
 
 /// Answers CPUID: the hypapp first, then the policy.
@@ -90,6 +94,7 @@ fn answer<V: Vcpu>(
             without(hardware, policy, Instructions::XSAVES, |result| result.eax &= !xsave::XSAVES)
         }
         0x14 => CpuidResult::default(),
+        0x23 => performance(hardware, subleaf),
         0x19 => {
             CpuidResult { ebx: mirror(hardware.ebx, key_locker::AESKLE, vcpu.cr4(), Cr4::KL), ..hardware }
         }
@@ -97,6 +102,7 @@ fn answer<V: Vcpu>(
         0x8000_0001 => {
             without(hardware, policy, Instructions::RDTSCP, |result| result.edx &= !amd_features::RDTSCP)
         }
+        0x8000_0008 if policy.hides_la57 => CpuidResult { eax: four_levels(hardware.eax), ..hardware },
         MARKER => markers(hardware),
         _ => hardware,
     }
@@ -132,6 +138,7 @@ mod extended_feature {
     pub(super) const EBX_INVPCID: u32 = 1 << 10;
     pub(super) const EBX_PROCESSOR_TRACE: u32 = 1 << 25;
     pub(super) const ECX_OSPKE: u32 = 1 << 4;
+    pub(super) const ECX_LA57: u32 = 1 << 16;
     pub(super) const ECX_WAITPKG: u32 = 1 << 5;
     pub(super) const ECX_RDPID: u32 = 1 << 22;
     pub(super) const EDX_PCONFIG: u32 = 1 << 18;
@@ -154,6 +161,9 @@ fn extended_features(mut result: CpuidResult, policy: &CpuidPolicy, subleaf: u32
     }
     result.ebx &= !bit::EBX_PROCESSOR_TRACE;
     result.ecx = mirror(result.ecx, bit::ECX_OSPKE, cr4, Cr4::PKE);
+    if policy.hides_la57 {
+        result.ecx &= !bit::ECX_LA57;
+    }
     result = without(result, policy, Instructions::RDTSCP, |result| result.ecx &= !bit::ECX_RDPID);
     result = without(result, policy, Instructions::INVPCID, |result| result.ebx &= !bit::EBX_INVPCID);
     result = without(result, policy, Instructions::WAITPKG, |result| result.ecx &= !bit::ECX_WAITPKG);
@@ -166,6 +176,24 @@ fn extended_features_1(mut result: CpuidResult) -> CpuidResult {
     result.ecx &= !bit::ECX_MSR_IMM;
     result.edx &= !bit::EDX_USER_MSR;
     result
+}
+
+/// Leaf 23H (SDM, "CPUID-CPU Identification", architectural performance monitoring extended): without the subleaves of
+/// PEBS.
+fn performance(hardware: CpuidResult, subleaf: u32) -> CpuidResult {
+    const PEBS_SUBLEAVES: u32 = 1 << 4 | 1 << 5;
+    match subleaf {
+        0 => CpuidResult { eax: hardware.eax & !PEBS_SUBLEAVES, ..hardware },
+        4 | 5 => CpuidResult::default(),
+        _ => hardware,
+    }
+}
+
+/// Leaf 8000_0008H: the widths of addresses, the linear one at most that of four levels of paging.
+const fn four_levels(eax: u32) -> u32 {
+    const LINEAR: u32 = 0xff << 8;
+    const FOUR_LEVELS: u32 = 48 << 8;
+    if eax & LINEAR > FOUR_LEVELS { eax & !LINEAR | FOUR_LEVELS } else { eax }
 }
 
 /// Leaf 0DH, subleaf 1.

@@ -167,3 +167,28 @@ fn the_hypapp_answers_first() {
 fn version_digits_are_read() {
     assert_eq!((number("0"), number("10"), number("207")), (0, 10, 207));
 }
+
+#[test]
+fn five_levels_and_their_width_can_be_hidden() {
+    let policy = CpuidPolicy { hides_la57: true, ..CpuidPolicy::default() };
+    let difference = |leaf| {
+        let (with, without) = (
+            ask(CpuidPolicy::default(), &Hardware::all_ones(), leaf),
+            ask(policy, &Hardware::all_ones(), leaf),
+        );
+        (with.eax ^ without.eax, with.ebx ^ without.ebx, with.ecx ^ without.ecx, with.edx ^ without.edx)
+    };
+    assert_eq!(difference(7), (0, 0, 1 << 16, 0));
+    assert_eq!(difference(0x8000_0008), ((0xff ^ 48) << 8, 0, 0, 0));
+    assert_eq!(four_levels(0x302e), 0x302e);
+}
+
+#[test]
+fn counters_do_not_show_what_writes_records() {
+    let at = |subleaf| {
+        answer(&FakeVcpu::long_mode(), &CpuidPolicy::default(), &Hardware::all_ones(), 0x23, subleaf)
+    };
+    assert_eq!(at(0).eax, !(1 << 4 | 1 << 5));
+    assert_eq!([at(4), at(5)], [CpuidResult::default(); 2]);
+    assert_eq!(at(1), ONES);
+}

@@ -216,7 +216,7 @@ proptest! {
         register in 0..16_u8,
         is_write in any::<bool>(),
     ) {
-        let policy = control_register::ControlRegisterPolicy { nested: false, cr4_supported: 0x1ff_7fff };
+        let policy = control_register::ControlRegisterPolicy { nested: false, cr4_offered: control_register::CR4_KNOWN - control_register::CR4_OWNED };
         let access = if is_write {
             ControlRegisterAccess::MovTo { control_register, register }
         } else {

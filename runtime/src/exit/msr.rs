@@ -39,9 +39,22 @@ pub struct Intercept {
 
 /// The MSRs that must exit, MTRRs excepted, for the MSR bitmap.
 pub fn intercepted() -> impl Iterator<Item = Intercept> {
-    INTERCEPTED.iter().flat_map(|&(first, last, read, write)| {
-        (first.0..=last.0).map(move |number| Intercept { msr: Msr(number), read, write })
-    })
+    INTERCEPTED
+        .iter()
+        .flat_map(|&(first, last, read, write)| {
+            (first.0..=last.0).map(move |number| Intercept { msr: Msr(number), read, write })
+        })
+        .chain(configurations_c().map(|msr| Intercept { msr, read: false, write: true }))
+}
+
+/// Configurations C of performance counters: they have records written.
+fn configurations_c() -> impl Iterator<Item = Msr> {
+    (Msr::IA32_PMC_GP0_CTR.0..=Msr::IA32_PMC_LAST.0).map(Msr).filter(|&msr| is_configuration_c(msr))
+}
+
+/// Whether `msr`, of a counter with four, is the last of the four.
+const fn is_configuration_c(msr: Msr) -> bool {
+    msr.0 & 3 == 3
 }
 
 /// First and last, read, write.
@@ -56,7 +69,7 @@ const INTERCEPTED: [(Msr, Msr, bool, bool); 15] = [
     (Msr::UNCORE_PRMRR_PHYS_BASE, Msr::UNCORE_PRMRR_PHYS_MASK, false, true),
     (Msr::IA32_SEAMRR_PHYS_BASE, Msr::IA32_SEAMRR_PHYS_MASK, false, true),
     (Msr::IA32_MISC_ENABLE, Msr::IA32_MISC_ENABLE, false, true),
-    (Msr::IA32_PEBS_ENABLE, Msr::IA32_PEBS_ENABLE, false, true),
+    (Msr::IA32_PEBS_FIRST, Msr::IA32_PEBS_INDEX, false, true),
     (Msr::IA32_VMX_BASIC, Msr::IA32_VMX_LAST, true, true),
     (Msr::IA32_RTIT_FIRST, Msr::IA32_RTIT_LAST, true, true),
     (Msr::IA32_TME_ACTIVATE, Msr::IA32_TME_EXCLUDE_BASE, false, true),
@@ -90,7 +103,7 @@ pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, physical: &impl Physical,
             is_apic_base_legal(value, policy, msrs) && pointer::is_apic_base_allowed(value, physical)
         }
         Treatment::MiscEnable => value & XD_BIT_DISABLE == 0,
-        Treatment::PebsEnable => value == 0,
+        Treatment::Pebs => value == 0,
         Treatment::HardwareFeedback => pointer::is_feedback_allowed(value, policy.feedback_bytes, physical),
         Treatment::Hardware | Treatment::CoreCapabilities => true,
     };
@@ -117,8 +130,8 @@ enum Treatment {
     ApicBase,
     /// Could switch execute-disable off, and with it the hypervisor's own page tables.
     MiscEnable,
-    /// Could have records written in the hypervisor's address space.
-    PebsEnable,
+    /// Could have records written in the hypervisor's address space, or to a physical address: holds 0 for ever.
+    Pebs,
     /// Names memory that the hardware writes.
     HardwareFeedback,
     /// Says which features there are: not those that [`Treatment::Absent`] takes away.
@@ -131,7 +144,8 @@ fn treatment(msr: Msr) -> Treatment {
         Msr::IA32_FEATURE_CONTROL => Treatment::FeatureControl,
         Msr::IA32_BIOS_UPDT_TRIG => Treatment::MicrocodeTrigger,
         Msr::IA32_MISC_ENABLE => Treatment::MiscEnable,
-        Msr::IA32_PEBS_ENABLE => Treatment::PebsEnable,
+        Msr(0x3f0..=0x3f5) => Treatment::Pebs,
+        Msr(0x1900..=0x19ff) if is_configuration_c(msr) => Treatment::Pebs,
         Msr::IA32_HW_FEEDBACK_PTR => Treatment::HardwareFeedback,
         Msr::IA32_CORE_CAPABILITIES => Treatment::CoreCapabilities,
         Msr(0x80 | 0x1f2..=0x1f5 | 0x2f4..=0x2f5 | 0x982..=0x984 | 0x1400..=0x1401) => Treatment::Locked,
@@ -285,8 +299,21 @@ mod tests {
     fn execute_disable_stays_and_other_features_are_the_guests() {
         assert_eq!(write_to(1, Msr::IA32_MISC_ENABLE, 1 << 34 | 1), (GP, 1));
         assert_eq!(write_to(1 << 34, Msr::IA32_MISC_ENABLE, 1 << 18), (Action::Advance, 1 << 18));
-        assert_eq!(write_to(0, Msr::IA32_PEBS_ENABLE, 1), (GP, 0));
-        assert_eq!(write_to(0, Msr::IA32_PEBS_ENABLE, 0), (Action::Advance, 0));
+    }
+
+    #[test]
+    fn no_performance_counter_has_records_written() {
+        const PEBS_BASE: Msr = Msr(0x3f4);
+        const GP7_CONFIGURATION_C: Msr = Msr(0x191f);
+        const FIXED3_CONFIGURATION_C: Msr = Msr(0x198f);
+        for msr in [Msr::IA32_PEBS_ENABLE, PEBS_BASE, GP7_CONFIGURATION_C, FIXED3_CONFIGURATION_C] {
+            assert!(intercepted().any(|intercept| intercept.msr == msr && intercept.write), "{msr:?}");
+            assert_eq!(write_to(0, msr, 1), (GP, 0), "{msr:?}");
+            assert_eq!(write_to(0, msr, 0), (Action::Advance, 0), "{msr:?}");
+        }
+        for msr in [Msr::IA32_PMC_GP0_CTR, Msr(0x1901), Msr(0x1902), Msr(0x3f6)] {
+            assert!(intercepted().all(|intercept| intercept.msr != msr), "{msr:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod inject;
 mod machine_registers;
 #[expect(dead_code, reason = "some parts are entered from the machine alone, some from tests")]
 mod nested;
+mod probe;
 #[cfg(target_os = "none")]
 mod run;
 #[cfg(target_os = "none")]
@@ -32,6 +33,8 @@ pub(crate) use dump::dump;
 pub(crate) use nested::{
     ask_l1, forget_changes, memory as nested_memory, note_fault, translate as translate_nested,
 };
+#[cfg(target_os = "none")]
+pub(crate) use probe::cr4_for_guest;
 #[cfg(target_os = "none")]
 pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
 #[cfg(target_os = "none")]

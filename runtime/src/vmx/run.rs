@@ -137,6 +137,11 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         }
         return;
     }
+    if reason.is_entry_failure()
+        && let Some(action) = nested::invalid_state(vcpu, cpu)
+    {
+        return apply(vcpu, reason, action);
+    }
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
     let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
     let action = match cause {

@@ -129,7 +129,8 @@ fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
         vmcs.write(vmcs::XSS_EXITING_BITMAP, 0);
     }
     vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
-    vmcs.write(vmcs::CR4_MASK, CR4_MASK.bits());
+    let cr4_offered = machine::control_register_policy().cr4_offered;
+    vmcs.write(vmcs::CR4_MASK, (CR4_MASK | !cr4_offered).bits());
     if let Some(bitmaps) = BITMAPS.get() {
         vmcs.write(vmcs::MSR_BITMAPS, bitmaps.msr.get());
         vmcs.write(vmcs::IO_BITMAP_A, bitmaps.io.get());

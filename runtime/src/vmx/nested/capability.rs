@@ -5,6 +5,7 @@
 //! hardware must be 1 for L1, for VMCS02 cannot have it otherwise.
 
 use super::fields;
+use crate::vmx::probe::cr4_for_guest;
 use hw::{GeneralProtection, Msrs};
 use x86::cr::Cr4;
 use x86::msr::Msr;
@@ -129,8 +130,6 @@ const BASIC_SIZE_AND_TYPE: u64 = 4096 << 32 | 6 << 50;
 /// Rate of the preemption timer, storing of LMA, activity states, CR3 targets, MSR areas, VMWRITE to exit
 /// information, instruction length 0. Neither processor trace nor anything of system-management mode.
 const MISC: u64 = 0x1f | 1 << 5 | 7 << 6 | 0x1ff << 16 | 7 << 25 | 1 << 29 | 1 << 30;
-/// Hidden from L1's CPUID, so not in its CR4 either: SMX and event delivery by FRED.
-const HIDDEN_CR4: u64 = Cr4::SMXE.bits() | 1 << 32;
 
 impl Capability {
     /// What is offered on the executing processor.
@@ -177,10 +176,7 @@ impl Capability {
             entry,
             ept_vpid,
             cr0_fixed: [msrs.read(Msr::IA32_VMX_CR0_FIXED0)?, msrs.read(Msr::IA32_VMX_CR0_FIXED1)?],
-            cr4_fixed: [
-                msrs.read(Msr::IA32_VMX_CR4_FIXED0)?,
-                msrs.read(Msr::IA32_VMX_CR4_FIXED1)? & !HIDDEN_CR4,
-            ],
+            cr4_fixed: [msrs.read(Msr::IA32_VMX_CR4_FIXED0)?, (cr4_for_guest(msrs) | Cr4::VMXE).bits()],
             physical_address_bits,
             plain: [plain_pin_based, plain_primary, plain_exit, plain_entry],
             vmcs_enum: 0,

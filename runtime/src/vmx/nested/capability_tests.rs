@@ -54,7 +54,7 @@ fn registers_read_as_offered_and_unknown_ones_fault() {
         (Msr::IA32_VMX_CR0_FIXED0, 0x8000_0021),
         (Msr::IA32_VMX_CR0_FIXED1, 0xffff_ffff),
         (Msr::IA32_VMX_CR4_FIXED0, 0x2000),
-        (Msr::IA32_VMX_CR4_FIXED1, 0x01ff_3fff),
+        (Msr::IA32_VMX_CR4_FIXED1, 0x01ff_2fff),
         (Msr::IA32_VMX_VMCS_ENUM, 0x32),
         (Msr::IA32_VMX_MISC, 0x6004_01e7),
     ] {

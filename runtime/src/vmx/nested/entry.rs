@@ -213,6 +213,18 @@ pub(super) fn abort(nested: &Nested, cause: vmcs12::Abort) -> Action {
     Action::Reset(ResetCause::TripleFault)
 }
 
+/// The processor does not take the state with which L1 was to go on. Where an exit of L2 loaded it, no check of ours saw
+/// what the processor saw: a VMX abort. `None` where the state is of the hypervisor's making.
+pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu) -> Option<Action> {
+    let state = cpu::of(cpu)?;
+    let nested = &state.nested;
+    if nested.operation != Operation::Root || !reflect::is_as_loaded(&vcpu.vmcs, &nested.vmcs12) {
+        return None;
+    }
+    log::warn!("cpu={} the processor refuses host state that L1's checks let pass", cpu.index);
+    Some(abort(nested, vmcs12::Abort::HostMsrs))
+}
+
 /// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.
 pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u32) -> bool {
     let Some(mut state) = cpu::of(cpu) else { return false };

@@ -17,8 +17,6 @@ use x86::vmx::vmcs;
 
 /// CR0 bits of L2 that the hypervisor owns: entries and exits do not switch them.
 pub(super) const CR0_OWNED: Cr0 = Cr0::NW.union(Cr0::CD);
-/// CR4 bits of L2 that the hypervisor owns: SMX is not offered.
-pub(super) const CR4_OWNED: Cr4 = Cr4::SMXE;
 
 /// What L2 has of L1 unless VM-entry controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +62,7 @@ pub(super) fn enter(
     if vmcs12.dirty.contains(Dirty::COLD) {
         copy_cold_guest_state(vmcs12, vmcs02);
     }
-    hot_guest_state(vmcs02, vmcs12, inherited);
+    hot_guest_state(vmcs02, vmcs12, capability, inherited);
     inherit(vmcs02, vmcs12, own, inherited);
     vmcs12.cache_bits = inherited.cr0 & CR0_OWNED;
     vmcs12.dirty = Dirty::empty();
@@ -187,7 +185,7 @@ pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs) {
         GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP);
 }
 
-fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, inherited: &Inherited) {
+fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability, inherited: &Inherited) {
     let wanted = Wanted::of(vmcs12);
     copy!(vmcs12 => vmcs02; GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_INTERRUPTIBILITY);
     let (mask, shadow) = cr0(vmcs12, inherited.cr0);
@@ -197,7 +195,7 @@ fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, inherited: &Inherite
         copy!(vmcs12 => vmcs02;
             GUEST_CR0 GUEST_CR3 GUEST_CR4 GUEST_CS_ACCESS_RIGHTS GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
         vmcs02.write(vmcs::CR0_MASK, mask);
-        let (mask, shadow) = cr4(vmcs12);
+        let (mask, shadow) = cr4(vmcs12, capability);
         vmcs02.write(vmcs::CR4_MASK, mask);
         vmcs02.write(vmcs::CR4_READ_SHADOW, shadow);
     }
@@ -236,10 +234,11 @@ fn cr0(vmcs12: &Vmcs12, l1: Cr0) -> (u64, u64) {
     (mask | CR0_OWNED.bits(), vmcs12.read(vmcs::CR0_READ_SHADOW) & mask | value & !mask)
 }
 
-fn cr4(vmcs12: &Vmcs12) -> (u64, u64) {
+/// Mask and read shadow of CR4: bits that were not offered are the hypervisor's, so that L2 cannot set them either.
+fn cr4(vmcs12: &Vmcs12, capability: &Capability) -> (u64, u64) {
     let mask = vmcs12.read(vmcs::CR4_MASK);
     let value = vmcs12.read(vmcs::GUEST_CR4);
-    (mask | CR4_OWNED.bits(), vmcs12.read(vmcs::CR4_READ_SHADOW) & mask | value & !mask)
+    (mask | !capability.cr4_fixed[1], vmcs12.read(vmcs::CR4_READ_SHADOW) & mask | value & !mask)
 }
 
 /// What VM-entry controls do not load stays L1's (SDM, "Loading Guest Control Registers, Debug Registers, and

@@ -62,7 +62,7 @@ mod world;
 #[cfg(target_os = "none")]
 pub(super) use cpu::{OwnBitmaps, prepare, set_up};
 #[cfg(target_os = "none")]
-pub(super) use entry::{instruction, read_msr, refused, releases_init};
+pub(super) use entry::{instruction, invalid_state, read_msr, refused, releases_init};
 #[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]

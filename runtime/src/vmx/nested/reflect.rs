@@ -206,6 +206,13 @@ pub(super) fn load_host_state<V: Vmcs, M: GuestMemory>(
     Ok(())
 }
 
+/// Whether L1 is where an exit of L2 that `vmcs12` tells of left it: it has executed nothing since.
+pub(super) fn is_as_loaded(vmcs01: &impl Vmcs, vmcs12: &Vmcs12) -> bool {
+    vmcs01.read(vmcs::GUEST_RIP) == vmcs12.read(vmcs::HOST_RIP)
+        && vmcs01.read(vmcs::GUEST_RSP) == vmcs12.read(vmcs::HOST_RSP)
+        && vmcs01.read(vmcs::GUEST_RFLAGS) == Rflags::RESERVED1.bits()
+}
+
 fn load_control_registers<V: Vmcs>(
     l1: &mut VmxVcpu<'_, V>,
     vmcs12: &Vmcs12,
@@ -280,4 +287,29 @@ fn load_segments(to: &mut impl Vmcs, vmcs12: &Vmcs12, is_long: bool) {
     to.write(vmcs::GUEST_GDTR_LIMIT, 0xffff);
     to.write(vmcs::GUEST_IDTR_BASE, vmcs12.read(vmcs::HOST_IDTR_BASE));
     to.write(vmcs::GUEST_IDTR_LIMIT, 0xffff);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_as_loaded;
+    use crate::vmx::nested::vmcs12::Vmcs12;
+    use hw::Vmcs;
+    use hw::sim::SimVmcs;
+    use x86::vmx::vmcs;
+
+    #[test]
+    fn a_processor_that_went_on_is_not_as_it_was_loaded() {
+        let mut vmcs12 = Vmcs12::new();
+        vmcs12.write(vmcs::HOST_RIP, 0x1000);
+        vmcs12.write(vmcs::HOST_RSP, 0x2000);
+        let at = |rip, rsp, flags| {
+            let mut vmcs01 = SimVmcs::default();
+            vmcs01.write(vmcs::GUEST_RIP, rip);
+            vmcs01.write(vmcs::GUEST_RSP, rsp);
+            vmcs01.write(vmcs::GUEST_RFLAGS, flags);
+            is_as_loaded(&vmcs01, &vmcs12)
+        };
+        assert!(at(0x1000, 0x2000, 2));
+        assert!(!at(0x1001, 0x2000, 2) && !at(0x1000, 0x1ff8, 2) && !at(0x1000, 0x2000, 0x46));
+    }
 }

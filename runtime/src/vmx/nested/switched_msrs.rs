@@ -6,6 +6,7 @@ use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Efer};
 use x86::msr::Msr;
+use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs::{self, Field};
 
 /// Where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
@@ -33,6 +34,22 @@ pub(super) fn read(vmcs: &impl Vmcs, msr: Msr) -> Option<u64> {
         return Some(vmcs.read(vmcs::GUEST_SYSENTER_CS).into());
     }
     field(msr).map(|field| vmcs.read(field))
+}
+
+/// What the guest reads of its time-stamp counter where the processor's is `counter` (SDM, "Time-Stamp Counter Offset and
+/// Multiplier").
+pub(super) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
+    let primary = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
+    if !primary.contains(PrimaryControls::USE_TSC_OFFSETTING) {
+        return counter;
+    }
+    let secondary = SecondaryControls::from_bits_retain(vmcs.read(vmcs::SECONDARY_CONTROLS));
+    let is_scaled = primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS)
+        && secondary.contains(SecondaryControls::USE_TSC_SCALING);
+    let multiplier = if is_scaled { vmcs.read(vmcs::TSC_MULTIPLIER) } else { 1 << 48 };
+    let product = u128::from(counter) * u128::from(multiplier) >> 48;
+    let scaled = u64::try_from(product & u128::from(u64::MAX)).unwrap_or_default();
+    scaled.wrapping_add(vmcs.read(vmcs::TSC_OFFSET))
 }
 
 /// Has the guest's `msr` take `value`: false where WRMSR would fault, `None` where the hardware has it.
@@ -73,7 +90,7 @@ fn write_efer<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, processor: &Processor, value: 
 
 #[cfg(test)]
 mod tests {
-    use super::{Processor, read, write};
+    use super::{PrimaryControls, Processor, SecondaryControls, read, time_stamp, write};
     use crate::vcpu::Registers;
     use crate::vmx::vcpu::VmxVcpu;
     use hw::Vmcs;
@@ -86,7 +103,7 @@ mod tests {
         let features = CpuidResult { edx: 1 << 11 | 1 << 20 | 1 << 29, ..CpuidResult::default() };
         let widths = CpuidResult { eax: 48 << 8 | 39, ..CpuidResult::default() };
         let cpuid = SimCpuid::default().with(0x8000_0001, 0, features).with(0x8000_0008, 0, widths);
-        Processor::of(&cpuid, &SimMsrs::new([]))
+        Processor::of(&cpuid, &SimMsrs::new([(Msr::IA32_DEBUGCTL, 0)]))
     }
 
     /// A write where EFER was `efer` and paging is on or off.
@@ -121,6 +138,22 @@ mod tests {
             assert_eq!(write_to(0, false, msr, bad).0, Some(false), "{msr:?}");
         }
         assert_eq!(write_to(0, false, Msr::IA32_SYSENTER_CS, 0x9_0000_0010), (Some(true), Some(0x10)));
+    }
+
+    #[test]
+    fn the_time_stamp_is_scaled_and_moved_as_controls_say() {
+        let mut vmcs = SimVmcs::default();
+        vmcs.write(vmcs::TSC_OFFSET, u64::MAX);
+        vmcs.write(vmcs::TSC_MULTIPLIER, 3 << 47);
+        assert_eq!(time_stamp(&vmcs, 100), 100);
+        vmcs.write(vmcs::PRIMARY_CONTROLS, PrimaryControls::USE_TSC_OFFSETTING.bits());
+        assert_eq!(time_stamp(&vmcs, 100), 99);
+        vmcs.write(vmcs::SECONDARY_CONTROLS, SecondaryControls::USE_TSC_SCALING.bits());
+        assert_eq!(time_stamp(&vmcs, 100), 99, "secondary controls are not activated");
+        let both = PrimaryControls::USE_TSC_OFFSETTING | PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
+        vmcs.write(vmcs::PRIMARY_CONTROLS, both.bits());
+        assert_eq!(time_stamp(&vmcs, 100), 149);
+        assert_eq!(time_stamp(&vmcs, u64::MAX), 0x7fff_ffff_ffff_fffd);
     }
 
     #[test]

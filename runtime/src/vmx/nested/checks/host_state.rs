@@ -97,7 +97,8 @@ fn address_space_size<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     require(is_64_bit == entry.is_ia32e, "host address-space size is not the present one")?;
     if is_64_bit {
         require(cr4.contains(Cr4::PAE), "64-bit host without CR4.PAE")?;
-        return require(entry.is_canonical(vmcs::HOST_RIP), "64-bit host RIP");
+        let rip = entry.read(vmcs::HOST_RIP);
+        return require(entry.processor.is_canonical_code(rip, cr4), "64-bit host RIP");
     }
     require(!entry.has_entry(EntryControls::IA32E_MODE_GUEST), "IA-32e mode guest of a 32-bit host")?;
     require(!cr4.contains(Cr4::PCIDE), "32-bit host with CR4.PCIDE")?;

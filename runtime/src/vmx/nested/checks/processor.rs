@@ -1,20 +1,22 @@
 //! What registers of L1's processor accept, VMX aside: the facts from CPUID that checks of a VM entry need.
 
+use crate::vmx::probe;
 use hw::{Cpuid, Msrs};
-use x86::cr::Efer;
+use x86::cr::{Cr4, Efer};
 use x86::msr::Msr;
 use x86::pat::Pat;
 
 /// What L1's processor accepts in registers that a VM entry or VM exit loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Processor {
-    /// Width of linear addresses in bits, with as many levels of paging as the processor has.
+    /// Width of linear addresses in bits, with as many levels of paging as L1 may have. Registers take addresses of that
+    /// width whatever the paging is.
     pub(in super::super) linear_address_bits: u8,
     /// Bits of CR3 that must be 0.
     pub(in super::super) cr3_reserved: u64,
     /// Bits that IA32_EFER has.
     pub(in super::super) efer: u64,
-    /// Bits that IA32_DEBUGCTL has.
+    /// Bits that IA32_DEBUGCTL has, as this processor's entries check them.
     pub(in super::super) debugctl: u64,
     /// Bits that IA32_PERF_GLOBAL_CTRL has.
     pub(in super::super) perf_global_ctrl: u64,
@@ -26,14 +28,12 @@ pub(in super::super) struct Processor {
     pub(in super::super) has_bus_lock_detection: bool,
 }
 
-const DEBUGCTL_BUS_LOCK_DETECT: u64 = 1 << 2;
-/// What IA32_DEBUGCTL has besides. Which of these a model lacks CPUID does not say; the hardware checks them
-/// once more.
-const DEBUGCTL: u64 = 0xffc3;
 const PERF_METRICS_AVAILABLE: u64 = 1 << 15;
 const PERF_METRICS: u64 = 1 << 48;
 /// Linear-address masking for user and for supervisor pointers of 57 and of 48 bits.
 const CR3_LAM: u64 = 3 << 61;
+/// Width of linear addresses with four levels of paging.
+const FOUR_LEVELS: u8 = 48;
 
 impl Processor {
     /// The facts of the executing processor.
@@ -42,12 +42,13 @@ impl Processor {
         let extended = cpuid.cpuid(7, 0);
         let has_lam = cpuid.cpuid(7, 1).eax >> 26 & 1 == 1;
         let has_bus_lock_detection = extended.ecx >> 24 & 1 == 1;
+        let has_la57 = probe::cr4_for_guest(msrs).contains(Cr4::LA57);
         let beyond_width = u64::MAX.checked_shl(widths[0].into()).unwrap_or(0);
         Self {
-            linear_address_bits: widths[1],
+            linear_address_bits: if has_la57 { widths[1] } else { widths[1].min(FOUR_LEVELS) },
             cr3_reserved: beyond_width & if has_lam { !CR3_LAM } else { !0 },
             efer: efer(cpuid.cpuid(0x8000_0001, 0).edx),
-            debugctl: DEBUGCTL | if has_bus_lock_detection { DEBUGCTL_BUS_LOCK_DETECT } else { 0 },
+            debugctl: probe::debugctl(msrs),
             perf_global_ctrl: perf_global_ctrl(cpuid, msrs),
             has_sgx: extended.ebx >> 2 & 1 == 1,
             has_rtm: extended.ebx >> 11 & 1 == 1,
@@ -55,10 +56,15 @@ impl Processor {
         }
     }
 
-    /// Whether `address` is canonical (SDM, "Canonical Addressing").
+    /// Whether `address` is canonical for a register (SDM, "Canonical Addressing").
     pub(in super::super) const fn is_canonical(&self, address: u64) -> bool {
-        let unused = 64 - self.linear_address_bits;
-        (address << unused).cast_signed() >> unused == address.cast_signed()
+        is_canonical_of(self.linear_address_bits, address)
+    }
+
+    /// Whether code can run at `address` with the paging that `cr4` chooses.
+    pub(super) fn is_canonical_code(&self, address: u64, cr4: Cr4) -> bool {
+        let bits = self.linear_address_bits;
+        is_canonical_of(if cr4.contains(Cr4::LA57) { bits } else { bits.min(FOUR_LEVELS) }, address)
     }
 
     /// Whether IA32_PAT takes `value`.
@@ -87,6 +93,11 @@ impl Processor {
             && value & SUPPRESS_AND_TRACKER != SUPPRESS_AND_TRACKER
             && self.is_canonical(value & !0xfff)
     }
+}
+
+const fn is_canonical_of(bits: u8, address: u64) -> bool {
+    let unused = 64 - bits;
+    (address << unused).cast_signed() >> unused == address.cast_signed()
 }
 
 fn efer(features: u32) -> u64 {
@@ -122,6 +133,7 @@ mod tests {
     use super::Processor;
     use hw::sim::{SimCpuid, SimMsrs};
     use x86::cpuid::CpuidResult;
+    use x86::cr::Cr4;
     use x86::msr::Msr;
 
     fn leaf(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidResult {
@@ -138,18 +150,32 @@ mod tests {
             .with(7, 0, leaf(1, 1 << 2 | 1 << 11, 1 << 24, 0))
             .with(7, 1, leaf(1 << 26, 0, 0, 0))
             .with(0x8000_0001, 0, leaf(0, 0, 0, 1 << 11 | 1 << 20 | 1 << 29));
-        let processor = Processor::of(&cpuid, &SimMsrs::new([]));
+        let msrs = SimMsrs::new([
+            (Msr::IA32_VMX_CR4_FIXED1, Cr4::LA57.bits()),
+            (Msr::IA32_SYSENTER_ESP, 0),
+            (Msr::IA32_DEBUGCTL, 0),
+        ]);
+        let processor = Processor::of(&cpuid, &msrs);
         assert_eq!(processor.linear_address_bits, 57);
         assert_eq!(processor.cr3_reserved, !0 << 46 & !(3 << 61));
         assert_eq!((processor.efer, processor.debugctl), (0xd01, 0xffc7));
         assert!(processor.has_sgx && processor.has_rtm && processor.has_bus_lock_detection);
         assert!(processor.is_canonical(0x00ff_ffff_ffff_ffff) && !processor.is_canonical(1 << 56));
+        assert!(processor.is_canonical_code(1 << 55, Cr4::LA57));
+        assert!(!processor.is_canonical_code(1 << 55, Cr4::PAE));
+    }
+
+    #[test]
+    fn addresses_are_narrow_where_five_levels_are_not_offered() {
+        let processor = Processor::of(&widths(46, 57), &SimMsrs::new([]));
+        assert_eq!(processor.linear_address_bits, 48);
+        assert!(!processor.is_canonical(1 << 55) && !processor.is_canonical_code(1 << 55, Cr4::LA57));
     }
 
     #[test]
     fn an_old_processor_has_less() {
         let processor = Processor::of(&widths(36, 48), &SimMsrs::new([]));
-        assert_eq!((processor.efer, processor.debugctl, processor.perf_global_ctrl), (0, 0xffc3, 0));
+        assert_eq!((processor.efer, processor.debugctl, processor.perf_global_ctrl), (0, 0, 0));
         assert_eq!(processor.cr3_reserved, !0 << 36);
         assert!(!processor.has_sgx && !processor.has_rtm && !processor.has_bus_lock_detection);
         assert!(processor.is_canonical(0xffff_8000_0000_0000) && !processor.is_canonical(1 << 47));

@@ -64,11 +64,15 @@ pub(super) fn mask(encoding: u32) -> u64 {
     }
 }
 
-/// The bits that the hypervisor owns whatever L1 does: of CR0 the cache bits, of CR4 SMXE.
+/// CR4 bits of the model's processor that the hypervisor knows, but for SMXE, and for LA57, whose addresses the
+/// model's registers do not take.
+const CR4_OFFERED: u64 = 0x01f7_2fff | 1 << 19;
+
+/// The bits that the hypervisor owns whatever L1 does: of CR0 the cache bits, of CR4 what is not offered.
 pub(super) fn owned(encoding: u32) -> u64 {
     match encoding {
         CR0 => CACHE_BITS,
-        CR4 => 1 << 14,
+        CR4 => !CR4_OFFERED,
         _ => 0,
     }
 }
