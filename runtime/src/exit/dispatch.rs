@@ -91,29 +91,40 @@ pub(crate) fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action 
 
 /// WRMSR of `value`.
 pub(crate) fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> Action {
+    let (action, effect) = store_msr(vcpu, cpu, msr, value);
+    if effect == Effect::Types {
+        adopt_mtrrs(cpu);
+    }
+    action
+}
+
+/// The same, but for the memory types that MTRRs give, which [`adopt_mtrrs`] has to change before the guest goes on: once,
+/// however many MTRRs were written.
+pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> (Action, Effect) {
     if machine::hypapp().write_msr(vcpu, msr, value) == Answer::Handled {
-        return Action::Advance;
+        return (Action::Advance, Effect::Unchanged);
     }
     if !VirtualMtrrs::covers(msr) {
         let action = msr::write(msr, value, machine::msr_policy(), &SECOND_LEVEL, &Processor);
         if msr == Msr::IA32_APIC_BASE {
             host::follow_apic();
         }
-        return action;
+        return (action, Effect::Unchanged);
     }
     if !machine::hypapp().allow_mtrr(vcpu, msr, value) {
-        return Action::Inject(Event::GP0);
+        return (Action::Inject(Event::GP0), Effect::Unchanged);
     }
-    let mut mtrrs = cpu.mtrrs.lock();
-    match mtrrs.write(msr, value) {
-        Ok(Effect::Unchanged) => Action::Advance,
-        Ok(Effect::Types) => {
-            let flush = SECOND_LEVEL.lock().adopt_mtrrs(mtrrs.registers());
-            machine::flush_second_level(flush);
-            Action::Advance
-        }
-        Err(_) => Action::Inject(Event::GP0),
+    match cpu.mtrrs.lock().write(msr, value) {
+        Ok(effect) => (Action::Advance, effect),
+        Err(_) => (Action::Inject(Event::GP0), Effect::Unchanged),
     }
+}
+
+/// Has all CPUs' guest use the memory types that this CPU's MTRRs give.
+pub(crate) fn adopt_mtrrs(cpu: &PerCpu) {
+    let mtrrs = cpu.mtrrs.lock();
+    let flush = SECOND_LEVEL.lock().adopt_mtrrs(mtrrs.registers());
+    machine::flush_second_level(flush);
 }
 
 fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViolation) -> Action {
@@ -124,7 +135,7 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
     let resolution = SECOND_LEVEL.lock().violation(cpu.view(), violation.gpa, access);
     match resolution {
         Resolution::Filled => Action::Resume,
-        Resolution::Reclaimed(flush) => {
+        Resolution::Noticed(flush) | Resolution::Reclaimed(flush) => {
             machine::flush_second_level(flush);
             Action::Resume
         }

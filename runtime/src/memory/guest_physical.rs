@@ -4,7 +4,7 @@ use super::guest::{GuestMemory, Refused};
 use super::host::GuestFrames;
 use crate::features::features;
 use crate::machine::{self, SECOND_LEVEL};
-use crate::smp::percpu;
+use crate::smp::{percpu, shootdown};
 use hw::Unmapped;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::Rights;
@@ -22,8 +22,8 @@ impl GuestPhysical {
             return Err(Refused);
         }
         let mut second_level = SECOND_LEVEL.lock();
-        if access.contains(Rights::WRITE) {
-            second_level.written(gpa);
+        if access.contains(Rights::WRITE) && second_level.written(gpa) {
+            shootdown::ask();
         }
         let allowance = second_level.policy().allowance_at(percpu::current().view(), gpa.get());
         let (rights, is_decoy) = allowance.ok_or(Refused)?;

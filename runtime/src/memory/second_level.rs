@@ -11,7 +11,7 @@ use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::{Attributes, PageSize, Rights, TableFormat};
 
 use super::changes::Changes;
-use super::flush::Flush;
+use super::flush::{Flush, Generations, Needed};
 use super::frame::{Exhausted, Frames};
 use super::policy::{Machine, Policy};
 use super::protect::{Full, Protection};
@@ -30,6 +30,9 @@ pub(super) const STEPS: usize = 256;
 pub enum Resolution {
     /// The tables allow it now.
     Filled,
+    /// The same, for a write that ends a watch: behind the flush, at which every CPU looks after what it keeps of the
+    /// page, the write is done.
+    Noticed(Flush),
     /// Frames ran out and tables were dropped; after the flush the access faults again and is served.
     Reclaimed(Flush),
     /// The hypervisor's memory, or an address that tables do not reach.
@@ -69,6 +72,7 @@ pub struct SecondLevel<M, F> {
     pub(super) policy: Policy,
     pub(super) roots: Roots,
     pub(super) changes: Changes,
+    generations: Generations,
     tables: usize,
     format: PhantomData<F>,
 }
@@ -82,6 +86,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             policy: Policy::new(),
             roots: Roots::new(),
             changes: Changes::new(),
+            generations: Generations::new(),
             tables: 0,
             format: PhantomData,
         }
@@ -157,9 +162,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
 
     /// Serves an access at `gpa` that the tables of `view` did not allow.
     pub fn violation(&mut self, view: View, gpa: GuestPhysAddr, access: Rights) -> Resolution {
-        if access.contains(Rights::WRITE) {
-            self.written(gpa);
-        }
+        let is_noticed = access.contains(Rights::WRITE) && self.written(gpa);
         let run = self.policy.run_at(view, gpa.get());
         let (Some(attributes), Some(root)) = (run.attributes, self.root(view)) else {
             return Resolution::Hidden;
@@ -171,6 +174,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         // Entries that are there agree with the policy, so a fill only adds, or joins small pages into a
         // large one that says the same: nobody need flush. Tables that joining drops wait for the next flush.
         match self.radix().fill(root, page, attributes, run.range) {
+            Ok(()) if is_noticed => Resolution::Noticed(self.flush_if(true)),
             Ok(()) => Resolution::Filled,
             Err(Exhausted) => Resolution::Reclaimed(self.drop_tables()),
         }
@@ -183,13 +187,15 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             self.radix().clear(root);
         }
         // Even where nothing was dropped here, frames may wait from before.
-        Flush { retired: Some(self.frames.retired()) }
+        self.flush_if(true)
     }
 
     /// Takes back a flush that every processor has carried out.
     pub fn flushed(&mut self, flush: Flush) {
+        let Some(needed) = flush.needed else { return };
+        self.generations.flushed(needed.generation);
         // Tables dropped since are not covered; the flush that their drop asked for releases all.
-        if flush.retired == Some(self.frames.retired()) {
+        if needed.retired == self.frames.retired() {
             self.frames.release();
         }
     }
@@ -260,7 +266,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.policy.protections.clear(view);
         self.changes.note(view, GuestRange::between(0, self.policy.reach()));
         self.radix().remove(root);
-        Flush { retired: Some(self.frames.retired()) }
+        self.flush_if(true)
     }
 
     /// Takes memory types from `mtrrs` from now on.
@@ -313,8 +319,12 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         Ok(())
     }
 
-    pub(super) fn flush_if(&self, is_stale: bool) -> Flush {
-        Flush { retired: is_stale.then_some(self.frames.retired()) }
+    /// What is to be flushed before a caller may rely on what it asked for: where its own change took something away,
+    /// or where an earlier one did, of another CPU, that not all have followed yet.
+    pub(super) fn flush_if(&mut self, is_stale: bool) -> Flush {
+        let generation = self.generations.relied_on(is_stale);
+        let retired = self.frames.retired();
+        Flush { needed: generation.map(|generation| Needed { retired, generation }) }
     }
 
     pub(super) fn radix(&mut self) -> Radix<'_, M, F> {

@@ -140,7 +140,7 @@ impl World {
                 prop_assert_eq!(mapped, truth);
                 self.cached[view][index] = truth;
             }
-            Resolution::Reclaimed(flush) => {
+            Resolution::Noticed(flush) | Resolution::Reclaimed(flush) => {
                 self.flush(flush);
                 prop_assert_eq!(self.memory.violation(CPU_VIEWS[view], address, access), Resolution::Filled);
             }

@@ -181,7 +181,7 @@ fn a_view_says_its_own_and_else_what_the_shared_one_says() {
 
     assert!(memory.open_view(own).is_ok());
     assert_eq!(memory.rights(own, gpa(2 * GIB)), Rights::all());
-    assert_eq!(memory.set_rights(own, pages(2 * GIB, PAGE), Rights::READ), Ok(Flush::NONE));
+    assert!(memory.set_rights(own, pages(2 * GIB, PAGE), Rights::READ).is_ok());
     assert!(memory.close_view(own).is_needed() && memory.open_view(own).is_ok());
     assert_eq!(memory.rights(own, gpa(2 * GIB)), Rights::all());
 }
@@ -278,15 +278,16 @@ fn a_write_to_a_watched_page_is_served_and_ends_the_watch() {
     let page = GuestPhysAddr::new(5 * MIB);
     assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
     let (watch, flush) = memory.watch(page).unwrap();
-    assert!(flush.is_some_and(|flush| flush.is_needed()));
+    assert!(flush.is_needed());
+    memory.flushed(flush);
     assert_eq!(memory.take_changes().iter().collect::<Vec<_>>(), [(CPU, pages(5 * MIB, PAGE))]);
     assert_eq!(memory.watch_of(page), Some(watch));
     assert_eq!(memory.rights(CPU, page), Rights::READ | Rights::EXECUTE);
     assert_eq!(memory.rights(CPU, GuestPhysAddr::new(5 * MIB + PAGE)), Rights::all());
 
     assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
-    assert_eq!(memory.watch(page), Ok((watch, None)));
-    assert_eq!(memory.violation(CPU, page, Rights::WRITE), Resolution::Filled);
+    assert_eq!(memory.watch(page), Ok((watch, Flush::NONE)));
+    assert!(matches!(memory.violation(CPU, page, Rights::WRITE), Resolution::Noticed(_)));
     assert_eq!((memory.watch_of(page), memory.rights(CPU, page)), (None, Rights::all()));
     let (_, size, attributes) = memory.mapped(CPU, page).unwrap();
     assert_eq!((size, attributes.rights), (PageSize::Size2M, Rights::all()));
@@ -344,4 +345,56 @@ fn what_is_covered_keeps_its_small_page_when_it_is_open_again() {
     assert_eq!(memory.table_pages(), tables);
     assert!(memory.reset_rights(CPU, page).is_ok_and(|flush| flush.is_needed()));
     assert_eq!((size_at(&memory, page.start()), memory.table_pages()), (Some(PageSize::Size2M), tables - 1));
+}
+
+/// Who asks for what another CPU has just asked for waits for the flush that is not over, and nobody after it.
+#[test]
+fn a_flush_in_flight_is_waited_for_by_all_that_rely_on_it() {
+    let mut memory = started(PageSize::Size1G, 512);
+    let page = GuestPhysAddr::new(5 * MIB);
+    assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
+    // The first CPU's flush is not carried out yet: a third may still write the page.
+    let (watch, first) = memory.watch(page).unwrap();
+    assert!(first.is_needed());
+    let (again, second) = memory.watch(page).unwrap();
+    assert!(second.is_needed() && again == watch);
+    memory.flushed(first);
+    assert_eq!(memory.watch(page), Ok((watch, Flush::NONE)));
+    memory.flushed(second);
+}
+
+#[test]
+fn a_protection_that_is_there_already_may_not_hold_yet() {
+    let mut memory = started(PageSize::Size1G, 512);
+    let range = pages(5 * MIB, PAGE);
+    assert_eq!(memory.violation(CPU, GuestPhysAddr::new(range.start()), Rights::READ), Resolution::Filled);
+    let first = memory.set_rights(CPU, range, Rights::empty()).unwrap();
+    let second = memory.set_rights(CPU, range, Rights::empty()).unwrap();
+    assert!(first.is_needed() && second.is_needed());
+    // What came later covers what came before.
+    memory.flushed(second);
+    assert_eq!(memory.set_rights(CPU, range, Rights::empty()), Ok(Flush::NONE));
+    memory.flushed(first);
+}
+
+/// Tables that were dropped are empty, and yet processors may use what was in them.
+#[test]
+fn covering_what_empty_tables_hold_waits_for_the_flush_of_those_that_were_dropped() {
+    let mut memory = started(PageSize::Size1G, 512);
+    let range = pages(5 * MIB, PAGE);
+    assert_eq!(memory.violation(CPU, GuestPhysAddr::new(range.start()), Rights::READ), Resolution::Filled);
+    let dropped = memory.drop_tables();
+    let covered = memory.cover(range, Some(Protection::Decoy)).unwrap();
+    assert!(dropped.is_needed() && covered.is_needed());
+}
+
+#[test]
+fn a_write_that_ends_a_watch_is_noticed_by_all_before_it_is_done() {
+    let mut memory = started(PageSize::Size1G, 512);
+    let page = GuestPhysAddr::new(5 * MIB);
+    let (_, flush) = memory.watch(page).unwrap();
+    memory.flushed(flush);
+    let noticed = memory.violation(CPU, page, Rights::READ | Rights::WRITE);
+    assert!(matches!(&noticed, Resolution::Noticed(flush) if flush.is_needed()), "{noticed:?}");
+    assert_eq!(memory.violation(CPU, page, Rights::READ | Rights::WRITE), Resolution::Filled);
 }

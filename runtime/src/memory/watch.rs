@@ -100,16 +100,15 @@ impl WatchedPages {
 }
 
 impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
-    /// Has the next write to the page at `gpa` noticed. The flush comes before the page is read; there is none
-    /// where the page was watched already.
+    /// Has the next write to the page at `gpa` noticed. The flush comes before the page is read.
     ///
     /// # Errors
     ///
     /// See [`ProtectError`]; nothing changed then.
-    pub fn watch(&mut self, gpa: GuestPhysAddr) -> Result<(Watch, Option<Flush>), ProtectError> {
+    pub fn watch(&mut self, gpa: GuestPhysAddr) -> Result<(Watch, Flush), ProtectError> {
         let range = GuestRange::page(gpa);
         if let Some(watch) = self.policy.watched.get(range.start()) {
-            return Ok((watch, None));
+            return Ok((watch, self.flush_if(false)));
         }
         if range.end() > self.policy.reach() {
             return Err(ProtectError::OutOfReach);
@@ -123,7 +122,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
         self.changes.note(View::SHARED, range);
         let is_stale = self.refresh(View::SHARED, range);
-        Ok((watch, Some(self.flush_if(is_stale))))
+        Ok((watch, self.flush_if(is_stale)))
     }
 
     /// The watch of the page at `gpa`, unless it was written.
@@ -132,13 +131,15 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.policy.watched.get(gpa.page().get())
     }
 
-    /// Ends the watch of the page at `gpa`, which is about to be written.
-    pub fn written(&mut self, gpa: GuestPhysAddr) {
-        if self.policy.watched.end(gpa.page().get()) {
+    /// Ends the watch of the page at `gpa`, which is about to be written; tells whether there was one.
+    pub fn written(&mut self, gpa: GuestPhysAddr) -> bool {
+        let is_noticed = self.policy.watched.end(gpa.page().get());
+        if is_noticed {
             // Rights only grow: a stale translation faults once more, and tables that joining drops wait for
             // the next flush.
             self.refresh(View::SHARED, GuestRange::page(gpa));
         }
+        is_noticed
     }
 }
 

@@ -30,6 +30,19 @@ pub(crate) fn shoot_down() {
     }
 }
 
+/// Has every CPU drop its translations, and look after what it derived, before its guest goes on; waits for none.
+pub(crate) fn ask() {
+    let own = percpu::current();
+    for cpu in machine::cpus().iter().filter(|cpu| cpu.is_running()) {
+        cpu.flush.store(true, Ordering::SeqCst);
+        if cpu.index == own.index {
+            own.demand_attention();
+        } else {
+            quiesce::wake(cpu);
+        }
+    }
+}
+
 /// Drops the executing CPU's translations if that is asked for. Tells whether they were dropped since the last time
 /// that this was called, so that what else was derived can follow before the guest goes on.
 pub(crate) fn finish(own: &PerCpu) -> bool {

@@ -14,7 +14,7 @@ impl Watcher for GuestPhysical {
 
     fn watch(&self, page: GuestPhysAddr) -> Option<Watch> {
         let (watch, flush) = SECOND_LEVEL.lock().watch(page).ok()?;
-        if let Some(flush) = flush {
+        if flush.is_needed() {
             machine::flush_second_level(flush);
         }
         Some(watch)
