@@ -379,7 +379,7 @@ fn a_protection_that_is_there_already_may_not_hold_yet() {
 
 /// Tables that were dropped are empty, and yet processors may use what was in them.
 #[test]
-fn covering_what_empty_tables_hold_waits_for_the_flush_of_those_that_were_dropped() {
+fn covering_empty_tables_waits_for_flushes_in_flight() {
     let mut memory = started(PageSize::Size1G, 512);
     let range = pages(5 * MIB, PAGE);
     assert_eq!(memory.violation(CPU, GuestPhysAddr::new(range.start()), Rights::READ), Resolution::Filled);
@@ -389,7 +389,7 @@ fn covering_what_empty_tables_hold_waits_for_the_flush_of_those_that_were_droppe
 }
 
 #[test]
-fn a_write_that_ends_a_watch_is_noticed_by_all_before_it_is_done() {
+fn a_write_that_ends_a_watch_is_told_to_all_before_it_is_done() {
     let mut memory = started(PageSize::Size1G, 512);
     let page = GuestPhysAddr::new(5 * MIB);
     let (_, flush) = memory.watch(page).unwrap();

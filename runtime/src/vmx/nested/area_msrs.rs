@@ -8,6 +8,7 @@ use super::lack::Note;
 use super::msr_area::{AreaMsrs, MsrArea, Unusable};
 use super::switched_msrs;
 use super::view::L2View;
+use crate::exit::mtrr::Effect;
 use crate::exit::{Action, dispatch};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
@@ -49,7 +50,9 @@ pub(super) fn load_on_exit(
     facts: &Facts,
 ) -> (State, Result<(), Unusable>) {
     let area = MsrArea::of_exit_load(&state.nested.vmcs12, &facts.capability);
-    carry_out(state, cpu, area, || area.load_on_exit(&GuestPhysical, &mut GuestMsrs { vcpu: l1, cpu, facts }))
+    carry_out(state, cpu, area, || {
+        GuestMsrs::with(l1, cpu, facts, |msrs| area.load_on_exit(&GuestPhysical, msrs))
+    })
 }
 
 type L2Msrs<'a, 'r> = GuestMsrs<'a, 'r, L2View<CurrentVmcs>>;
@@ -64,7 +67,9 @@ fn of_l2(
 ) -> (State, Result<(), Unusable>) {
     let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
     let mut vcpu = VmxVcpu::new(view, registers, cpu.index);
-    carry_out(state, cpu, area, || act(area, &GuestPhysical, &mut GuestMsrs { vcpu: &mut vcpu, cpu, facts }))
+    carry_out(state, cpu, area, || {
+        GuestMsrs::with(&mut vcpu, cpu, facts, |msrs| act(area, &GuestPhysical, msrs))
+    })
 }
 
 fn carry_out(
@@ -90,6 +95,25 @@ struct GuestMsrs<'a, 'r, V> {
     vcpu: &'a mut VmxVcpu<'r, V>,
     cpu: &'a PerCpu,
     facts: &'a Facts,
+    /// What MTRRs that were written changed.
+    effect: Effect,
+}
+
+impl<'a, 'r, V: Vmcs> GuestMsrs<'a, 'r, V> {
+    /// Acts on the MSRs. Memory types change once, behind all: it takes all CPUs.
+    fn with<T>(
+        vcpu: &'a mut VmxVcpu<'r, V>,
+        cpu: &'a PerCpu,
+        facts: &'a Facts,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let mut msrs = Self { vcpu, cpu, facts, effect: Effect::Unchanged };
+        let result = act(&mut msrs);
+        if msrs.effect == Effect::Types {
+            dispatch::adopt_mtrrs(cpu);
+        }
+        result
+    }
 }
 
 impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
@@ -108,8 +132,14 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     }
 
     fn write(&mut self, msr: Msr, value: u64) -> bool {
-        switched_msrs::write(self.vcpu, &self.facts.processor, msr, value)
-            .unwrap_or_else(|| dispatch::write_msr(self.vcpu, self.cpu, msr, value) == Action::Advance)
+        if let Some(is_done) = switched_msrs::write(self.vcpu, &self.facts.processor, msr, value) {
+            return is_done;
+        }
+        let (action, effect) = dispatch::store_msr(self.vcpu, self.cpu, msr, value);
+        if effect == Effect::Types {
+            self.effect = effect;
+        }
+        action == Action::Advance
     }
 }
 

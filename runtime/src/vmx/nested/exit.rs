@@ -100,6 +100,7 @@ fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, r
         Route::Linked => own::access_linked_vmcs(vcpu, cpu, reason, &memory),
         _ => own::handle(vcpu, cpu, reason, &memory),
     };
+    memory.keep_log(cpu);
     match (action, memory.denied()) {
         (Some(Action::Inject(_)), Some(denied)) if vcpu.registers().rcx() == count => {
             second_level::deny(vcpu, cpu, reason, denied);
@@ -270,7 +271,7 @@ pub(in crate::vmx) fn follow(cpu: &PerCpu) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     if nested.operation == Operation::NonRoot {
         let mut vmcs02 = hardware.current();
-        pages::set_pages(&mut vmcs02, &nested.vmcs12, hardware);
+        pages::follow(&mut vmcs02, &nested.vmcs12, hardware);
         translation::set_tables(&mut vmcs02, &nested.vmcs12, cpu);
     }
 }

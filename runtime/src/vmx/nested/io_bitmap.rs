@@ -1,6 +1,6 @@
 //! The I/O bitmaps under which L2 runs: L1's and the hypervisor's, merged.
 
-use super::merged_page::{MergedPage, Pages, Watcher};
+use super::merged_page::{Kind, MergedPage, Pages, Watcher};
 use crate::memory::guest::GuestMemory;
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
@@ -17,7 +17,7 @@ impl IoBitmaps {
     /// Nothing merged, in the two frames from `frames` on.
     pub(super) const fn new(frames: HostPhysAddr) -> Self {
         let second = HostPhysAddr::new(frames.get() + PAGE_BYTES);
-        Self { merged: [MergedPage::new(frames), MergedPage::new(second)] }
+        Self { merged: [MergedPage::new(frames, Kind::Io), MergedPage::new(second, Kind::Io)] }
     }
 
     /// The first of two frames that hold the two from `own` on, and L1's bitmaps A and B at `wanted`, as they
@@ -33,6 +33,18 @@ impl IoBitmaps {
         a.refresh(pages, own, wanted[0]);
         b.refresh(pages, HostPhysAddr::new(own.get() + PAGE_BYTES), wanted[1]);
         a.frame
+    }
+
+    /// Follows, while L2 runs, where one of L1's bitmaps at `wanted` may be written.
+    pub(super) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+        &mut self,
+        pages: &Pages<'_, M, G, W>,
+        own: HostPhysAddr,
+        wanted: [GuestPhysAddr; 2],
+    ) {
+        let [a, b] = &mut self.merged;
+        a.follow(pages, own, wanted[0]);
+        b.follow(pages, HostPhysAddr::new(own.get() + PAGE_BYTES), wanted[1]);
     }
 }
 

@@ -7,9 +7,11 @@
 use super::cpu;
 use super::ept02::access::Access;
 use super::ept02::machine as ept02;
+use super::ept12::PageModificationLog;
 use super::lack::{Lack, Note};
 use super::merge::Wanted;
 use super::route;
+use super::second_level;
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
@@ -27,17 +29,30 @@ use x86::vmx::vmcs;
 pub(super) struct L2Memory {
     /// `None` where L1 has no tables for it.
     pointer: Option<EptPointer>,
+    /// L1's page-modification log, as it was and as it is.
+    log: Cell<Option<PageModificationLog>>,
+    index: Option<u16>,
     denied: Cell<Option<Access>>,
 }
 
 impl L2Memory {
     /// The memory of the L2 that runs on `cpu`, which executes this.
     pub(super) fn of(cpu: &PerCpu) -> Self {
-        let pointer = cpu::of(cpu).and_then(|state| {
+        let (mut pointer, mut log) = (None, None);
+        if let Some(state) = cpu::of(cpu) {
             let vmcs12 = &state.nested.vmcs12;
-            Wanted::of(vmcs12).has_ept().then(|| EptPointer(vmcs12.read(vmcs::EPT_POINTER)))
-        });
-        Self { pointer, denied: Cell::new(None) }
+            pointer = Wanted::of(vmcs12).has_ept().then(|| EptPointer(vmcs12.read(vmcs::EPT_POINTER)));
+            log = second_level::log_of(vmcs12);
+        }
+        Self { pointer, log: Cell::new(log), index: log.map(|log| log.index), denied: Cell::new(None) }
+    }
+
+    /// Tells L1 how far its page-modification log has come, behind the accesses.
+    pub(super) fn keep_log(&self, cpu: &PerCpu) {
+        let Some(log) = self.log.get().filter(|log| Some(log.index) != self.index) else { return };
+        if let Some(mut state) = cpu::of(cpu) {
+            state.nested.vmcs12.write(vmcs::PML_INDEX, log.index);
+        }
     }
 
     /// The first access that L1's tables did not allow.
@@ -64,7 +79,9 @@ impl L2Memory {
         qualification: EptViolationQualification,
     ) -> Result<GuestPhysAddr, Refused> {
         let Some(pointer) = self.pointer else { return Ok(gpa) };
-        let reached = ept02::translate_l2(pointer, gpa, access);
+        let mut log = self.log.get();
+        let reached = ept02::translate_l2(pointer, gpa, access, log.as_mut());
+        self.log.set(log);
         if reached.is_none() && self.denied.get().is_none() {
             self.denied.set(Some(Access { gpa, qualification: qualification.0 }));
         }
@@ -152,7 +169,9 @@ impl NotedMemory {
     fn with<T>(act: impl FnOnce(&L2Memory) -> Result<T, Refused>) -> Result<T, Refused> {
         let cpu = percpu::current();
         let memory = L2Memory::of(cpu);
-        act(&memory).inspect_err(|_| {
+        let result = act(&memory);
+        memory.keep_log(cpu);
+        result.inspect_err(|_| {
             if let Some(denied) = memory.denied() {
                 let qualification = denied.qualification & u64::from(Rights::all().bits());
                 let lack = Lack::SecondLevel(Access { qualification, ..denied });

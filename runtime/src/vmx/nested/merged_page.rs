@@ -1,14 +1,17 @@
 //! Frames that hold a page of L1's bitmaps and one of the hypervisor's, merged: a bit is set where either
 //! wants the exit.
 //!
-//! A frame stays good until L1's page is written, which is noticed ([`crate::memory::watch`]); nothing is
-//! scanned at an entry of L2. A page that cannot be watched, or that L1 keeps writing, is merged at every
-//! entry. Writes by devices are not noticed; no system has a device write its bitmaps.
+//! A frame stays good until L1's page is written, which is noticed ([`crate::memory::watch`]) before it happens;
+//! nothing is scanned at an entry of L2. From then on to the next entry of L2 the frame has everything exit, and what
+//! L1's page says at each exit counts: L2, which may share L1's memory, or another processor can write a page that is in
+//! use. The same goes for a page that cannot be watched, or that is written again and again. Writes by devices are not
+//! noticed; no system has a device write its bitmaps.
 
 use crate::memory::guest::GuestMemory;
 use crate::memory::watch::Watch;
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::msr::Msr;
 
 const PAGE_BYTES: u64 = 4096;
 const PIECE: usize = 512;
@@ -25,11 +28,36 @@ pub(super) trait Watcher {
     fn watch_of(&self, page: GuestPhysAddr) -> Option<Watch>;
 }
 
+/// What a bitmap is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Ports.
+    Io,
+    /// MSRs. Those of an x2APIC the processor may virtualize, which nobody else can do: they exit as L1's page said when
+    /// it was last read.
+    Msr,
+}
+
+impl Kind {
+    /// Bits that are set in the byte at `offset` while the page is not watched.
+    const fn unwatched(self, offset: u64) -> u8 {
+        const READ: u64 = (Msr::X2APIC_FIRST.0 / 8) as u64;
+        const WRITE: u64 = 0x800 + READ;
+        const BYTES: u64 = 0x100 / 8;
+        match self {
+            Self::Msr if offset >= READ && offset < READ + BYTES => 0,
+            Self::Msr if offset >= WRITE && offset < WRITE + BYTES => 0,
+            _ => 0xff,
+        }
+    }
+}
+
 /// A frame with a page of L1's in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MergedPage {
     /// The frame.
     pub(super) frame: HostPhysAddr,
+    kind: Kind,
     source: Option<Source>,
     /// Times that a write was noticed, of the page that is in the frame.
     written: u8,
@@ -55,8 +83,8 @@ pub(super) struct Pages<'a, M, G: ?Sized, W> {
 
 impl MergedPage {
     /// Nothing is in `frame` yet.
-    pub(super) const fn new(frame: HostPhysAddr) -> Self {
-        Self { frame, source: None, written: 0 }
+    pub(super) const fn new(frame: HostPhysAddr, kind: Kind) -> Self {
+        Self { frame, kind, source: None, written: 0 }
     }
 
     /// Whether it holds `page`, fresh or not.
@@ -64,7 +92,7 @@ impl MergedPage {
         self.source.is_some_and(|source| source.page == page)
     }
 
-    /// Sees to it that the frame holds `page` of L1 and `own`, as they are now.
+    /// Sees to it that the frame holds `page` of L1 and `own`, as they are now, at an entry of L2.
     #[inline]
     pub(super) fn refresh<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
@@ -102,31 +130,58 @@ impl MergedPage {
         }
         // Watched before it is read: a write in between ends the watch.
         let watch = if self.written < PATIENCE { pages.watcher.watch(page) } else { None };
-        merge(pages, own, page, self.frame);
+        self.merge(pages, own, page, watch.is_some());
         self.source = Some(Source { page, watch, writes });
     }
-}
 
-/// Puts `own` or `page` of L1 into `frame`, bit by bit; where L1 has no memory its bits are ones.
-fn merge<M: PhysMemory, G: GuestMemory + ?Sized, W>(
-    pages: &Pages<'_, M, G, W>,
-    own: HostPhysAddr,
-    page: GuestPhysAddr,
-    frame: HostPhysAddr,
-) {
-    let at = |base: u64, offset: u64| HostPhysAddr::new(base + offset);
-    for offset in (0..PAGE_BYTES).step_by(PIECE) {
-        let mut wanted = [0; PIECE];
-        if pages.guest.read(GuestPhysAddr::new(page.get() + offset), &mut wanted).is_err() {
-            wanted = [0xff; PIECE];
+    /// Sees to it that L2, which runs on, exits for what L1's page is going to say where that may be written.
+    pub(super) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+        &mut self,
+        pages: &Pages<'_, M, G, W>,
+        own: HostPhysAddr,
+        page: GuestPhysAddr,
+    ) {
+        let writes = pages.watcher.writes();
+        let Some(source) = self.source.as_mut().filter(|source| source.page == page) else { return };
+        if source.watch.is_none() || source.writes == writes {
+            return;
         }
-        let mut merged = [0; PIECE];
-        pages.memory.read(at(own.get(), offset), &mut merged);
-        let (words, _) = merged.as_chunks_mut::<8>();
-        for (word, wanted) in words.iter_mut().zip(wanted.as_chunks::<8>().0) {
-            *word = (u64::from_ne_bytes(*word) | u64::from_ne_bytes(*wanted)).to_ne_bytes();
+        if pages.watcher.watch_of(page) == source.watch {
+            source.writes = writes;
+            return;
         }
-        pages.memory.write(at(frame.get(), offset), &merged);
+        source.watch = None;
+        self.written = self.written.saturating_add(1);
+        self.merge(pages, own, page, false);
+    }
+
+    /// Puts `own` or `page` of L1 into the frame, bit by bit; where L1 has no memory its bits are ones.
+    fn merge<M: PhysMemory, G: GuestMemory + ?Sized, W>(
+        &self,
+        pages: &Pages<'_, M, G, W>,
+        own: HostPhysAddr,
+        page: GuestPhysAddr,
+        is_watched: bool,
+    ) {
+        let at = |base: u64, offset: u64| HostPhysAddr::new(base + offset);
+        for offset in (0..PAGE_BYTES).step_by(PIECE) {
+            let mut wanted = [0; PIECE];
+            if pages.guest.read(GuestPhysAddr::new(page.get() + offset), &mut wanted).is_err() {
+                wanted = [0xff; PIECE];
+            }
+            if !is_watched {
+                for (byte, offset) in wanted.iter_mut().zip(offset..) {
+                    *byte |= self.kind.unwatched(offset);
+                }
+            }
+            let mut merged = [0; PIECE];
+            pages.memory.read(at(own.get(), offset), &mut merged);
+            let (words, _) = merged.as_chunks_mut::<8>();
+            for (word, wanted) in words.iter_mut().zip(wanted.as_chunks::<8>().0) {
+                *word = (u64::from_ne_bytes(*word) | u64::from_ne_bytes(*wanted)).to_ne_bytes();
+            }
+            pages.memory.write(at(self.frame.get(), offset), &merged);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! them, is intercepted for L2, and what L1 may reach without an exit L2 may, if L1 lets it. That goes for
 //! the x2APIC's registers too: the local APIC is L1's own, and where L1 virtualizes it, the processor does.
 
-use super::merged_page::{MergedPage, Pages, Watcher};
+use super::merged_page::{Kind, MergedPage, Pages, Watcher};
 use crate::memory::guest::GuestMemory;
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
@@ -23,7 +23,7 @@ pub(super) struct MsrBitmaps {
 impl MsrBitmaps {
     /// Nothing merged; the frames are the hypervisor's.
     pub(super) fn new(frames: [HostPhysAddr; BITMAPS]) -> Self {
-        Self { merged: frames.map(MergedPage::new), oldest: 0 }
+        Self { merged: frames.map(|frame| MergedPage::new(frame, Kind::Msr)), oldest: 0 }
     }
 
     /// The frame with `own` and L1's bitmap at `page`, as they are now.
@@ -39,6 +39,16 @@ impl MsrBitmaps {
         let merged = &mut self.merged[index];
         merged.refresh(pages, own, page);
         merged.frame
+    }
+
+    /// Follows, while L2 runs, where L1's bitmap at `page` may be written.
+    pub(super) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+        &mut self,
+        pages: &Pages<'_, M, G, W>,
+        own: HostPhysAddr,
+        page: GuestPhysAddr,
+    ) {
+        self.merged.iter_mut().for_each(|merged| merged.follow(pages, own, page));
     }
 
     fn give_up(&mut self) -> usize {

@@ -14,6 +14,7 @@ use crate::vcpu::Vcpu;
 use crate::vmx::decode;
 use hw::bare::Processor;
 use x86::event::Event;
+use x86::msr::Msr;
 use x86::vmx::exit_reason::ExitReason;
 
 /// Handles the exit; `None` where no control of the hypervisor's leads to it. Where L1's tables forbid an access
@@ -47,7 +48,13 @@ pub(super) fn handle(
         // L2 finds the VMX MSRs that L1 finds.
         exit @ Exit::ReadMsr { .. } => match dispatch::dispatch(vcpu, cpu, exit) {
             refusal @ Action::Inject(Event::GP0) => entry::read_msr(vcpu, refusal),
-            action => action,
+            action => {
+                if exit == (Exit::ReadMsr { msr: Msr::IA32_TIME_STAMP_COUNTER }) {
+                    let value = switched_msrs::time_stamp(&vcpu.vmcs, vcpu.registers().edx_eax());
+                    vcpu.registers_mut().set_edx_eax(value);
+                }
+                action
+            }
         },
         // None of these touches memory of its guest.
         exit @ (Exit::WriteMsr { .. }

@@ -14,7 +14,7 @@ use x86::paging::Rights;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
-/// Has the VMCS of L2, which is current, name bitmaps and pages as they are now.
+/// Has the VMCS of L2, which is current and about to be entered by L1, name bitmaps and pages as they are now.
 pub(super) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     set_bitmaps(vmcs02, vmcs12, hardware);
     if vmcs12.dirty.contains(Dirty::CONTROLS) || hardware.translated_at != ept02::changes() {
@@ -22,19 +22,40 @@ pub(super) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mu
     }
 }
 
+/// The same for an L2 that goes on, where pages may change hands or bitmaps be written.
+pub(super) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+    let primary = Wanted::of(vmcs12).primary;
+    let own = hardware.own_bitmaps;
+    if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
+        let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
+        hardware.msr_bitmaps.follow(&PAGES, own.msr, page);
+    }
+    if primary.contains(PrimaryControls::USE_IO_BITMAPS) {
+        hardware.io_bitmaps.follow(&PAGES, own.io, io_bitmaps(vmcs12));
+    }
+    if hardware.translated_at != ept02::changes() {
+        set_addresses(vmcs02, vmcs12, hardware);
+    }
+}
+
+const PAGES: Pages<'_, RegionMemory, GuestPhysical, GuestPhysical> =
+    Pages { memory: &RegionMemory, guest: &GuestPhysical, watcher: &GuestPhysical };
+
+/// Addresses of L1's I/O bitmaps.
+fn io_bitmaps(vmcs12: &Vmcs12) -> [GuestPhysAddr; 2] {
+    [vmcs::IO_BITMAP_A, vmcs::IO_BITMAP_B].map(|field| GuestPhysAddr::new(vmcs12.read(field)))
+}
+
 fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     let primary = Wanted::of(vmcs12).primary;
     let own = hardware.own_bitmaps;
-    let pages = Pages { memory: &RegionMemory, guest: &GuestPhysical, watcher: &GuestPhysical };
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
-        let frame = hardware.msr_bitmaps.of(&pages, own.msr, page);
+        let frame = hardware.msr_bitmaps.of(&PAGES, own.msr, page);
         vmcs02.write(vmcs::MSR_BITMAPS, frame.get());
     }
     let io = if primary.contains(PrimaryControls::USE_IO_BITMAPS) {
-        let wanted = [vmcs::IO_BITMAP_A, vmcs::IO_BITMAP_B];
-        let wanted = wanted.map(|field| GuestPhysAddr::new(vmcs12.read(field)));
-        hardware.io_bitmaps.of(&pages, own.io, wanted)
+        hardware.io_bitmaps.of(&PAGES, own.io, io_bitmaps(vmcs12))
     } else {
         own.io
     };

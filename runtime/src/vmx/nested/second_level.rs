@@ -110,7 +110,7 @@ fn serve(cpu: &PerCpu, access: Access) -> Outcome {
 }
 
 /// L1's page-modification log, where it keeps one.
-fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
+pub(super) fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
     let has_log = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
     has_log.then(|| PageModificationLog {
         page: GuestPhysAddr::new(vmcs12.read(vmcs::PML_ADDRESS)),

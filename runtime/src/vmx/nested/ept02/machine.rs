@@ -156,15 +156,17 @@ pub(in crate::vmx) fn serve(
 }
 
 /// Where `gpa` of L2's memory under L1's `pointer` is in L1's, where L1's tables allow `access`; for what the
-/// hypervisor does in L2's stead, which L1's page-modification log does not see.
+/// hypervisor does in L2's stead. A dirty flag that it sets for the first time is logged in `log`; without room there,
+/// nothing is allowed.
 pub(in crate::vmx) fn translate_l2(
     pointer: EptPointer,
     gpa: GuestPhysAddr,
     access: Rights,
+    log: Option<&mut PageModificationLog>,
 ) -> Option<GuestPhysAddr> {
     let ept12 = Ept12 { memory: &GuestPhysical, pointer, features: &cache().features };
     let mut found = Translation::EMPTY;
-    ept12.translate(gpa, access, None, &mut found).ok()?;
+    ept12.translate(gpa, access, log, &mut found).ok()?;
     let offset = gpa.get() & (found.size().bytes() - 1);
     Some(GuestPhysAddr::new(found.page().get() + offset))
 }
