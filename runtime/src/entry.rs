@@ -18,20 +18,21 @@ use x86::address::{GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 /// Called once, by the secure loader's jump, with its first two arguments: the checked handoff, and the
 /// physical address of the page tables in force.
 pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page_tables: u64) -> ! {
+    exception::load_early();
+    log::start(&handoff.console);
     let base = HostPhysAddr::new(handoff.region.base);
     // SAFETY: the secure loader mapped the region there; frames come from the pool, apart from the image.
     let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
     machine::start(handoff, region, hypapp);
     let root = HostPhysAddr::new(page_tables);
     machine::with_frames(|frames| host::start(root, handoff.apic_ids().len(), frames));
-    log::start(&handoff.console);
-    // Probes of registers that the processor may lack need the table from here on.
-    exception::load();
+    log::show_on_screen(&handoff.console);
     let limit = features::show_all_leaves(&Processor);
     features::start(&Processor, &Processor);
     let cpu = machine::create_cpus();
     // SAFETY: this is the bootstrap processor, whose data comes first.
     unsafe { cpu.install() };
+    exception::load();
     host::follow_apic();
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {} CPUs", handoff.apic_ids().len());
     start_guest_memory(cpu);

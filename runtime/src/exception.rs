@@ -3,6 +3,7 @@
 //! UNSAFETY: interrupt entry points, and frames that they built on the stack.
 #![expect(unsafe_code, reason = "interrupt entry")]
 
+use crate::machine;
 use crate::smp::percpu::{self, PerCpu};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -45,14 +46,23 @@ const VECTORS: u8 = 32;
 static IDT: [[AtomicU64; 2]; VECTORS as usize] =
     [const { [const { AtomicU64::new(0) }; 2] }; VECTORS as usize];
 
-/// Loads the interrupt descriptor table on this CPU.
+/// Loads the interrupt descriptor table before there is a CPU's data: every exception is taken on the stack in use.
+pub(crate) fn load_early() {
+    load_with(|_| 0);
+}
+
+/// Loads the interrupt descriptor table on this CPU, whose data is installed.
 pub(crate) fn load() {
+    load_with(|vector| match vector {
+        NMI => NMI_STACK + 1,
+        8 | 18 => FAULT_STACK + 1,
+        _ => 0,
+    });
+}
+
+fn load_with(stack_of: impl Fn(u64) -> u16) {
     for (vector, words) in IDT.iter().enumerate() {
-        let stack = match vector as u64 {
-            NMI => NMI_STACK + 1,
-            8 | 18 => FAULT_STACK + 1,
-            _ => 0,
-        };
+        let stack = stack_of(vector as u64);
         // The same values on every CPU.
         let [low, high] = gate(stub_address(vector), stack);
         words[0].store(low, Ordering::Relaxed);
@@ -65,7 +75,10 @@ pub(crate) fn load() {
 }
 
 extern "C" fn handle(frame: &mut Frame) {
-    if frame.vector == NMI {
+    if frame.vector == NMI && machine::is_ready() {
+        if crate::panic::is_stopping() {
+            crate::panic::stand_still();
+        }
         percpu::current().note_nmi();
         if let Some(restart) = crate::vmx::restart_after_nmi(frame.rip) {
             frame.rip = restart;

@@ -43,6 +43,8 @@ mod reset;
 #[cfg(any(test, target_os = "none"))]
 mod ring;
 #[cfg(target_os = "none")]
+mod scrub;
+#[cfg(target_os = "none")]
 pub mod services;
 #[cfg(any(test, target_os = "none"))]
 mod smp;

@@ -47,7 +47,7 @@ static RING: Mutex<Ring<RING_SIZE>> = Mutex::new(Ring::new());
 static SHOWN: AtomicUsize = AtomicUsize::new(0);
 static LOGGER: Logger = Logger;
 
-/// Starts the consoles that the boot command line names. The bootloader has initialised the serial port.
+/// Starts the log, on the serial port that the boot command line names. The bootloader has initialised it.
 pub(crate) fn start(console: &Console) {
     for place in [&OUTPUT, &STOP_OUTPUT] {
         let mut output = place.lock();
@@ -56,7 +56,6 @@ pub(crate) fn start(console: &Console) {
             // garbles lines, and no more.
             output.serial = unsafe { Uart16550::new_port(console.serial_port) }.ok();
         }
-        output.vga = (console.vga != 0).then_some(Text { row: ROWS - 1, column: 0 });
     }
     let level = match console.level {
         0 => LevelFilter::Off,
@@ -70,6 +69,13 @@ pub(crate) fn start(console: &Console) {
     ::log::set_max_level(level.max(BOOT_LEVEL));
     // Fails only if a logger was set before, and this is called once.
     let _ = ::log::set_logger(&LOGGER);
+}
+
+/// Shows the log on the screen too, where the boot command line has it so, now that its memory is mapped.
+pub(crate) fn show_on_screen(console: &Console) {
+    for place in [&OUTPUT, &STOP_OUTPUT] {
+        place.lock().vga = (console.vga != 0).then_some(Text { row: ROWS - 1, column: 0 });
+    }
 }
 
 /// The guest runs: what it brings about is written to the ring only where the consoles show it, or it is a warning.
@@ -144,7 +150,8 @@ fn with_stop_output(act: impl FnOnce(&mut Output)) {
     }
 }
 
-fn try_for_a_while<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+/// Takes a lock, unless another CPU, or this one, has it for too long.
+pub(crate) fn try_for_a_while<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     for _ in 0..PATIENCE {
         if let Some(guard) = lock.try_lock() {
             return Some(guard);

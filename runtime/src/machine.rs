@@ -161,6 +161,11 @@ pub(crate) fn image_bytes() -> u64 {
     image_header().data_end - RUNTIME_OFFSET
 }
 
+/// Virtual address of the first byte that the runtime may write; all up to the region's end follows.
+pub(crate) fn data_start() -> u64 {
+    VIRTUAL_BASE + image_header().rodata_end
+}
+
 /// Virtual addresses of the hypervisor's code.
 pub(crate) fn text_range() -> core::ops::Range<u64> {
     VIRTUAL_BASE + RUNTIME_OFFSET..VIRTUAL_BASE + image_header().text_end

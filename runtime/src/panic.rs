@@ -1,4 +1,5 @@
-//! A stop: the hypervisor or the hardware is at fault. Everything known is printed, every CPU halts.
+//! A stop: the hypervisor or the hardware is at fault. Everything known is printed, what was secret is zeroed, every CPU
+//! halts.
 //!
 //! UNSAFETY: reads its own stack as words.
 #![expect(unsafe_code, reason = "backtrace")]
@@ -6,15 +7,22 @@
 use crate::exception::Frame;
 use crate::log::print_at_any_price as print;
 use crate::memory::host;
+use crate::scrub::{self, Last};
 use crate::smp::percpu;
 use crate::{machine, vmx};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hw::bare::apic::Command;
 use hw::bare::memory;
-use hw::bare::processor::{cr2, halt};
+use hw::bare::processor::{cr2, halt, wait_until};
 
 static IS_STOPPING: AtomicBool = AtomicBool::new(false);
+/// The CPU that stopped first.
+static STOPPED: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// CPUs that stand still because of it.
+static STANDING: AtomicUsize = AtomicUsize::new(0);
+/// Ticks after which a CPU that does not come is given up.
+const PATIENCE: u64 = 200_000_000;
 /// Words above the stack pointer that are searched for return addresses; a guard page is half of them.
 const BACKTRACE_WORDS: u64 = 1024;
 /// Lines of the log that a dump ends with.
@@ -30,6 +38,12 @@ pub(crate) fn read_unmapped() -> u64 {
 /// Whether some CPU has stopped the hypervisor.
 pub(crate) fn is_stopping() -> bool {
     IS_STOPPING.load(Ordering::SeqCst)
+}
+
+/// Halts this CPU, as another has stopped the hypervisor.
+pub(crate) fn stand_still() -> ! {
+    STANDING.fetch_add(1, Ordering::SeqCst);
+    halt()
 }
 
 #[panic_handler]
@@ -62,9 +76,13 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
     }
     let own = percpu::current();
     print(format_args!("stop: runtime: {reason}"));
-    if !is_first {
-        halt();
+    if !is_first && STOPPED.load(Ordering::SeqCst) == own.index {
+        scrub::leave_at_once(Last::Halt);
     }
+    if !is_first {
+        stand_still();
+    }
+    STOPPED.store(own.index, Ordering::SeqCst);
     for cpu in machine::cpus().iter().filter(|cpu| cpu.index != own.index) {
         cpu.demand_attention();
         let _ = host::local_apic().send(cpu.apic_id, Command::Nmi);
@@ -79,7 +97,10 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
     backtrace(frame.map(|frame| frame.rsp));
     crate::log::print_last_lines(LOG_LINES);
     print(format_args!("stop: end of dump"));
-    halt()
+    let running = machine::cpus().iter().filter(|cpu| cpu.index != own.index);
+    let running = running.filter(|cpu| cpu.is_running()).count();
+    wait_until(PATIENCE, || STANDING.load(Ordering::SeqCst) >= running);
+    scrub::leave(Last::Halt)
 }
 
 /// Prints what on the stack looks like return addresses: no frame pointers are kept.

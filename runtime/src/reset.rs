@@ -1,27 +1,26 @@
 //! The end of the guest: one path, whatever led to it.
 //!
-//! What comes before what is said in [`ending`](crate::ending). When all is undone the leader resets the
-//! machine, by the very port write that the guest tried where there was one.
+//! What comes before what is said in [`ending`](crate::ending). When all is undone the leader zeroes what was secret
+//! ([`scrub`]) and resets the machine, by the very port write that the guest tried where there was one.
 
 use crate::ending::{Cpu, Ending, Part};
-use crate::exit::ResetCause;
+use crate::exit::{ResetCause, shutdown_status};
 use crate::machine;
+use crate::scrub::{self, Last, LastWrite};
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::quiesce;
 use crate::{summary, vmx};
 use hw::bare::Processor;
 use hw::bare::apic::Command;
 use hw::bare::processor::{halt, wait_until};
-use hw::{PortWidth, Ports};
+use hw::{Caches, PortWidth, Ports};
 
-const KEYBOARD_COMMAND: u16 = 0x64;
-const PULSE_RESET: u32 = 0xfe;
-const RESET_CONTROL: u16 = 0xcf9;
-const FULL_RESET: u32 = 0x06;
 /// Ticks after which a CPU that does not come is given up.
 const PATIENCE: u64 = 2_000_000_000;
-/// Ticks after which a reset has not happened: tens of milliseconds.
-const RESET_PATIENCE: u64 = 200_000_000;
+/// Bits of the high byte of a PM1 control register that [`PowerControl::completing`] gives.
+///
+/// [`PowerControl::completing`]: crate::exit::power::PowerControl::completing
+const SLEEP_BITS: u32 = 0x3c00;
 
 static ENDING: Ending = Ending::new();
 
@@ -32,7 +31,9 @@ pub(crate) fn end_guest(cause: ResetCause) -> ! {
     let Part::Leads { parked } = ENDING.end(own) else { halt() };
     log::info!("{parked} of {} other CPUs stopped", own.others());
     summary::print();
-    reset_machine(cause)
+    // The firmware could go on with what the guest left in memory, without us.
+    shutdown_status::clear(&Processor);
+    scrub::leave(last(cause))
 }
 
 /// Parks this CPU if the guest ends.
@@ -71,6 +72,8 @@ impl Cpu for PerCpu {
 
     fn leave_virtualization(&self) {
         vmx::leave_vmx();
+        // What this CPU zeroed is to be in memory when the machine is reset.
+        Processor.write_back_and_invalidate();
         self.waits_for_startup();
     }
 
@@ -79,18 +82,17 @@ impl Cpu for PerCpu {
     }
 }
 
-fn reset_machine(cause: ResetCause) -> ! {
-    if let ResetCause::Port { port, width, value } = cause {
-        Processor.write(port, width, value);
-        if machine::power().cuts_power(port, width, value) {
-            // However long it takes: who switches a machine off does not want it to start again.
-            halt();
-        }
-        wait_until(RESET_PATIENCE, || false);
+/// How the machine is left.
+fn last(cause: ResetCause) -> Last {
+    let ResetCause::Port { port, width, value } = cause else { return Last::Reset(LastWrite::default()) };
+    let own = LastWrite::new(port, width, value);
+    if !machine::power().cuts_power(port, width, value) {
+        return Last::Reset(own);
     }
-    Processor.write(KEYBOARD_COMMAND, PortWidth::Byte, PULSE_RESET);
-    wait_until(RESET_PATIENCE, || false);
-    Processor.write(RESET_CONTROL, PortWidth::Byte, FULL_RESET);
-    wait_until(RESET_PATIENCE, || false);
-    hw::bare::processor::shut_down()
+    let mut writes = [own, LastWrite::default(), LastWrite::default()];
+    for (write, (port, byte)) in writes[1..].iter_mut().zip(machine::power().completing(port, width, value)) {
+        let others = Processor.read(port, PortWidth::Word) & !SLEEP_BITS;
+        *write = LastWrite::new(port, PortWidth::Word, others | u32::from(byte) << 8);
+    }
+    Last::PowerOff(writes)
 }

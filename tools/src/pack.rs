@@ -23,13 +23,22 @@ pub fn pack(loader_elf: &[u8], runtime_elf: &[u8]) -> Result<Vec<u8>> {
     ensure!(used <= LOADER_SIZE, "the secure loader is {used} bytes, more than {LOADER_SIZE}");
     ensure!(word(&image, 0) == Some(LOADER_MAGIC), "the secure loader does not start with its header");
 
-    image.resize(usize::try_from(LOADER_SIZE)?, 0);
-    let digest: [u8; 32] = Sha256::digest(&runtime).into();
-    patch(&mut image, offset_of!(LoaderHeader, runtime_size), &(runtime.len() as u64).to_le_bytes());
-    patch(&mut image, offset_of!(LoaderHeader, runtime_sha256), &digest);
+    image.resize(LOADER_BYTES, 0);
     image.extend_from_slice(&runtime);
-    Ok(image)
+    Ok(bind(image))
 }
+
+/// Tells the secure loader in `image` of the runtime that follows it.
+pub fn bind(mut image: Vec<u8>) -> Vec<u8> {
+    let runtime = image.get(LOADER_BYTES..).unwrap_or_default();
+    let (size, digest): (_, [u8; 32]) = (runtime.len() as u64, Sha256::digest(runtime).into());
+    patch(&mut image, offset_of!(LoaderHeader, runtime_size), &size.to_le_bytes());
+    patch(&mut image, offset_of!(LoaderHeader, runtime_sha256), &digest);
+    image
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "64 KiB")]
+const LOADER_BYTES: usize = LOADER_SIZE as usize;
 
 /// Bytes of an ELF executable as they lie in memory from `base` on, without the zeroed part at the end.
 ///

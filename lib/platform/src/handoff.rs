@@ -25,6 +25,12 @@ pub const LOADER_SIZE: u64 = 0x1_0000;
 pub const HANDOFF_OFFSET: u64 = 0x1_0000;
 /// Offset in the region of the secure loader's stack and page tables, in bytes.
 pub const SCRATCH_OFFSET: u64 = 0x2_0000;
+/// Offset of the stack in it, on which the runtime is entered too, in bytes.
+pub const STACK_OFFSET: u64 = SCRATCH_OFFSET;
+/// Size of that stack in bytes.
+pub const STACK_SIZE: u64 = 0x4000;
+/// Offset of the secure loader's own page tables in it, in bytes: they map the whole region, writable, and stay.
+pub const LOADER_TABLES_OFFSET: u64 = RUNTIME_OFFSET - 0x5000;
 /// Offset of the runtime image in the region, in bytes.
 pub const RUNTIME_OFFSET: u64 = 0x4_0000;
 /// The region's base and size are multiples of this many bytes.
@@ -37,7 +43,7 @@ pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"XMHFRUNT");
 /// Value of [`Handoff::magic`]: "XMHFHAND".
 pub const HANDOFF_MAGIC: u64 = u64::from_le_bytes(*b"XMHFHAND");
 /// Version of the [`Handoff`] layout.
-pub const HANDOFF_VERSION: u32 = 2;
+pub const HANDOFF_VERSION: u32 = 3;
 
 /// First bytes of the secure loader's image; filled in when the hypervisor image is packed.
 #[repr(C)]
@@ -139,18 +145,25 @@ pub struct Console {
 pub struct PowerPorts {
     /// I/O port of RESET_REG; 0 where the table names none in I/O space.
     pub reset_port: u16,
-    /// PM1a_CNT_BLK; 0 where there is none.
-    pub pm1a_control: u16,
-    /// PM1b_CNT_BLK; 0 where there is none.
-    pub pm1b_control: u16,
-    /// PM1a_EVT_BLK, whose first half is the status register; 0 where there is none.
-    pub pm1a_status: u16,
     /// RESET_VALUE.
     pub reset_value: u8,
     /// Bit n: SLP_TYP n in the PM1 control registers cuts the power. 0 where that is not known.
     pub power_off_types: u8,
-    /// Reserved, zero.
-    pub reserved: [u8; 2],
+    /// By the 32-bit fields, and by the 64-bit ones, which firmware is known to let disagree: systems differ in which
+    /// they believe.
+    pub pm1: [Pm1Ports; 2],
+}
+
+/// I/O ports of the PM1 registers; 0 where there is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pm1Ports {
+    /// PM1a_CNT_BLK.
+    pub a_control: u16,
+    /// PM1b_CNT_BLK.
+    pub b_control: u16,
+    /// PM1a_EVT_BLK, whose first half is the status register.
+    pub a_status: u16,
 }
 
 /// Time stamps of the boot, in TSC ticks since reset.
@@ -255,12 +268,9 @@ impl Handoff {
         console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
         power: PowerPorts {
             reset_port: 0,
-            pm1a_control: 0,
-            pm1b_control: 0,
-            pm1a_status: 0,
             reset_value: 0,
             power_off_types: 0,
-            reserved: [0; 2],
+            pm1: [Pm1Ports { a_control: 0, b_control: 0, a_status: 0 }; 2],
         },
         boot_drive: 0,
         hypervisor_bit: 0,
@@ -373,3 +383,7 @@ impl PhysRange {
         self.base.checked_add(self.length)
     }
 }
+
+#[cfg(test)]
+#[path = "handoff_tests.rs"]
+mod tests;

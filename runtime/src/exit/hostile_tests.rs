@@ -6,7 +6,7 @@ use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Vcpu;
 use crate::vcpu::fake::FakeVcpu;
 use hw::{Caches, Ports};
-use platform::handoff::{MemoryRange, PowerPorts};
+use platform::handoff::{MemoryRange, Pm1Ports, PowerPorts};
 use proptest::prelude::*;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
@@ -162,12 +162,9 @@ proptest! {
         let access = PortAccess { port, width, is_input, string: Some(string) };
         let power = power::PowerControl::new(PowerPorts {
             reset_port: 0x610,
-            pm1a_control: 0xffff,
-            pm1b_control: 0x404,
-            pm1a_status: 0xffff,
             reset_value: 1,
             power_off_types,
-            ..PowerPorts::default()
+            pm1: [Pm1Ports { a_control: 0xffff, b_control: 0x404, a_status: 0xffff }, Pm1Ports::default()],
         });
         port::handle(&mut vcpu, &memory, &Nothing, &Nothing, &power, access);
         assert_hidden_memory_is_untouched(&memory);

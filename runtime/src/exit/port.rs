@@ -56,6 +56,7 @@ fn input(ports: &impl Ports, power: &PowerControl, access: PortAccess) -> u32 {
 /// Writes a port, unless that ends the guest.
 fn output(ports: &impl Ports, power: &PowerControl, access: PortAccess, value: u32) -> Option<Action> {
     let PortAccess { port, width, .. } = access;
+    let _order = power.hold(port, width);
     match power.write(port, width, value) {
         Write::Performed(value) => {
             ports.write(port, width, value);

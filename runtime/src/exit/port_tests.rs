@@ -2,14 +2,13 @@ use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::fake::{FakeVcpu, flat};
 use core::cell::{Cell, RefCell};
-use platform::handoff::PowerPorts;
+use platform::handoff::{Pm1Ports, PowerPorts};
 use x86::segment::SegmentRegister;
 
 /// Sleep type 7 cuts the power, others do not.
 fn power() -> PowerControl {
     PowerControl::new(PowerPorts {
-        pm1a_control: 0x404,
-        pm1a_status: 0x400,
+        pm1: [Pm1Ports { a_control: 0x404, a_status: 0x400, ..Pm1Ports::default() }, Pm1Ports::default()],
         power_off_types: 1 << 7,
         ..PowerPorts::default()
     })

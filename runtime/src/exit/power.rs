@@ -1,28 +1,30 @@
 //! Ports by which a guest resets the machine or cuts its power.
 //!
-//! Known are the keyboard controller's pulse of its reset line, the fast reset of port 92H, the reset control
-//! register at CF9H, the FADT's reset register, and SLP_EN in the PM1 control registers. The keyboard
-//! controller's other way, command D1H and then a data byte, is not: its data port would have to exit.
+//! Known are the keyboard controller's two ways to its reset line ([`super::keyboard_controller`]), the fast reset of
+//! port 92H, the reset control register at CF9H, the FADT's reset register, and SLP_EN in the PM1 control registers,
+//! wherever either kind of the FADT's fields says that they are.
 //!
 //! A sleep from which the firmware wakes the machine would hand it to the guest without us. Where the types of
 //! \_S4 and \_S5 are known, SLP_EN with any other type is left out of the write, and WAK_STS reads as set until
 //! the guest clears it: a sleep that ended at once, after which an operating system resumes as from any other.
 //! Where they are not known, every SLP_EN ends the guest first, as what cuts the power does.
 
+use super::keyboard_controller::{self, KeyboardController};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hw::PortWidth;
-use platform::handoff::PowerPorts;
+use platform::handoff::{Pm1Ports, PowerPorts};
+use spin::MutexGuard;
 
-/// Keyboard controller command port.
-const KEYBOARD_COMMAND: u16 = 0x64;
 /// System control port A.
-const SYSTEM_CONTROL_A: u16 = 0x92;
+pub const SYSTEM_CONTROL_A: u16 = 0x92;
 /// PCI configuration address; one 32-bit write, of which the upper bytes lie over the reset control register.
 const PCI_ADDRESS: u16 = 0xcf8;
 /// Reset control register.
 const RESET_CONTROL: u16 = 0xcf9;
 /// SLP_EN in the high byte of a PM1 control register (ACPI, "PM1 Control Grouping").
 const SLEEP_ENABLE: u8 = 1 << 5;
+/// Where SLP_TYP is in that byte.
+const SLEEP_TYPE_SHIFT: u32 = 2;
 /// WAK_STS in the high byte of a PM1 status register (ACPI, "PM1 Event Grouping").
 const WAKE_STATUS: u8 = 1 << 7;
 
@@ -30,6 +32,7 @@ const WAKE_STATUS: u8 = 1 << 7;
 #[derive(Debug, Default)]
 pub struct PowerControl {
     ports: PowerPorts,
+    keyboard: KeyboardController,
     /// A sleep was left out, and the guest has not cleared WAK_STS since.
     has_woken: AtomicBool,
 }
@@ -47,16 +50,23 @@ impl PowerControl {
     /// The power control by `ports`.
     #[must_use]
     pub const fn new(ports: PowerPorts) -> Self {
-        Self { ports, has_woken: AtomicBool::new(false) }
+        Self { ports, keyboard: KeyboardController::new(), has_woken: AtomicBool::new(false) }
     }
 
     /// The ports that must exit, for the I/O bitmap.
     pub fn intercepted(&self) -> impl Iterator<Item = u16> {
-        let optional = [Some(self.ports.reset_port).filter(|&port| port != 0), self.wake_port()];
-        [KEYBOARD_COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL]
+        let reset = Some(self.ports.reset_port).filter(|&port| port != 0);
+        [keyboard_controller::DATA, keyboard_controller::COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL]
             .into_iter()
-            .chain(optional.into_iter().flatten())
-            .chain(self.sleep_ports().into_iter().flatten())
+            .chain(reset)
+            .chain(self.wake_ports())
+            .chain(self.sleep_ports())
+    }
+
+    /// To be held from [`Self::write`] until the write was performed.
+    #[must_use]
+    pub fn hold(&self, port: u16, width: PortWidth) -> Option<MutexGuard<'_, ()>> {
+        self.keyboard.hold(port, width)
     }
 
     /// What becomes of the guest's write of `value` to `port`, each of its bytes taken for itself.
@@ -69,13 +79,13 @@ impl PowerControl {
         if touched().any(|(port, byte)| self.resets(port, byte)) {
             return Write::Ends;
         }
-        if touched().any(|(port, byte)| self.wake_port() == Some(port) && byte & WAKE_STATUS != 0) {
+        if touched().any(|(port, byte)| self.is_wake_port(port) && byte & WAKE_STATUS != 0) {
             self.has_woken.store(false, Ordering::Relaxed);
         }
         let Some(index) = touched().position(|(port, byte)| self.sleeps(port, byte)) else {
             return Write::Performed(value);
         };
-        let (off, sleep_type) = (self.ports.power_off_types, bytes[index] >> 2 & 7);
+        let (off, sleep_type) = (self.ports.power_off_types, bytes[index] >> SLEEP_TYPE_SHIFT & 7);
         if off == 0 || off >> sleep_type & 1 != 0 {
             return Write::Ends;
         }
@@ -89,9 +99,31 @@ impl PowerControl {
         touched(port, width).any(|(index, port)| self.sleeps(port, bytes[usize::from(index)]))
     }
 
+    /// What has to be written besides, where `value` at `port` cuts the power: PM1 control registers, each by its port
+    /// and the high byte without its other bits. ACPI has both blocks take SLP_TYP and SLP_EN, one after the other
+    /// ("PM1 Control Grouping"), and the guest's second write will not come.
+    pub fn completing(&self, port: u16, width: PortWidth, value: u32) -> impl Iterator<Item = (u16, u8)> {
+        let bytes = value.to_le_bytes();
+        let sleeping =
+            touched(port, width).find(|&(index, port)| self.sleeps(port, bytes[usize::from(index)]));
+        let written = sleeping.map_or(0, |(_, port)| port.wrapping_sub(1));
+        let byte = sleeping.map_or(0, |(index, _)| bytes[usize::from(index)]);
+        let byte = byte & (SLEEP_ENABLE | 7 << SLEEP_TYPE_SHIFT);
+        let [first, second] = self.ports.pm1.map(|ports| match ports {
+            Pm1Ports { a_control, b_control, .. } if a_control == written => b_control,
+            Pm1Ports { a_control, b_control, .. } if b_control == written => a_control,
+            _ => 0,
+        });
+        let second = if second == first { 0 } else { second };
+        [first, second]
+            .into_iter()
+            .filter(move |&other| other != 0 && written != 0)
+            .map(move |other| (other, byte))
+    }
+
     /// What the guest reads at `port`, where the hardware has `value`.
     pub fn read(&self, port: u16, width: PortWidth, value: u32) -> u32 {
-        let mut wakes = touched(port, width).filter(|&(_, port)| self.wake_port() == Some(port));
+        let mut wakes = touched(port, width).filter(|&(_, port)| self.is_wake_port(port));
         match wakes.next() {
             Some((index, _)) if self.has_woken.load(Ordering::Relaxed) => {
                 value | u32::from(WAKE_STATUS) << (8 * index)
@@ -102,10 +134,10 @@ impl PowerControl {
 
     fn resets(&self, port: u16, byte: u8) -> bool {
         let is_firmwares = port != 0 && port == self.ports.reset_port && byte == self.ports.reset_value;
-        is_firmwares
+        // The controller's part comes first: it takes note of the byte.
+        self.keyboard.write(port, byte)
+            || is_firmwares
             || match port {
-                // Commands F0H to FFH pulse the output lines whose bit is 0; line 0 is the reset.
-                KEYBOARD_COMMAND => byte & 0xf1 == 0xf0,
                 SYSTEM_CONTROL_A => byte & 1 != 0,
                 RESET_CONTROL => byte & 4 != 0,
                 _ => false,
@@ -113,20 +145,29 @@ impl PowerControl {
     }
 
     fn sleeps(&self, port: u16, byte: u8) -> bool {
-        byte & SLEEP_ENABLE != 0 && self.sleep_ports().contains(&Some(port))
+        byte & SLEEP_ENABLE != 0 && self.sleep_ports().any(|sleep| sleep == port)
     }
 
     /// High bytes of the PM1 control registers.
-    fn sleep_ports(&self) -> [Option<u16>; 2] {
-        [self.ports.pm1a_control, self.ports.pm1b_control]
-            .map(|port| if port == 0 { None } else { port.checked_add(1) })
+    fn sleep_ports(&self) -> impl Iterator<Item = u16> {
+        let blocks = self.ports.pm1.into_iter().flat_map(|ports| [ports.a_control, ports.b_control]);
+        blocks.filter_map(high_byte)
     }
 
-    /// High byte of the PM1a status register, where a sleep can be left out.
-    fn wake_port(&self) -> Option<u16> {
-        let is_known = self.ports.power_off_types != 0 && self.ports.pm1a_status != 0;
-        if is_known { self.ports.pm1a_status.checked_add(1) } else { None }
+    fn is_wake_port(&self, port: u16) -> bool {
+        self.wake_ports().any(|wake| wake == port)
     }
+
+    /// High bytes of the PM1a status register, where a sleep can be left out.
+    fn wake_ports(&self) -> impl Iterator<Item = u16> {
+        let is_known = self.ports.power_off_types != 0;
+        self.ports.pm1.into_iter().filter(move |_| is_known).filter_map(|ports| high_byte(ports.a_status))
+    }
+}
+
+/// Port of a register's high byte; `None` where there is no register.
+fn high_byte(register: u16) -> Option<u16> {
+    if register == 0 { None } else { register.checked_add(1) }
 }
 
 /// Ports of an access, each with its place in it.
@@ -143,8 +184,10 @@ mod tests {
         PowerControl::new(PowerPorts {
             reset_port: 0x610,
             reset_value: 0x0e,
-            pm1a_control: 0xb004,
-            pm1a_status: 0xb000,
+            pm1: [
+                Pm1Ports { a_control: 0xb004, a_status: 0xb000, ..Pm1Ports::default() },
+                Pm1Ports::default(),
+            ],
             power_off_types,
             ..PowerPorts::default()
         })
@@ -158,9 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn keyboard_controller_pulses_of_line_0_reset() {
-        let resetting = (0..=255).filter(|&value| ends(0x64, Byte, value));
-        assert_eq!(resetting.collect::<Vec<_>>(), [0xf0, 0xf2, 0xf4, 0xf6, 0xf8, 0xfa, 0xfc, 0xfe]);
+    fn both_ways_of_the_keyboard_controller_reset_at_any_width() {
+        assert!(ends(0x64, Byte, 0xfe) && ends(0x63, Word, 0xfe00) && ends(0x61, Dword, 0xfe00_0000));
+        for (port, width, value) in [(0x60, Byte, 0xfe), (0x5f, Word, 0xfe00), (0x60, Dword, 0xfe)] {
+            let control = control(0);
+            assert_eq!(control.write(port, width, value), Write::Performed(value));
+            assert_eq!(control.write(0x64, Byte, 0xd1), Write::Performed(0xd1));
+            assert_eq!(control.write(port, width, value), Write::Ends, "{port:#x}");
+        }
     }
 
     #[test]
@@ -204,6 +252,39 @@ mod tests {
         }
     }
 
+    /// A machine with two PM1 blocks by each kind of field, which agree on the first.
+    fn disagreeing() -> PowerControl {
+        let pm1 = |b_control, a_status| Pm1Ports { a_control: 0x404, b_control, a_status };
+        PowerControl::new(PowerPorts {
+            power_off_types: 1 << 5,
+            pm1: [pm1(0x504, 0x400), pm1(0x604, 0x420)],
+            ..PowerPorts::default()
+        })
+    }
+
+    #[test]
+    fn either_kind_of_field_may_say_where_a_register_is() {
+        for register in [0x404, 0x504, 0x604] {
+            assert_eq!(disagreeing().write(register, Word, 0x3400), Write::Ends, "{register:#x}");
+        }
+        let control = disagreeing();
+        assert_eq!(control.write(0x604, Word, 0x2400), Write::Performed(0x0400));
+        assert_eq!([0x400, 0x420].map(|status| control.read(status, Word, 0)), [0x8000; 2]);
+    }
+
+    #[test]
+    fn what_cuts_the_power_is_completed_in_the_other_block() {
+        let completing =
+            |port, width, value| disagreeing().completing(port, width, value).collect::<Vec<_>>();
+        assert_eq!(completing(0x404, Word, 0x3401), [(0x504, 0x34), (0x604, 0x34)]);
+        assert_eq!(completing(0x405, Byte, 0xf4), [(0x504, 0x34), (0x604, 0x34)]);
+        assert_eq!(completing(0x504, Word, 0x3401), [(0x404, 0x34)]);
+        assert_eq!(completing(0x604, Word, 0x3401), [(0x404, 0x34)]);
+        assert_eq!(completing(0x404, Word, 0x1401), [], "no sleep");
+        assert_eq!(completing(0xcf9, Byte, 6), []);
+        assert_eq!(control(0).completing(0xb004, Word, 0x3401).count(), 0, "one block");
+    }
+
     #[test]
     fn another_sleep_is_left_out_of_the_write() {
         let known = control(1);
@@ -240,8 +321,12 @@ mod tests {
             // Every bit for itself, the keyboard controller's commands, and what the reset register wants.
             let values = || (0..=255_u32).filter(|&v| v.count_ones() < 2 || v >= 0xf0 || v == 0x0e);
             for port in 1..=u16::MAX {
-                let has_effect = known.read(port, Byte, 0) != 0
-                    || values().any(|value| known.write(port, Byte, value) != Write::Performed(value));
+                let changes = |value| {
+                    // The controller's data port has an effect behind a command.
+                    known.write(0x64, Byte, 0xd1);
+                    known.write(port, Byte, value) != Write::Performed(value)
+                };
+                let has_effect = known.read(port, Byte, 0) != 0 || values().any(changes);
                 assert_eq!(has_effect, ports.contains(&port), "port {port:#x}");
             }
         }

@@ -155,6 +155,11 @@ impl Policy {
         self.decoy
     }
 
+    /// Physical addresses of the pages that decoys stand in for, in some view.
+    pub fn hidden_pages(&self) -> impl Iterator<Item = u64> + '_ {
+        self.protections.decoy_pages()
+    }
+
     /// First address that tables cannot map.
     #[must_use]
     pub const fn reach(&self) -> u64 {

@@ -140,6 +140,14 @@ impl Protections {
         Ok(())
     }
 
+    /// Every page that a decoy stands in for, in some view.
+    pub fn decoy_pages(&self) -> impl Iterator<Item = u64> + '_ {
+        self.boundaries.windows(2).filter(|pair| pair[0] & DECOY != 0).flat_map(|pair| {
+            // A decoy ends before the view does, as ranges do.
+            (address_of(pair[0])..address_of(pair[1])).step_by(4096)
+        })
+    }
+
     /// What `view` says in front of the boundary with this index.
     fn said_before(&self, view: View, index: usize) -> Option<Protection> {
         let last = index.checked_sub(1).and_then(|last| self.boundaries.get(last));

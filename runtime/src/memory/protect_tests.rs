@@ -113,3 +113,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn decoy_pages_are_listed_in_every_view() {
+    let mut protections = Protections::new();
+    let own = View::of_cpu(3);
+    let mut set = |view, start, end, protection| {
+        protections.set(view, GuestRange::between(start, end), Some(protection)).unwrap();
+    };
+    set(View::SHARED, 0x1000, 0x3000, Protection::Decoy);
+    set(View::SHARED, 0x3000, 0x5000, Protection::Rights(Rights::READ));
+    set(View::SHARED, 0x7000, 0x8000, Protection::Decoy);
+    set(own, 0x9000, 0xa000, Protection::Decoy);
+    let pages: Vec<_> = protections.decoy_pages().collect();
+    assert_eq!(pages, [0x1000, 0x2000, 0x7000, 0x9000]);
+}

@@ -7,9 +7,10 @@ use super::inject::{self, Shutdown};
 use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, setup, world_switch};
 use crate::exit::world::{Inside, WorldExit};
-use crate::exit::{Action, Exit, ResetCause, dispatch};
+use crate::exit::{Action, Exit, ResetCause, dispatch, shutdown_status};
 use crate::features;
 use crate::machine;
+use crate::memory::guest_physical::GuestPhysical;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{quiesce, shootdown, startup};
@@ -195,10 +196,22 @@ pub(super) fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, acti
         Action::Resume => resume(vcpu, reason),
         Action::Inject(event) => match combined(vcpu, reason, event) {
             Ok(event) => vcpu.inject(event),
-            Err(Shutdown) => reset::end_guest(ResetCause::TripleFault),
+            Err(Shutdown) => end(vcpu, ResetCause::TripleFault),
         },
-        Action::Reset(cause) => reset::end_guest(cause),
+        Action::Reset(cause) => end(vcpu, cause),
     }
+}
+
+/// Ends the guest, unless it only wanted back to real mode.
+#[cold]
+fn end<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cause: ResetCause) {
+    let cpu = percpu::current();
+    let is_alone = machine::cpus()[1..].iter().all(|other| !other.is_running());
+    let can_go_on = cpu.index == 0 && is_alone && !cpu.is_in_world() && !nested::is_in_operation(cpu);
+    if !can_go_on || !shutdown_status::resume(vcpu, &GuestPhysical, &Processor, &Processor, cause) {
+        reset::end_guest(cause);
+    }
+    inject::set_nmi_window(vcpu, false);
 }
 
 /// `event` as the guest takes it, given what was being delivered when it exited.
@@ -256,7 +269,7 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     cpu.clear_attention();
     quiesce::join(cpu);
     if crate::panic::is_stopping() {
-        halt();
+        crate::panic::stand_still();
     }
     reset::attend(cpu);
     if shootdown::finish(cpu) {

@@ -1,172 +1,24 @@
 //! Boots that differ from the usual one: those that have to be refused, each with its name on the console, and
 //! those that have to do.
 
-use super::fadt;
-use super::job::{Job, Verdict};
+use super::boots::{BARE_AGAIN, BOOTS, Boot, Module};
+use super::fadt::{self, Fadt};
+use super::job::{Job, Needs, Verdict};
 use crate::disk::Disk;
 use crate::guest::Guest;
 use crate::machine::Quirks;
-use crate::paths;
 use crate::run::{RunOptions, run};
 use crate::verdict::Outcome;
+use crate::{pack, paths};
 use anyhow::{Context, Result};
-use platform::handoff::LOADER_SIZE;
+use elf::ElfBytes;
+use elf::endian::LittleEndian;
+use platform::handoff::{LOADER_SIZE, RUNTIME_OFFSET, VIRTUAL_BASE};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A boot with something different.
-#[derive(Clone, Copy, Debug)]
-struct Boot {
-    name: &'static str,
-    /// What stands behind `stop: ` on the hypervisor's console; empty where the guest has to run all the same.
-    stop: &'static str,
-    /// Words that the hypervisor's console shows besides.
-    also: &'static str,
-    guest: fn() -> Guest,
-    command_line: &'static str,
-    modules: &'static [Module],
-    /// GRUB commands in front of the others.
-    before: &'static str,
-    cpu_model: Option<&'static str>,
-    memory_mib: u32,
-    has_legacy_bios: bool,
-    /// Whether the guest resets the machine once.
-    resets: bool,
-}
-
-/// A module line for GRUB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Module {
-    /// The hypervisor image as built.
-    Image,
-    /// The first sector of the guest's disk.
-    Sector,
-    /// A hypervisor image without its end.
-    Truncated,
-    /// A hypervisor image with one bit of the runtime changed.
-    Altered,
-    /// 512 zeros.
-    Zeros,
-    /// More than any boot sector.
-    Large,
-}
-
-const SOUND: Boot = Boot {
-    name: "",
-    stop: "",
-    also: "",
-    guest: || Guest::Mbr,
-    command_line: "serial=115200,8n1,0x2f8 boot_drive=0x81",
-    modules: &[Module::Image, Module::Sector],
-    before: "",
-    cpu_model: None,
-    memory_mib: 64,
-    has_legacy_bios: false,
-    resets: false,
-};
-
-const BOOTS: [Boot; 19] = [
-    Boot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
-    Boot { name: "no-boot-sector", stop: "bootloader: no-boot-sector: ", modules: &[Module::Image], ..SOUND },
-    Boot {
-        name: "image-truncated",
-        stop: "bootloader: image-truncated: ",
-        modules: &[Module::Truncated, Module::Sector],
-        ..SOUND
-    },
-    Boot {
-        name: "image-altered",
-        stop: "secure loader: RuntimeDigest: ",
-        modules: &[Module::Altered, Module::Sector],
-        ..SOUND
-    },
-    Boot {
-        name: "image-foreign",
-        stop: "bootloader: image-foreign: ",
-        modules: &[Module::Sector, Module::Image],
-        ..SOUND
-    },
-    Boot {
-        name: "boot-sector-too-large",
-        stop: "bootloader: boot-sector-too-large: ",
-        modules: &[Module::Image, Module::Large],
-        ..SOUND
-    },
-    Boot {
-        name: "boot-sector-not-bootable",
-        stop: "bootloader: boot-sector-not-bootable: ",
-        modules: &[Module::Image, Module::Zeros],
-        ..SOUND
-    },
-    Boot {
-        name: "too-many-modules",
-        stop: "bootloader: too-many-modules: ",
-        modules: &[Module::Zeros; 17],
-        ..SOUND
-    },
-    Boot {
-        name: "command-line-broken",
-        stop: "bootloader: command-line-broken: ",
-        command_line: "serial=115200,8n1,0x2f8 boot_drive=second",
-        ..SOUND
-    },
-    Boot { name: "too-little-memory", stop: "bootloader: too-little-memory: ", memory_mib: 4, ..SOUND },
-    Boot { name: "no-vmx", stop: "bootloader: no-vmx: ", cpu_model: Some("athlon64_clawhammer"), ..SOUND },
-    Boot {
-        name: "no-long-mode",
-        stop: "bootloader: no-long-mode: ",
-        cpu_model: Some("p4_willamette"),
-        ..SOUND
-    },
-    Boot {
-        name: "no-ept",
-        stop: "bootloader: vmx-incomplete: ",
-        also: "enable EPT",
-        cpu_model: Some("core2_penryn_t9600"),
-        ..SOUND
-    },
-    // This BIOS leaves IA32_FEATURE_CONTROL alone, so that GRUB can lock it with VMX off.
-    Boot {
-        name: "vmx-locked-off",
-        stop: "bootloader: vmx-locked-off: ",
-        before: "wrmsr 0x3a 1",
-        has_legacy_bios: true,
-        ..SOUND
-    },
-    Boot {
-        name: "no-acpi",
-        guest: || Guest::Bare("hello".into()),
-        also: "no ACPI and no MP table; one CPU is used",
-        has_legacy_bios: true,
-        ..SOUND
-    },
-    Boot {
-        name: "no-serial",
-        stop: "bootloader: command-line-broken: ",
-        command_line: "serial=fast",
-        ..SOUND
-    },
-    // The hypervisor and the guest share the port; the guest is at its end when the summary comes.
-    Boot {
-        name: "first-serial-port",
-        also: "summary cpus=1 ",
-        command_line: "serial=115200,8n1,0x3f8 boot_drive=0x81",
-        ..SOUND
-    },
-    // The firmware names no reset register, so GRUB puts a table in place that does.
-    Boot {
-        name: "fadt-reset",
-        guest: || Guest::Bare("reset_fadt".into()),
-        also: "the guest ends: Port { port: 1552, width: Byte, value: 14 }",
-        before: "acpi --exclude=FACP /boot/fadt.aml",
-        resets: true,
-        ..SOUND
-    },
-    Boot { name: "sound", ..SOUND },
-];
 
 /// One job for each boot.
 pub(super) fn jobs() -> Vec<Job> {
@@ -174,10 +26,18 @@ pub(super) fn jobs() -> Vec<Job> {
         name: format!("run/{}", boot.name),
         group: "boot",
         seconds: 4,
-        needs: None,
+        needs: Some(needs(&boot)),
         work: Box::new(move |folder| test(&boot, folder)),
     };
     BOOTS.into_iter().map(job).collect()
+}
+
+fn needs(boot: &Boot) -> Needs {
+    let Guest::Bare(guest) = (boot.guest)() else {
+        // The boot sector that prints a line is no bare guest; any of these will do.
+        return Needs { guest: "hello".into(), hypapp: boot.hypapp.into() };
+    };
+    Needs { guest, hypapp: boot.hypapp.into() }
 }
 
 fn test(boot: &Boot, folder: &Path) -> Result<Verdict> {
@@ -191,6 +51,7 @@ fn test(boot: &Boot, folder: &Path) -> Result<Verdict> {
             resets_on_triple_fault: boot.resets,
             ..Quirks::default()
         },
+        hypapp: boot.hypapp.into(),
         hypervisor_disk: Some(disk(boot, folder)?),
         keep: Some(folder.to_path_buf()),
         patience: PATIENCE,
@@ -217,16 +78,20 @@ fn failure(boot: &Boot, outcome: &Outcome) -> Option<String> {
 }
 
 fn disk(boot: &Boot, folder: &Path) -> Result<PathBuf> {
-    let image = built("xmhf-helloworld.bin")?;
+    let image = built(&format!("xmhf-{}.bin", boot.hypapp))?;
     let mut altered = image.clone();
     let middle = usize::try_from(LOADER_SIZE)?.midpoint(image.len());
     altered[middle] ^= 1;
-    let commands: Vec<&str> = boot.before.split_whitespace().take(1).collect();
+    let faulty_loader =
+        with_undefined_instruction(image.clone(), symbol("xmhf-secureloader", "memset")? - VIRTUAL_BASE)?;
+    let entry = u64::from_le_bytes(image[usize::try_from(LOADER_SIZE)? + 8..][..8].try_into()?);
+    let at = entry - VIRTUAL_BASE - RUNTIME_OFFSET + LOADER_SIZE;
+    let faulty_runtime = pack::bind(with_undefined_instruction(image.clone(), at)?);
     fs::create_dir_all(folder)?;
     let path = folder.join("xmhf.img");
     Disk {
         script: &script(boot),
-        modules: &[["serial", "terminal", "echo", "multiboot", "boot"].as_slice(), commands.as_slice()]
+        modules: &[["serial", "terminal", "echo", "multiboot", "boot"].as_slice(), boot.grub_modules]
             .concat(),
         files: &[
             ("/boot/xmhf-bootloader", &built("xmhf-bootloader")?),
@@ -235,11 +100,34 @@ fn disk(boot: &Boot, folder: &Path) -> Result<PathBuf> {
             ("/boot/altered.bin", &altered),
             ("/boot/zeros.bin", &[0; 512]),
             ("/boot/large.bin", &[0; 20_000]),
-            ("/boot/fadt.aml", &fadt::table()),
+            ("/boot/faulty-loader.bin", &faulty_loader),
+            ("/boot/faulty-runtime.bin", &faulty_runtime),
+            ("/boot/fadt.aml", &fadt::table(Fadt::Reset)),
+            ("/boot/fadt-disagrees.aml", &fadt::table(Fadt::Disagrees)),
+            ("/boot/fadt-second.aml", &fadt::table(Fadt::SecondBlock)),
+            ("/boot/bare-again.cfg", BARE_AGAIN.as_bytes()),
         ],
     }
     .write(&path)?;
     Ok(path)
+}
+
+/// `image` with UD2 at `offset`.
+fn with_undefined_instruction(mut image: Vec<u8>, offset: u64) -> Result<Vec<u8>> {
+    let at = usize::try_from(offset)?;
+    image.get_mut(at..at + 2).context("the image is too short")?.copy_from_slice(&[0x0f, 0x0b]);
+    Ok(image)
+}
+
+/// The address of a function in an image's executable.
+fn symbol(name: &str, function: &str) -> Result<u64> {
+    let path = paths::elf().join(name);
+    let file = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(&file)?;
+    let (symbols, names) = elf.symbol_table()?.context("no symbols")?;
+    let found =
+        symbols.iter().find(|symbol| names.get(symbol.st_name as usize).is_ok_and(|name| name == function));
+    Ok(found.with_context(|| format!("no function {function} in {name}"))?.st_value)
 }
 
 fn script(boot: &Boot) -> String {
@@ -265,12 +153,16 @@ impl Module {
             Self::Altered => "/boot/altered.bin",
             Self::Zeros => "/boot/zeros.bin",
             Self::Large => "/boot/large.bin",
+            Self::OwnSector => "--nounzip (hd0)+1",
+            Self::FaultyLoader => "/boot/faulty-loader.bin",
+            Self::FaultyRuntime => "/boot/faulty-runtime.bin",
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::boots::SOUND;
     use super::*;
     use crate::stage::Origin;
     use crate::verdict::End;

@@ -5,6 +5,7 @@
 
 mod bare;
 mod boot;
+mod boots;
 mod fadt;
 mod filter;
 mod host;

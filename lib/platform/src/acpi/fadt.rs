@@ -2,7 +2,7 @@
 
 use super::sleep::power_off_types;
 use super::{AcpiError, Table};
-use crate::handoff::PowerPorts;
+use crate::handoff::{Pm1Ports, PowerPorts};
 use crate::physical::ReadPhysical;
 
 /// Offsets of the fields used, in bytes.
@@ -29,11 +29,14 @@ const SYSTEM_IO: u8 = 1;
 ///
 /// [`AcpiError::Unreadable`]; an old, short table only lacks registers.
 pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPorts, AcpiError> {
+    let (old, extended) =
+        ([PM1A_CONTROL, PM1B_CONTROL, PM1A_EVENT], [X_PM1A_CONTROL, X_PM1B_CONTROL, X_PM1A_EVENT]);
     let mut ports = PowerPorts {
-        pm1a_control: block(memory, fadt, PM1A_CONTROL, X_PM1A_CONTROL)?,
-        pm1b_control: block(memory, fadt, PM1B_CONTROL, X_PM1B_CONTROL)?,
-        pm1a_status: block(memory, fadt, PM1A_EVENT, X_PM1A_EVENT)?,
         power_off_types: power_off_types(memory, fadt).unwrap_or(0),
+        pm1: [
+            pm1_ports(old, |offset| port(memory, fadt, offset))?,
+            pm1_ports(extended, |offset| generic_port(memory, fadt, offset))?,
+        ],
         ..PowerPorts::default()
     };
     let has_reset =
@@ -45,13 +48,19 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
     Ok(ports)
 }
 
-/// A PM1 block: the extended field where it is set, else the old one.
-fn block(memory: &impl ReadPhysical, fadt: &Table, old: u64, extended: u64) -> Result<u16, AcpiError> {
-    let port = generic_port(memory, fadt, extended)?;
-    if port != 0 || !has(fadt, old, 4) {
-        return Ok(port);
+/// The PM1 blocks whose addresses lie at these offsets, as `port` reads them.
+fn pm1_ports(
+    [a_control, b_control, a_status]: [u64; 3],
+    port: impl Fn(u64) -> Result<u16, AcpiError>,
+) -> Result<Pm1Ports, AcpiError> {
+    Ok(Pm1Ports { a_control: port(a_control)?, b_control: port(b_control)?, a_status: port(a_status)? })
+}
+
+fn port(memory: &impl ReadPhysical, fadt: &Table, offset: u64) -> Result<u16, AcpiError> {
+    if !has(fadt, offset, 4) {
+        return Ok(0);
     }
-    Ok(u16::try_from(memory.read_u32(fadt.address + old)?).unwrap_or(0))
+    Ok(u16::try_from(memory.read_u32(fadt.address + offset)?).unwrap_or(0))
 }
 
 fn generic_port(memory: &impl ReadPhysical, fadt: &Table, offset: u64) -> Result<u16, AcpiError> {
@@ -87,7 +96,7 @@ mod tests {
     const RESET: [u8; 13] = [1, 8, 0, 1, 0xf9, 0x0c, 0, 0, 0, 0, 0, 0, 6];
 
     #[test]
-    fn a_modern_table_gives_all_ports() {
+    fn a_modern_table_gives_all_ports_by_either_kind_of_field() {
         let read = ports(
             244,
             &[
@@ -103,9 +112,10 @@ mod tests {
         let expected = PowerPorts {
             reset_port: 0xcf9,
             reset_value: 6,
-            pm1a_control: 0x604,
-            pm1b_control: 0x704,
-            pm1a_status: 0x600,
+            pm1: [
+                Pm1Ports { a_control: 0xffff, b_control: 0x704, a_status: 0xffff },
+                Pm1Ports { a_control: 0x604, b_control: 0, a_status: 0x600 },
+            ],
             ..PowerPorts::default()
         };
         assert_eq!(read, expected);
@@ -126,7 +136,7 @@ mod tests {
     #[test]
     fn an_old_table_lacks_registers_only() {
         let read = ports(116, &[(PM1A_CONTROL, &[0x04, 0xb0])]);
-        assert_eq!(read, PowerPorts { pm1a_control: 0xb004, ..PowerPorts::default() });
+        assert_eq!(read.pm1, [Pm1Ports { a_control: 0xb004, ..Pm1Ports::default() }, Pm1Ports::default()]);
         assert_eq!(ports(36, &[]), PowerPorts::default());
     }
 
@@ -139,6 +149,6 @@ mod tests {
         let read = ports(244, &[(FLAGS, &flag), (RESET_REGISTER, &in_memory)]);
         assert_eq!(read.reset_port, 0);
         let wide = ports(244, &[(X_PM1A_CONTROL, &[1, 16, 0, 2, 4, 6, 1]), (PM1A_CONTROL, &[0, 0, 1])]);
-        assert_eq!(wide.pm1a_control, 0);
+        assert_eq!(wide.pm1, [Pm1Ports::default(); 2]);
     }
 }

@@ -295,6 +295,11 @@ pub(in crate::vmx) fn is_l2(cpu: &PerCpu) -> bool {
     cpu::of(cpu).is_some_and(|state| state.nested.operation == Operation::NonRoot)
 }
 
+/// Whether the guest of `cpu`, which executes this, is in VMX operation.
+pub(in crate::vmx) fn is_in_operation(cpu: &PerCpu) -> bool {
+    cpu::of(cpu).is_some_and(|state| state.nested.operation != Operation::Off)
+}
+
 /// An exit was handed to L1, whose VMCS is current: the hypapp is told, and `action` carried out.
 pub(super) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
     let vmcs01 = state.hardware.current();

@@ -66,7 +66,7 @@ pub(super) use entry::{instruction, invalid_state, read_msr, refused, releases_i
 #[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
-pub(super) use exit::{follow, handle_l2_exit, is_l2, use_second_level};
+pub(super) use exit::{follow, handle_l2_exit, is_in_operation, is_l2, use_second_level};
 #[cfg(target_os = "none")]
 pub(crate) use l2_memory::{ask_l1, memory, note_fault, translate};
 #[cfg(target_os = "none")]
