@@ -254,6 +254,7 @@ no_long_mode_text:
 
 .section .bss.entry, "aw", @nobits
 .balign 4096
+.global page_tables
 page_tables:
     .skip 6 * 4096
 idt:

@@ -13,4 +13,5 @@ pub mod launch;
 pub mod plan;
 pub mod requirements;
 pub mod screen;
+pub mod serial;
 pub mod stop;

@@ -6,8 +6,9 @@ use log::{debug, info, warn};
 use platform::acpi::{self, Rsdp};
 use platform::command_line::Options;
 use platform::e820::MemoryMap;
-use platform::handoff::{COMMAND_LINE_CAPACITY, Handoff, PhysRange};
+use platform::handoff::{COMMAND_LINE_CAPACITY, Handoff, PhysRange, Pm1Ports, PowerPorts};
 use platform::modules::{HypervisorImage, ModuleError, Modules};
+use platform::mtrr_map::TypeMap;
 use platform::multiboot::{BootInformation, MODULE_CAPACITY};
 use platform::physical::ReadPhysical;
 use platform::placement::{self, PlacementError};
@@ -49,6 +50,8 @@ pub struct Boot<'a, Memory, Processor> {
     pub memory: &'a Memory,
     /// The bootstrap processor.
     pub processor: &'a Processor,
+    /// What its MTRRs make of memory; `None` where they are off, and all memory is alike.
+    pub memory_types: Option<&'a TypeMap>,
 }
 
 impl Plan {
@@ -114,8 +117,7 @@ impl Plan {
         handoff.hypapp_module = self.hypapp.map(|hypapp| hypapp.place).unwrap_or_default();
         handoff.sinit_module = modules.sinit.unwrap_or_default();
         handoff.rsdp = rsdp.map_or(0, |rsdp| rsdp.address);
-        let fadt = rsdp.and_then(|rsdp| acpi::find(boot.memory, rsdp, b"FACP").ok());
-        handoff.power = fadt.and_then(|fadt| acpi::power_ports(boot.memory, &fadt).ok()).unwrap_or_default();
+        handoff.power = power_ports(boot.memory, rsdp);
 
         handoff.console = boot.options.console();
         handoff.boot_drive = boot.options.boot_drive;
@@ -135,6 +137,20 @@ impl Plan {
     }
 }
 
+/// What the FADT says of reset and power. Without, a guest could cut the power, or sleep, without our knowledge; so
+/// could one that finds a table where we do not.
+fn power_ports(memory: &impl ReadPhysical, rsdp: Option<&Rsdp>) -> PowerPorts {
+    let Some(rsdp) = rsdp else { return PowerPorts::default() };
+    let ports = acpi::find(memory, rsdp, b"FACP").and_then(|fadt| acpi::power_ports(memory, &fadt));
+    let ports =
+        ports.inspect_err(|error| warn!("no usable FADT ({error:?}): power off and sleep go unnoticed"));
+    let ports = ports.unwrap_or_default();
+    if ports.pm1[0] != ports.pm1[1] && ports.pm1[1] != Pm1Ports::default() {
+        warn!("the FADT's 32-bit and 64-bit fields disagree; the ports of both are watched");
+    }
+    ports
+}
+
 /// Finds a place clear of this code and of every module; as a last resort one across the image itself, which
 /// the launch can move.
 fn place<M, P>(
@@ -147,9 +163,9 @@ fn place<M, P>(
     let mut taken = ArrayVec::<PhysRange, { MODULE_CAPACITY + 1 }>::new();
     taken.push(boot.own);
     taken.extend(boot.information.modules().iter().copied());
-    placement::choose(map, size, &taken).or_else(|_| {
+    placement::choose(map, boot.memory_types, size, &taken).or_else(|_| {
         taken.retain(|range| *range != modules.image.file);
-        placement::choose(map, size, &taken)
+        placement::choose(map, boot.memory_types, size, &taken)
     })
 }
 

@@ -1,9 +1,11 @@
 //! A whole boot over made-up memory.
 
 use hw::sim::SimCpuid;
-use platform::handoff::{IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, PowerPorts, RUNTIME_OFFSET};
+use platform::handoff::{IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, RUNTIME_OFFSET};
+use platform::mtrr_map::Mtrrs;
 use platform::physical::Unreadable;
 use x86::cpuid::CpuidResult;
+use x86::msr::Msr;
 
 use super::*;
 
@@ -12,7 +14,17 @@ const OWN: PhysRange = PhysRange { base: MIB, length: 0x5_0000 };
 const INFORMATION: u32 = 0x9000;
 
 /// The first MiBs of a machine, as a Multiboot 1 loader leaves them.
-struct Machine(Vec<u8>);
+struct Machine(Vec<u8>, TypeMap);
+
+/// A processor that caches all memory, or none.
+fn types(is_cached: bool) -> TypeMap {
+    let mut types = TypeMap::disabled(39);
+    if is_cached {
+        let read = |msr| if msr == Msr::IA32_MTRR_DEF_TYPE { 1 << 11 | 6 } else { 0 };
+        types.set(&Mtrrs::of_processor(39, read));
+    }
+    types
+}
 
 impl ReadPhysical for Machine {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
@@ -25,7 +37,7 @@ impl ReadPhysical for Machine {
 impl Machine {
     /// A machine with `memory_mib` MiB, the image at 0x20_0000, the boot sector at 0x28_0000.
     fn new(memory_mib: u64) -> Self {
-        let mut machine = Self(vec![0; 0x40_0000]);
+        let mut machine = Self(vec![0; 0x40_0000], types(true));
         machine.put(0x20_0000, &[LOADER_MAGIC, 0x80, 0x1000]);
         let end = RUNTIME_OFFSET + 0x1000;
         machine
@@ -81,6 +93,7 @@ impl Machine {
             own: OWN,
             memory: self,
             processor: &processor,
+            memory_types: Some(&self.1),
         };
         (Plan::make(&boot, &mut handoff), handoff)
     }
@@ -170,4 +183,6 @@ fn what_is_wrong_stops_the_boot() {
     let mut machine = Machine::new(1024);
     machine.memory(&[(MIB, 2 * MIB)]);
     assert_eq!(machine.plan().0.unwrap_err().name(), "too-little-memory");
+    let machine = Machine(Machine::new(1024).0, types(false));
+    assert_eq!(machine.plan().0.unwrap_err().name(), "uncacheable-memory");
 }

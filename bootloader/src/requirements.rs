@@ -56,6 +56,33 @@ pub fn check(processor: &(impl Cpuid + Msrs)) -> Result<(), Missing> {
     check_capabilities(processor)
 }
 
+/// Refuses to start above another hypervisor of our kind, unless that is wanted: as a rule its guest was to be another
+/// disk, and each would start the next for ever.
+///
+/// # Errors
+///
+/// [`Beneath`].
+pub fn check_beneath(processor: &impl Cpuid, is_wanted: bool) -> Result<(), Beneath> {
+    let is_beneath = processor.cpuid(XMHF, 0).eax == XMHF;
+    if is_beneath && !is_wanted { Err(Beneath) } else { Ok(()) }
+}
+
+/// A hypervisor of our kind runs beneath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beneath;
+
+impl fmt::Display for Beneath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "this hypervisor runs already and its guest is the disk that it started from; have the second module and \
+             boot_drive= name the guest's disk, or say nested_xmhf=on",
+        )
+    }
+}
+
+/// CPUID leaf and answer by which hypervisors of our kind are known: "XMHF".
+const XMHF: u32 = u32::from_le_bytes(*b"XMHF");
+
 /// The local APIC ID of the processor that runs this.
 #[must_use]
 pub fn local_apic_id(processor: &impl Cpuid) -> u32 {
@@ -182,6 +209,16 @@ mod tests {
         fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
             self.msrs.write(msr, value)
         }
+    }
+
+    #[test]
+    fn another_of_our_kind_beneath_has_to_be_wanted() {
+        let answer =
+            |leaf, eax| SimCpuid::default().with(leaf, 0, CpuidResult { eax, ..CpuidResult::default() });
+        assert_eq!(check_beneath(&SimCpuid::default(), false), Ok(()));
+        assert_eq!(check_beneath(&answer(XMHF, 7), false), Ok(()));
+        assert_eq!(check_beneath(&answer(XMHF, XMHF), false), Err(Beneath));
+        assert_eq!(check_beneath(&answer(XMHF, XMHF), true), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use platform::multiboot::BootInformationError;
 use platform::placement::PlacementError;
 use platform::processors::TooManyProcessors;
 
-use crate::requirements::Missing;
+use crate::requirements::{Beneath, Missing};
 
 /// Why the bootloader stops; prints as `stop: bootloader: NAME: what is wrong; what to do`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Stop {
     CommandLine(CommandLineError),
     /// The processor.
     Missing(Missing),
+    /// What runs beneath.
+    Beneath(Beneath),
     /// The modules.
     Module(ModuleError),
     /// The firmware's memory map.
@@ -52,6 +54,7 @@ impl Stop {
                 Missing::VmxRefused => "vmx-refused",
                 Missing::Capability(_) => "vmx-incomplete",
             },
+            Self::Beneath(_) => "xmhf-beneath",
             Self::Module(error) => match error {
                 ModuleError::NoImage => "no-module",
                 ModuleError::Truncated => "image-truncated",
@@ -66,6 +69,7 @@ impl Stop {
             Self::Placement(error) => match error {
                 PlacementError::TooLarge => "image-too-large",
                 PlacementError::NoHole(_) => "too-little-memory",
+                PlacementError::NotWriteBack(_) => "uncacheable-memory",
             },
         }
     }
@@ -78,6 +82,7 @@ impl fmt::Display for Stop {
             Self::BootInformation(error) => error.fmt(f),
             Self::CommandLine(error) => error.fmt(f),
             Self::Missing(missing) => missing.fmt(f),
+            Self::Beneath(beneath) => beneath.fmt(f),
             Self::Module(error) => error.fmt(f),
             Self::MemoryMap(error) => error.fmt(f),
             Self::TooManyProcessors(error) => error.fmt(f),
@@ -100,6 +105,7 @@ from! {
     BootInformationError => BootInformation;
     CommandLineError => CommandLine;
     Missing => Missing;
+    Beneath => Beneath;
     ModuleError => Module;
     MemoryMapError => MemoryMap;
     TooManyProcessors => TooManyProcessors;
@@ -114,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_failure_is_one_line_with_a_name_a_cause_and_a_remedy() {
-        let stops: [Stop; 14] = [
+        let stops: [Stop; 16] = [
             BootInformationError::NotMultiboot(0).into(),
             BootInformationError::TooManyModules.into(),
             BootInformationError::CommandLine.into(),
@@ -123,12 +129,14 @@ mod tests {
             Missing::Vmx.into(),
             Missing::VmxLockedOff.into(),
             Missing::Capability("enable EPT").into(),
+            Beneath.into(),
             ModuleError::NoImage.into(),
             ModuleError::BootSectorTooLarge(70000).into(),
             MemoryMapError::BeyondPhysical(MemoryRange::default()).into(),
             MemoryMapError::NoMemory.into(),
             TooManyProcessors.into(),
             PlacementError::NoHole(8 << 20).into(),
+            PlacementError::NotWriteBack(8 << 20).into(),
         ];
         for stop in stops {
             let line = stop.to_string();

@@ -5,15 +5,17 @@
 
 use core::arch::{asm, global_asm};
 use core::fmt::Write;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::{ptr, slice};
 use hw::Cpuid;
 use hw::bare::processor::{halt, time_stamp};
 use hw::bare::{Processor, Region};
 use platform::handoff::{
-    Console, HANDOFF_OFFSET, Handoff, ImageHeader, LOADER_MAGIC, LoaderHeader, PhysRange, RUNTIME_OFFSET,
-    VIRTUAL_BASE,
+    Console, HANDOFF_OFFSET, Handoff, ImageHeader, LOADER_MAGIC, LoaderHeader, PhysRange, REGION_ALIGNMENT,
+    RUNTIME_OFFSET, VIRTUAL_BASE,
 };
 use secureloader::console::{CELLS, Output, Screen};
+use secureloader::exception::{self, Frame, STUB_SIZE, VECTORS};
 use secureloader::launch::Launch;
 use secureloader::paging::{self, AddressSpace};
 use secureloader::scratch::{BOOT, COPY, LOW_MEMORY, REGION_LIMIT, STACK, STACK_SIZE};
@@ -32,13 +34,21 @@ global_asm!(
     low_memory_entry = const LOW_MEMORY >> 21,
     stack_top_virtual = const VIRTUAL_BASE + STACK + STACK_SIZE,
     main = sym secure_loader_main,
+    exception = sym exception,
 );
 
+unsafe extern "C" {
+    fn secure_loader_exception_stubs();
+}
+
 static CONSOLE: Once<Console> = Once::new();
+/// Two words a gate.
+static EXCEPTION_TABLE: [[AtomicU64; 2]; VECTORS] = [const { [const { AtomicU64::new(0) }; 2] }; VECTORS];
 
 /// Called by `entry.S` in 64-bit mode with the region's physical address, on the stack in scratch.
 extern "C" fn secure_loader_main(base: u64) -> ! {
     let started = time_stamp();
+    load_exception_table();
     let handoff = private_copy();
     CONSOLE.call_once(|| sanitize::console(handoff));
     if let Err(error) = sanitize::sanitize(handoff, base) {
@@ -47,7 +57,7 @@ extern "C" fn secure_loader_main(base: u64) -> ! {
     say(format_args!("stage=secure-loader launch={} base={base:#x}", Launch::of_this_boot().name()));
 
     let runtime = verified_runtime(handoff);
-    clear_bss(&runtime);
+    clear_rest(&runtime, handoff);
     let space = runtime_address_space(&runtime, handoff.region);
     if !has_execute_disable() {
         stop("NoExecuteDisable: switch on Execute Disable (XD, NX) in the firmware setup");
@@ -56,6 +66,27 @@ extern "C" fn secure_loader_main(base: u64) -> ! {
     handoff.times.verified = time_stamp();
     hand_over(handoff);
     enter(&runtime, &space)
+}
+
+/// Gives each exception its stub, from here to where the runtime loads a table of its own.
+fn load_exception_table() {
+    let stubs = secure_loader_exception_stubs as *const () as u64;
+    for (words, stub) in EXCEPTION_TABLE.iter().zip((stubs..).step_by(STUB_SIZE as usize)) {
+        let [low, high] = exception::gate(stub);
+        words[0].store(low, Ordering::Relaxed);
+        words[1].store(high, Ordering::Relaxed);
+    }
+    let mut pointer = [0_u8; 10];
+    pointer[..2].copy_from_slice(&(size_of_val(&EXCEPTION_TABLE) as u16 - 1).to_le_bytes());
+    pointer[2..].copy_from_slice(&((&raw const EXCEPTION_TABLE) as u64).to_le_bytes());
+    // SAFETY: the table is static, and every gate in it leads to a stub.
+    unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags)) }
+}
+
+/// Called by `entry.S` for each of the 32 exceptions, NMI among them.
+extern "C" fn exception(frame: &Frame) -> ! {
+    let Frame { vector, error_code, rip } = *frame;
+    stop(format_args!("Exception: vector {vector} error code {error_code:#x} at {rip:#x}; report it"))
 }
 
 /// Copies the handoff out of the untrusted bootloader's reach before anything of it is believed.
@@ -89,11 +120,22 @@ fn verified_runtime(handoff: &Handoff) -> ImageHeader {
     }
 }
 
-fn clear_bss(runtime: &ImageHeader) {
-    // The size fits: `verify` keeps both borders inside the region.
-    let size = (runtime.bss_end - runtime.data_end) as usize;
-    // SAFETY: the range lies in the region behind the runtime's data and holds nothing yet.
-    unsafe { ptr::write_bytes(at::<u8>(runtime.data_end), 0, size) };
+/// Zeroes what follows the runtime's image, whatever an earlier boot left there: its zeroed data, its free frames,
+/// the pool of nested tables; of the hypapp's module what it does not fill.
+fn clear_rest(runtime: &ImageHeader, handoff: &Handoff) {
+    let (base, module) = (handoff.region.base, handoff.hypapp_module);
+    let end = handoff.region.length;
+    let parts = if module.length == 0 {
+        [(runtime.data_end, end), (end, end)]
+    } else {
+        let start = module.base - base;
+        [(runtime.data_end, start), (start + module.length, end)]
+    };
+    for (start, end) in parts {
+        // SAFETY: `verify` and `sanitize` keep the borders in order and inside the region, which is mapped; nothing
+        // lies there yet.
+        unsafe { ptr::write_bytes(at::<u8>(start), 0, end.saturating_sub(start) as usize) };
+    }
 }
 
 fn runtime_address_space(runtime: &ImageHeader, region: PhysRange) -> AddressSpace {
@@ -149,6 +191,14 @@ fn has_execute_disable() -> bool {
     Processor.cpuid(0x8000_0001, 0).edx & 1 << 20 != 0
 }
 
+/// Whether this image's own page tables are in force, rather than those that it made for the runtime.
+fn has_own_tables() -> bool {
+    let root: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr3", out(reg) root, options(nomem, nostack, preserves_flags)) }
+    root % REGION_ALIGNMENT == BOOT
+}
+
 /// Prints a boot line where the log level has it.
 fn say(line: core::fmt::Arguments<'_>) {
     const INFO: u8 = 3;
@@ -164,7 +214,11 @@ fn stop(error: impl core::fmt::Display) -> ! {
 }
 
 fn print(line: core::fmt::Arguments<'_>) {
-    let console = CONSOLE.get().copied().unwrap_or_default();
+    let mut console = CONSOLE.get().copied().unwrap_or_default();
+    if !has_own_tables() {
+        // The screen is not mapped where the runtime's are in force already.
+        console.vga = 0;
+    }
     // Neither console reports failure.
     let _ = writeln!(Output::new(console, Processor, VgaText), "{line}");
 }

@@ -118,3 +118,25 @@ high_half:
     call {main}
     ud2
 .size secure_loader_entry, . - secure_loader_entry
+
+# Every stub leaves vector and error code on the stack, as the processor does for some.
+.balign 16
+.global secure_loader_exception_stubs
+secure_loader_exception_stubs:
+.set vector, 0
+.rept 32
+.balign 16
+.if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30
+.else
+    push 0
+.endif
+    push vector
+    jmp exception_common
+.set vector, vector + 1
+.endr
+exception_common:
+    mov rdi, rsp
+    and rsp, -16
+    cld
+    call {exception}
+    ud2

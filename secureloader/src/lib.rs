@@ -9,6 +9,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop where it is"))]
 
 pub mod console;
+pub mod exception;
 pub mod launch;
 pub mod paging;
 pub mod sanitize;

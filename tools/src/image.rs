@@ -43,7 +43,7 @@ impl ImageOptions {
     #[must_use]
     pub fn inner(guest_disk: u8) -> Self {
         Self {
-            arguments: format!("serial=115200,8n1,0x3f8 boot_drive={:#x}", 0x80 + guest_disk),
+            arguments: format!("serial=115200,8n1,0x3f8 boot_drive={:#x} nested_xmhf=on", 0x80 + guest_disk),
             guest_disk,
             console: 0x3f8,
             ..Self::default()
@@ -158,7 +158,7 @@ mod tests {
     fn a_hypervisor_in_a_hypervisor_leads_to_the_third_disk() {
         let script = script(&ImageOptions::inner(2));
         assert!(script.starts_with("serial --port=0x3f8 "), "{script}");
-        assert!(script.contains("serial=115200,8n1,0x3f8 boot_drive=0x82\n"), "{script}");
+        assert!(script.contains("serial=115200,8n1,0x3f8 boot_drive=0x82 nested_xmhf=on\n"), "{script}");
         assert!(script.contains("module --nounzip (hd2)+1\n"), "{script}");
     }
 

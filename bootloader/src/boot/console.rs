@@ -3,6 +3,7 @@
 use core::fmt::{self, Write};
 
 use bootloader::screen::{CELLS, Screen};
+use bootloader::serial::Patience;
 use log::{Level, LevelFilter, Log, Metadata, Record, warn};
 use platform::handoff::Console;
 use platform::serial::{SerialLine, uart_config};
@@ -16,6 +17,7 @@ const VGA_TEXT: usize = 0xb_8000;
 static CONSOLES: Mutex<Consoles> = Mutex::new(Consoles {
     open: false,
     serial: None,
+    patience: Patience::new(),
     screen: Screen::new(),
     log_serial: false,
     log_vga: false,
@@ -24,6 +26,7 @@ static CONSOLES: Mutex<Consoles> = Mutex::new(Consoles {
 struct Consoles {
     open: bool,
     serial: Option<Uart16550<PioBackend>>,
+    patience: Patience,
     screen: Screen,
     log_serial: bool,
     log_vga: bool,
@@ -80,12 +83,12 @@ fn open_serial(line: SerialLine) -> Option<Uart16550<PioBackend>> {
 impl Write for Consoles {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if let Some(serial) = self.serial.as_mut().filter(|_| self.log_serial) {
-            for part in text.split_inclusive('\n') {
-                let line = part.trim_end_matches('\n');
-                serial.send_bytes_exact(line.as_bytes());
-                if line.len() < part.len() {
-                    serial.send_bytes_exact(b"\r\n");
+            let mut send = |byte| self.patience.send(|| serial.try_send_byte(byte).is_ok());
+            for byte in text.bytes() {
+                if byte == b'\n' {
+                    send(b'\r');
                 }
+                send(byte);
             }
         }
         if self.log_vga {

@@ -12,17 +12,25 @@ mod memory;
 use core::arch::global_asm;
 use core::convert::Infallible;
 
+use arrayvec::ArrayVec;
 use bootloader::launch::Launch;
 use bootloader::plan::{Boot, Plan};
 use bootloader::requirements;
 use bootloader::stop::Stop;
 use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
-use log::info;
+use hw::{Cpuid, Msrs};
+use log::{info, warn};
 use memory::PhysicalMemory;
 use platform::command_line::{Options, serial_of_broken};
-use platform::handoff::Handoff;
-use platform::multiboot::{BootInformation, BootInformationError, MULTIBOOT1_MAGIC, MULTIBOOT2_MAGIC};
+use platform::e820::MemoryMap;
+use platform::handoff::{Handoff, PhysRange};
+use platform::mtrr_map::{Mtrrs, TypeMap};
+use platform::multiboot::{
+    BootInformation, BootInformationError, MODULE_CAPACITY, MULTIBOOT1_MAGIC, MULTIBOOT2_MAGIC,
+};
+use platform::near_miss::near_misses;
+use platform::remains;
 use platform::serial::SerialLine;
 use spin::Mutex;
 
@@ -32,6 +40,9 @@ global_asm!(
     exception = sym exception::exception,
     stack_size = const 128 * 1024,
 );
+
+/// BIOS number of the first hard disk; below are floppy disk drives.
+const FIRST_HARD_DISK: u8 = 0x80;
 
 unsafe extern "C" {
     /// Leaves 64-bit mode for 32-bit protected mode without paging and jumps.
@@ -54,18 +65,27 @@ extern "C" fn bootloader_main(magic: u32, information: u32, started: u64) -> ! {
 
 fn boot(magic: u32, information: u32, started: u64) -> Result<Infallible, Stop> {
     let information = copy_boot_information(magic, information)?;
+    // Before anything else can fail: who boots next would find it.
+    let remains = clear_remains(&information);
     let options = open_consoles(&information)?;
     info!("eXtensible Modular Hypervisor {}", env!("CARGO_PKG_VERSION"));
+    if let Some(region) = remains {
+        warn!("a hypervisor at {region:#x} was reset without its knowledge; all memory was zeroed");
+    }
+    warn_of_slips(information.command_line(), &options);
     requirements::check(&Processor)?;
+    requirements::check_beneath(&Processor, options.nested_xmhf)?;
 
     let mut handoff = HANDOFF.lock();
     let own = memory::own_range();
+    let memory_types = memory_types();
     let boot = Boot {
         information: &information,
         options: &options,
         own,
         memory: &PhysicalMemory,
         processor: &Processor,
+        memory_types: memory_types.as_ref(),
     };
     let plan = Plan::make(&boot, &mut handoff)?;
     if !console::has_serial() {
@@ -98,6 +118,43 @@ fn copy_boot_information(magic: u32, address: u32) -> Result<BootInformation, Bo
         }
         _ => Err(BootInformationError::NotMultiboot(magic)),
     }
+}
+
+/// Says what on the command line looks like a slip.
+fn warn_of_slips(line: &str, options: &Options) {
+    for (word, key) in near_misses(line) {
+        warn!("{word}= is no key of ours; {key}= is");
+    }
+    let drive = options.boot_drive;
+    if drive < FIRST_HARD_DISK {
+        warn!("boot_drive={drive:#x} is a floppy disk drive; hard disks begin at {FIRST_HARD_DISK:#x}");
+    }
+}
+
+/// Zeroes all memory where an earlier boot's hypervisor did not end in order; gives where that was.
+fn clear_remains(information: &BootInformation) -> Option<u64> {
+    let map = MemoryMap::sanitise(information.memory_map()).ok()?;
+    let region = remains::find(&PhysicalMemory, &map)?;
+    let mut kept = ArrayVec::<PhysRange, { MODULE_CAPACITY + 1 }>::new();
+    kept.push(memory::own_range());
+    kept.extend(information.modules().iter().copied());
+    remains::pieces(&map, &kept, memory::zero);
+    Some(region)
+}
+
+/// What this processor's MTRRs make of memory; `None` where they are off.
+fn memory_types() -> Option<TypeMap> {
+    const NARROWEST: u8 = 36;
+    let [bits, ..] = Processor.cpuid(0x8000_0008, 0).eax.to_le_bytes();
+    let bits = bits.clamp(NARROWEST, 52);
+    let mut types = TypeMap::disabled(bits);
+    let mtrrs = Mtrrs::of_processor(bits, |msr| Processor.read(msr).unwrap_or(0));
+    if !mtrrs.default_type.is_enabled() {
+        warn!("the firmware left the MTRRs off: all memory is uncacheable, and everything is slow");
+        return None;
+    }
+    types.set(&mtrrs);
+    Some(types)
 }
 
 /// Opens the consoles that the command line names, or the likeliest where it is broken.

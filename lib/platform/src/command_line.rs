@@ -27,6 +27,8 @@ pub struct Options {
     pub hypervisor_bit: bool,
     /// `nested=`: the guest may be a hypervisor itself.
     pub nested: bool,
+    /// `nested_xmhf=on`: start although another of our kind runs beneath.
+    pub nested_xmhf: bool,
     /// `nested_pool=`: MiB of memory for the page tables of the guest's guests; `None` where it is not named.
     pub nested_pool: Option<u16>,
     /// `nested_ept02=`: how many EPT pointers of the guest have such tables at a time.
@@ -53,6 +55,8 @@ pub enum CommandLineError {
     HypervisorBit,
     /// The value of `nested=`.
     Nested,
+    /// The value of `nested_xmhf=`.
+    NestedXmhf,
     /// The value of `nested_pool=`.
     NestedPool,
     /// The value of `nested_ept02=`.
@@ -69,6 +73,7 @@ impl Default for Options {
             log_vga: true,
             hypervisor_bit: false,
             nested: true,
+            nested_xmhf: false,
             nested_pool: None,
             nested_ept02: 64,
         }
@@ -95,6 +100,7 @@ impl Options {
                     options.hypervisor_bit = switch(value, CommandLineError::HypervisorBit)?;
                 }
                 "nested" => options.nested = switch(value, CommandLineError::Nested)?,
+                "nested_xmhf" => options.nested_xmhf = switch(value, CommandLineError::NestedXmhf)?,
                 "nested_pool" => {
                     let pool = within(value, NESTED_POOL_LIMIT, CommandLineError::NestedPool)?;
                     options.nested_pool = Some(pool);
@@ -181,6 +187,7 @@ impl fmt::Display for CommandLineError {
             Self::LogTarget => f.write_str("log= has no such target; use serial (with serial=) or vga"),
             Self::HypervisorBit => f.write_str("hypervisor_bit= is neither on nor off; use one of them"),
             Self::Nested => f.write_str("nested= is neither on nor off; use one of them"),
+            Self::NestedXmhf => f.write_str("nested_xmhf= is neither on nor off; use one of them"),
             Self::NestedPool => {
                 write!(f, "nested_pool= is no number of MiB from 1 to {NESTED_POOL_LIMIT}; leave it out")
             }
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn the_documented_line_is_understood() {
         let line = "serial=115200,8n1,0x2f8 boot_drive=0x81 log=debug,serial hypervisor_bit=on \
-             nested=on nested_pool=12 nested_ept02=8";
+             nested=on nested_xmhf=on nested_pool=12 nested_ept02=8";
         let options = Options::parse(line);
         let expected = Options {
             serial: Some(SerialLine { port: 0x2f8, divisor: 1, line_control: 3 }),
@@ -210,6 +217,7 @@ mod tests {
             log_vga: false,
             hypervisor_bit: true,
             nested: true,
+            nested_xmhf: true,
             nested_pool: Some(12),
             nested_ept02: 8,
         };
@@ -250,6 +258,7 @@ mod tests {
             ("log=info,serial", CommandLineError::LogTarget),
             ("hypervisor_bit=1", CommandLineError::HypervisorBit),
             ("nested=yes", CommandLineError::Nested),
+            ("nested_xmhf=1", CommandLineError::NestedXmhf),
             ("nested_pool=0", CommandLineError::NestedPool),
             ("nested_pool=257", CommandLineError::NestedPool),
             ("nested_pool=4M", CommandLineError::NestedPool),
@@ -257,6 +266,31 @@ mod tests {
             ("nested_ept02=16385", CommandLineError::NestedEpt02),
         ] {
             assert_eq!(Options::parse(line), Err(error), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_on_or_off() {
+        let options = Options::parse("nested=off hypervisor_bit=off nested_xmhf=off");
+        assert_eq!(options, Ok(Options { nested: false, ..Options::default() }));
+        assert_eq!(Options::parse("nested=off nested=on"), Ok(Options::default()));
+    }
+
+    #[test]
+    fn each_message_names_its_key_and_says_what_to_do() {
+        for (error, key) in [
+            (CommandLineError::Serial(SerialError::Baud), "serial="),
+            (CommandLineError::BootDrive, "boot_drive="),
+            (CommandLineError::LogLevel, "log="),
+            (CommandLineError::LogTarget, "log="),
+            (CommandLineError::HypervisorBit, "hypervisor_bit="),
+            (CommandLineError::Nested, "nested="),
+            (CommandLineError::NestedXmhf, "nested_xmhf="),
+            (CommandLineError::NestedPool, "nested_pool="),
+            (CommandLineError::NestedEpt02, "nested_ept02="),
+        ] {
+            let text = error.to_string();
+            assert!(text.starts_with(key) && text.contains("; "), "{text}");
         }
     }
 
@@ -269,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit|nested(_pool|_ept02)?)?=?[ -~]{0,40}") {
+        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit|nested(_pool|_ept02|_xmhf)?)?=?[ -~]{0,40}") {
             if let Ok(options) = Options::parse(&line) {
                 prop_assert!(options.console().serial_port == 0 || options.console().divisor != 0);
             }

@@ -159,3 +159,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn each_message_says_what_is_wrong_and_what_to_do() {
+    let record = MemoryRange { base: 0x1000, length: u64::MAX, kind: USABLE, attributes: 1 };
+    for (error, words) in [
+        (MemoryMapError::NoMemory, "no usable memory"),
+        (MemoryMapError::TooMany, "more than 256 ranges"),
+        (MemoryMapError::BeyondPhysical(record), "base=0x1000 length=0xffffffffffffffff"),
+    ] {
+        let text = error.to_string();
+        assert!(
+            text.contains(words)
+                && text
+                    .ends_with("; update the firmware, and load no program before GRUB that edits the map"),
+            "{text}"
+        );
+    }
+}

@@ -5,6 +5,7 @@
 //! map goes on asking the registers.
 
 use arrayvec::ArrayVec;
+use x86::msr::Msr;
 use x86::mtrr::{FIXED, FIXED_END, MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr, fixed_slot};
 
 /// Most variable-range pairs that can exist: more would run into the numbers of the fixed-range registers.
@@ -57,6 +58,23 @@ impl Mtrrs {
             variable: [VariableMtrr { base: 0, mask: 0 }; VARIABLE_CAPACITY],
             physical_address_bits,
         }
+    }
+
+    /// The registers of a processor with so many bits of physical address, as `read` gives them: 0 for one that the
+    /// processor does not have.
+    #[must_use]
+    pub fn of_processor(physical_address_bits: u8, read: impl Fn(Msr) -> u64) -> Self {
+        let mut registers = Self::disabled(physical_address_bits);
+        registers.capabilities = MtrrCapabilities(read(Msr::IA32_MTRRCAP));
+        registers.default_type = MtrrDefaultType(read(Msr::IA32_MTRR_DEF_TYPE));
+        if registers.capabilities.has_fixed() {
+            registers.fixed = FIXED.map(|register| read(register.msr));
+        }
+        let count = registers.capabilities.variable_count();
+        for (pair, msr) in registers.variable.iter_mut().take(count).zip((0x200..).step_by(2)) {
+            *pair = VariableMtrr { base: read(Msr(msr)), mask: read(Msr(msr + 1)) };
+        }
+        registers
     }
 
     /// The memory type of `address`.
@@ -135,6 +153,20 @@ impl TypeMap {
     #[must_use]
     pub const fn disabled(physical_address_bits: u8) -> Self {
         Self { mtrrs: Mtrrs::disabled(physical_address_bits), list: ArrayVec::new_const() }
+    }
+
+    /// The first run in `[start, end)` of another type than `memory_type`.
+    #[must_use]
+    pub fn first_unlike(&self, memory_type: MemoryType, start: u64, end: u64) -> Option<TypeRun> {
+        let mut at = start;
+        while at < end {
+            let run = self.run_at(at);
+            if run.memory_type != memory_type {
+                return Some(run);
+            }
+            at = run.end;
+        }
+        None
     }
 
     /// Takes the types from `mtrrs` from now on.

@@ -6,6 +6,8 @@ use crate::command_line::Options;
 use crate::e820::MemoryMap;
 use crate::handoff::{PhysRange, REGION_ALIGNMENT, RUNTIME_OFFSET};
 use crate::modules::HypervisorImage;
+use crate::mtrr_map::TypeMap;
+use x86::mtrr::MemoryType;
 
 /// The region ends at or below this address: 32-bit code enters it, and so do 32-bit device addresses.
 const REGION_LIMIT: u64 = 1 << 32;
@@ -21,6 +23,8 @@ pub enum PlacementError {
     TooLarge,
     /// No usable range below 4 GiB holds this many bytes at a 2 MiB boundary.
     NoHole(u64),
+    /// Some do, but none is write-back memory by the MTRRs, and hypervisor code would crawl.
+    NotWriteBack(u64),
 }
 
 /// Least memory for nested tables, whatever the machine.
@@ -67,15 +71,24 @@ pub fn region_size(image: &HypervisorImage, cpus: usize, more_bytes: u64) -> Res
     size.filter(|&size| size <= REGION_LIMIT).ok_or(PlacementError::TooLarge)
 }
 
-/// Finds the highest aligned range of `size` bytes in usable memory below 4 GiB that keeps clear of `taken`.
+/// Finds the highest aligned range of `size` bytes in usable write-back memory below 4 GiB that keeps clear of
+/// `taken`. Without `types`, no memory is better than another.
 ///
 /// # Errors
 ///
-/// [`PlacementError::NoHole`].
-pub fn choose(map: &MemoryMap, size: u64, taken: &[PhysRange]) -> Result<PhysRange, PlacementError> {
-    let mut holes = map.usable().rev();
-    let base = holes.find_map(|hole| highest_in(hole, size, taken));
-    base.map(|base| PhysRange { base, length: size }).ok_or(PlacementError::NoHole(size))
+/// [`PlacementError::NoHole`] or [`PlacementError::NotWriteBack`].
+pub fn choose(
+    map: &MemoryMap,
+    types: Option<&TypeMap>,
+    size: u64,
+    taken: &[PhysRange],
+) -> Result<PhysRange, PlacementError> {
+    let find = |types| map.usable().rev().find_map(|hole| highest_in(hole, types, size, taken));
+    match find(types) {
+        Some(base) => Ok(PhysRange { base, length: size }),
+        None if types.is_some() && find(None).is_some() => Err(PlacementError::NotWriteBack(size)),
+        None => Err(PlacementError::NoHole(size)),
+    }
 }
 
 /// Where a hypapp module of `length` bytes goes: the last pages of the region.
@@ -92,7 +105,7 @@ pub fn nested_pool_place(region: PhysRange, hypapp_bytes: u64, length: u64) -> P
     if length == 0 { PhysRange::default() } else { PhysRange { base: end - length, length } }
 }
 
-fn highest_in(hole: PhysRange, size: u64, taken: &[PhysRange]) -> Option<u64> {
+fn highest_in(hole: PhysRange, types: Option<&TypeMap>, size: u64, taken: &[PhysRange]) -> Option<u64> {
     let floor = hole.base.max(REGION_FLOOR);
     let mut top = hole.base.saturating_add(hole.length).min(REGION_LIMIT);
     loop {
@@ -100,7 +113,9 @@ fn highest_in(hole: PhysRange, size: u64, taken: &[PhysRange]) -> Option<u64> {
         if base < floor {
             return None;
         }
-        match taken.iter().filter(|range| overlaps(range, base, size)).map(|range| range.base).min() {
+        let other_type = types.and_then(|types| types.first_unlike(MemoryType::WriteBack, base, base + size));
+        let taken = taken.iter().filter(|range| overlaps(range, base, size)).map(|range| range.base).min();
+        match taken.into_iter().chain(other_type.map(|run| run.start)).min() {
             None => return Some(base),
             Some(obstacle) => top = obstacle,
         }
@@ -121,6 +136,13 @@ impl fmt::Display for PlacementError {
                 let mib = size >> 20;
                 write!(f, "no free {mib} MiB below 4 GiB; add memory, or load fewer and smaller modules")
             }
+            Self::NotWriteBack(size) => {
+                let mib = size >> 20;
+                write!(
+                    f,
+                    "no free {mib} MiB below 4 GiB are write-back memory; update the firmware, which sets the MTRRs"
+                )
+            }
         }
     }
 }
@@ -131,6 +153,8 @@ mod tests {
 
     use super::*;
     use crate::handoff::{IMAGE_MAGIC, ImageHeader, MemoryRange, USABLE};
+    use crate::mtrr_map::Mtrrs;
+    use x86::mtrr::{MtrrCapabilities, MtrrDefaultType, VariableMtrr};
 
     const MIB: u64 = 1 << 20;
 
@@ -138,6 +162,24 @@ mod tests {
         let record =
             |&(base, end): &(u64, u64)| MemoryRange { base, length: end - base, kind: USABLE, attributes: 1 };
         MemoryMap::sanitise(&ranges.iter().map(record).collect::<Vec<_>>()).unwrap()
+    }
+
+    /// All memory but `others`, of base and mask, each uncacheable.
+    fn types(others: &[(u64, u64)]) -> TypeMap {
+        const VALID: u64 = 1 << 11;
+        let mut mtrrs = Mtrrs::disabled(39);
+        mtrrs.capabilities = MtrrCapabilities(8);
+        mtrrs.default_type = MtrrDefaultType(1 << 11 | MemoryType::WriteBack as u64);
+        for (register, &(base, size)) in mtrrs.variable.iter_mut().zip(others) {
+            *register = VariableMtrr { base, mask: (1 << 39) - size | VALID };
+        }
+        let mut types = TypeMap::disabled(39);
+        types.set(&mtrrs);
+        types
+    }
+
+    fn write_back() -> TypeMap {
+        types(&[])
     }
 
     fn taken(base: u64, length: u64) -> PhysRange {
@@ -179,26 +221,75 @@ mod tests {
     #[test]
     fn the_highest_hole_below_4_gib_is_taken() {
         let pc = map(&[(0, 0x9_fc00), (MIB, 0x3fff_0000), (1 << 32, 1 << 34)]);
-        assert_eq!(choose(&pc, 8 * MIB, &[]), Ok(taken(0x3f60_0000, 8 * MIB)));
+        assert_eq!(choose(&pc, Some(&write_back()), 8 * MIB, &[]), Ok(taken(0x3f60_0000, 8 * MIB)));
         let through = map(&[(MIB, 1 << 34)]);
-        assert_eq!(choose(&through, 8 * MIB, &[]), Ok(taken((1 << 32) - 8 * MIB, 8 * MIB)));
+        assert_eq!(
+            choose(&through, Some(&write_back()), 8 * MIB, &[]),
+            Ok(taken((1 << 32) - 8 * MIB, 8 * MIB))
+        );
     }
 
     #[test]
     fn modules_are_kept_clear_of() {
         let pc = map(&[(MIB, 64 * MIB)]);
-        assert_eq!(choose(&pc, 4 * MIB, &[taken(62 * MIB, 1)]), Ok(taken(58 * MIB, 4 * MIB)));
-        assert_eq!(choose(&pc, 4 * MIB, &[taken(64 * MIB - 1, 1)]), Ok(taken(58 * MIB, 4 * MIB)));
-        assert_eq!(choose(&pc, 4 * MIB, &[taken(64 * MIB - 1, 0)]), Ok(taken(60 * MIB, 4 * MIB)));
+        assert_eq!(
+            choose(&pc, Some(&write_back()), 4 * MIB, &[taken(62 * MIB, 1)]),
+            Ok(taken(58 * MIB, 4 * MIB))
+        );
+        assert_eq!(
+            choose(&pc, Some(&write_back()), 4 * MIB, &[taken(64 * MIB - 1, 1)]),
+            Ok(taken(58 * MIB, 4 * MIB))
+        );
+        assert_eq!(
+            choose(&pc, Some(&write_back()), 4 * MIB, &[taken(64 * MIB - 1, 0)]),
+            Ok(taken(60 * MIB, 4 * MIB))
+        );
         let fragments: Vec<_> = (1..16).map(|i| taken(4 * i * MIB, MIB)).collect();
-        assert_eq!(choose(&pc, 4 * MIB, &fragments), Err(PlacementError::NoHole(4 * MIB)));
+        assert_eq!(
+            choose(&pc, Some(&write_back()), 4 * MIB, &fragments),
+            Err(PlacementError::NoHole(4 * MIB))
+        );
     }
 
     #[test]
     fn the_first_mib_and_high_memory_do_not_count() {
-        assert_eq!(choose(&map(&[(0, 2 * MIB)]), 2 * MIB, &[]), Err(PlacementError::NoHole(2 * MIB)));
-        assert_eq!(choose(&map(&[(1 << 32, 1 << 36)]), 2 * MIB, &[]), Err(PlacementError::NoHole(2 * MIB)));
-        assert_eq!(choose(&map(&[(MIB, 4 * MIB)]), 2 * MIB, &[]), Ok(taken(2 * MIB, 2 * MIB)));
+        assert_eq!(
+            choose(&map(&[(0, 2 * MIB)]), Some(&write_back()), 2 * MIB, &[]),
+            Err(PlacementError::NoHole(2 * MIB))
+        );
+        assert_eq!(
+            choose(&map(&[(1 << 32, 1 << 36)]), Some(&write_back()), 2 * MIB, &[]),
+            Err(PlacementError::NoHole(2 * MIB))
+        );
+        assert_eq!(
+            choose(&map(&[(MIB, 4 * MIB)]), Some(&write_back()), 2 * MIB, &[]),
+            Ok(taken(2 * MIB, 2 * MIB))
+        );
+    }
+
+    #[test]
+    fn only_write_back_memory_will_do() {
+        let pc = map(&[(MIB, 64 * MIB)]);
+        let place = |others: &[_]| choose(&pc, Some(&types(others)), 4 * MIB, &[]);
+        assert_eq!(place(&[(48 * MIB, 16 * MIB)]), Ok(taken(44 * MIB, 4 * MIB)));
+        assert_eq!(place(&[(62 * MIB, MIB)]), Ok(taken(58 * MIB, 4 * MIB)), "in its midst");
+        assert_eq!(place(&[(64 * MIB, 64 * MIB)]), Ok(taken(60 * MIB, 4 * MIB)), "behind it");
+        assert_eq!(place(&[(0, 64 * MIB)]), Err(PlacementError::NotWriteBack(4 * MIB)));
+        assert_eq!(
+            choose(&pc, Some(&TypeMap::disabled(39)), 4 * MIB, &[]),
+            Err(PlacementError::NotWriteBack(4 * MIB))
+        );
+        assert_eq!(
+            choose(&pc, Some(&TypeMap::disabled(39)), 64 * MIB, &[]),
+            Err(PlacementError::NoHole(64 * MIB))
+        );
+    }
+
+    #[test]
+    fn where_the_mtrrs_are_off_any_memory_will_do() {
+        let pc = map(&[(MIB, 64 * MIB)]);
+        assert_eq!(choose(&pc, None, 4 * MIB, &[]), Ok(taken(60 * MIB, 4 * MIB)));
+        assert_eq!(choose(&pc, None, 64 * MIB, &[]), Err(PlacementError::NoHole(64 * MIB)));
     }
 
     #[test]
@@ -236,7 +327,7 @@ mod tests {
         ) {
             let (base, end) = (start * MIB, start * MIB + (pages + 1) * PAGE_SIZE);
             let taken: Vec<_> = blocks.iter().map(|&(at, len)| taken(at * MIB, len * PAGE_SIZE)).collect();
-            if let Ok(place) = choose(&map(&[(base, end)]), size * REGION_ALIGNMENT, &taken) {
+            if let Ok(place) = choose(&map(&[(base, end)]), Some(&write_back()), size * REGION_ALIGNMENT, &taken) {
                 prop_assert_eq!(place.base % REGION_ALIGNMENT, 0);
                 prop_assert!(place.base >= base && place.base + place.length <= end);
                 prop_assert!(!taken.iter().any(|range| overlaps(range, place.base, place.length)));

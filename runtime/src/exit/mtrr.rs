@@ -7,7 +7,7 @@
 use hw::{GeneralProtection, Msrs};
 use platform::mtrr_map::Mtrrs;
 use x86::msr::Msr;
-use x86::mtrr::{FIXED, MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr};
+use x86::mtrr::{MemoryType, MtrrDefaultType};
 
 /// VCNT, FIX and WC of IA32_MTRRCAP; what the guest does not have, system-management ranges, is left out.
 const CAPABILITIES: u64 = 0xff | 1 << 8 | 1 << 10;
@@ -43,16 +43,8 @@ impl VirtualMtrrs {
     pub fn from_hardware(msrs: &impl Msrs, physical_address_bits: u8) -> Self {
         // A register that the processor does not have reads as disabled.
         let read = |msr| msrs.read(msr).unwrap_or(0);
-        let mut registers = Mtrrs::disabled(physical_address_bits);
-        registers.capabilities = MtrrCapabilities(read(Msr::IA32_MTRRCAP) & CAPABILITIES);
-        registers.default_type = MtrrDefaultType(read(Msr::IA32_MTRR_DEF_TYPE));
-        if registers.capabilities.has_fixed() {
-            registers.fixed = FIXED.map(|register| read(register.msr));
-        }
-        let count = registers.capabilities.variable_count();
-        for (pair, msr) in registers.variable.iter_mut().take(count).zip((0x200..).step_by(2)) {
-            *pair = VariableMtrr { base: read(Msr(msr)), mask: read(Msr(msr + 1)) };
-        }
+        let mut registers = Mtrrs::of_processor(physical_address_bits, read);
+        registers.capabilities.0 &= CAPABILITIES;
         Self { registers }
     }
 
