@@ -9,7 +9,7 @@
 use core::arch::global_asm;
 use guest::cpu::{in8, out8, under_hypervisor, wait, wait_until};
 use guest::memory::{write8, write16};
-use guest::{check, cmos, console, guest, println, smp};
+use guest::{acpi, check, cmos, console, guest, println, smp};
 
 guest!(main);
 
@@ -42,16 +42,15 @@ global_asm!(
     "8: in al, dx",
     "test al, 0x40",
     "jz 8b",
-    "mov dx, 0x8900",
-    ".irp c,'S','h','u','t','d','o','w','n'",
-    "mov al, \\c",
-    "out dx, al",
-    ".endr",
+    "mov dx, cs:[0x7b]",
+    "mov ax, cs:[0x7d]",
+    "out dx, ax",
     "9: hlt",
     "jmp 9b",
-    ".org resume_start + 0x7f",
-    ".byte 0", // 1 under the hypervisor
-    ".asciz \"xmhf-guest: PASS reset_to_real_mode checks=2\\n\"",
+    ".org resume_start + 0x7b",
+    ".word 0, 0", // PM1a control register and what cuts the power
+    ".byte 0",    // 1 under the hypervisor
+    ".asciz \"xmhf-guest: PASS reset_to_real_mode checks=3\\n\"",
     ".org resume_start + 0xc0",
     ".asciz \"xmhf-guest: FAIL reset_to_real_mode: the hypervisor is not what it was\\n\"",
     "resume_end:",
@@ -65,8 +64,10 @@ unsafe extern "C" {
 }
 
 const SEGMENT: u16 = 0x9000;
-/// Offset of the byte that says whether there is a hypervisor.
+/// Offsets: what cuts the power, its port first; the byte that says whether there is a hypervisor.
+const POWER_OFF: u64 = 0x7b;
 const FLAG: u64 = 0x7f;
+const SLEEP_ENABLE: u16 = 1 << 13;
 
 fn main() {
     let [start, end] = [&raw const resume_start, &raw const resume_end];
@@ -77,6 +78,11 @@ fn main() {
         let _ = write8(place + (at - start.addr()) as u64, byte);
     }
     let _ = write8(place + FLAG, u8::from(under_hypervisor()));
+    let power_off = acpi::power_off_register();
+    check!(power_off.is_some(), "the FADT names a power-off register");
+    let (port, sleep_type) = power_off.unwrap_or_default();
+    let _ =
+        (write16(place + POWER_OFF, port), write16(place + POWER_OFF + 2, sleep_type << 10 | SLEEP_ENABLE));
     cmos::write(0x0f, 0x0a);
     let _ = (write16(0x467, 0), write16(0x469, SEGMENT));
     let ready = wait_until(smp::PATIENCE, || in8(0x64) & 2 == 0);
