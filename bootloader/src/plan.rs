@@ -184,9 +184,11 @@ fn warn_of_fallbacks(rsdp: Option<&Rsdp>, source: Source) {
     match (rsdp, source) {
         (_, Source::Madt) => {}
         (None, Source::MpTable) => warn!("no ACPI tables; CPUs are taken from the MP table"),
-        (None, Source::BootstrapOnly) => warn!("no ACPI and no MP table; one CPU is used"),
+        (None, Source::BootstrapOnly) => warn!("no ACPI and no MP table list the CPUs; each is called"),
         (Some(_), Source::MpTable) => warn!("no sound MADT; CPUs are taken from the MP table"),
-        (Some(_), Source::BootstrapOnly) => warn!("no sound MADT and no MP table; one CPU is used"),
+        (Some(_), Source::BootstrapOnly) => {
+            warn!("no sound MADT and no MP table list the CPUs; each is called")
+        }
     }
 }
 

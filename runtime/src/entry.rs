@@ -5,10 +5,13 @@
 
 use crate::hypapp::{Boot, Hypapp};
 use crate::memory::host;
-use crate::smp::startup;
+use crate::smp::roster::{Roster, processors_of_package};
+use crate::smp::startup::{self, Trampoline};
 use crate::{exception, features, log, machine, vmx};
+use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
-use platform::handoff::{Handoff, VIRTUAL_BASE};
+use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
+use spin::Mutex;
 use x86::address::{GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 
 /// Runs the guest under `hypapp`, for ever. Called by the entry point that [`crate::hypapp!`] makes.
@@ -25,20 +28,21 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
     machine::start(handoff, region, hypapp);
     let root = HostPhysAddr::new(page_tables);
-    machine::with_frames(|frames| host::start(root, handoff.apic_ids().len(), frames));
+    machine::with_frames(|frames| host::start(root, frames));
     log::show_on_screen(&handoff.console);
     let limit = features::show_all_leaves(&Processor);
     features::start(&Processor, &Processor);
-    let cpu = machine::create_cpus();
-    // SAFETY: this is the bootstrap processor, whose data comes first.
+    let cpu = machine::create_bootstrap(own_id());
+    // SAFETY: this is the bootstrap processor's data, on it.
     unsafe { cpu.install() };
     exception::load();
     host::follow_apic();
-    ::log::info!("stage=runtime eXtensible Modular Hypervisor, {} CPUs", handoff.apic_ids().len());
+    let trampoline = call_cpus(handoff.apic_ids());
+    ::log::info!("stage=runtime eXtensible Modular Hypervisor, {} CPUs", machine::cpus().len());
     start_guest_memory(cpu);
     machine::set_policies();
     vmx::prepare();
-    if let Err(missing) = startup::start(&machine::cpus()[1..], vmx::run_application_processor) {
+    if let Err(missing) = trampoline.start(&machine::cpus()[1..], vmx::run_application_processor) {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
     }
     let boot = Boot {
@@ -54,6 +58,33 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     startup::finish();
     machine::place_boot_sector();
     vmx::run_bootstrap_processor(cpu, || features::limit_cpuid_again(&Processor, limit))
+}
+
+/// Calls every CPU that there is, and makes the data of each that answers.
+fn call_cpus(listed: &[u32]) -> Trampoline {
+    static ROSTER: Mutex<Roster> = Mutex::new(Roster::new());
+    let mut roster = ROSTER.lock();
+    let trampoline = Trampoline::new();
+    let called = roster.answer(own_id()).and_then(|()| trampoline.call(&mut roster, listed));
+    if called.is_err() {
+        panic!("the machine has more than {CPU_CAPACITY} CPUs; switch some off in the firmware set-up");
+    }
+    for id in roster.missing(listed) {
+        ::log::warn!(
+            "CPU with local APIC ID {id:#x} does not answer: the firmware lists it, the guest does not get it"
+        );
+    }
+    for id in roster.unlisted(listed) {
+        ::log::warn!(
+            "CPU with local APIC ID {id:#x} answers: the firmware does not list it, the hypervisor takes it"
+        );
+    }
+    let count = roster.members(listed).count();
+    if let Some(ids) = processors_of_package(&Processor) {
+        ::log::debug!("cpus={count} listed={} ids_of_package={ids}", listed.len());
+    }
+    machine::create_others(count, roster.members(listed));
+    trampoline
 }
 
 fn start_guest_memory(cpu: &crate::smp::percpu::PerCpu) {

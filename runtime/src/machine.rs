@@ -55,6 +55,8 @@ const BOOT_SECTOR: u64 = 0x7c00;
 
 static POLICIES: Once<Policies> = Once::new();
 static BOOT: Once<Boot> = Once::new();
+/// The bootstrap processor, until all CPUs are known.
+static BOOTSTRAP: Once<&'static PerCpu> = Once::new();
 static CPUS: Once<&'static [&'static PerCpu]> = Once::new();
 
 /// The format of this processor's second-level tables.
@@ -100,40 +102,51 @@ pub(crate) fn start(handoff: &'static Handoff, region: Region, hypapp: &'static 
     }
 }
 
-/// Makes the data of every CPU; the first is the executing one.
-pub(crate) fn create_cpus() -> &'static PerCpu {
-    const { assert!(size_of::<PerCpu>() <= PER_CPU_FRAMES * 4096) };
-    let ids = handoff().apic_ids();
-    let list = with_frame_run((ids.len() * size_of::<&PerCpu>()).div_ceil(4096));
-    let list = region().virt(list, size_of_val(ids)).cast::<&'static PerCpu>();
-    for (index, &apic_id) in ids.iter().enumerate() {
-        let place = with_frame_run(PER_CPU_FRAMES);
-        let place = region().virt(place, size_of::<PerCpu>()).cast::<PerCpu>();
-        let stacks = with_frames(|frames| host::map_stacks(index, frames));
-        let frames = Frames { vmxon: with_frame_run(1), vmcs: with_frame_run(1) };
-        // SAFETY: fresh zeroed frames, page-aligned, never freed; the stacks were mapped for this CPU.
-        let cpu = unsafe { PerCpu::create(place, index, apic_id, stacks, frames) };
-        // SAFETY: the list has room for all IDs.
+/// Makes the data of the executing CPU, the bootstrap processor, whose local APIC has the ID `apic_id`.
+pub(crate) fn create_bootstrap(apic_id: u32) -> &'static PerCpu {
+    BOOTSTRAP.call_once(|| create_cpu(0, apic_id))
+}
+
+/// Makes the data of the other CPUs: of all `apic_ids`, `count` of them, but the first, which is the bootstrap
+/// processor's.
+pub(crate) fn create_others(count: usize, apic_ids: impl Iterator<Item = u32>) {
+    let bytes = count * size_of::<&PerCpu>();
+    let list = region().virt(with_frame_run(bytes.div_ceil(4096)), bytes).cast::<&'static PerCpu>();
+    let mut written = 0;
+    for (index, apic_id) in apic_ids.take(count).enumerate() {
+        let cpu = if index == 0 { create_bootstrap(apic_id) } else { create_cpu(index, apic_id) };
+        // SAFETY: the list has room for `count` CPUs.
         let slot = unsafe { list.add(index) };
         // SAFETY: as above.
         unsafe { slot.write(cpu) };
+        written = index + 1;
     }
-    // SAFETY: every element was written.
-    let list = unsafe { core::slice::from_raw_parts(list, ids.len()) };
+    // SAFETY: so many elements were written.
+    let list = unsafe { core::slice::from_raw_parts(list, written) };
     CPUS.call_once(|| list);
-    list[0]
+}
+
+fn create_cpu(index: usize, apic_id: u32) -> &'static PerCpu {
+    const { assert!(size_of::<PerCpu>() <= PER_CPU_FRAMES * 4096) };
+    let place = with_frame_run(PER_CPU_FRAMES);
+    let place = region().virt(place, size_of::<PerCpu>()).cast::<PerCpu>();
+    let stacks = with_frames(|frames| host::map_stacks(index, frames));
+    let frames = Frames { vmxon: with_frame_run(1), vmcs: with_frame_run(1) };
+    // SAFETY: fresh zeroed frames, page-aligned, never freed; the stacks were mapped for this CPU.
+    unsafe { PerCpu::create(place, index, apic_id, stacks, frames) }
 }
 
 const PER_CPU_FRAMES: usize = 2;
 
 /// Everything is known that a dump wants.
 pub(crate) fn is_ready() -> bool {
-    CPUS.get().is_some()
+    BOOTSTRAP.get().is_some()
 }
 
-/// All CPUs, the bootstrap processor first.
+/// All CPUs, the bootstrap processor first and, before the others have been called, alone.
 pub(crate) fn cpus() -> &'static [&'static PerCpu] {
-    CPUS.get().copied().unwrap_or_default()
+    let bootstrap = || BOOTSTRAP.get().map(core::slice::from_ref);
+    CPUS.get().copied().or_else(bootstrap).unwrap_or_default()
 }
 
 /// The hypervisor region.
@@ -248,7 +261,7 @@ pub(crate) fn set_policies() {
             physical_address_bits: features().physical_address_bits,
             has_x2apic: features().has_x2apic,
             feedback_bytes: features().feedback_bytes,
-            keeps_apic: handoff().cpu_count > 1,
+            keeps_apic: cpus().len() > 1,
         },
         control_register: ControlRegisterPolicy { nested, cr4_offered },
         power: PowerControl::new(handoff().power),

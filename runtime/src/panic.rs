@@ -12,7 +12,7 @@ use crate::smp::percpu;
 use crate::{machine, vmx};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use hw::bare::apic::Command;
+use hw::apic::{Command, Destination};
 use hw::bare::memory;
 use hw::bare::processor::{cr2, halt, wait_until};
 
@@ -85,7 +85,7 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
     STOPPED.store(own.index, Ordering::SeqCst);
     for cpu in machine::cpus().iter().filter(|cpu| cpu.index != own.index) {
         cpu.demand_attention();
-        let _ = host::local_apic().send(cpu.apic_id, Command::Nmi);
+        let _ = host::local_apic().send(Destination::Cpu(cpu.apic_id), Command::Nmi);
     }
     print(format_args!("stop: cpu={} apic={:#x}", own.index, own.apic_id));
     if let Some(frame) = frame {

@@ -10,8 +10,8 @@ use crate::scrub::{self, Last, LastWrite};
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::quiesce;
 use crate::{summary, vmx};
+use hw::apic::{Command, Destination};
 use hw::bare::Processor;
-use hw::bare::apic::Command;
 use hw::bare::processor::{halt, wait_until};
 use hw::{Caches, PortWidth, Ports};
 
@@ -57,7 +57,8 @@ impl Cpu for PerCpu {
             quiesce::wake(cpu);
             if !cpu.is_running() {
                 // It waits for a start-up IPI, and takes this one for the guest's.
-                let _ = crate::memory::host::local_apic().send(cpu.apic_id, Command::Startup { vector: 0 });
+                let _ = crate::memory::host::local_apic()
+                    .send(Destination::Cpu(cpu.apic_id), Command::Startup { vector: 0 });
             }
         }
     }

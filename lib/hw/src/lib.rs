@@ -9,6 +9,7 @@ use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
 use x86::vmx::vmcs::{Field, FieldValue};
 
+pub mod apic;
 #[cfg(target_os = "none")]
 pub mod bare;
 pub mod exception_table;

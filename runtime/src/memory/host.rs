@@ -55,13 +55,13 @@ static WINDOW_TABLES: Once<[HostPhysAddr; WINDOW_TABLE_COUNT]> = Once::new();
 /// A source of zeroed 4 KiB frames, which boot-time exhaustion ends.
 pub(crate) type FrameSource<'a> = &'a mut dyn FnMut() -> HostPhysAddr;
 
-/// Takes over the page tables that the secure loader made, and maps devices and windows for `cpus` CPUs.
-pub(crate) fn start(root: HostPhysAddr, cpus: usize, frames: FrameSource<'_>) {
+/// Takes over the page tables that the secure loader made, and maps devices and windows for as many CPUs as there can
+/// be: how many there are shows only when they have been called.
+pub(crate) fn start(root: HostPhysAddr, frames: FrameSource<'_>) {
     ROOT.store(root.get(), Ordering::Relaxed);
     map(VGA, 0xb_8000 | DEVICE, frames);
     let mut tables = [HostPhysAddr::default(); WINDOW_TABLE_COUNT];
-    let used = (cpus * WINDOWS_PER_CPU).div_ceil(512);
-    for (table, address) in tables.iter_mut().take(used).zip((WINDOWS..).step_by(0x20_0000)) {
+    for (table, address) in tables.iter_mut().zip((WINDOWS..).step_by(0x20_0000)) {
         *table = table_of(address, frames);
     }
     WINDOW_TABLES.call_once(|| tables);
@@ -180,34 +180,13 @@ impl GuestFrames {
 
 /// A page below 1 MiB mapped at its own address, for CPUs that switch paging on in it; unmapped on drop.
 #[derive(Debug)]
-pub(crate) struct LowMemory {
-    page: HostPhysAddr,
-}
+pub(crate) struct LowMemory(());
 
 impl LowMemory {
-    /// Maps the page, executable.
+    /// Maps the page to be executed, not written.
     pub(crate) fn map(page: HostPhysAddr) -> Self {
-        machine::with_frames(|frames| map(page.get(), page.get() | PRESENT | WRITABLE, frames));
-        Self { page }
-    }
-
-    fn check(&self, address: HostPhysAddr, length: usize) -> *mut u8 {
-        assert!(address.page() == self.page && address.page_offset() + length <= PAGE_BYTES);
-        address.get() as *mut u8
-    }
-
-    /// Copies bytes out of the page.
-    pub(crate) fn read(&self, address: HostPhysAddr, bytes: &mut [u8]) {
-        let from = self.check(address, bytes.len());
-        // SAFETY: checked to lie in the page, which is mapped.
-        unsafe { core::ptr::copy(from, bytes.as_mut_ptr(), bytes.len()) }
-    }
-
-    /// Copies bytes into the page.
-    pub(crate) fn write(&self, address: HostPhysAddr, bytes: &[u8]) {
-        let to = self.check(address, bytes.len());
-        // SAFETY: as in `read`.
-        unsafe { core::ptr::copy(bytes.as_ptr(), to, bytes.len()) }
+        machine::with_frames(|frames| map(page.get(), page.get() | PRESENT, frames));
+        Self(())
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod percpu;
 #[cfg(target_os = "none")]
 pub(crate) mod quiesce;
+pub(crate) mod roster;
 pub(crate) mod running;
 #[cfg(target_os = "none")]
 pub(crate) mod shootdown;

@@ -9,7 +9,7 @@
 use super::percpu::{self, PerCpu};
 use crate::machine;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use hw::bare::apic::Command;
+use hw::apic::{Command, Destination};
 use hw::bare::processor::time_stamp;
 
 /// Proof that no other CPU runs guest code.
@@ -106,7 +106,7 @@ pub(super) fn call_again(cpu: &PerCpu) {
 }
 
 fn send(cpu: &PerCpu) {
-    if crate::memory::host::local_apic().send(cpu.apic_id, Command::Nmi).is_err() {
+    if crate::memory::host::local_apic().send(Destination::Cpu(cpu.apic_id), Command::Nmi).is_err() {
         log::warn!("cpu={} cannot be called: the local APIC takes no commands", cpu.index);
     }
 }

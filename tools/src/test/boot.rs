@@ -43,7 +43,7 @@ fn needs(boot: &Boot) -> Needs {
 fn test(boot: &Boot, folder: &Path) -> Result<Verdict> {
     let options = RunOptions {
         guest: (boot.guest)(),
-        cpus: 1,
+        cpus: boot.cpus,
         memory_mib: boot.memory_mib,
         cpu_model: boot.cpu_model.map(str::to_owned),
         quirks: Quirks {

@@ -19,6 +19,7 @@ pub(super) struct Boot {
     pub(super) grub_modules: &'static [&'static str],
     pub(super) hypapp: &'static str,
     pub(super) cpu_model: Option<&'static str>,
+    pub(super) cpus: u32,
     pub(super) memory_mib: u32,
     pub(super) has_legacy_bios: bool,
     /// Whether the guest resets the machine once.
@@ -59,6 +60,7 @@ pub(super) const SOUND: Boot = Boot {
     grub_modules: &[],
     hypapp: "helloworld",
     cpu_model: None,
+    cpus: 1,
     memory_mib: 64,
     has_legacy_bios: false,
     resets: false,
@@ -68,7 +70,7 @@ pub(super) const SOUND: Boot = Boot {
 pub(super) const BARE_AGAIN: &str =
     "if cmostest 0x7a:0; then\n set root=(hd1)\n chainloader +1\n boot\nelse\n normal_exit\nfi\n";
 
-pub(super) const BOOTS: [Boot; 28] = [
+pub(super) const BOOTS: [Boot; 33] = [
     Boot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
     Boot { name: "no-boot-sector", stop: "bootloader: no-boot-sector: ", modules: &[Module::Image], ..SOUND },
     Boot {
@@ -140,8 +142,58 @@ pub(super) const BOOTS: [Boot; 28] = [
     Boot {
         name: "no-acpi",
         guest: || Guest::Bare("hello".into()),
-        also: "no ACPI and no MP table; one CPU is used",
+        also: "no ACPI and no MP table list the CPUs; each is called",
         has_legacy_bios: true,
+        ..SOUND
+    },
+    Boot {
+        name: "cpu-unlisted-without-acpi",
+        guest: || Guest::Bare("unlisted_cpu".into()),
+        also: "CPU with local APIC ID 0x1 answers",
+        cpus: 2,
+        has_legacy_bios: true,
+        ..SOUND
+    },
+    // The BIOS puts its MADT at these addresses where there are so much memory and so many CPUs. The second CPU's
+    // entry is switched off here.
+    Boot {
+        name: "cpu-unlisted",
+        guest: || Guest::Bare("unlisted_cpu".into()),
+        also: "CPU with local APIC ID 0x1 answers",
+        before: "write_dword 0x3ff0fb8 0\nwrite_byte 0x3ff0f89 0xbb",
+        grub_modules: &["memrw"],
+        cpus: 2,
+        ..SOUND
+    },
+    Boot {
+        name: "madt-sum",
+        guest: || Guest::Bare("unlisted_cpu".into()),
+        also: "ACPI table APIC: the checksum is wrong",
+        before: "write_byte 0x3ff0f89 0",
+        grub_modules: &["memrw"],
+        cpus: 2,
+        ..SOUND
+    },
+    // An enabled x2APIC entry behind the others, of a CPU that does not exist.
+    Boot {
+        name: "madt-extra",
+        guest: || Guest::Bare("unlisted_cpu".into()),
+        also: "CPU with local APIC ID 0x17161514 does not answer",
+        before: "write_dword 0x3ff0f84 88\nwrite_dword 0x3ff0fc8 0x00001009\n\
+                 write_dword 0x3ff0fcc 0x17161514\nwrite_dword 0x3ff0fd0 1\nwrite_dword 0x3ff0fd4 16\n\
+                 write_byte 0x3ff0f89 0x42",
+        grub_modules: &["memrw"],
+        cpus: 2,
+        ..SOUND
+    },
+    // Enabled with the ID 255, which addresses every CPU, and with 253, which no CPU has.
+    Boot {
+        name: "madt-everybody",
+        guest: || Guest::Bare("hello".into()),
+        also: "CPU with local APIC ID 0xfd does not answer",
+        before: "write_dword 0x3ff0f74 80\nwrite_dword 0x3ff0fb0 0xff010800\nwrite_dword 0x3ff0fb4 1\n\
+                 write_dword 0x3ff0fb8 0xfd020800\nwrite_dword 0x3ff0fbc 1\nwrite_byte 0x3ff0f79 0xc5",
+        grub_modules: &["memrw"],
         ..SOUND
     },
     Boot {

@@ -2,38 +2,13 @@
 //! (SDM, "Advanced Programmable Interrupt Controller (APIC)").
 
 use super::Processor;
+use crate::apic::{Command, Destination, Mode};
 use crate::{ApicRegisters, Msrs};
 use x86::msr::Msr;
-
-/// Delivery modes of the interrupt command register, with the level bit asserted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// NMI.
-    Nmi,
-    /// INIT.
-    Init,
-    /// Start-up IPI to page number `vector`.
-    Startup {
-        /// Page number of the start address.
-        vector: u8,
-    },
-}
-
-impl Command {
-    const fn bits(self) -> u32 {
-        match self {
-            Self::Nmi => 0x4400,
-            Self::Init => 0x4500,
-            Self::Startup { vector } => 0x4600 | vector as u32,
-        }
-    }
-}
 
 const ICR_LOW: u16 = 0x300;
 const ICR_HIGH: u16 = 0x310;
 const DELIVERY_PENDING: u32 = 1 << 12;
-const X2APIC_ENABLE: u64 = 1 << 10;
-const GLOBAL_ENABLE: u64 = 1 << 11;
 /// MSR of the register at offset 0; each stands for 16 bytes of the page.
 const X2APIC_FIRST: u32 = 0x800;
 /// Polls of the delivery status before the APIC is called dead.
@@ -45,7 +20,7 @@ pub struct LocalApic {
     mapping: *mut u8,
 }
 
-/// The local APIC is disabled or did not accept a command.
+/// The local APIC is disabled, cannot address the processor in its present mode, or did not accept the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApicUnavailable;
 
@@ -62,20 +37,19 @@ impl LocalApic {
     ///
     /// # Errors
     ///
-    /// The guest has disabled this APIC, or it does not accept commands.
-    pub fn send(&self, apic_id: u32, command: Command) -> Result<(), ApicUnavailable> {
-        match Mode::current() {
-            Mode::Disabled => return Err(ApicUnavailable),
-            Mode::X2apic => {
-                let value = u64::from(apic_id) << 32 | u64::from(command.bits());
-                return Processor.write(Msr::X2APIC_ICR, value).map_err(|_| ApicUnavailable);
-            }
-            Mode::Xapic => {}
+    /// The guest has disabled this APIC, it cannot address that processor, or it does not accept commands.
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of a 64-bit value")]
+    pub fn send(&self, to: Destination, command: Command) -> Result<(), ApicUnavailable> {
+        let mode = current_mode();
+        let word = mode.interrupt_command(to, command).ok_or(ApicUnavailable)?;
+        if mode == Mode::X2apic {
+            return Processor.write(Msr::X2APIC_ICR, word).map_err(|_| ApicUnavailable);
         }
         self.wait_idle()?;
         let guest_destination = self.read_page(ICR_HIGH);
-        self.write_page(ICR_HIGH, apic_id << 24);
-        self.write_page(ICR_LOW, command.bits());
+        let [low, high] = [word, word >> 32].map(|half| half as u32);
+        self.write_page(ICR_HIGH, high);
+        self.write_page(ICR_LOW, low);
         self.wait_idle()?;
         self.write_page(ICR_HIGH, guest_destination);
         Ok(())
@@ -108,7 +82,7 @@ impl LocalApic {
 
 impl ApicRegisters for LocalApic {
     fn read(&self, offset: u16) -> u32 {
-        match Mode::current() {
+        match current_mode() {
             Mode::Disabled => 0,
             Mode::Xapic => self.read_page(offset),
             // Of all registers only the interrupt command is wider, and that reads as its lower half.
@@ -120,7 +94,7 @@ impl ApicRegisters for LocalApic {
     }
 
     fn write(&self, offset: u16, value: u32) {
-        match Mode::current() {
+        match current_mode() {
             Mode::Disabled => {}
             Mode::Xapic => self.write_page(offset, value),
             Mode::X2apic => {
@@ -131,21 +105,8 @@ impl ApicRegisters for LocalApic {
 }
 
 /// What the guest made of the APIC.
-enum Mode {
-    Disabled,
-    Xapic,
-    X2apic,
-}
-
-impl Mode {
-    fn current() -> Self {
-        let base = Processor.read(Msr::IA32_APIC_BASE).unwrap_or_default();
-        match base & (GLOBAL_ENABLE | X2APIC_ENABLE) {
-            GLOBAL_ENABLE => Self::Xapic,
-            0 | X2APIC_ENABLE => Self::Disabled,
-            _ => Self::X2apic,
-        }
-    }
+fn current_mode() -> Mode {
+    Mode::of(Processor.read(Msr::IA32_APIC_BASE).unwrap_or_default())
 }
 
 fn x2apic(offset: u16) -> Msr {

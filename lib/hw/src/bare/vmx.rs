@@ -1,6 +1,6 @@
 //! VMX instructions (SDM, "VMX Instruction Reference").
 
-use crate::Vmcs;
+use crate::{Vmcs, guarded};
 use core::arch::asm;
 use x86::address::HostPhysAddr;
 use x86::vmx::instruction_error::VmFail;
@@ -174,14 +174,17 @@ impl Vmcs for CurrentVmcs {
     }
 }
 
-/// Reads a field by number; `None` where the processor has no such field or there is no current VMCS.
+/// Reads a field by number; `None` where the processor has no such field, there is no current VMCS, or the processor
+/// is not in VMX operation.
 #[must_use]
 pub fn probe(encoding: u32) -> Option<u64> {
-    let (value, fail): (u64, u8);
-    // SAFETY: VMREAD writes one register.
+    let (value, fail): (u64, u64);
+    // SAFETY: VMREAD writes one register; the fault outside VMX operation is caught by the table row.
     unsafe {
-        asm!("vmread {value}, {field}", "setbe {fail}", value = out(reg) value, fail = out(reg_byte) fail,
-            field = in(reg) u64::from(encoding), options(nomem, nostack));
+        asm!("mov {fail:e}, 1", "2: vmread {value}, {field}", "jbe 3f", "xor {fail:e}, {fail:e}", "3:",
+            guarded!(),
+            value = out(reg) value, fail = out(reg) fail, field = in(reg) u64::from(encoding),
+            options(nomem, nostack));
     }
     (fail == 0).then_some(value)
 }
