@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) trait Cpu {
     /// Runs `act` while no other CPU executes guest code, nor would again without [`Ending::attend`].
     fn rendezvous(&self, act: impl FnOnce());
-    /// Stands still while another CPU holds a rendezvous.
+    /// Does what other CPUs wait for on this one: it stands still while another holds a rendezvous, and drops its
+    /// translations while another waits for that.
     fn join(&self);
     /// Has every other CPU come to [`Ending::attend`], one that waits for a start-up IPI too.
     fn call_others(&self);

@@ -3,11 +3,12 @@
 //! UNSAFETY: interrupt entry points, and frames that they built on the stack.
 #![expect(unsafe_code, reason = "interrupt entry")]
 
+use crate::exit::machine_check;
 use crate::machine;
 use crate::smp::percpu::{self, PerCpu};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
-use hw::bare::exception_table;
+use hw::bare::{Processor, exception_table};
 use x86_64::VirtAddr;
 use x86_64::structures::DescriptorTablePointer;
 
@@ -34,6 +35,7 @@ pub(crate) struct Frame {
 }
 
 const NMI: u64 = 2;
+const MACHINE_CHECK: u64 = 18;
 /// Interrupt stack table slot of NMIs.
 pub(crate) const NMI_STACK: u16 = 0;
 /// Interrupt stack table slot of double faults and machine checks.
@@ -55,7 +57,7 @@ pub(crate) fn load_early() {
 pub(crate) fn load() {
     load_with(|vector| match vector {
         NMI => NMI_STACK + 1,
-        8 | 18 => FAULT_STACK + 1,
+        8 | MACHINE_CHECK => FAULT_STACK + 1,
         _ => 0,
     });
 }
@@ -85,6 +87,9 @@ extern "C" fn handle(frame: &mut Frame) {
             frame.rsp = PerCpu::registers_address(percpu::current());
         }
         return;
+    }
+    if frame.vector == MACHINE_CHECK && machine_check::can_go_on(&Processor) {
+        return percpu::current().give_machine_check();
     }
     match exception_table::resume_address(frame.vector, frame.rip) {
         Some(resume) => frame.rip = resume,

@@ -261,7 +261,6 @@ pub(crate) fn set_policies() {
             physical_address_bits: features().physical_address_bits,
             has_x2apic: features().has_x2apic,
             feedback_bytes: features().feedback_bytes,
-            keeps_apic: cpus().len() > 1,
         },
         control_register: ControlRegisterPolicy { nested, cr4_offered },
         power: PowerControl::new(handoff().power),

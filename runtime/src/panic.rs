@@ -85,9 +85,9 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
     STOPPED.store(own.index, Ordering::SeqCst);
     for cpu in machine::cpus().iter().filter(|cpu| cpu.index != own.index) {
         cpu.demand_attention();
-        let _ = host::local_apic().send(Destination::Cpu(cpu.apic_id), Command::Nmi);
+        let _ = host::local_apic().send(Destination::Cpu(cpu.apic_id()), Command::Nmi);
     }
-    print(format_args!("stop: cpu={} apic={:#x}", own.index, own.apic_id));
+    print(format_args!("stop: cpu={} apic={:#x}", own.index, own.apic_id()));
     if let Some(frame) = frame {
         print(format_args!("{frame:x?}"));
     }

@@ -49,7 +49,7 @@ impl Cpu for PerCpu {
     }
 
     fn join(&self) {
-        quiesce::join(self);
+        quiesce::serve(self);
     }
 
     fn call_others(&self) {
@@ -58,7 +58,7 @@ impl Cpu for PerCpu {
             if !cpu.is_running() {
                 // It waits for a start-up IPI, and takes this one for the guest's.
                 let _ = crate::memory::host::local_apic()
-                    .send(Destination::Cpu(cpu.apic_id), Command::Startup { vector: 0 });
+                    .send(Destination::Cpu(cpu.apic_id()), Command::Startup { vector: 0 });
             }
         }
     }

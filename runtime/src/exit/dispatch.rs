@@ -1,9 +1,10 @@
 //! Each cause to its handler, with what the machine has for it.
 
+use super::apic_base::{GuestCpuid, GuestMsrs};
 use super::world::Inside;
 use super::{
-    Action, Exit, ResetCause, SecondLevelViolation, control_register, cpuid, exception, hypercall, init_sipi,
-    invd, local_apic, msr, port, task_switch, world, xsetbv,
+    Action, Exit, ResetCause, SecondLevelViolation, apic_base, control_register, cpuid, exception, hypercall,
+    init_sipi, invd, local_apic, msr, port, task_switch, world, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
@@ -11,7 +12,7 @@ use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host;
 use crate::memory::second_level::Resolution;
-use crate::smp::percpu::PerCpu;
+use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::Vcpu;
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
@@ -61,7 +62,8 @@ pub(crate) fn in_world<V: Vcpu>(vcpu: &mut V, exit: Exit) -> Inside {
 /// CPUID.
 #[inline]
 pub(crate) fn cpuid<V: Vcpu>(vcpu: &mut V) -> Action {
-    cpuid::handle(vcpu, machine::hypapp(), machine::cpuid_policy(), &Processor)
+    let processor = GuestCpuid::new(&Processor, || percpu::current().is_apic_off());
+    cpuid::handle(vcpu, machine::hypapp(), machine::cpuid_policy(), &processor)
 }
 
 /// VMCALL.
@@ -78,7 +80,8 @@ pub(crate) fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action 
         return Action::Advance;
     }
     if !VirtualMtrrs::covers(msr) {
-        return msr::read(vcpu, msr, machine::msr_policy(), &Processor);
+        let msrs = GuestMsrs::new(&Processor, cpu.is_apic_off());
+        return msr::read(vcpu, msr, machine::msr_policy(), &msrs);
     }
     match cpu.mtrrs.lock().read(msr) {
         Ok(value) => {
@@ -105,6 +108,9 @@ pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
         return (Action::Advance, Effect::Unchanged);
     }
     if !VirtualMtrrs::covers(msr) {
+        if msr == Msr::IA32_APIC_BASE && machine::cpus().len() > 1 {
+            return (write_apic_base(cpu, value), Effect::Unchanged);
+        }
         let action = msr::write(msr, value, machine::msr_policy(), &SECOND_LEVEL, &Processor);
         if msr == Msr::IA32_APIC_BASE {
             host::follow_apic();
@@ -125,6 +131,23 @@ pub(crate) fn adopt_mtrrs(cpu: &PerCpu) {
     let mtrrs = cpu.mtrrs.lock();
     let flush = SECOND_LEVEL.lock().adopt_mtrrs(mtrrs.registers());
     machine::flush_second_level(flush);
+}
+
+/// WRMSR of IA32_APIC_BASE where other CPUs are called by the local APIC, which hence stays on.
+fn write_apic_base(cpu: &PerCpu, value: u64) -> Action {
+    let was_off = cpu.is_apic_off();
+    let msrs = GuestMsrs::new(&Processor, was_off);
+    let action = msr::write(Msr::IA32_APIC_BASE, value, machine::msr_policy(), &SECOND_LEVEL, &msrs);
+    host::follow_apic();
+    if msrs.is_off() != was_off {
+        // Switching it off and on resets it (SDM, "Enabling or Disabling the Local APIC").
+        local_apic::reset(&host::local_apic());
+        if msrs.is_off() {
+            apic_base::pass_pins(&host::local_apic());
+        }
+        cpu.set_apic_off(msrs.is_off());
+    }
+    action
 }
 
 fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViolation) -> Action {
@@ -149,13 +172,14 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
 
 fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
     // While it waits for a start-up IPI a guest's processor keeps an INIT pending, where a bare one that waits
-    // is where INIT would put it. Such an INIT comes before the first instruction, and has had its effect.
+    // is where INIT would put it. Such an INIT comes before the first instruction, and has had its effect. Behind
+    // that instruction the processor is stepped out of the guest, and is no longer just started.
     if cpu.is_just_started.swap(false, Ordering::Relaxed) && vcpu.rip() == 0 {
         return Action::Resume;
     }
-    let action = init_sipi::init(vcpu, &Processor);
+    let action = init_sipi::init(vcpu);
     if action == Action::Resume {
-        local_apic::reset(&host::local_apic());
+        local_apic::disable(&host::local_apic());
         cpu.waits_for_startup();
     }
     action
@@ -164,5 +188,6 @@ fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
 fn startup<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, vector: u8) -> Action {
     cpu.runs_again();
     cpu.is_just_started.store(true, Ordering::Relaxed);
-    init_sipi::startup(vcpu, vector)
+    local_apic::reset(&host::local_apic());
+    init_sipi::startup(vcpu, &Processor, &Processor, vector)
 }

@@ -2,9 +2,16 @@
 
 use super::{Action, ResetCause};
 use crate::vcpu::{Activity, Registers, Vcpu};
-use hw::Cpuid;
+use hw::{Cpuid, Msrs};
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::msr::Msr;
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
+
+/// IA32_U_CET, IA32_S_CET, IA32_PL0_SSP to IA32_PL3_SSP, IA32_INTERRUPT_SSP_TABLE_ADDR.
+const CET_MSRS: [Msr; 7] =
+    [Msr(0x6a0), Msr(0x6a2), Msr(0x6a4), Msr(0x6a5), Msr(0x6a6), Msr(0x6a7), Msr(0x6a8)];
+
+const BNDCFGS: Msr = Msr(0xd90);
 
 /// Present, accessed, readable code.
 pub(super) const CODE: u32 = 0x9b;
@@ -17,28 +24,58 @@ const BUSY_TSS: u32 = 0x8b;
 
 /// An INIT signal arrived: another processor waits for its start-up IPI; the bootstrap processor's INIT
 /// would begin the firmware anew, which ends the guest.
-pub fn init<V: Vcpu + ?Sized>(vcpu: &mut V, cpuid: &impl Cpuid) -> Action {
+///
+/// A start-up IPI that comes before the processor waits is lost, and systems send it within microseconds. So only
+/// what lets it wait is done here; nobody sees its other state before [`startup`].
+pub fn init<V: Vcpu + ?Sized>(vcpu: &mut V) -> Action {
     if vcpu.index() == 0 {
         return Action::Reset(ResetCause::Init);
     }
-    reset_state(vcpu, cpuid);
+    vcpu.clear_interrupt_shadow();
+    vcpu.finish_delivery();
     vcpu.set_activity(Activity::WaitForSipi);
     Action::Resume
 }
 
-/// A start-up IPI arrived while waiting for one: starts in real mode at page `vector`.
-pub fn startup<V: Vcpu + ?Sized>(vcpu: &mut V, vector: u8) -> Action {
+/// A start-up IPI arrived while waiting for one: starts in INIT's state, in real mode at page `vector`.
+pub fn startup<V: Vcpu + ?Sized>(vcpu: &mut V, cpuid: &impl Cpuid, msrs: &impl Msrs, vector: u8) -> Action {
+    reset_state(vcpu, cpuid);
+    reset_msrs(cpuid, msrs);
     vcpu.set_segment(SegmentRegister::Cs, Segment::real_mode(u16::from(vector) << 8, CODE));
     vcpu.set_rip(0);
     vcpu.set_activity(Activity::Active);
     Action::Resume
 }
 
+/// Clears the MSRs that INIT clears (SDM, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"):
+/// those of control-flow enforcement and of bound checking, where the processor has them.
+pub fn reset_msrs(cpuid: &impl Cpuid, msrs: &impl Msrs) {
+    const SHADOW_STACKS: u32 = 1 << 7;
+    const BRANCH_TRACKING: u32 = 1 << 20;
+    const BOUND_CHECKING: u32 = 1 << 14;
+    if cpuid.cpuid(0, 0).eax < 7 {
+        return;
+    }
+    let features = cpuid.cpuid(7, 0);
+    let clear = |list: &[Msr]| {
+        for &msr in list {
+            // What this processor lacks of them faults, and has nothing to clear.
+            let _ = msrs.write(msr, 0);
+        }
+    };
+    if features.ecx & SHADOW_STACKS != 0 || features.edx & BRANCH_TRACKING != 0 {
+        clear(&CET_MSRS);
+    }
+    if features.ebx & BOUND_CHECKING != 0 {
+        clear(&[BNDCFGS]);
+    }
+}
+
 /// Sets the state that INIT leaves (SDM, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or
 /// INIT").
 ///
-/// FPU state, XCR0 and MSRs but IA32_EFER stay, as INIT leaves them; the local APIC is reset by
-/// [`super::local_apic`].
+/// FPU state and XCR0 stay, as INIT leaves them; of the MSRs IA32_EFER is reset here, others by [`reset_msrs`], and
+/// the local APIC by [`super::local_apic`].
 pub fn reset_state<V: Vcpu + ?Sized>(vcpu: &mut V, cpuid: &impl Cpuid) {
     // INIT keeps the two cache bits; CR0 is 6000_0010H at power-up, which is the first INIT's state here.
     let cache_bits = vcpu.cr0() & (Cr0::CD | Cr0::NW);
@@ -78,6 +115,7 @@ fn reset_segments<V: Vcpu + ?Sized>(vcpu: &mut V) {
 mod tests {
     use super::*;
     use crate::vcpu::fake::FakeVcpu;
+    use hw::sim::{SimCpuid, SimMsrs};
     use x86::cpuid::CpuidResult;
 
     struct Signature;
@@ -87,11 +125,17 @@ mod tests {
         }
     }
 
+    /// INIT, and a start-up IPI to the page of `vector`.
+    fn start(vcpu: &mut FakeVcpu, vector: u8) {
+        assert_eq!(init(vcpu), Action::Resume);
+        assert_eq!(startup(vcpu, &Signature, &SimMsrs::new([]), vector), Action::Resume);
+    }
+
     #[test]
     fn init_of_the_bootstrap_processor_ends_the_guest_untouched() {
         let before = FakeVcpu { index: 0, ..FakeVcpu::long_mode() };
         let mut vcpu = before.clone();
-        assert_eq!(init(&mut vcpu, &Signature), Action::Reset(ResetCause::Init));
+        assert_eq!(init(&mut vcpu), Action::Reset(ResetCause::Init));
         assert_eq!(vcpu, before);
     }
 
@@ -100,8 +144,7 @@ mod tests {
         let mut vcpu = FakeVcpu { dr7: 0x455, pdptes: [1; 4], ..FakeVcpu::long_mode() };
         vcpu.registers = Registers([7; 16]);
         vcpu.rflags |= Rflags::IF | Rflags::DF;
-        assert_eq!(init(&mut vcpu, &Signature), Action::Resume);
-        assert_eq!(vcpu.activity, Activity::WaitForSipi);
+        reset_state(&mut vcpu, &Signature);
         assert_eq!((vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer), (Cr0::ET, 0, Cr4::empty(), Efer::empty()));
         assert_eq!((vcpu.rip, vcpu.rsp, vcpu.rflags.bits()), (0xfff0, 0, 2));
         let mut registers = Registers::default();
@@ -117,11 +160,39 @@ mod tests {
         assert_eq!((vcpu.is_nmi_blocked, vcpu.shadow_clears), (Some(false), 1));
     }
 
+    /// What may come right behind INIT is a start-up IPI, which is lost until the processor waits.
+    #[test]
+    fn init_does_no_more_than_let_the_processor_wait() {
+        let before = FakeVcpu { rip: 0x1234, ..FakeVcpu::long_mode() };
+        let mut vcpu = before.clone();
+        assert_eq!(init(&mut vcpu), Action::Resume);
+        assert_eq!((vcpu.activity, vcpu.shadow_clears), (Activity::WaitForSipi, 1));
+        assert_eq!((vcpu.cr0, vcpu.rip, vcpu.debug_resets, vcpu.invalidations), (before.cr0, 0x1234, 0, 0));
+        assert_eq!(startup(&mut vcpu, &Signature, &SimMsrs::new([]), 8), Action::Resume);
+        assert_eq!((vcpu.cr0, vcpu.rip, vcpu.debug_resets, vcpu.invalidations), (Cr0::ET, 0, 1, 1));
+    }
+
+    #[test]
+    fn init_clears_the_msrs_of_the_features_that_there_are() {
+        let all = || SimMsrs::new(CET_MSRS.into_iter().chain([BNDCFGS, Msr(0xda0)]).map(|msr| (msr, 5)));
+        let left = |ebx, ecx, edx| {
+            let leaf = |eax| CpuidResult { eax, ..CpuidResult::default() };
+            let features = CpuidResult { ebx, ecx, edx, ..CpuidResult::default() };
+            let msrs = all();
+            reset_msrs(&SimCpuid::default().with(0, 0, leaf(7)).with(7, 0, features), &msrs);
+            [CET_MSRS[0], CET_MSRS[6], BNDCFGS, Msr(0xda0)].map(|msr| msrs.read(msr).unwrap())
+        };
+        assert_eq!(left(0, 1 << 7, 0), [0, 0, 5, 5]);
+        assert_eq!(left(0, 0, 1 << 20), [0, 0, 5, 5]);
+        assert_eq!(left(1 << 14, 0, 0), [5, 5, 0, 5]);
+        assert_eq!(left(!(1 << 14), !(1 << 7), !(1 << 20)), [5; 4]);
+    }
+
     #[test]
     fn init_keeps_the_cache_bits() {
         for bits in [Cr0::CD, Cr0::CD | Cr0::NW, Cr0::empty()] {
             let mut vcpu = FakeVcpu { cr0: Cr0::PE | Cr0::PG | bits, ..FakeVcpu::long_mode() };
-            init(&mut vcpu, &Signature);
+            start(&mut vcpu, 0);
             assert_eq!(vcpu.cr0, Cr0::ET | bits);
         }
     }
@@ -130,8 +201,7 @@ mod tests {
     fn startup_begins_at_the_page_of_the_vector() {
         let mut vcpu = FakeVcpu::real_mode();
         for vector in [0x9a, 0x08] {
-            init(&mut vcpu, &Signature);
-            assert_eq!(startup(&mut vcpu, vector), Action::Resume);
+            start(&mut vcpu, vector);
             let cs = vcpu.segment(SegmentRegister::Cs);
             assert_eq!(cs.selector, u16::from(vector) << 8);
             assert_eq!(cs.base + vcpu.rip, u64::from(vector) << 12);

@@ -31,6 +31,14 @@ const EOI_SUPPRESSION: u32 = 1 << 12;
 const SPURIOUS_AFTER_INIT: u32 = 0xff;
 const VECTORS: usize = 256;
 
+/// Has the APIC take no interrupts, of its own sources and of others: what INIT brings that shows to the rest of the
+/// machine before a start-up IPI. It still takes NMI, INIT and start-up IPIs.
+pub fn disable(apic: &impl ApicRegisters) {
+    // Disabled by software, it masks all of the local vector table (SDM, "Local APIC State After It Has Been Software
+    // Disabled").
+    apic.write(SPURIOUS, SPURIOUS_AFTER_INIT);
+}
+
 /// Resets the APIC as INIT does: everything but its ID and mode.
 pub fn reset(apic: &impl ApicRegisters) {
     let version = apic.read(VERSION);
@@ -123,6 +131,17 @@ mod tests {
         }
         // The ID stays, and no command is sent.
         assert_eq!((apic.read(0x20), apic.read(0x300)), (0x5a, 0x5a));
+    }
+
+    #[test]
+    fn a_disabled_apic_is_disabled_by_one_write() {
+        let apic = Apic::new(6 << 16 | 0x15, &[0x31]);
+        let before = apic.registers.borrow().clone();
+        disable(&apic);
+        let mut after = apic.registers.borrow().clone();
+        assert_eq!(after.insert(SPURIOUS, before[&SPURIOUS]), Some(0xff));
+        assert_eq!(after, before);
+        assert!(apic.ends.borrow().is_empty());
     }
 
     #[test]

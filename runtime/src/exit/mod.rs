@@ -1,5 +1,6 @@
 //! Why the guest left, and what happens next: one cause a file, none of them in a vendor's words.
 
+pub mod apic_base;
 pub mod bios_memory_map;
 pub mod breakpoint;
 pub mod control_register;
@@ -14,8 +15,10 @@ pub mod init_sipi;
 pub mod invd;
 pub mod keyboard_controller;
 pub mod local_apic;
+pub mod machine_check;
 pub mod msr;
 pub mod mtrr;
+pub mod nmi_source;
 pub mod pointer;
 pub mod port;
 pub mod power;

@@ -20,8 +20,6 @@ pub struct MsrPolicy {
     pub physical_address_bits: u8,
     /// The local APIC has an x2APIC mode.
     pub has_x2apic: bool,
-    /// Other CPUs are called by the local APIC: the guest cannot switch it off.
-    pub keeps_apic: bool,
     /// Bytes of the table that the hardware feedback interface writes; 0 without.
     pub feedback_bytes: u64,
 }
@@ -59,7 +57,7 @@ const fn is_configuration_c(msr: Msr) -> bool {
 
 /// First and last, read, write.
 const INTERCEPTED: [(Msr, Msr, bool, bool); 15] = [
-    (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, false, true),
+    (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, true, true),
     (Msr::IA32_FEATURE_CONTROL, Msr::IA32_FEATURE_CONTROL, true, true),
     (Msr::IA32_BIOS_UPDT_TRIG, Msr::IA32_BIOS_UPDT_TRIG, false, true),
     (Msr::TRACE_HUB_STH_ACPIBAR_BASE, Msr::TRACE_HUB_STH_ACPIBAR_BASE, false, true),
@@ -181,7 +179,6 @@ fn is_apic_base_legal(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool 
     // SDM, "x2APIC State Transitions".
     let is_legal_transition = match (old & (ENABLE | X2APIC), value & (ENABLE | X2APIC)) {
         (_, X2APIC) => false,
-        (ENABLE.., 0) if policy.keeps_apic => false,
         (ENABLE, _) => true,
         (from, ENABLE) => from == 0,
         (from, to) if to == ENABLE | X2APIC => from == to,
@@ -204,13 +201,8 @@ mod tests {
     use hw::sim::SimMsrs;
     use std::collections::BTreeSet;
 
-    const POLICY: MsrPolicy = MsrPolicy {
-        nested: false,
-        physical_address_bits: 36,
-        has_x2apic: true,
-        keeps_apic: false,
-        feedback_bytes: 0x1_0000,
-    };
+    const POLICY: MsrPolicy =
+        MsrPolicy { nested: false, physical_address_bits: 36, has_x2apic: true, feedback_bytes: 0x1_0000 };
     /// Of which the processor may write nothing.
     const REGION: GuestRange = GuestRange::between(0x1000_0000, 0x1080_0000);
     const GP: Action = Action::Inject(Event::GP0);
@@ -360,16 +352,6 @@ mod tests {
         let no_x2apic = MsrPolicy { has_x2apic: false, ..POLICY };
         let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, USUAL)]);
         assert_eq!(write_with(&no_x2apic, Msr::IA32_APIC_BASE, USUAL | 1 << 10, &msrs), GP);
-    }
-
-    #[test]
-    fn the_apic_stays_on_where_other_cpus_are_called_by_it() {
-        let policy = MsrPolicy { keeps_apic: true, ..POLICY };
-        for on in [0xfee0_0800, 0xfee0_0c00] {
-            let msrs = SimMsrs::new([(Msr::IA32_APIC_BASE, on)]);
-            assert_eq!(write_with(&policy, Msr::IA32_APIC_BASE, 0xfee0_0000, &msrs), GP);
-            assert_eq!(write_with(&policy, Msr::IA32_APIC_BASE, on, &msrs), Action::Advance);
-        }
     }
 
     #[test]

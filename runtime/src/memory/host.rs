@@ -10,7 +10,7 @@
 #![expect(unsafe_code, reason = "page tables")]
 
 use crate::machine;
-use crate::smp::percpu::{self, Stacks};
+use crate::smp::percpu::{self, PerCpu, Stacks};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::apic::LocalApic;
@@ -71,6 +71,11 @@ pub(crate) fn start(root: HostPhysAddr, frames: FrameSource<'_>) {
 pub(crate) fn follow_apic() {
     let base = Processor.read(Msr::IA32_APIC_BASE).unwrap_or(0xfee0_0000) & ADDRESS;
     set_window(apic_window(), base | DEVICE);
+}
+
+/// Has the executing CPU be called by the ID that its local APIC has.
+pub(crate) fn follow_apic_id(own: &PerCpu) {
+    own.set_apic_id(local_apic().id());
 }
 
 /// Maps the stacks of CPU `index`.

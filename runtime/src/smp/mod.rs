@@ -1,5 +1,6 @@
 //! Many CPUs: their data, their start, and how one of them stops all others.
 
+pub(crate) mod call;
 #[cfg(target_os = "none")]
 pub(crate) mod percpu;
 #[cfg(target_os = "none")]
@@ -8,6 +9,8 @@ pub(crate) mod roster;
 pub(crate) mod running;
 #[cfg(target_os = "none")]
 pub(crate) mod shootdown;
+#[cfg(target_os = "none")]
+mod signals;
 #[cfg(target_os = "none")]
 pub(crate) mod startup;
 

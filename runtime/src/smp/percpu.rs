@@ -15,7 +15,7 @@ use crate::vcpu::Registers;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hw::bare::Processor;
 use spin::Mutex;
 use x86::address::HostPhysAddr;
@@ -45,6 +45,14 @@ pub(crate) struct PerCpu {
     attention: AtomicBool,
     /// An NMI that the hypervisor sent to this CPU has not arrived yet.
     pub(super) nmi_in_flight: AtomicBool,
+    /// One has arrived since this CPU last looked around.
+    pub(super) was_called: AtomicBool,
+    /// The local APIC may have another ID than `apic_id`.
+    pub(super) is_id_doubted: AtomicBool,
+    /// A machine check that the guest has not been told of struck the hypervisor here.
+    pub(super) has_machine_check: AtomicBool,
+    /// The guest has switched this CPU's local APIC off, which stays on.
+    is_apic_off: AtomicBool,
     /// The rendezvous counts on this CPU's arrival.
     pub(super) is_awaited: AtomicBool,
     /// Guest code runs or can run here: not before start-up and not while waiting for a start-up IPI.
@@ -52,7 +60,7 @@ pub(crate) struct PerCpu {
     /// A start-up IPI was taken, and INIT has not come since.
     pub(crate) is_just_started: AtomicBool,
     /// An NMI of the guest's arrived while the hypervisor ran.
-    guest_nmi: AtomicBool,
+    pub(super) guest_nmi: AtomicBool,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
     /// This CPU's guest runs in this CPU's world.
@@ -74,7 +82,7 @@ pub(crate) struct PerCpu {
     /// Index, 0 for the bootstrap processor.
     pub(crate) index: usize,
     /// Local APIC ID.
-    pub(crate) apic_id: u32,
+    pub(super) apic_id: AtomicU32,
     /// Frame for VMXON.
     pub(crate) vmxon_region: HostPhysAddr,
     /// This CPU's VMCS.
@@ -146,6 +154,10 @@ impl PerCpu {
             registers: (stacks.main - size_of::<Registers>() as u64) as *mut Registers,
             attention: AtomicBool::new(false),
             nmi_in_flight: AtomicBool::new(false),
+            was_called: AtomicBool::new(false),
+            is_id_doubted: AtomicBool::new(false),
+            has_machine_check: AtomicBool::new(false),
+            is_apic_off: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             running: Running::new(),
             is_just_started: AtomicBool::new(false),
@@ -160,7 +172,7 @@ impl PerCpu {
             has_flushed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             index,
-            apic_id,
+            apic_id: AtomicU32::new(apic_id),
             vmxon_region: frames.vmxon,
             vmcs: frames.vmcs,
             exits: [const { AtomicU64::new(0) }; EXIT_CAUSES],
@@ -304,27 +316,24 @@ impl PerCpu {
         self.attention.store(true, Ordering::SeqCst);
     }
 
+    /// Local APIC ID, as far as is known.
+    pub(crate) fn apic_id(&self) -> u32 {
+        self.apic_id.load(Ordering::SeqCst)
+    }
+
     /// Takes back the demand; what is found afterwards was seen.
     pub(crate) fn clear_attention(&self) {
         self.attention.store(false, Ordering::SeqCst);
     }
 
-    /// An NMI arrived on this CPU: ours, if one is in flight, else the guest's.
-    pub(crate) fn note_nmi(&self) {
-        if !self.nmi_in_flight.swap(false, Ordering::SeqCst) {
-            self.guest_nmi.store(true, Ordering::SeqCst);
-        }
-        self.demand_attention();
+    /// Whether the guest has switched this CPU's local APIC off.
+    pub(crate) fn is_apic_off(&self) -> bool {
+        self.is_apic_off.load(Ordering::Relaxed)
     }
 
-    /// Has an NMI of the guest's wait.
-    pub(crate) fn keep_guest_nmi(&self) {
-        self.guest_nmi.store(true, Ordering::SeqCst);
-    }
-
-    /// Takes an NMI that is meant for the guest.
-    pub(crate) fn take_guest_nmi(&self) -> bool {
-        self.guest_nmi.swap(false, Ordering::SeqCst)
+    /// Says whether the guest has switched this CPU's local APIC off.
+    pub(crate) fn set_apic_off(&self, is_off: bool) {
+        self.is_apic_off.store(is_off, Ordering::Relaxed);
     }
 
     /// Counts an exit for the summary.

@@ -7,10 +7,11 @@
 //! first instruction. No CPU ever has two of our NMIs in flight, so each is told apart from the guest's.
 
 use super::percpu::{self, PerCpu};
+use super::{call, shootdown};
 use crate::machine;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hw::apic::{Command, Destination};
-use hw::bare::processor::time_stamp;
+use hw::bare::processor::{halt, time_stamp};
 
 /// Proof that no other CPU runs guest code.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ const RESEND_AFTER: u64 = 50_000_000;
 pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
     let own = percpu::current();
     while IS_HELD.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        // Somebody else wants this CPU to stand still: refusing would be a deadlock.
-        join(own);
+        // Somebody else wants this CPU to stand still, or to drop its translations: refusing would be a deadlock.
+        serve(own);
         core::hint::spin_loop();
     }
     IS_STOPPED.store(true, Ordering::SeqCst);
@@ -37,11 +38,11 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
     for cpu in others() {
         if cpu.is_running() {
             cpu.is_awaited.store(true, Ordering::SeqCst);
-            call(cpu);
+            call::call(*cpu, send);
         }
     }
     for cpu in others() {
-        await_arrival(cpu);
+        await_arrival(own, cpu);
     }
     let result = act(&Quiesced(()));
     IS_STOPPED.store(false, Ordering::SeqCst);
@@ -50,6 +51,16 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
     }
     IS_HELD.store(false, Ordering::Release);
     result
+}
+
+/// Does what other CPUs wait for on this one. Whoever waits for another CPU calls it meanwhile: that one may itself wait
+/// for this.
+pub(crate) fn serve(own: &PerCpu) {
+    shootdown::serve(own);
+    join(own);
+    if crate::panic::is_stopping() {
+        halt();
+    }
 }
 
 /// Stands still while another CPU holds the rendezvous.
@@ -61,6 +72,10 @@ pub(crate) fn join(own: &PerCpu) {
     while IS_STOPPED.load(Ordering::SeqCst) {
         // Said again and again: one rendezvous may end and the next begin while this CPU stands here.
         own.is_awaited.store(false, Ordering::SeqCst);
+        shootdown::serve(own);
+        if crate::panic::is_stopping() {
+            halt();
+        }
         core::hint::spin_loop();
     }
     PRESENT.fetch_sub(1, Ordering::Release);
@@ -69,44 +84,42 @@ pub(crate) fn join(own: &PerCpu) {
 /// Has another CPU leave its guest, whatever for.
 pub(crate) fn wake(cpu: &PerCpu) {
     if cpu.is_running() {
-        call(cpu);
+        call::call(cpu, send);
     } else {
         cpu.demand_attention();
     }
 }
 
-fn call(cpu: &PerCpu) {
-    cpu.demand_attention();
-    if !cpu.nmi_in_flight.swap(true, Ordering::SeqCst) {
-        send(cpu);
-    }
-}
-
-fn await_arrival(cpu: &PerCpu) {
+fn await_arrival(own: &PerCpu, cpu: &'static PerCpu) {
     let mut sent = time_stamp();
+    let mut attempt = 0;
     while cpu.is_awaited.load(Ordering::SeqCst) {
+        if crate::panic::is_stopping() {
+            halt();
+        }
         if !cpu.is_running() {
             // It went to wait for a start-up IPI meanwhile, and will meet us when it gets one.
             cpu.is_awaited.store(false, Ordering::SeqCst);
             return;
         }
         if time_stamp().wrapping_sub(sent) > RESEND_AFTER {
-            call_again(cpu);
+            call_again(own, cpu, attempt);
+            attempt += 1;
             sent = time_stamp();
         }
         core::hint::spin_loop();
     }
 }
 
-/// Sends an NMI whose predecessor seems lost.
-pub(super) fn call_again(cpu: &PerCpu) {
+/// Sends an NMI whose predecessors, so many since the first, seem lost.
+pub(super) fn call_again(own: &PerCpu, cpu: &'static PerCpu, attempt: u32) {
     log::warn!("cpu={} does not answer, NMI sent again", cpu.index);
-    cpu.nmi_in_flight.store(true, Ordering::SeqCst);
-    send(cpu);
+    let others = machine::cpus().iter().copied().filter(|cpu| cpu.index != own.index);
+    call::call_again(cpu, others, attempt, send);
 }
 
-fn send(cpu: &PerCpu) {
-    if crate::memory::host::local_apic().send(Destination::Cpu(cpu.apic_id), Command::Nmi).is_err() {
-        log::warn!("cpu={} cannot be called: the local APIC takes no commands", cpu.index);
+fn send(to: Destination) {
+    if crate::memory::host::local_apic().send(to, Command::Nmi).is_err() {
+        log::warn!("{to:?} cannot be called: the local APIC takes no such command");
     }
 }

@@ -50,7 +50,8 @@ pub(crate) fn finish(own: &PerCpu) -> bool {
     own.has_flushed.swap(false, Ordering::SeqCst)
 }
 
-fn serve(own: &PerCpu) {
+/// Drops the executing CPU's translations if that is asked for.
+pub(super) fn serve(own: &PerCpu) {
     if own.flush.swap(false, Ordering::SeqCst) {
         machine::invalidate_second_level();
         own.has_flushed.store(true, Ordering::SeqCst);
@@ -59,13 +60,14 @@ fn serve(own: &PerCpu) {
 }
 
 /// A CPU that waits for a start-up IPI drops its translations when it starts.
-fn wait_for(own: &PerCpu, cpu: &PerCpu) {
+fn wait_for(own: &PerCpu, cpu: &'static PerCpu) {
     let mut called = time_stamp();
+    let mut attempt = 0;
     while cpu.flush.load(Ordering::SeqCst) && cpu.is_running() {
-        serve(own);
-        quiesce::join(own);
+        quiesce::serve(own);
         if time_stamp().wrapping_sub(called) > CALL_AGAIN_AFTER {
-            quiesce::call_again(cpu);
+            quiesce::call_again(own, cpu, attempt);
+            attempt += 1;
             called = time_stamp();
         }
         core::hint::spin_loop();

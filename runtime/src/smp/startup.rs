@@ -103,9 +103,9 @@ impl Trampoline {
         RUN.call_once(|| run);
         cpus.iter().try_for_each(|cpu| {
             STARTING.store(core::ptr::from_ref(*cpu).cast_mut(), Ordering::SeqCst);
-            write(TURN, &cpu.apic_id.to_le_bytes());
+            write(TURN, &cpu.apic_id().to_le_bytes());
             let is_up = wait_until(PATIENCE, || cpu.is_ready.load(Ordering::SeqCst));
-            if is_up { Ok(()) } else { Err(CpuMissing { apic_id: cpu.apic_id }) }
+            if is_up { Ok(()) } else { Err(CpuMissing { apic_id: cpu.apic_id() }) }
         })
     }
 

@@ -4,8 +4,10 @@
 #![expect(unsafe_code, reason = "enters VMX operation")]
 
 use super::controls::Unsupported;
+use super::feature_control;
 use crate::exit::pointer::ApicOverMemory;
 use crate::smp::percpu::PerCpu;
+use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::{Processor, Region, vmx};
 use hw::{Cpuid, Msrs, PhysMemory};
 use x86::cr::{Cr0, Cr4};
@@ -13,8 +15,7 @@ use x86::msr::Msr;
 use x86::vmx::capability::VmxBasic;
 use x86_64::registers::control as registers;
 
-const FEATURE_CONTROL_LOCK: u64 = 1 << 0;
-const FEATURE_CONTROL_VMX_OUTSIDE_SMX: u64 = 1 << 2;
+const CPUID_MCE: u32 = 1 << 7;
 const CPUID_XSAVE: u32 = 1 << 26;
 
 /// Why this CPU cannot enter VMX operation.
@@ -32,7 +33,7 @@ pub(crate) enum EnableError {
 
 /// Puts this CPU into VMX root operation with an active, current, clear VMCS.
 pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
-    allow_vmx()?;
+    allow_vmx(cpu.index == 0)?;
     end_trace();
     set_control_registers();
     let revision = revision()?;
@@ -53,15 +54,22 @@ pub(super) fn revision() -> Result<u32, EnableError> {
     Ok(VmxBasic(basic).revision())
 }
 
-/// Firmware that left IA32_FEATURE_CONTROL open on this CPU leaves it to us (SDM, "Enabling and Entering VMX
-/// Operation").
-fn allow_vmx() -> Result<(), EnableError> {
+/// IA32_FEATURE_CONTROL of the first CPU, which the bootloader or the firmware locked.
+static FIRST_FEATURE_CONTROL: AtomicU64 = AtomicU64::new(0);
+
+/// Locks IA32_FEATURE_CONTROL where firmware left it open, on every CPU as on the first: an instruction, or a measured
+/// launch, that works on one has to work on all (SDM, "Enabling and Entering VMX Operation").
+fn allow_vmx(is_first: bool) -> Result<(), EnableError> {
     let control = Processor.read(Msr::IA32_FEATURE_CONTROL).map_err(|_| EnableError::LockedOff)?;
-    if control & FEATURE_CONTROL_LOCK == 0 {
-        let value = control | FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX_OUTSIDE_SMX;
-        return Processor.write(Msr::IA32_FEATURE_CONTROL, value).map_err(|_| EnableError::LockedOff);
+    let first = if is_first { control } else { FIRST_FEATURE_CONTROL.load(Ordering::Relaxed) };
+    let wanted = feature_control::wanted(control, first);
+    if wanted != control {
+        Processor.write(Msr::IA32_FEATURE_CONTROL, wanted).map_err(|_| EnableError::LockedOff)?;
     }
-    if control & FEATURE_CONTROL_VMX_OUTSIDE_SMX == 0 { Err(EnableError::LockedOff) } else { Ok(()) }
+    if is_first {
+        FIRST_FEATURE_CONTROL.store(wanted, Ordering::Relaxed);
+    }
+    if feature_control::allows_vmx(wanted) { Ok(()) } else { Err(EnableError::LockedOff) }
 }
 
 /// A trace that the firmware left on would write what the hypervisor does; VMXON ends it on some processors only (SDM,
@@ -80,9 +88,13 @@ fn set_control_registers() {
         | (Cr0::NE | Cr0::WP).bits()
         | fixed(Msr::IA32_VMX_CR0_FIXED0);
     let xsave = if Processor.cpuid(1, 0).ecx & CPUID_XSAVE != 0 { Cr4::OSXSAVE } else { Cr4::empty() };
-    let cr4 = registers::Cr4::read_raw() | (Cr4::VMXE | xsave).bits() | fixed(Msr::IA32_VMX_CR4_FIXED0);
+    let features = Processor.cpuid(1, 0).edx;
+    let machine_checks = if features & CPUID_MCE != 0 { Cr4::MCE } else { Cr4::empty() };
+    let cr4 = registers::Cr4::read_raw()
+        | (Cr4::VMXE | xsave | machine_checks).bits()
+        | fixed(Msr::IA32_VMX_CR4_FIXED0);
     // SAFETY: paging stays on; caches and write protection come on.
     unsafe { registers::Cr0::write_raw(cr0) };
-    // SAFETY: adds VMX and XSETBV only.
+    // SAFETY: adds VMX, XSETBV, and machine checks, for which there is a gate.
     unsafe { registers::Cr4::write_raw(cr4) };
 }

@@ -8,6 +8,8 @@ mod decode;
 mod dump;
 #[cfg(target_os = "none")]
 mod enable;
+#[cfg(any(test, target_os = "none"))]
+mod feature_control;
 #[cfg(target_os = "none")]
 mod host_state;
 mod inject;

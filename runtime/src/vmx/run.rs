@@ -7,10 +7,11 @@ use super::inject::{self, Shutdown};
 use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, setup, world_switch};
 use crate::exit::world::{Inside, WorldExit};
-use crate::exit::{Action, Exit, ResetCause, dispatch, shutdown_status};
+use crate::exit::{Action, Exit, ResetCause, dispatch, machine_check, nmi_source, shutdown_status};
 use crate::features;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::host;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{quiesce, shootdown, startup};
@@ -22,6 +23,7 @@ use hw::bare::processor::{halt, time_stamp};
 use hw::bare::vmx::{self, CurrentVmcs};
 use x86::address::HostPhysAddr;
 use x86::event::Event;
+use x86::vmx::controls::PrimaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_qualification::EptViolationQualification;
 use x86::vmx::exit_reason::ExitReason;
@@ -47,7 +49,7 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: impl FnOnce(
 
 /// Waits, as a guest, for the guest's start-up IPI.
 pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
-    crate::memory::host::follow_apic();
+    host::follow_apic();
     cpu.set_mtrrs();
     let limit = features::show_all_leaves(&Processor);
     let result = setup::set_up(cpu);
@@ -143,6 +145,11 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
     {
         return apply(vcpu, reason, action);
     }
+    if reason == ExitReason::MONITOR_TRAP_FLAG {
+        // The first instruction behind a start-up IPI has been executed.
+        set_monitor_trap(vcpu, false);
+        return cpu.is_just_started.store(false, Ordering::Relaxed);
+    }
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
     let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
     let action = match cause {
@@ -158,11 +165,23 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         Exit::Init if nested::init_arrived(vcpu.registers_mut(), cpu) => Action::Resume,
         Exit::Init => {
             inject::set_nmi_window(vcpu, false);
+            set_monitor_trap(vcpu, false);
+            dispatch::dispatch(vcpu, cpu, cause)
+        }
+        Exit::Startup { .. } => {
+            set_monitor_trap(vcpu, setup::has_monitor_trap());
             dispatch::dispatch(vcpu, cpu, cause)
         }
         _ => dispatch::dispatch(vcpu, cpu, cause),
     };
     apply(vcpu, reason, action);
+}
+
+/// Asks for, or no longer asks for, an exit behind the next instruction.
+fn set_monitor_trap(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, wanted: bool) {
+    let mut controls = PrimaryControls::from_bits_retain(vcpu.vmcs.read(vmcs::PRIMARY_CONTROLS));
+    controls.set(PrimaryControls::MONITOR_TRAP_FLAG, wanted);
+    vcpu.vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
 }
 
 /// VMX instructions, which a guest executes that is a hypervisor.
@@ -285,6 +304,15 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
         let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
         return machine::hypapp().world_exit(&mut vcpu, WorldExit::Called);
     }
+    if cpu.take_doubt_of_id() {
+        host::follow_apic_id(cpu);
+    }
+    if cpu.take_call() && nmi_source::asks(&Processor, &host::local_apic(), &Processor) {
+        cpu.keep_guest_nmi();
+    }
+    if cpu.take_machine_check() {
+        return machine_check(registers, cpu);
+    }
     if cpu.take_guest_nmi() {
         if nested::is_l2(cpu) {
             return nested::nmi_arrived(registers, cpu);
@@ -298,6 +326,24 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
             inject::nmi(&mut vcpu);
         }
     }
+}
+
+/// A machine check struck the hypervisor on its way, and is the guest's to know. An NMI that waits comes behind it.
+fn machine_check(registers: &mut Registers, cpu: &'static PerCpu) {
+    if nested::is_l2(cpu) {
+        panic!("a machine check while a guest of the guest's is served");
+    }
+    // SAFETY: as in `handle_exit`.
+    let vmcs = unsafe { CurrentVmcs::new() };
+    let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
+    if ActivityState(vcpu.vmcs.read(vmcs::GUEST_ACTIVITY)) == ActivityState::WAIT_FOR_SIPI {
+        // Nobody there can be told, and the banks keep what happened.
+        return;
+    }
+    vcpu.finish_delivery();
+    let action = machine_check::give(&vcpu);
+    apply(&mut vcpu, ExitReason::EXCEPTION_OR_NMI, action);
+    cpu.demand_attention();
 }
 
 /// The processor refused VMRESUME. A VMCS of L2 that was never entered wants VMLAUNCH: true then. What the

@@ -23,6 +23,8 @@ use x86::address::HostPhysAddr;
 use x86::cr::Cr0 as Cr0View;
 use x86::msr::Msr;
 use x86::vmx::bitmap::{IoBitmap, MsrBitmap, intercept_msr, intercept_port};
+use x86::vmx::capability::Allowed;
+use x86::vmx::controls::PrimaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
@@ -32,12 +34,14 @@ pub(super) const VPID: u16 = 1;
 const NO_LINK: u64 = u64::MAX;
 const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
 
-struct Bitmaps {
+/// What all CPUs' VMCSs share.
+struct Shared {
     msr: HostPhysAddr,
     io: HostPhysAddr,
+    has_monitor_trap: bool,
 }
 
-static BITMAPS: Once<Bitmaps> = Once::new();
+static SHARED: Once<Shared> = Once::new();
 
 /// Finds out what worlds need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
 pub(crate) fn prepare() {
@@ -67,10 +71,17 @@ pub(crate) fn prepare() {
     for port in machine::hypapp().ports().iter().cloned().flatten() {
         intercept_port(io_bitmap, port);
     }
-    BITMAPS.call_once(|| Bitmaps { msr: frames, io: io_frames });
+    let primary = Processor.read(Msr::IA32_VMX_PROCBASED_CTLS).unwrap_or_default();
+    let has_monitor_trap = Allowed(primary).may_be_one() & PrimaryControls::MONITOR_TRAP_FLAG.bits() != 0;
+    SHARED.call_once(|| Shared { msr: frames, io: io_frames, has_monitor_trap });
     if machine::cpuid_policy().nested {
         nested::prepare(nested::OwnBitmaps { msr: frames, io: io_frames });
     }
+}
+
+/// Whether the guest can be stepped.
+pub(super) fn has_monitor_trap() -> bool {
+    SHARED.get().is_some_and(|shared| shared.has_monitor_trap)
 }
 
 /// Enters VMX operation on this CPU and fills its VMCS: the bootstrap processor at the guest's boot sector,
@@ -131,7 +142,7 @@ fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
     vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
     let cr4_offered = machine::control_register_policy().cr4_offered;
     vmcs.write(vmcs::CR4_MASK, (CR4_MASK | !cr4_offered).bits());
-    if let Some(bitmaps) = BITMAPS.get() {
+    if let Some(bitmaps) = SHARED.get() {
         vmcs.write(vmcs::MSR_BITMAPS, bitmaps.msr.get());
         vmcs.write(vmcs::IO_BITMAP_A, bitmaps.io.get());
         vmcs.write(vmcs::IO_BITMAP_B, bitmaps.io.get() + 4096);

@@ -6,6 +6,7 @@ use crate::apic::{Command, Destination, Mode};
 use crate::{ApicRegisters, Msrs};
 use x86::msr::Msr;
 
+const ID: u16 = 0x20;
 const ICR_LOW: u16 = 0x300;
 const ICR_HIGH: u16 = 0x310;
 const DELIVERY_PENDING: u32 = 1 << 12;
@@ -53,6 +54,13 @@ impl LocalApic {
         self.wait_idle()?;
         self.write_page(ICR_HIGH, guest_destination);
         Ok(())
+    }
+
+    /// This APIC's ID, which the guest may have changed.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        let id = self.read(ID);
+        if current_mode() == Mode::Xapic { id >> 24 } else { id }
     }
 
     fn wait_idle(&self) -> Result<(), ApicUnavailable> {
