@@ -50,7 +50,8 @@ impl Arguments {
         let in_registers = registers_used(layout.word, count);
         let mut values: Words = registers[..in_registers].iter().copied().collect();
         let word = word_bytes(layout.word);
-        let mut bytes = [0; 8 * (parameter::CAPACITY + 1)];
+        // The return address too: in 64-bit mode some parameters are in registers.
+        let mut bytes = [0; 8 * parameter::CAPACITY];
         let bytes = &mut bytes[..word * (1 + count - in_registers)];
         process.read(stack_pointer, bytes)?;
         let mut words = bytes.chunks(word).map(from_bytes);

@@ -7,7 +7,7 @@ use crate::machine::Inaccessible;
 use proptest::prelude::*;
 use trustvisor::call::{Failure, SENTINEL};
 use trustvisor::parameter::ParameterType::{Integer, Pointer};
-use trustvisor::parameter::{ParameterType, WordSize};
+use trustvisor::parameter::{self, ParameterType, WordSize};
 
 /// The caller's stack and its buffers, two pages each.
 const STACK: u64 = 0x2_0000;
@@ -101,7 +101,8 @@ fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
     let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
     fake.map(STACK, true, false);
     let pages = [0, 1, 2, 3].map(|index| BUFFERS + index * PAGE);
-    for offset in [0, 8, 511, 512, 513, 1000, 4095] {
+    // With the one before the last it ends with its page.
+    for offset in [0, 8, 511, 512, 513, 1000, 3 * PAGE - 1100 * 8, 4095] {
         let pointer = BUFFERS + offset;
         let call = || {
             let read = Arguments::read(&fake, &layout, &[pointer, 0, 0, 0, 0, 0], STACK);
@@ -114,6 +115,26 @@ fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
             assert_eq!(call(), Ok(Err(Failure::BAD_POINTER)), "{offset}: {page:#x}");
             fake.map(page, true, false);
         }
+        for &page in pages.iter().filter(|&&page| page >= pointer + 1100 * 8) {
+            fake.map(page, false, false);
+            assert_eq!(call(), Ok(Ok(())), "{offset}: {page:#x} is behind it");
+        }
+    }
+}
+
+#[test]
+fn as_many_parameters_as_a_list_can_have_arrive() {
+    let parameters = [(Integer, 0); parameter::CAPACITY];
+    let values: Vec<u64> = (1..=parameter::CAPACITY as u64).collect();
+    for (word, in_registers) in [(WordSize::Bits32, 0), (WordSize::Bits64, REGISTERS)] {
+        let (fake, layout) = process(word, &parameters);
+        push(&fake, word, &[&[0x1234], &values[in_registers..]].concat());
+        let read = Arguments::read(&fake, &layout, &[1, 2, 3, 4, 5, 6], STACK);
+        let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
+        assert_eq!((arguments.return_address, &arguments.values[..]), (0x1234, &values[..]));
+        let start = arguments.carry_in(&fake, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+        let count = (values.len() - in_registers) as u64;
+        assert_eq!(stack_words(&fake, &layout, &start, 1 + count)[1..], values[in_registers..]);
     }
 }
 
