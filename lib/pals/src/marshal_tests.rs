@@ -100,10 +100,12 @@ fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
     let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
     let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
     fake.map(STACK, true, false);
-    let pages = [0, 1, 2, 3].map(|index| BUFFERS + index * PAGE);
+    // As high as programs have them.
+    let start = 0x7f00_0000_0000;
+    let pages = [0, 1, 2, 3].map(|index| start + index * PAGE);
     // With the one before the last it ends with its page.
     for offset in [0, 8, 511, 512, 513, 1000, 3 * PAGE - 1100 * 8, 4095] {
-        let pointer = BUFFERS + offset;
+        let pointer = start + offset;
         let call = || {
             let read = Arguments::read(&fake, &layout, &[pointer, 0, 0, 0, 0, 0], STACK);
             read.map(|arguments| arguments.carry_in(&fake, &fake, &layout).map(|_| ()))
