@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_apic_that_the_guest_switched_off_reads_as_off_and_stays_on() {
+    fn an_apic_that_the_guest_switches_off_reads_off_and_stays_on() {
         assert_eq!(after(BASE, &[OFF, BASE]), [(OFF, BASE), (BASE, BASE)]);
         assert_eq!(after(X2APIC, &[OFF, BASE]), [(OFF, X2APIC), (BASE, BASE)]);
         assert_eq!(after(BASE, &[OFF, BASE, X2APIC]), [(OFF, BASE), (BASE, BASE), (X2APIC, X2APIC)]);

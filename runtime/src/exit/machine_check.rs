@@ -34,14 +34,14 @@ mod tests {
     use hw::sim::SimMsrs;
 
     #[test]
-    fn the_hypervisor_goes_on_only_where_the_processor_says_that_it_can() {
+    fn the_hypervisor_goes_on_only_where_the_processor_can() {
         let status = |value| can_go_on(&SimMsrs::new([(IA32_MCG_STATUS, value)]));
         assert!(status(5) && status(1) && !status(4) && !status(6));
         assert!(!can_go_on(&SimMsrs::new([])), "there is no such register");
     }
 
     #[test]
-    fn the_guest_takes_it_where_it_asked_for_machine_checks_and_shuts_down_else() {
+    fn the_guest_takes_it_where_it_asked_and_shuts_down_else() {
         let mut vcpu = FakeVcpu::long_mode();
         vcpu.cr4 |= Cr4::MCE;
         assert_eq!(give(&vcpu), Action::Inject(Event::Exception { vector: Vector::MC, error_code: None }));

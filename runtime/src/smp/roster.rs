@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unlisted_cpu_is_a_member_and_a_listed_one_that_does_not_answer_is_none() {
+    fn an_unlisted_cpu_is_a_member_and_a_silent_listed_one_is_none() {
         let roster = roster(2, &[7, 1, 0, 1]);
         let listed = [2, 0, 0x17, 1, 0];
         assert!(roster.members(&listed).eq([2, 0, 1, 7]));
