@@ -37,7 +37,8 @@ pub trait Hypapp: Sync {
         Ok(())
     }
 
-    /// Ports whose accesses come to [`Hypapp::port`], beside those that the core looks at.
+    /// Ports whose reads come to [`Hypapp::read_port`] and whose writes come to [`Hypapp::write_port`], beside those that the
+    /// core looks at.
     fn ports(&self) -> &[RangeInclusive<u16>] {
         &[]
     }
@@ -69,8 +70,15 @@ pub trait Hypapp: Sync {
         None
     }
 
-    /// An access to a port that the hypapp intercepts. Chained, the core performs it.
-    fn port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess) -> Answer {
+    /// IN, or one element of INS, where a port of the access is intercepted, by whomever: [`PortAccess::touches`] says
+    /// whether that is one of the hypapp's. The core carries the value to register or memory; of a narrower access, its
+    /// low bytes. `None` has the core read all of the access's ports.
+    fn read_port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess) -> Option<u32> {
+        None
+    }
+
+    /// OUT, or one element of OUTS, as for [`Hypapp::read_port`]. Chained, the core writes the value.
+    fn write_port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess, _value: u32) -> Answer {
         Answer::Chain
     }
 

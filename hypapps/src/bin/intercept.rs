@@ -1,6 +1,7 @@
 //! Intercepts ports, MSRs, interrupts, the interrupt window and nesting, and counts what it sees.
 //!
-//! Ports 0x1230 to 0x1237: IN reads the count of port accesses in the low byte; OUT is counted and dropped.
+//! Ports 0x1230 to 0x1237: IN reads the count of port accesses; OUT is counted and dropped. An access of several ports
+//! is theirs where one of them is.
 //! MSRs 0x1b0 and 0xc0001000: RDMSR reads the last value written to either, WRMSR keeps it from the hardware.
 //! MSR 0xc0001010: WRMSR of 0 closes the CPU's own view, of a page's address opens one in which that page is
 //! read-only. RDMSR reads bit 0 for a guest of the guest, and bit 1 where that one's hypervisor can be asked for the
@@ -12,7 +13,7 @@
 #![no_main]
 
 use core::ops::RangeInclusive;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use runtime::exit::PortAccess;
 use runtime::hypapp::{Answer, Hypapp};
 use runtime::memory::guest::Privilege;
@@ -32,7 +33,7 @@ const MSRS: [RangeInclusive<u32>; 3] = [0x1b0..=0x1b0, 0xc000_1000..=0xc000_1000
 const VIEW: Msr = Msr(0xc000_1010);
 /// What the hypapp touches in the stead of whoever reads [`VIEW`].
 const TOUCHED: GuestLinearAddr = GuestLinearAddr::new(0x300_0000);
-static ACCESSES: AtomicU64 = AtomicU64::new(0);
+static ACCESSES: AtomicU32 = AtomicU32::new(0);
 static VALUE: AtomicU64 = AtomicU64::new(0);
 static SEEN: AtomicU64 = AtomicU64::new(0);
 static NESTED_ENTRIES: AtomicU64 = AtomicU64::new(0);
@@ -47,15 +48,15 @@ impl Hypapp for Intercept {
         &MSRS
     }
 
-    fn port(&self, vcpu: &mut dyn Vcpu, access: PortAccess) -> Answer {
-        if !PORTS.contains(&access.port) {
+    fn read_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess) -> Option<u32> {
+        access.touches(&PORTS).then(|| count())
+    }
+
+    fn write_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess, _value: u32) -> Answer {
+        if !access.touches(&PORTS) {
             return Answer::Chain;
         }
-        let count = ACCESSES.fetch_add(1, Ordering::Relaxed) + 1;
-        if access.is_input {
-            let rax = vcpu.registers().rax();
-            vcpu.registers_mut().set_rax(rax & !0xff | count & 0xff);
-        }
+        count();
         Answer::Handled
     }
 
@@ -116,6 +117,11 @@ impl Hypapp for Intercept {
     fn nested_exit(&self, _vcpu: &mut dyn Vcpu) {
         NESTED_EXITS.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Counts an access, and gives how many there were.
+fn count() -> u32 {
+    ACCESSES.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// Opens a view in which the page at `address` is read-only; 0 closes it.

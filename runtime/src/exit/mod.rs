@@ -28,7 +28,7 @@ pub mod task_switch;
 pub mod world;
 pub mod xsetbv;
 
-use hw::PortWidth;
+pub use hw::PortWidth;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::Event;
 use x86::msr::Msr;

@@ -11,6 +11,7 @@ use super::{Action, PortAccess, ResetCause, StringPort};
 use crate::hypapp::{Answer, Hypapp};
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, segmentation};
 use crate::vcpu::Vcpu;
+use core::ops::RangeInclusive;
 use hw::{PortWidth, Ports};
 use x86::address::GuestLinearAddr;
 use x86::cr::Rflags;
@@ -29,17 +30,17 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     power: &PowerControl,
     access: PortAccess,
 ) -> Action {
-    let is_handled = hypapp.port(vcpu, access) == Answer::Handled;
-    if let (Some(string), false) = (access.string, is_handled) {
-        return repeat(vcpu, memory, ports, power, access, string);
+    let devices = Devices { hypapp, ports, power };
+    if let Some(string) = access.string {
+        return repeat(vcpu, memory, &devices, access, string);
     }
-    if !is_handled && access.is_input {
-        let value = input(ports, power, access);
+    if access.is_input {
+        let value = devices.input(vcpu, access);
         let rax = merged(vcpu.registers().rax(), value, access.width);
         vcpu.registers_mut().set_rax(rax);
-    } else if !is_handled {
+    } else {
         let value = low(vcpu.registers().rax());
-        if let Some(ended) = output(ports, power, access, value) {
+        if let Some(ended) = devices.output(vcpu, access, value) {
             return ended;
         }
     }
@@ -48,21 +49,44 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     Action::Advance
 }
 
-/// Reads a port.
-fn input(ports: &impl Ports, power: &PowerControl, access: PortAccess) -> u32 {
-    power.read(access.port, access.width, ports.read(access.port, access.width))
+/// Who answers at a port.
+struct Devices<'a, P> {
+    hypapp: &'a dyn Hypapp,
+    ports: &'a P,
+    power: &'a PowerControl,
 }
 
-/// Writes a port, unless that ends the guest.
-fn output(ports: &impl Ports, power: &PowerControl, access: PortAccess, value: u32) -> Option<Action> {
-    let PortAccess { port, width, .. } = access;
-    let _order = power.hold(port, width);
-    match power.write(port, width, value) {
-        Write::Performed(value) => {
-            ports.write(port, width, value);
-            None
+impl<P: Ports> Devices<'_, P> {
+    /// Reads a port.
+    fn input<V: Vcpu>(&self, vcpu: &mut V, access: PortAccess) -> u32 {
+        let PortAccess { port, width, .. } = access;
+        let own = self.hypapp.read_port(vcpu, access);
+        own.unwrap_or_else(|| self.power.read(port, width, self.ports.read(port, width)))
+    }
+
+    /// Writes a port, unless that ends the guest.
+    fn output<V: Vcpu>(&self, vcpu: &mut V, access: PortAccess, value: u32) -> Option<Action> {
+        let PortAccess { port, width, .. } = access;
+        if self.hypapp.write_port(vcpu, access, narrowed(value, width)) == Answer::Handled {
+            return None;
         }
-        Write::Ends => Some(Action::Reset(ResetCause::Port { port, width, value })),
+        let _order = self.power.hold(port, width);
+        match self.power.write(port, width, value) {
+            Write::Performed(value) => {
+                self.ports.write(port, width, value);
+                None
+            }
+            Write::Ends => Some(Action::Reset(ResetCause::Port { port, width, value })),
+        }
+    }
+}
+
+impl PortAccess {
+    /// Whether the access touches one of `ports`: it is of as many ports as it has bytes, and exits where any of them is
+    /// intercepted (SDM volume 3, "I/O-Bitmap Addresses"). Those behind 0FFFFH wrap to 0.
+    #[must_use]
+    pub fn touches(self, ports: &RangeInclusive<u16>) -> bool {
+        (0..self.width as u16).any(|offset| ports.contains(&self.port.wrapping_add(offset)))
     }
 }
 
@@ -73,8 +97,7 @@ fn output(ports: &impl Ports, power: &PowerControl, access: PortAccess, value: u
 fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
     vcpu: &mut V,
     memory: &M,
-    ports: &impl Ports,
-    power: &PowerControl,
+    devices: &Devices<'_, impl Ports>,
     access: PortAccess,
     string: StringPort,
 ) -> Action {
@@ -90,9 +113,9 @@ fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
             Err(event) => return Action::Inject(event),
         };
         let moved = if access.is_input {
-            input_element(vcpu, &view, ports, power, access, at).map(|()| None)
+            input_element(vcpu, &view, devices, access, at).map(|()| None)
         } else {
-            output_element(vcpu, &view, ports, power, access, at)
+            output_element(vcpu, &view, devices, access, at)
         };
         match moved {
             Ok(None) => step(vcpu, access, string),
@@ -124,32 +147,30 @@ const fn intent(access: PortAccess) -> Intent {
 
 /// One element of INS at `at`. The operand is checked before the port is read, for a read cannot be taken back.
 fn input_element<V: Vcpu, M: GuestMemory + ?Sized>(
-    vcpu: &V,
+    vcpu: &mut V,
     view: &GuestView<'_, M>,
-    ports: &impl Ports,
-    power: &PowerControl,
+    devices: &Devices<'_, impl Ports>,
     access: PortAccess,
     at: GuestLinearAddr,
 ) -> Result<(), Event> {
     let privilege = Privilege::of(vcpu);
     let length = access.width as usize;
     view.probe(at, length, Access { intent: Intent::Write, privilege })?;
-    let value = input(ports, power, access);
+    let value = devices.input(vcpu, access);
     view.write(at, &value.to_le_bytes()[..length], privilege)
 }
 
 /// One element of OUTS from `at`.
 fn output_element<V: Vcpu, M: GuestMemory + ?Sized>(
-    vcpu: &V,
+    vcpu: &mut V,
     view: &GuestView<'_, M>,
-    ports: &impl Ports,
-    power: &PowerControl,
+    devices: &Devices<'_, impl Ports>,
     access: PortAccess,
     at: GuestLinearAddr,
 ) -> Result<Option<Action>, Event> {
     let mut bytes = [0; 4];
     view.read(at, &mut bytes[..access.width as usize], Privilege::of(vcpu))?;
-    Ok(output(ports, power, access, u32::from_le_bytes(bytes)))
+    Ok(devices.output(vcpu, access, u32::from_le_bytes(bytes)))
 }
 
 /// Linear address of the memory operand.
@@ -194,6 +215,15 @@ impl StringPort {
             16 => register & !0xffff | value & 0xffff,
             _ => self.get(value),
         }
+    }
+}
+
+/// What of a register an access of this width carries.
+const fn narrowed(value: u32, width: PortWidth) -> u32 {
+    match width {
+        PortWidth::Byte => value & 0xff,
+        PortWidth::Word => value & 0xffff,
+        PortWidth::Dword => value,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest::cpu::{in8, out8, rdmsr, wrmsr};
+use guest::cpu::{in8, in32, out8, rdmsr, wrmsr};
 use guest::trap::{Frame, handle};
 use guest::{Mode, Regs, apic, check, check_eq, guest, run, snippet};
 use x86::msr::Msr;
@@ -44,6 +44,13 @@ fn ports() {
         let _ = in8(neighbour);
     }
     check_eq!(in8(0x1230), first.wrapping_add(3), "neighbours are not counted");
+    let _ = in32(0x122d);
+    check_eq!(in8(0x1230), first.wrapping_add(5), "a dword in front reaches the first port");
+    let mut buffer = [0; 3];
+    let mut regs = Regs { rdx: 0x1230, rdi: buffer.as_mut_ptr() as u64, rcx: 3, ..Regs::default() };
+    check!(run(Mode::Kernel64, snippet!("rep insb"), &mut regs).is_ok(), "REP INSB");
+    check_eq!(buffer, [6, 7, 8].map(|more| first.wrapping_add(more)), "each element is the hypapp's");
+    check_eq!(regs.rcx, 0, "RCX behind REP INSB");
 }
 
 fn msrs() {
