@@ -162,3 +162,36 @@ fn on_a_foreign_system_all_that_is_missing_is_named() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("C compiler") && said.contains("GRUB's tools"), "{said}");
 }
+
+/// What the hook for commit messages says of one; nothing where it is well formed.
+fn refusal(message: &str) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("message");
+    fs::write(&file, message).unwrap();
+    let package = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
+    let output = Command::new(package.join("hooks/commit-msg")).arg(file).output().unwrap();
+    (!output.status.success()).then(|| text(&output.stderr))
+}
+
+#[test]
+fn the_hook_wants_a_component_a_short_summary_and_a_reason() {
+    for good in [
+        "vmx: load what is told\n\nIt was lost before.\n",
+        "lib/x86, guest: name bits once\n\nWhy.\n# a comment\n",
+        "# comment first\ndocs: say it\n\nBecause.\n",
+        "Merge branch 'x'\n",
+    ] {
+        assert_eq!(refusal(good), None, "{good}");
+    }
+    let long = format!("vmx: {}\n\nWhy.\n", "x".repeat(68));
+    for (bad, why) in [
+        ("Load what is told\n\nWhy.\n", "component"),
+        (&long, "72"),
+        ("vmx: load.\n\nWhy.\n", "full stop"),
+        ("vmx: load\nWhy.\n", "second line"),
+        ("vmx: load\n", "body"),
+        ("vmx: load\n\nSigned-off-by: A <a@b>\n", "body"),
+    ] {
+        assert!(refusal(bad).is_some_and(|text| text.contains(why)), "{bad}: {:?}", refusal(bad));
+    }
+}
