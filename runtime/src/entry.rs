@@ -38,7 +38,9 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     exception::load();
     host::follow_apic();
     let trampoline = call_cpus(handoff.apic_ids());
-    ::log::info!("stage=runtime eXtensible Modular Hypervisor, {} CPUs", machine::cpus().len());
+    let cpus = machine::cpus().len();
+    let plural = if cpus == 1 { "" } else { "s" };
+    ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
     start_guest_memory(cpu);
     machine::set_policies();
     vmx::prepare();

@@ -30,6 +30,7 @@ pub mod process;
 pub mod progress;
 pub mod quote;
 pub mod run;
+mod run_arguments;
 pub mod sdk_example;
 pub mod stage;
 pub mod summary;

@@ -257,7 +257,7 @@ impl Observer {
     }
 
     fn take_in(&mut self, origin: Origin, line: &str) {
-        if !self.quiet && !(self.is_typed_at && origin == Origin::Guest) {
+        if !(self.quiet || self.is_typed_at && origin == Origin::Guest) {
             println!("{origin} {line}");
         }
         let told = self.narration.and_then(|words| line.split_once(words));

@@ -193,6 +193,14 @@ impl Summary {
     }
 }
 
+/// So many CPUs, in words.
+pub(crate) fn cpus(number: impl Into<u64>) -> String {
+    match number.into() {
+        1 => "1 CPU".to_owned(),
+        number => format!("{number} CPUs"),
+    }
+}
+
 /// A number with a comma before every three digits.
 #[must_use]
 pub fn thousands(number: u64) -> String {
@@ -313,6 +321,11 @@ mod tests {
         for line in lines {
             assert_eq!(summary(&[(Origin::Hypervisor, line)]), Summary::default(), "{line}");
         }
+    }
+
+    #[test]
+    fn one_cpu_is_no_plural() {
+        assert_eq!([0_u32, 1, 2].map(cpus), ["0 CPUs", "1 CPU", "2 CPUs"]);
     }
 
     #[test]

@@ -25,7 +25,30 @@ pub fn cargo() -> Command {
 ///
 /// The toolchain lacks the standard library's source, or there is no linker.
 pub fn bare_cargo(verb: &str) -> Result<Command> {
-    source_cargo(verb, Path::new(&format!("{BARE_TARGET}.json")), "core,alloc,compiler_builtins")
+    let mut command =
+        source_cargo(verb, Path::new(&format!("{BARE_TARGET}.json")), "core,alloc,compiler_builtins")?;
+    // Added to those of `.cargo/config.toml`, which an environment variable would replace.
+    let flags: Vec<String> = renamed_paths(&sysroot()?).map(|flag| format!("{flag:?}")).into();
+    command.args(["--config", &format!("target.{BARE_TARGET}.rustflags=[{}]", flags.join(","))]);
+    Ok(command)
+}
+
+/// Options that give the folders of this machine and user other names, so that the same sources make the same images
+/// everywhere: panics and symbols tell of source files. The last that fits counts.
+fn renamed_paths(sysroot: &Path) -> [String; 3] {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo");
+    let cargo = std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from);
+    let sources = sysroot.join("lib/rustlib/src/rust");
+    [(paths::root(), "/xmhf"), (&cargo, "/cargo"), (&sources, "/rust")]
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+}
+
+/// The toolchain's folder.
+fn sysroot() -> Result<PathBuf> {
+    // Asked in the tree, whose rust-toolchain.toml has a say.
+    let mut rustc = Command::new("rustc");
+    let sysroot = process::output(rustc.args(["--print", "sysroot"]).current_dir(paths::root()))?;
+    Ok(PathBuf::from(sysroot.trim()))
 }
 
 /// `cargo VERB` in release mode for the target that the file describes. The library's `crates` are built from source.
@@ -34,10 +57,7 @@ pub fn bare_cargo(verb: &str) -> Result<Command> {
 ///
 /// The toolchain lacks the standard library's source, or there is no linker.
 pub fn source_cargo(verb: &str, target: &Path, crates: &str) -> Result<Command> {
-    // Asked in the tree, whose rust-toolchain.toml has a say.
-    let mut rustc = Command::new("rustc");
-    let sysroot = process::output(rustc.args(["--print", "sysroot"]).current_dir(paths::root()))?;
-    let sysroot = PathBuf::from(sysroot.trim());
+    let sysroot = sysroot()?;
     ensure!(
         sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists(),
         "the toolchain has no source of the standard library: `rustup component add rust-src`, or let tools/xmhf \
@@ -106,6 +126,14 @@ fn exists(program: &str) -> bool {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn each_folder_of_this_machine_gets_another_name() {
+        let [tree, cargo, rust] = renamed_paths(Path::new("/toolchain"));
+        assert_eq!(tree, format!("--remap-path-prefix={}=/xmhf", paths::root().display()));
+        assert!(cargo.ends_with("=/cargo"), "{cargo}");
+        assert_eq!(rust, "--remap-path-prefix=/toolchain/lib/rustlib/src/rust=/rust");
+    }
 
     #[test]
     fn binaries_are_files_and_folders_as_cargo_finds_them() {

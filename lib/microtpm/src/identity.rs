@@ -8,7 +8,7 @@ use crate::primes::Search;
 use crate::public_key::{MODULUS_BYTES, PublicKey, padding};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use rsa::RsaPrivateKey;
+use rsa::PrivateKey;
 use rsa::traits::PublicKeyParts;
 
 /// The identity: its key is looked for when it is first asked for, and follows from the root secret.
@@ -20,7 +20,7 @@ enum State {
 }
 
 /// The private key; the memory is zeroed when it goes.
-pub struct SigningKey(RsaPrivateKey);
+pub struct SigningKey(PrivateKey);
 
 impl Identity {
     /// The identity of a machine with this root secret.

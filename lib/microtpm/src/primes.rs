@@ -7,7 +7,7 @@ use crate::public_key::EXPONENT;
 use crypto_bigint::BoxedUint;
 use crypto_primes::hazmat::{SetBits, SieveFactory, SmallFactorsSieve, SmallFactorsSieveFactory};
 use crypto_primes::{Flavor, is_prime};
-use rsa::RsaPrivateKey;
+use rsa::PrivateKey;
 use zeroize::Zeroizing;
 
 /// Bits of each of the two primes: half the modulus.
@@ -27,7 +27,7 @@ impl Search {
     }
 
     /// Looks at one more candidate.
-    pub(crate) fn step(&mut self) -> Option<RsaPrivateKey> {
+    pub(crate) fn step(&mut self) -> Option<PrivateKey> {
         let prime = self.candidate().filter(|candidate| is_prime(Flavor::Any, &**candidate))?;
         // Each prime has a sieve of its own, from a random start.
         self.sieve = None;
@@ -36,7 +36,7 @@ impl Search {
             return None;
         };
         // Refused where the two are one, or the exponent divides; then both are looked for anew.
-        RsaPrivateKey::from_p_q((*first).clone(), (*prime).clone(), BoxedUint::from(EXPONENT)).ok()
+        PrivateKey::from_p_q((*first).clone(), (*prime).clone(), BoxedUint::from(EXPONENT)).ok()
     }
 
     /// The next number without small factors; the two top bits are set, so that the modulus has its length.

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::bank::Bank;
 use alloc::vec::Vec;
 use crypto_bigint::BoxedUint;
-use rsa::{Pkcs1v15Sign, RsaPublicKey};
+use rsa::Pkcs1v15Sign;
 use sha1::Sha1;
 use sha2::Sha256;
 
@@ -65,7 +65,7 @@ impl PublicKey {
     #[must_use]
     pub fn verifies(&self, bank: Bank, message: &[u8], signature: &[u8]) -> bool {
         let modulus = BoxedUint::from_be_slice_vartime(&self.modulus);
-        let Ok(key) = RsaPublicKey::new(modulus, BoxedUint::from(EXPONENT)) else { return false };
+        let Ok(key) = rsa::PublicKey::new(modulus, BoxedUint::from(EXPONENT)) else { return false };
         key.verify(padding(bank), &bank.hash(&[message]), signature).is_ok()
     }
 }

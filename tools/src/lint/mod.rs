@@ -2,6 +2,7 @@
 
 mod behaviours;
 mod citations;
+mod dependencies;
 mod file_names;
 mod file_sizes;
 mod sources;
@@ -34,13 +35,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Checks format, compiler lints on host and bare target, documentation, house rules.
+/// Checks house rules, dependencies, format, compiler lints on host and bare target, and documentation.
 ///
 /// # Errors
 ///
 /// The first group that has findings; they are printed.
 pub fn run() -> Result<()> {
     house_rules()?;
+    dependencies::check()?;
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
     const STRICT: [&str; 3] = ["--", "-D", "warnings"];
     let lint = |what: &str, clippy: &mut Command| progress::cargo(what, clippy.args(STRICT));

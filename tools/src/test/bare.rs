@@ -9,6 +9,7 @@ use crate::guest::Guest;
 use crate::machine::Quirks;
 use crate::run::{RunOptions, run};
 use crate::stage::Origin;
+use crate::summary::cpus;
 use crate::verdict::{End, Outcome};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -143,7 +144,7 @@ fn failure(guest: &BareGuest, outcome: &Outcome, bare: bool) -> Option<String> {
         return None;
     }
     if outcome.summary.hypervisor.get("cpus") != Some(&guest.cpus.into()) {
-        return Some(format!("the hypervisor's summary does not tell of {} CPUs", guest.cpus));
+        return Some(format!("the hypervisor's summary does not tell of {}", cpus(guest.cpus)));
     }
     missing(guest, outcome)
 }
@@ -195,7 +196,7 @@ mod tests {
         assert_eq!(why(&["summary cpus=1", "cpu=0 hello, world"]), None);
         assert_eq!(why(&["summary cpus=1"]).unwrap(), "the hypervisor did not print `hello, world`");
         assert!(why(&["hello, world"]).unwrap().contains("summary"));
-        assert!(why(&["summary cpus=2", "hello, world"]).unwrap().contains("1 CPUs"));
+        assert!(why(&["summary cpus=2", "hello, world"]).unwrap().contains("of 1 CPU"));
         assert!(why(&["stop: runtime: broken", "summary cpus=1"]).unwrap().contains("stop: runtime: broken"));
         let other = failure(&guest(), &outcome(true, &["xmhf-guest: PASS other checks=3"], &[]), true);
         assert_eq!(other.unwrap(), "the guest did not print `PASS hello`");

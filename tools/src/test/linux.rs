@@ -8,6 +8,7 @@ use crate::pal::Platform;
 use crate::quote::console;
 use crate::run::{RunOptions, run};
 use crate::stage::Origin;
+use crate::summary;
 use crate::verdict::Outcome;
 use anyhow::Result;
 use std::path::Path;
@@ -237,7 +238,7 @@ fn failure(system: &System, outcome: &Outcome) -> Option<String> {
     // memtest86+ never ends, so that nothing makes the hypervisor sum up.
     let silent =
         (system.guest)() != Guest::Memtest && outcome.summary.hypervisor.get("cpus").copied() != cpus;
-    silent.then(|| format!("the hypervisor's summary does not tell of {} CPUs", system.cpus))
+    silent.then(|| format!("the hypervisor's summary does not tell of {}", summary::cpus(system.cpus)))
 }
 
 /// What Xen has to say, and what its first domain has to be.

@@ -16,6 +16,7 @@ mod own;
 mod pal;
 mod pool;
 mod report;
+mod reproducible;
 
 pub use filter::Filter;
 
@@ -88,6 +89,7 @@ fn jobs(filter: &Filter) -> Result<Vec<Job>> {
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
     jobs.extend(own::jobs());
+    jobs.extend(reproducible::jobs());
     jobs.extend(bare::jobs()?);
     jobs.retain(|job| filter.takes(job.group, &job.name));
     Ok(jobs)
