@@ -294,6 +294,11 @@ pub(crate) fn speculation_means() -> &'static Means {
     &policies().speculation
 }
 
+/// Reads of IA32_APIC_BASE exit from now on: on some CPU it is not what the guest made it.
+pub(crate) fn hide_apic_base() {
+    vmx::intercept_apic_base();
+}
+
 /// How intercepted MSRs behave.
 pub(crate) fn msr_policy() -> &'static MsrPolicy {
     &policies().msr

@@ -143,6 +143,7 @@ fn write_apic_base(cpu: &PerCpu, value: u64) -> Action {
         // Switching it off and on resets it (SDM, "Enabling or Disabling the Local APIC").
         local_apic::reset(&host::local_apic());
         if msrs.is_off() {
+            machine::hide_apic_base();
             apic_base::pass_pins(&host::local_apic());
         }
         cpu.set_apic_off(msrs.is_off());

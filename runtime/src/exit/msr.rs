@@ -57,7 +57,7 @@ const fn is_configuration_c(msr: Msr) -> bool {
 
 /// First and last, read, write.
 const INTERCEPTED: [(Msr, Msr, bool, bool); 15] = [
-    (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, true, true),
+    (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, false, true),
     (Msr::IA32_FEATURE_CONTROL, Msr::IA32_FEATURE_CONTROL, true, true),
     (Msr::IA32_BIOS_UPDT_TRIG, Msr::IA32_BIOS_UPDT_TRIG, false, true),
     (Msr::TRACE_HUB_STH_ACPIBAR_BASE, Msr::TRACE_HUB_STH_ACPIBAR_BASE, false, true),

@@ -40,7 +40,7 @@ pub(crate) use probe::cr4_for_guest;
 #[cfg(target_os = "none")]
 pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
 #[cfg(target_os = "none")]
-pub(crate) use setup::prepare;
+pub(crate) use setup::{intercept_apic_base, prepare};
 #[cfg(target_os = "none")]
 pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
 #[cfg(target_os = "none")]

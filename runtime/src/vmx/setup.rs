@@ -17,7 +17,7 @@ use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Activity, Registers, Vcpu};
 use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
-use hw::{Msrs, Vmcs};
+use hw::{Msrs, PhysMemory, Vmcs};
 use spin::Once;
 use x86::address::HostPhysAddr;
 use x86::cr::Cr0 as Cr0View;
@@ -75,8 +75,23 @@ pub(crate) fn prepare() {
     let has_monitor_trap = Allowed(primary).may_be_one() & PrimaryControls::MONITOR_TRAP_FLAG.bits() != 0;
     SHARED.call_once(|| Shared { msr: frames, io: io_frames, has_monitor_trap });
     if machine::cpuid_policy().nested {
-        nested::prepare(nested::OwnBitmaps { msr: frames, io: io_frames });
+        // The bitmap of guests' guests is merged with their hypervisor's and kept, so no bit of it is set later.
+        let nested_frame = machine::with_frame_run(1);
+        let mut nested_bitmap = *msr_bitmap;
+        intercept_msr(&mut nested_bitmap, Msr::IA32_APIC_BASE, true, true);
+        machine::region().write(nested_frame, &nested_bitmap);
+        nested::prepare(nested::OwnBitmaps { msr: nested_frame, io: io_frames });
     }
+}
+
+/// Has reads of IA32_APIC_BASE exit on every CPU. Those that are in the guest meanwhile may go on without, as theirs is
+/// what they made it.
+pub(crate) fn intercept_apic_base() {
+    let Some(shared) = SHARED.get() else { return };
+    let mut bitmap: MsrBitmap = [0; _];
+    machine::region().read(shared.msr, &mut bitmap);
+    intercept_msr(&mut bitmap, Msr::IA32_APIC_BASE, true, true);
+    machine::region().write(shared.msr, &bitmap);
 }
 
 /// Whether the guest can be stepped.
