@@ -140,7 +140,7 @@ extern "C" fn finish(first: u64, second: u64, third: u64, resets: u64) -> ! {
 
 /// Zeroes what decoys stood in for.
 fn zero_hidden_pages() {
-    const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+    const ZEROS: [u8; 4096] = [0; _];
     let second_level = crate::log::try_for_a_while(&SECOND_LEVEL).unwrap_or_else(|| {
         // SAFETY: whoever has it stands still, or is this CPU, whose code there never goes on.
         unsafe { SECOND_LEVEL.force_unlock() };

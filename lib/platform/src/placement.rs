@@ -171,7 +171,7 @@ mod tests {
         mtrrs.capabilities = MtrrCapabilities(8);
         mtrrs.default_type = MtrrDefaultType(1 << 11 | MemoryType::WriteBack as u64);
         for (register, &(base, size)) in mtrrs.variable.iter_mut().zip(others) {
-            *register = VariableMtrr { base, mask: (1 << 39) - size | VALID };
+            *register = VariableMtrr { base, mask: ((1 << 39) - size) | VALID };
         }
         let mut types = TypeMap::disabled(39);
         types.set(&mtrrs);

@@ -189,7 +189,6 @@ mod tests {
                 Pm1Ports::default(),
             ],
             power_off_types,
-            ..PowerPorts::default()
         })
     }
 

@@ -47,7 +47,7 @@ pub(super) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
     let is_scaled = primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS)
         && secondary.contains(SecondaryControls::USE_TSC_SCALING);
     let multiplier = if is_scaled { vmcs.read(vmcs::TSC_MULTIPLIER) } else { 1 << 48 };
-    let product = u128::from(counter) * u128::from(multiplier) >> 48;
+    let product = (u128::from(counter) * u128::from(multiplier)) >> 48;
     let scaled = u64::try_from(product & u128::from(u64::MAX)).unwrap_or_default();
     scaled.wrapping_add(vmcs.read(vmcs::TSC_OFFSET))
 }
