@@ -49,7 +49,7 @@ impl Hypapp for Intercept {
     }
 
     fn read_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess) -> Option<u32> {
-        access.touches(&PORTS).then(|| count())
+        access.touches(&PORTS).then(count)
     }
 
     fn write_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess, _value: u32) -> Answer {

@@ -263,7 +263,7 @@ fn wishes(
             nested.write(vmcs::EXIT_MSR_LOAD_COUNT, 0);
         } else {
             nested.write(vmcs::ENTRY_MSR_LOAD_ADDRESS, page);
-            nested.write(vmcs::ENTRY_MSR_LOAD_COUNT, count as u32);
+            nested.write(vmcs::ENTRY_MSR_LOAD_COUNT, u32::try_from(count).unwrap_or(0));
         }
     }
     restate(nested, random);

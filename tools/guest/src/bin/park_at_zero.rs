@@ -12,7 +12,8 @@ use guest::{apic, check, check_eq, guest, smp};
 guest!(main);
 
 /// Free memory below 1 MiB.
-const PAGE: u64 = 0x9_0000;
+const VECTOR: u8 = 0x90;
+const PAGE: u64 = (VECTOR as u64) << 12;
 /// `jmp .`, and `lock inc word [cs:8]; jmp 0`.
 const PARKED: u64 = 0xfeeb;
 const COUNTING: u64 = 0xf8eb_0008_06ff_2ef0;
@@ -36,7 +37,7 @@ fn is_restarted_from(code: u64) -> bool {
     place(code);
     apic::init(target);
     wait(200_000);
-    apic::startup(target, (PAGE >> 12) as u8);
+    apic::startup(target, VECTOR);
     wait(200_000);
     smp::forget_arrivals();
     apic::init(target);
@@ -53,7 +54,7 @@ fn init_before_the_start() {
     wait(200_000);
     apic::init(target);
     wait(200_000);
-    apic::startup(target, (PAGE >> 12) as u8);
+    apic::startup(target, VECTOR);
     check!(wait_until(2_000_000, || read64(COUNT) != Ok(0)), "a CPU that was sent INIT twice starts");
     apic::init(target);
     wait(200_000);
