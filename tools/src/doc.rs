@@ -17,7 +17,7 @@ const CONTRACT: [&str; 3] =
 ///
 /// # Errors
 ///
-/// As [`make`].
+/// A warning of rustdoc's, already shown; or a part of the hypapps' contract is not in it.
 pub fn report() -> Result<()> {
     println!("{}", make()?.display());
     Ok(())
