@@ -82,15 +82,17 @@ impl PowerControl {
         if touched().any(|(port, byte)| self.is_wake_port(port) && byte & WAKE_STATUS != 0) {
             self.has_woken.store(false, Ordering::Relaxed);
         }
-        let Some(index) = touched().position(|(port, byte)| self.sleeps(port, byte)) else {
-            return Write::Performed(value);
-        };
-        let (off, sleep_type) = (self.ports.power_off_types, bytes[index] >> SLEEP_TYPE_SHIFT & 7);
-        if off == 0 || off >> sleep_type & 1 != 0 {
+        let sleeps = || (0_u32..).zip(touched()).filter(|&(_, (port, byte))| self.sleeps(port, byte));
+        let off = self.ports.power_off_types;
+        if sleeps().any(|(_, (_, byte))| off == 0 || off >> (byte >> SLEEP_TYPE_SHIFT & 7) & 1 != 0) {
             return Write::Ends;
         }
-        self.has_woken.store(true, Ordering::Relaxed);
-        Write::Performed(value & !(u32::from(SLEEP_ENABLE) << (8 * index)))
+        // One access can reach the registers of both blocks.
+        let left_out = sleeps().fold(0, |bits, (index, _)| bits | u32::from(SLEEP_ENABLE) << (8 * index));
+        if left_out != 0 {
+            self.has_woken.store(true, Ordering::Relaxed);
+        }
+        Write::Performed(value & !left_out)
     }
 
     /// Whether a write that ends the guest cuts the power, or may, where others reset the machine.
@@ -290,6 +292,18 @@ mod tests {
         assert_eq!(known.write(0xb004, Word, 0x2401), Write::Performed(0x0401));
         assert_eq!(known.write(0xb005, Byte, 0x24), Write::Performed(0x04));
         assert_eq!(known.write(0xb004, Dword, 0x2401), Write::Performed(0x0401));
+    }
+
+    /// A block whose registers follow each other, or tables of which one is wrong by a word.
+    #[test]
+    fn every_sleep_of_a_wide_write_is_looked_at() {
+        let pm1 = Pm1Ports { a_control: 0x404, b_control: 0x406, ..Pm1Ports::default() };
+        let control =
+            PowerControl::new(PowerPorts { power_off_types: 1 << 5, pm1: [pm1; 2], ..PowerPorts::default() });
+        assert_eq!(control.write(0x404, Dword, 0x2401_2401), Write::Performed(0x0401_0401));
+        assert_eq!(control.write(0x405, Dword, 0x24_0124), Write::Performed(0x04_0104));
+        assert_eq!(control.write(0x404, Dword, 0x3401_2401), Write::Ends, "the second cuts the power");
+        assert_eq!(control.write(0x404, Dword, 0x1401_2401), Write::Performed(0x1401_0401));
     }
 
     #[test]
