@@ -12,6 +12,7 @@ use x86::msr::Msr;
 const LIMIT_CPUID: u64 = 1 << 22;
 const ECX_X2APIC: u32 = 1 << 21;
 const ECX_TME: u32 = 1 << 13;
+const EBX_TSC_ADJUST: u32 = 1 << 1;
 const EDX_ARCHITECTURAL_LBRS: u32 = 1 << 19;
 const EAX_HARDWARE_FEEDBACK: u32 = 1 << 19;
 const EDX_PAGES_1G: u32 = 1 << 26;
@@ -30,6 +31,8 @@ pub(crate) struct Features {
     pub(crate) has_global_counters: bool,
     /// Last-branch records that IA32_LBR_CTL switches.
     pub(crate) has_architectural_lbrs: bool,
+    /// IA32_TSC_ADJUST says what writes added to the time-stamp counter.
+    pub(crate) has_tsc_adjust: bool,
     /// Bytes of the table that the hardware feedback interface writes; 0 without.
     pub(crate) feedback_bytes: u64,
 }
@@ -70,6 +73,7 @@ impl Features {
             has_x2apic: basic.ecx & ECX_X2APIC != 0,
             has_global_counters: counters.eax & 0xff >= 2,
             has_architectural_lbrs: extended.edx & EDX_ARCHITECTURAL_LBRS != 0,
+            has_tsc_adjust: extended.ebx & EBX_TSC_ADJUST != 0,
             feedback_bytes: if has_feedback { feedback_pages * PAGE } else { 0 },
         }
     }
@@ -108,7 +112,7 @@ mod tests {
             .with(0, 0, leaf(last, 0, 0, 0))
             .with(1, 0, leaf(0, 0, ECX_X2APIC, 0))
             .with(6, 0, leaf(EAX_HARDWARE_FEEDBACK, 0, 0, 3 << 8))
-            .with(7, 0, leaf(0, 0, ECX_TME, EDX_ARCHITECTURAL_LBRS))
+            .with(7, 0, leaf(0, EBX_TSC_ADJUST, ECX_TME, EDX_ARCHITECTURAL_LBRS))
             .with(0xa, 0, leaf(0x0730_0805, 0, 0, 0))
             .with(0x8000_0001, 0, leaf(0, 0, 0, EDX_PAGES_1G))
             .with(0x8000_0008, 0, leaf(0x302e, 0, 0, 0))
@@ -122,6 +126,7 @@ mod tests {
             has_x2apic: true,
             has_global_counters: true,
             has_architectural_lbrs: true,
+            has_tsc_adjust: true,
             feedback_bytes: 4 * 4096,
         };
         assert_eq!(Features::of(&processor(0xa), &SimMsrs::new([])), expected);
@@ -130,7 +135,7 @@ mod tests {
     #[test]
     fn leaves_behind_the_last_are_another_leafs() {
         let seen = Features::of(&processor(5), &SimMsrs::new([]));
-        let has_any = seen.has_global_counters || seen.has_architectural_lbrs;
+        let has_any = seen.has_global_counters || seen.has_architectural_lbrs || seen.has_tsc_adjust;
         assert!(!has_any && seen.feedback_bytes == 0);
     }
 

@@ -7,7 +7,8 @@
 //! UNSAFETY: names an I/O port range and VGA memory.
 #![expect(unsafe_code, reason = "console devices")]
 
-use crate::log_limit::{Limits, Reason};
+use crate::features::features;
+use crate::log_limit::{self, Limits, Reason};
 use crate::machine;
 use crate::memory::host;
 use crate::ring::Ring;
@@ -15,11 +16,14 @@ use crate::smp::percpu;
 use ::log::{LevelFilter, Log, Metadata, Record};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use hw::Msrs;
+use hw::bare::Processor;
 use hw::bare::processor::time_stamp;
 use platform::handoff::Console;
 use spin::{Mutex, MutexGuard};
 use uart_16550::Uart16550;
 use uart_16550::backend::PioBackend;
+use x86::msr::Msr;
 
 /// Polls of a full transmitter before a byte is dropped, or of a lock before a stop goes on without it: neither a line
 /// that nobody drives nor a CPU that died must hold us up.
@@ -177,7 +181,7 @@ impl Log for Logger {
         if IS_LIMITED.load(Ordering::Relaxed) {
             let module = record.module_path_static().unwrap_or_default();
             let reason = Reason { module, line: record.line().unwrap_or(0) };
-            let Some(count) = LIMITS.lock().admit(reason, time_stamp()) else { return };
+            let Some(count) = LIMITS.lock().admit(reason, now()) else { return };
             left_out = count;
         }
         if left_out != 0 {
@@ -187,6 +191,12 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// The guest may write the counter, and what it wrote is taken off again.
+fn now() -> u64 {
+    let adjustment = || Processor.read(Msr::IA32_TSC_ADJUST).ok();
+    log_limit::time(time_stamp(), features().has_tsc_adjust.then(adjustment).flatten())
 }
 
 /// Writes a line of `record`'s kind.

@@ -12,6 +12,15 @@ const REFILL: u64 = 1 << 30;
 /// Most reasons that are told apart.
 const REASONS: usize = 48;
 
+/// The time in ticks that a guest cannot set, by a time-stamp counter and what all writes have added to it (SDM,
+/// "IA32_TSC_ADJUST Register Support"); the counter itself where the processor does not say what.
+pub(crate) const fn time(counter: u64, adjustment: Option<u64>) -> u64 {
+    match adjustment {
+        Some(added) => counter.wrapping_sub(added),
+        None => counter,
+    }
+}
+
 /// Why something is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reason {
@@ -46,8 +55,9 @@ impl Limits {
     /// Whether a line of `reason` comes through at the time `now`, in ticks: with the number of lines left out before it.
     pub(crate) fn admit(&mut self, reason: Reason, now: u64) -> Option<u64> {
         let account = self.account(reason, now)?;
-        let refills = now.wrapping_sub(account.since) / REFILL;
-        account.since = account.since.wrapping_add(refills * REFILL);
+        // No time passes where the counter goes back, on this CPU or from one to another.
+        let refills = now.saturating_sub(account.since) / REFILL;
+        account.since += refills * REFILL;
         account.credit =
             u32::try_from(refills.saturating_add(account.credit.into())).unwrap_or(BURST).min(BURST);
         if account.credit == 0 {
@@ -111,6 +121,21 @@ mod tests {
         let mut limits = Limits::new();
         flood(&mut limits, BURST, 0);
         assert_eq!(flood(&mut limits, 10_000, u64::MAX), BURST as usize);
+    }
+
+    #[test]
+    fn a_counter_that_goes_back_gives_no_burst() {
+        let mut limits = Limits::new();
+        flood(&mut limits, BURST, 5 * REFILL);
+        let lines: usize = (0..100).map(|at| flood(&mut limits, 1, at % 2 * 5 * REFILL)).sum();
+        assert_eq!(lines, 0);
+    }
+
+    #[test]
+    fn a_guest_that_sets_its_counter_gives_itself_no_time() {
+        let passed = |written: u64| time(written.wrapping_add(7), Some(written));
+        assert_eq!([0, 40 * REFILL, u64::MAX].map(passed), [7; 3]);
+        assert_eq!(time(7, None), 7);
     }
 
     #[test]

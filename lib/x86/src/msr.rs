@@ -25,6 +25,8 @@ msrs! {
     IA32_APIC_BASE = 0x1b;
     /// VMX and SMX lock.
     IA32_FEATURE_CONTROL = 0x3a;
+    /// What writes have added to the time-stamp counter.
+    IA32_TSC_ADJUST = 0x3b;
     /// Speculation control.
     IA32_SPEC_CTRL = 0x48;
     /// Prediction command: a barrier of indirect branch predictors.
