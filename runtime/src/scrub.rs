@@ -5,7 +5,8 @@
 //! hypervisor region that was ever written but what the secure loader's page tables are in: handoff, that image's stack,
 //! the runtime's data, heap, stacks, saved registers, tables. These page tables map the whole region, private memory
 //! too, where the runtime's own would be zeroed under its feet. What is left is the image's code and constants, which are no
-//! secret. Caches are written back, as a reset may drop what they hold. What an earlier boot left that came to no such
+//! secret. Caches are written back, as a reset may drop what they hold. The handoff goes last, when all else is zero in
+//! memory: an NMI meanwhile, which the guest may have set going, resets the machine, and its trace must then be there. What an earlier boot left that came to no such
 //! end is the bootloader's business (`platform::remains`).
 //!
 //! UNSAFETY: zeroes the memory that the code stands on.
@@ -84,6 +85,7 @@ pub(crate) fn leave_at_once(last: Last) -> ! {
             "mov rdi, r8",
             "mov rcx, r9",
             "rep stosq",
+            "wbinvd",
             "mov rdi, r10",
             "mov rcx, r11",
             "rep stosq",
@@ -102,10 +104,10 @@ pub(crate) fn leave_at_once(last: Last) -> ! {
             in("rsi") tables,
             in("rdi") VIRTUAL_BASE + STACK_OFFSET,
             in("rcx") STACK_SIZE / WORD,
-            in("r8") VIRTUAL_BASE + HANDOFF_OFFSET,
-            in("r9") handoff / WORD,
-            in("r10") data,
-            in("r11") (region_end - data) / WORD,
+            in("r8") data,
+            in("r9") (region_end - data) / WORD,
+            in("r10") VIRTUAL_BASE + HANDOFF_OFFSET,
+            in("r11") handoff / WORD,
             in("r12") first,
             in("r13") second,
             in("r14") third,
