@@ -183,6 +183,12 @@ impl GuestFrames {
     }
 }
 
+/// Has the executing CPU's window show nothing once its translations are dropped: a page of a PAL's that was copied last
+/// would stay within reach of speculation.
+pub(crate) fn close_guest_window() {
+    write_window(guest_window(), 0);
+}
+
 /// A page below 1 MiB mapped at its own address, for CPUs that switch paging on in it; unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct LowMemory(());
@@ -215,11 +221,15 @@ fn window_address(index: usize) -> u64 {
 }
 
 fn set_window(index: usize, entry: u64) {
+    write_window(index, entry);
+    tlb::flush(VirtAddr::new(window_address(index)));
+}
+
+fn write_window(index: usize, entry: u64) {
     let Some(table) = WINDOW_TABLES.get().and_then(|tables| tables.get(index / 512)) else {
         return;
     };
     machine::region().write_u64(HostPhysAddr::new(table.get() + (index % 512 * 8) as u64), entry);
-    tlb::flush(VirtAddr::new(window_address(index)));
 }
 
 fn map(virt: u64, entry: u64, frames: FrameSource<'_>) {

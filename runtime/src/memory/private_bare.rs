@@ -62,6 +62,8 @@ pub fn open() -> Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if self.closes {
+            host::close_guest_window();
+            // Translations are not global: the load drops the window's too.
             load(host::page_tables());
         }
     }
