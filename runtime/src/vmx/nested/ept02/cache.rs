@@ -172,7 +172,7 @@ impl<M: PhysMemory> Ept02<M> {
     /// Drops the pages of `range` of L1's memory, and all decoys beside them, for CPUs under the protections of
     /// `view`, or those of all. A flush of all CPUs must follow.
     pub(in crate::vmx) fn forget(&mut self, view: View, range: GuestRange, decoy: HostPhysAddr) {
-        for index in 0..self.tables.pool.len() {
+        for index in 0..self.tables.pool.reach() {
             let Some((frame, table)) = self.tables.pool.table_at(index) else { continue };
             let is_concerned = view == View::SHARED || self.view_of(table.root) == Some(view);
             if is_concerned && table.may_map(range.start(), range.end()) {

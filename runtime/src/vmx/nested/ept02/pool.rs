@@ -52,6 +52,8 @@ pub(super) struct Pool {
     frames: &'static mut [Frame],
     free: u32,
     available: usize,
+    /// Frames from here on were not taken since all were free.
+    reach: usize,
     /// First and last of the frames that wait.
     waiting: Option<(u32, u32)>,
     dropped: u64,
@@ -98,6 +100,7 @@ impl Pool {
             frames,
             free: NONE,
             available: 0,
+            reach: 0,
             waiting: None,
             dropped: 0,
             released: 0,
@@ -110,6 +113,12 @@ impl Pool {
 
     pub(super) const fn len(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Frames that a search for tables has to look at: as many as there ever were in use at a time since all were
+    /// free, because the last that came back is the next that is given.
+    pub(super) const fn reach(&self) -> usize {
+        self.reach
     }
 
     /// Frames that [`Self::take`] can give now.
@@ -129,6 +138,7 @@ impl Pool {
         let Some(Frame::Free { next }) = self.frames.get(index as usize) else { return None };
         self.free = *next;
         self.available -= 1;
+        self.reach = self.reach.max(index as usize + 1);
         let (parent, slot, root, level) = match place {
             Place::Root(root) => (index, 0, root, 4),
             Place::Under { parent, slot } => {
@@ -206,6 +216,9 @@ impl Pool {
         self.frames[index as usize] = Frame::Free { next: self.free };
         self.free = index;
         self.available += 1;
+        if self.available == self.frames.len() {
+            self.reach = 0;
+        }
     }
 
     fn address(&self, index: u32) -> HostPhysAddr {
@@ -252,6 +265,21 @@ mod tests {
         assert!(given.iter().all(|f| memory.read_u64(HostPhysAddr::new(f.get() + 4088)) == 0));
         assert_eq!((pool.available(), pool.len()), (0, 3));
         assert!(pool.table_at(2).is_some() && pool.table_at(3).is_none());
+    }
+
+    #[test]
+    fn a_search_looks_at_no_more_than_was_in_use() {
+        let (memory, mut pool) = pool(1000);
+        assert_eq!(pool.reach(), 0);
+        let given: Vec<_> = (0..3).filter_map(|_| pool.take(&memory, TABLE)).collect();
+        pool.drop_table(given[1]);
+        pool.release(pool.dropped());
+        assert_eq!(pool.take(&memory, TABLE), Some(given[1]));
+        assert_eq!(pool.reach(), 3);
+        given.iter().for_each(|&frame| pool.drop_table(frame));
+        assert_eq!(pool.reach(), 3, "processors may walk them");
+        pool.release(pool.dropped());
+        assert_eq!(pool.reach(), 0);
     }
 
     #[test]
