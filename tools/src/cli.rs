@@ -45,6 +45,9 @@ enum Command {
         /// Print the tests' names and run none
         #[arg(long)]
         list: bool,
+        /// Run the bare guests on this model of processor, in the emulator's words, whatever they ask for
+        #[arg(long, value_name = "NAME", conflicts_with = "list")]
+        model: Option<String>,
         /// File to write what came of each test to, in JUnit's XML
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
@@ -109,7 +112,7 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Run(arguments) => run_arguments::run(arguments),
         Command::Demo => demo::demo(),
         Command::Test { filter, list: true, .. } => test::list(&filter),
-        Command::Test { filter, junit, .. } => test::run(&filter, junit.as_deref()),
+        Command::Test { filter, model, junit, .. } => test::run(&filter, model.as_deref(), junit.as_deref()),
         Command::Lint => lint::run(),
         Command::Doc => doc::report(),
         Command::Coverage => coverage::report(),
@@ -185,6 +188,10 @@ mod tests {
         assert!(matches!(parse("xmhf test"), Some(Command::Test { filter: Filter::All, .. })));
         assert!(matches!(parse("xmhf test unit"), Some(Command::Test { filter: Filter::Group(_), .. })));
         assert!(matches!(parse("xmhf test reset"), Some(Command::Test { filter: Filter::Name(_), .. })));
+        let Some(Command::Test { model, .. }) = parse("xmhf test bare --model sapphire_rapids") else {
+            panic!()
+        };
+        assert_eq!(model.as_deref(), Some("sapphire_rapids"));
         assert!(parse("xmhf").is_none());
     }
 

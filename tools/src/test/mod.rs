@@ -28,14 +28,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Runs the tests that `filter` takes, tells of each as it ends, and of all at the end; in JUnit's form too, to the file
-/// `junit` where it is given.
+/// `junit` where it is given. With `model`, bare guests run on that model of processor, and no others do.
 ///
 /// # Errors
 ///
 /// A test failed, there is none that the filter takes, or the file cannot be written.
-pub fn run(filter: &Filter, junit: Option<&Path>) -> Result<()> {
+pub fn run(filter: &Filter, model: Option<&str>, junit: Option<&Path>) -> Result<()> {
     let junit = junit.map(output::create).transpose()?;
-    let jobs = jobs(filter)?;
+    let jobs = jobs(filter, model)?;
     let mut report = Report::of(names(filter, &jobs).count());
     ensure!(!report.is_of_none(), "no test is called {filter}; `tools/xmhf test --list` has all names");
     if filter.takes(UNIT, UNIT) {
@@ -64,7 +64,7 @@ pub fn run(filter: &Filter, junit: Option<&Path>) -> Result<()> {
 ///
 /// The bare guests cannot be read.
 pub fn list(filter: &Filter) -> Result<()> {
-    names(filter, &jobs(filter)?).for_each(|name| println!("{name}"));
+    names(filter, &jobs(filter, None)?).for_each(|name| println!("{name}"));
     Ok(())
 }
 
@@ -83,15 +83,15 @@ fn needs_images(jobs: &[Job]) -> bool {
     jobs.iter().any(|job| job.group != pal::GROUP)
 }
 
-fn jobs(filter: &Filter) -> Result<Vec<Job>> {
+fn jobs(filter: &Filter, model: Option<&str>) -> Result<Vec<Job>> {
     let mut jobs = linux::jobs();
     jobs.extend(pal::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
     jobs.extend(own::jobs());
     jobs.extend(reproducible::jobs());
-    jobs.extend(bare::jobs()?);
-    jobs.retain(|job| filter.takes(job.group, &job.name));
+    jobs.extend(bare::jobs(model)?);
+    jobs.retain(|job| filter.takes(job.group, &job.name) && (model.is_none() || job.group == bare::GROUP));
     Ok(jobs)
 }
 
