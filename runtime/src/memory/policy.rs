@@ -48,7 +48,8 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Policy {
     region: PhysRange,
-    memory_map: &'static [MemoryRange],
+    /// `None` before the start: an empty slice is no zeros, and the image would hold all that lies around it.
+    memory_map: Option<&'static [MemoryRange]>,
     physical_address_bits: u8,
     largest_page: PageSize,
     has_execute_only: bool,
@@ -68,7 +69,7 @@ impl Policy {
     pub(super) const fn new() -> Self {
         Self {
             region: PhysRange { base: 0, length: 0 },
-            memory_map: &[],
+            memory_map: None,
             physical_address_bits: 0,
             largest_page: PageSize::Size4K,
             has_execute_only: false,
@@ -82,7 +83,7 @@ impl Policy {
 
     pub(super) fn start(&mut self, machine: &Machine) {
         self.region = machine.region;
-        self.memory_map = machine.memory_map;
+        self.memory_map = Some(machine.memory_map);
         self.physical_address_bits = machine.physical_address_bits;
         self.largest_page = machine.largest_page;
         self.has_execute_only = machine.has_execute_only;
@@ -180,7 +181,8 @@ impl Policy {
         let touches = |record: &&MemoryRange| {
             record.base < range.end() && range.start() < record.base.saturating_add(record.length)
         };
-        self.is_hidden(range) || self.memory_map.iter().filter(touches).any(|record| record.kind == USABLE)
+        self.is_hidden(range)
+            || self.memory_map.iter().copied().flatten().filter(touches).any(|record| record.kind == USABLE)
     }
 
     /// Tables of this processor can say `rights`.
