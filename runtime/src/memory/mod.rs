@@ -4,6 +4,7 @@
 //! as a cache of it, through `radix`, in frames of the pool ([`frame`]). [`protect`] and [`views`] are what
 //! hypapps change. `host` is the hypervisor's own address space, [`private`] what of it is mapped at times only; [`guest`] copies to and from the guest.
 
+mod boundaries;
 pub mod changes;
 pub mod flush;
 pub mod frame;

@@ -1,17 +1,18 @@
 //! Protections: which rights the guest has on a page, where they are not all.
 //!
-//! One sorted array of boundaries serves all views. A boundary is a 64-bit number: the view, the page where
-//! it lies, and what holds from there to the view's next boundary. So a look-up is one binary search, and an
-//! exception costs sixteen bytes whatever its size.
+//! One sorted set of boundaries serves all views. A boundary is a 64-bit number: the view, the page where
+//! it lies, and what holds from there to the view's next boundary. So a look-up is two binary searches, and an
+//! exception costs sixteen bytes whatever its size, and moves few others.
 
 use arrayvec::ArrayVec;
 use x86::paging::Rights;
 
+use super::boundaries::{Boundaries, CAPACITY};
 use super::range::GuestRange;
 use super::views::View;
 
 /// Most boundaries; each range with rights of its own has two, and ranges that touch share one.
-pub const BOUNDARIES: usize = 32768;
+pub const BOUNDARIES: usize = CAPACITY;
 /// Boundaries that are kept for taking back: a page from the midst of a range needs two, until its neighbours follow.
 /// Many CPUs may be at that.
 const SPARE: usize = 128;
@@ -61,7 +62,7 @@ pub struct RightsRun {
 /// What hypapps set, for all views.
 #[derive(Debug)]
 pub struct Protections {
-    boundaries: ArrayVec<u64, BOUNDARIES>,
+    boundaries: Boundaries,
 }
 
 impl Default for Protections {
@@ -74,28 +75,27 @@ impl Protections {
     /// Nothing set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { boundaries: ArrayVec::new_const() }
+        Self { boundaries: Boundaries::new() }
     }
 
     /// What `view` says around `address`, which lies below 2^52.
     #[must_use]
     pub fn run_at(&self, view: View, address: u64) -> RightsRun {
-        let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, address) & PAGE_MASK);
-        let of_view =
-            |index: usize| self.boundaries.get(index).filter(|&&b| b >> VIEW_SHIFT == view.number());
-        let last = behind.checked_sub(1).and_then(of_view);
+        let at = key(view, address) | !PAGE_MASK;
+        let of_view = |boundary: &u64| boundary >> VIEW_SHIFT == view.number();
+        let last = self.boundaries.last_up_to(at).filter(of_view);
         RightsRun {
-            start: last.map_or(0, |&b| address_of(b)),
-            end: of_view(behind).map_or(1 << VIEW_SHIFT, |&b| address_of(b)),
-            protection: last.and_then(|&b| protection_of(b)),
+            start: last.map_or(0, address_of),
+            end: self.boundaries.first_above(at).filter(of_view).map_or(1 << VIEW_SHIFT, address_of),
+            protection: last.and_then(protection_of),
         }
     }
 
     /// What `view` says of the page at `address`, which lies below 2^52.
     #[must_use]
     pub fn at(&self, view: View, address: u64) -> Option<Protection> {
-        let behind = self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, address) & PAGE_MASK);
-        self.said_before(view, behind)
+        let last = self.boundaries.last_up_to(key(view, address) | !PAGE_MASK);
+        last.filter(|boundary| boundary >> VIEW_SHIFT == view.number()).and_then(protection_of)
     }
 
     /// Whether `view` says anything of some page of `range`, which ends below 2^52.
@@ -103,11 +103,16 @@ impl Protections {
     pub fn touches(&self, view: View, range: GuestRange) -> bool {
         let first = self.run_at(view, range.start());
         // What begins further on begins with a boundary that gives.
-        let behind =
-            self.boundaries.partition_point(|&b| b & PAGE_MASK <= key(view, range.start()) & PAGE_MASK);
-        let inside =
-            self.boundaries[behind..].iter().take_while(|&&b| b & PAGE_MASK < key(view, range.end()));
-        first.protection.is_some() || inside.copied().any(|b| protection_of(b).is_some())
+        let mut inside = key(view, range.start()) | !PAGE_MASK;
+        while let Some(next) =
+            self.boundaries.first_above(inside).filter(|next| *next < key(view, range.end()))
+        {
+            if protection_of(next).is_some() {
+                return true;
+            }
+            inside = next;
+        }
+        first.protection.is_some()
     }
 
     /// Has `view` say `protection` for `range`, which ends below 2^52; `None` takes back what was set.
@@ -116,10 +121,8 @@ impl Protections {
     ///
     /// [`Full`]; nothing changed then.
     pub fn set(&mut self, view: View, range: GuestRange, protection: Option<Protection>) -> Result<(), Full> {
-        let first = self.boundaries.partition_point(|&b| b & PAGE_MASK < key(view, range.start()));
-        let is_inside = |b: &&u64| **b & PAGE_MASK <= key(view, range.end());
-        let behind = first + self.boundaries[first..].iter().take_while(is_inside).count();
-        let (before, after) = (self.said_before(view, first), self.said_before(view, behind));
+        let before = range.start().checked_sub(1).and_then(|last| self.at(view, last));
+        let after = self.at(view, range.end());
 
         let mut new: ArrayVec<u64, 2> = ArrayVec::new();
         if protection != before {
@@ -128,37 +131,33 @@ impl Protections {
         if after != protection {
             new.push(boundary(view, range.end(), after));
         }
+        let old = key(view, range.start())..=key(view, range.end()) | !PAGE_MASK;
+        let replaced = self.boundaries.count(old.clone(), new.len());
         let room = if protection.is_some() { BOUNDARIES - SPARE } else { BOUNDARIES };
-        let is_more = new.len() > behind - first;
-        if is_more && self.boundaries.len() - (behind - first) + new.len() > room {
+        if new.len() > replaced && self.boundaries.len() - replaced + new.len() > room {
             return Err(Full);
         }
-        self.boundaries.drain(first..behind);
-        for boundary in new.into_iter().rev() {
-            self.boundaries.try_insert(first, boundary).map_err(|_| Full)?;
+        self.boundaries.remove(old);
+        for boundary in new {
+            if !self.boundaries.insert(boundary) {
+                return Err(Full);
+            }
         }
         Ok(())
     }
 
     /// Every page that a decoy stands in for, in some view.
     pub fn decoy_pages(&self) -> impl Iterator<Item = u64> + '_ {
-        self.boundaries.windows(2).filter(|pair| pair[0] & DECOY != 0).flat_map(|pair| {
+        let pairs = self.boundaries.iter().zip(self.boundaries.iter().skip(1));
+        pairs.filter(|(from, _)| from & DECOY != 0).flat_map(|(from, to)| {
             // A decoy ends before the view does, as ranges do.
-            (address_of(pair[0])..address_of(pair[1])).step_by(4096)
+            (address_of(from)..address_of(to)).step_by(4096)
         })
-    }
-
-    /// What `view` says in front of the boundary with this index.
-    fn said_before(&self, view: View, index: usize) -> Option<Protection> {
-        let last = index.checked_sub(1).and_then(|last| self.boundaries.get(last));
-        last.filter(|&&b| b >> VIEW_SHIFT == view.number()).and_then(|&b| protection_of(b))
     }
 
     /// Takes back all that was set for `view`.
     pub fn clear(&mut self, view: View) {
-        let first = self.boundaries.partition_point(|&b| b >> VIEW_SHIFT < view.number());
-        let behind = self.boundaries.partition_point(|&b| b >> VIEW_SHIFT <= view.number());
-        self.boundaries.drain(first..behind);
+        self.boundaries.remove(key(view, 0)..=key(view, (1 << VIEW_SHIFT) - 1));
     }
 }
 

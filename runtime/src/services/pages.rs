@@ -5,7 +5,7 @@ use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::GuestFrames;
-use crate::memory::protect::Protection;
+use crate::memory::protect::{BOUNDARIES, Protection};
 use crate::memory::second_level::ProtectError;
 use crate::memory::{Flush, GuestRange};
 use crate::vcpu::Vcpu;
@@ -16,6 +16,9 @@ use platform::handoff::{MemoryRange, USABLE};
 use x86::address::{GuestLinearAddr, GuestPhysAddr, HostPhysAddr};
 use x86::event::Event;
 use x86::paging::Rights;
+
+/// Runs of pages that can be covered at a time, each with two boundaries of its own; a few are left for other ranges.
+pub const COVERED_RUNS_LIMIT: usize = BOUNDARIES / 2 - 384;
 
 /// What becomes of a page for the guest, on all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
