@@ -129,6 +129,10 @@ pub trait TableFormat {
     fn table(table: HostPhysAddr) -> u64;
     /// The entry that maps `page`; `attributes.rights` hold at least one right.
     fn leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64;
+    /// The same, with a memory type that the guest has no say in.
+    fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {
+        Self::leaf(page, size, attributes)
+    }
     /// What `entry`, found in a table of `level`, means.
     fn decode(entry: u64, level: u8) -> Entry;
 }

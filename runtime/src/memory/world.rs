@@ -273,9 +273,9 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
             };
         }
         let slot = HostPhysAddr::new(table.get() + 8 * (gpa >> 12 & 0x1ff));
-        // Nobody else maps the page: its type is the hypervisor's own, whatever the guest's MTRRs say.
+        // Nobody else maps the page: its type is the hypervisor's own, whatever the guest's MTRRs and PAT say.
         let attributes = Attributes { memory_type: MemoryType::WriteBack, rights, is_decoy: false };
-        self.memory.write_u64(slot, F::leaf(frame, PageSize::Size4K, attributes));
+        self.memory.write_u64(slot, F::own_leaf(frame, PageSize::Size4K, attributes));
         Ok(())
     }
 

@@ -59,6 +59,9 @@ pub enum InveptType {
 
 const ACCESSED_DIRTY: u64 = 1 << 6;
 const PAGE: u64 = 1 << 7;
+/// Of a leaf: the memory type is the one here, whatever the guest's PAT (SDM, "Memory Type Used for Translated
+/// Guest-Physical Addresses").
+const IGNORE_PAT: u64 = 1 << 6;
 const TYPE_SHIFT: u32 = 3;
 const RIGHTS: u64 = 7;
 /// A bit that processors ignore.
@@ -66,7 +69,7 @@ const DECOY: u64 = 1 << 52;
 
 /// EPT paging-structure entries (SDM, "EPT Translation Mechanism").
 ///
-/// A leaf leaves "ignore PAT" clear: the guest's PAT and the type here make the effective type as PAT and
+/// A leaf leaves "ignore PAT" clear, but for one whose type is our own: the guest's PAT and the type here make the effective type as PAT and
 /// MTRRs do without virtualization (SDM, "Memory Type Used for Translated Guest-Physical Addresses").
 #[derive(Clone, Copy, Debug)]
 pub struct EptFormat;
@@ -81,6 +84,10 @@ impl TableFormat for EptFormat {
         let memory_type = (attributes.memory_type as u64) << TYPE_SHIFT;
         let decoy = if attributes.is_decoy { DECOY } else { 0 };
         page.get() & ADDRESS_MASK | large | memory_type | decoy | u64::from(attributes.rights.bits())
+    }
+
+    fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {
+        Self::leaf(page, size, attributes) | IGNORE_PAT
     }
 
     fn decode(entry: u64, level: u8) -> Entry {
@@ -114,6 +121,14 @@ mod tests {
 
     const RAM: Attributes =
         Attributes { memory_type: MemoryType::WriteBack, rights: Rights::all(), is_decoy: false };
+
+    #[test]
+    fn a_type_of_our_own_is_not_the_guest_s_pat_s_to_change() {
+        let page = HostPhysAddr::new(0x1000);
+        let entry = EptFormat::own_leaf(page, PageSize::Size4K, RAM);
+        assert_eq!(entry, EptFormat::leaf(page, PageSize::Size4K, RAM) | 1 << 6);
+        assert!(matches!(EptFormat::decode(entry, 1), Entry::Leaf { attributes, .. } if attributes == RAM));
+    }
 
     #[test]
     fn entries_are_bit_for_bit_the_manual_s() {
