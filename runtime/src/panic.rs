@@ -88,12 +88,18 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
         let _ = host::local_apic().send(Destination::Cpu(cpu.apic_id()), Command::Nmi);
     }
     print(format_args!("stop: cpu={} apic={:#x}", own.index, own.apic_id()));
-    if let Some(frame) = frame {
+    // What a world's software has in its registers is a secret, and ours may still have it.
+    let is_secret = own.is_in_world();
+    if let Some(frame) = frame.filter(|_| !is_secret) {
         print(format_args!("{frame:x?}"));
     }
-    // SAFETY: the guest's registers lie on the top of this CPU's stack for as long as it runs.
-    print(format_args!("guest registers {:x?}", unsafe { own.registers().read() }));
-    let _ = vmx::dump(&mut Lines);
+    if is_secret {
+        print(format_args!("registers are a world's, and not shown"));
+    } else {
+        // SAFETY: the guest's registers lie on the top of this CPU's stack for as long as it runs.
+        print(format_args!("guest registers {:x?}", unsafe { own.registers().read() }));
+    }
+    let _ = vmx::dump(&mut Lines, !is_secret);
     backtrace(frame.map(|frame| frame.rsp));
     crate::log::print_last_lines(LOG_LINES);
     print(format_args!("stop: end of dump"));
