@@ -47,6 +47,12 @@ pub fn take_memory(bytes: usize) -> &'static mut [u8] {
     machine::take_memory(bytes)
 }
 
+/// Number of the executing CPU.
+#[must_use]
+pub fn cpu() -> usize {
+    percpu::current().index
+}
+
 /// Whether the executing CPU's guest runs a guest of its own just now: what comes to the hypapp is that one's.
 #[must_use]
 pub fn is_nested() -> bool {

@@ -1,4 +1,8 @@
-//! Taking structures apart: what is short is an error, never a panic.
+//! Taking structures apart and putting them together: what is short, or memory that is out, is an error, never a
+//! panic.
+
+use crate::Error;
+use alloc::vec::Vec;
 
 /// Takes the first `N` bytes off `bytes`.
 pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -12,6 +16,27 @@ pub(crate) fn take_slice<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a 
     let (head, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     Some(head)
+}
+
+/// `parts`, one behind the other, in memory that is asked for once: no copy of them stays behind.
+pub(crate) fn joined(parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
+    let length = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()));
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| Error::OutOfMemory)?;
+    for part in parts {
+        #[expect(clippy::disallowed_methods, reason = "there is room")]
+        bytes.extend_from_slice(part);
+    }
+    Ok(bytes)
+}
+
+/// `length` zeros.
+pub(crate) fn zeros(length: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| Error::OutOfMemory)?;
+    #[expect(clippy::disallowed_methods, reason = "there is room")]
+    bytes.resize(length, 0);
+    Ok(bytes)
 }
 
 /// The bytes that `text` writes in hexadecimal digits.

@@ -4,7 +4,7 @@
 
 use crate::Error;
 use crate::bank::Bank;
-use crate::bytes::take;
+use crate::bytes::{joined, take};
 use crate::drbg::HmacDrbg;
 use crate::identity::SigningKey;
 use crate::pcr::{PCRS, PcrBanks};
@@ -16,6 +16,9 @@ use arrayvec::ArrayVec;
 
 /// Most registers that a quote of this generation selects.
 pub const DEPRECATED_PCRS_LIMIT: usize = 4;
+
+/// Most bytes that such a quote signs: version, name, number, indices, values, nonce.
+const SIGNED_BYTES_LIMIT: usize = 12 + DEPRECATED_PCRS_LIMIT * (4 + 20) + 20;
 
 /// Register 0 of the original's bank.
 const FIRST: Selection = Selection { bank: Bank::Sha1, map: Some(1) };
@@ -78,18 +81,15 @@ pub fn quote_deprecated(
     nonce: &[u8; 20],
 ) -> Result<Vec<u8>, Error> {
     let indices = &selection.0;
-    let mut quote = [version(Bank::Sha1), FIXED].concat();
     // At most four.
-    quote.extend(u32::try_from(indices.len()).unwrap_or(0).to_le_bytes());
-    quote.extend(indices.iter().flat_map(|index| index.to_le_bytes()));
-    for index in indices {
-        quote.extend_from_slice(banks.value(Bank::Sha1, usize::try_from(*index).unwrap_or(PCRS)));
-    }
-    quote.extend_from_slice(nonce);
-    let signature = key.sign(random, Bank::Sha1, &quote)?;
-    quote.extend_from_slice(&signature);
-    quote.extend_from_slice(&key.public_key().modulus);
-    Ok(quote)
+    let count = u32::try_from(indices.len()).unwrap_or(0).to_le_bytes();
+    let values = indices.iter().map(|index| usize::try_from(*index).unwrap_or(PCRS));
+    let values = values.flat_map(|index| banks.value(Bank::Sha1, index)).copied();
+    let head = version(Bank::Sha1).into_iter().chain(FIXED).chain(count);
+    let selected = head.chain(indices.iter().flat_map(|index| index.to_le_bytes()));
+    let signed: ArrayVec<u8, SIGNED_BYTES_LIMIT> = selected.chain(values).chain(*nonce).collect();
+    let signature = key.sign(random, Bank::Sha1, &signed)?;
+    joined(&[&signed[..], &signature, &key.public_key().modulus])
 }
 
 #[cfg(test)]

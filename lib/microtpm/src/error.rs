@@ -12,6 +12,8 @@ pub enum Error {
     InsufficientEntropy = 3,
     /// Any other: the registers are not those that a blob is bound to.
     Other = 4,
+    /// No memory is left; the one number that is not the original's.
+    OutOfMemory = 36,
 }
 
 impl Error {

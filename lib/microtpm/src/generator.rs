@@ -1,8 +1,8 @@
 //! Random bytes for PALs, and for what seals and signs.
 
 use crate::Error;
+use crate::bytes::zeros;
 use crate::drbg::HmacDrbg;
-use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
@@ -69,7 +69,7 @@ impl<E: Entropy> Generator<E> {
         if length > RANDOM_BYTES_LIMIT {
             return Err(Error::BadParameter);
         }
-        let mut bytes = Zeroizing::new(vec![0; length]);
+        let mut bytes = Zeroizing::new(zeros(length)?);
         self.ready()?.generate(&mut bytes);
         Ok(bytes)
     }

@@ -26,12 +26,15 @@ impl Identity {
     /// The identity of a machine with this root secret.
     #[must_use]
     pub fn new(root: &[u8; ROOT_BYTES]) -> Self {
-        Self(State::Searching(Box::new(Search::new(identity_generator(root)))))
+        #[expect(clippy::disallowed_methods, reason = "at boot")]
+        let search = Box::new(Search::new(identity_generator(root)));
+        Self(State::Searching(search))
     }
 
     /// The key, or one step towards it: a step is some milliseconds, a key some hundred steps.
     pub fn advance(&mut self) -> Option<Arc<SigningKey>> {
         if let State::Searching(search) = &mut self.0 {
+            #[expect(clippy::disallowed_methods, reason = "once, in memory that is the microTPM's alone")]
             let key = Arc::new(SigningKey(search.step()?));
             self.0 = State::Found(key);
         }

@@ -2,13 +2,14 @@
 //!
 //! Everything here works on bytes and is the same on the host. What belongs to a PAL is [`PcrBanks`]; what the
 //! machine has once are [`SealKeys`], an [`Identity`] and a [`Generator`], all three from one secret
-//! ([`RootSecret`]). [`SectionMeasurement`] tells what a PAL's first register will hold, so the host can say what
-//! it has to be. Structures and numbers are those of the original TrustVisor, whose SHA-1 registers keep
+//! ([`RootSecret`]). [`Header`] and [`SectionMeasurement`] tell what a PAL's first register will hold, so the host can
+//! say what it has to be. Structures and numbers are those of the original TrustVisor, whose SHA-1 registers keep
 //! their meaning; a SHA-256 bank, quotes of it, and blobs under AES-256-GCM stand beside them.
 //!
 //! Numbers in structures are little-endian, unless it says otherwise.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_macros))]
 #![cfg_attr(
     test,
     expect(
@@ -26,6 +27,7 @@ mod deprecated;
 mod drbg;
 mod error;
 mod generator;
+mod header;
 mod identity;
 mod keys;
 mod measurement;
@@ -44,14 +46,15 @@ pub use deprecated::{DEPRECATED_PCRS_LIMIT, DeprecatedSelection, deprecated_poli
 pub use drbg::HmacDrbg;
 pub use error::Error;
 pub use generator::{Entropy, Generator, RANDOM_BYTES_LIMIT};
+pub use header::{Header, HeaderSection};
 pub use identity::{Identity, SigningKey};
 pub use keys::{PerBootRoot, ROOT_BYTES, RootSecret, SealKeys};
 pub use measurement::{SectionDigests, SectionMeasurement};
 pub use noise::{Conditioned, Noise};
 pub use pcr::{PCRS, PcrBanks, PcrIndex};
 pub use policy::{PCR_INFO_BYTES_LIMIT, PcrInfo, Policy};
-pub use public_key::{MODULUS_BYTES, PUBLIC_KEY_BYTES, PublicKey};
+pub use public_key::{KeyBytes, MODULUS_BYTES, PUBLIC_KEY_BYTES, PublicKey};
 pub use quote::{NONCE_BYTES_LIMIT, Quote, QuoteInfo, quote};
 pub use quote_file::QuoteFile;
 pub use seal::{BLOB_BYTES_LIMIT, SEAL_BYTES_LIMIT, Unsealed, seal, unseal};
-pub use selection::{SELECTION_BYTES, Selection};
+pub use selection::{Composite, SELECTION_BYTES, Selection};

@@ -1,8 +1,11 @@
-//! What a PAL is: a digest of each of its sections.
+//! What a PAL is: a header, and a digest of each of its sections.
 //!
-//! Hashed are, of each section: u32 type, u64 start unless the section is a stack or holds parameters (these go
-//! where the process finds room), u64 size in bytes, then the contents. The original hashes the same in its
-//! 64-bit build, and extends its first register once a section, in the order of the list.
+//! The SHA-1 bank is the original's. It hashes, of each section: u32 type, u64 start unless the section is a stack or
+//! holds parameters (these go where the process finds room), u64 size in bytes, then the contents; and extends its
+//! first register once a section, in the order of the list. Entry, parameters and word size are not in it.
+//!
+//! The SHA-256 bank extends its first register by the digest of the [`Header`](crate::Header), which has all of that,
+//! and then by the digest of each section's contents.
 
 use crate::bank::Bank;
 use crate::pcr::PcrBanks;
@@ -35,11 +38,11 @@ impl SectionMeasurement {
     #[must_use]
     pub fn new(kind: u32, start: u64, size: u64) -> Self {
         let mut measurement = Self { sha1: Sha1::new(), sha256: Sha256::new() };
-        measurement.update(&kind.to_le_bytes());
+        measurement.sha1.update(kind.to_le_bytes());
         if !matches!(kind, PARAMETERS | STACK) {
-            measurement.update(&start.to_le_bytes());
+            measurement.sha1.update(start.to_le_bytes());
         }
-        measurement.update(&size.to_le_bytes());
+        measurement.sha1.update(size.to_le_bytes());
         measurement
     }
 
@@ -67,10 +70,11 @@ impl SectionDigests {
     }
 }
 
-/// The registers of a PAL with these sections, right after its registration.
-impl FromIterator<SectionDigests> for PcrBanks {
-    fn from_iter<I: IntoIterator<Item = SectionDigests>>(sections: I) -> Self {
+impl PcrBanks {
+    /// The registers of a PAL with this header and these sections, right after its registration.
+    pub fn measured(header: &[u8; 32], sections: impl IntoIterator<Item = SectionDigests>) -> Self {
         let mut banks = Self::new();
+        banks.extend_header(header);
         sections.into_iter().for_each(|section| banks.extend_section(&section));
         banks
     }
@@ -105,29 +109,36 @@ mod tests {
 
     #[test]
     fn the_first_register_is_as_the_originals_formula_has_it() {
-        let banks: PcrBanks = sections().iter().map(measure).collect();
+        let banks = PcrBanks::measured(&[0x77; 32], sections().iter().map(measure));
         // From a script over Python's hashlib.
         assert_eq!(first_register(&banks, 0), hex("725ea3e176b325634affa39de0a389b64e91e424"));
-        assert_eq!(
-            first_register(&banks, 0x100),
-            hex("add8da33f2070b4990ddb66ec418c8e804d1523109c7f54dd9c30c323479fb18")
-        );
         assert_eq!(first_register(&banks, 1), [0; 20]);
+    }
+
+    #[test]
+    fn the_other_bank_has_the_header_and_then_the_contents() {
+        let banks = PcrBanks::measured(&[0x77; 32], sections().iter().map(measure));
+        let mut register = Bank::Sha256.hash(&[&[0; 32], &[0x77; 32]]);
+        for (_, _, contents) in sections() {
+            register = Bank::Sha256.hash(&[&register, &Bank::Sha256.hash(&[&contents])]);
+        }
+        assert_eq!(first_register(&banks, 0x100), &register[..]);
+        assert_eq!(first_register(&banks, 0x101), [0; 32]);
     }
 
     #[test]
     fn stack_and_parameters_may_lie_anywhere_and_nothing_else_may() {
         for (index, section) in sections().iter().enumerate() {
             let moved = (section.0, section.1 + 0x1000, section.2.clone());
-            assert_eq!(measure(section) == measure(&moved), index >= 2, "{section:x?}");
+            assert_eq!(measure(section).sha1 == measure(&moved).sha1, index >= 2, "{section:x?}");
         }
     }
 
     #[test]
     fn order_type_and_size_count() {
         let [code, data, ..] = sections();
-        let ordered: PcrBanks = [&code, &data].map(measure).into_iter().collect();
-        let swapped: PcrBanks = [&data, &code].map(measure).into_iter().collect();
+        let ordered = PcrBanks::measured(&[0; 32], [&code, &data].map(measure));
+        let swapped = PcrBanks::measured(&[0; 32], [&data, &code].map(measure));
         assert_ne!(ordered, swapped);
         assert_ne!(measure(&(5, code.1, code.2.clone())), measure(&code));
         assert_ne!(SectionMeasurement::new(1, 0, 0).finish(), SectionMeasurement::new(1, 0, 4096).finish());

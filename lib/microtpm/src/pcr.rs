@@ -76,6 +76,12 @@ impl PcrBanks {
         Ok(())
     }
 
+    /// Extends the first register of the SHA-256 bank by the digest of a PAL's header; the original's bank has none.
+    pub fn extend_header(&mut self, digest: &[u8; 32]) {
+        let new = Bank::Sha256.hash(&[&self.sha256[0], digest]);
+        self.sha256[0].copy_from_slice(&new);
+    }
+
     /// Extends the first register by what a section was measured as; section by section, in the list's order.
     pub fn extend_section(&mut self, section: &SectionDigests) {
         self.extend_each(0, &section.sha1, &section.sha256);

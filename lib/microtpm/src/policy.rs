@@ -49,16 +49,18 @@ impl PcrInfo {
     ///
     /// [`Error::BadParameter`]: it ends early; [`Error::PcrOutOfRange`]: it selects what is not there.
     pub fn policy(bytes: &[u8], banks: &PcrBanks) -> Result<Option<Policy>, Error> {
-        let (head, rest) = bytes.split_first_chunk::<2>().ok_or(Error::BadParameter)?;
-        let flagless = [&[head[0], head[1] & !AS_THEY_ARE], rest].concat();
-        let mut rest = &flagless[..];
-        let selection = Selection::take(&mut rest)?;
+        let (head, mut rest) = bytes.split_first_chunk::<2>().ok_or(Error::BadParameter)?;
+        let flagless = [head[0], head[1] & !AS_THEY_ARE, rest.first().copied().unwrap_or(0)];
+        let given = flagless.get(..head.len() + rest.len().min(1)).unwrap_or(&flagless);
+        let selection = Selection::take(&mut &*given)?;
         if selection.map.is_none() {
             return Ok(None);
         }
         if head[1] & AS_THEY_ARE != 0 {
             return Ok(Some(Policy::current(selection, banks)));
         }
+        // Behind the map.
+        rest = rest.get(1..).unwrap_or_default();
         let release = take_slice(&mut rest, selection.bank.digest_bytes()).ok_or(Error::BadParameter)?;
         Ok(Some(Policy { selection, digest_at_release: release.iter().copied().collect() }))
     }

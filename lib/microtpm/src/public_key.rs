@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::bank::Bank;
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use crypto_bigint::BoxedUint;
 use rsa::Pkcs1v15Sign;
 use sha1::Sha1;
@@ -21,6 +21,9 @@ pub(crate) const EXPONENT: u64 = 65537;
 const DER_HEAD: [u8; 9] = [0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01, 0x00];
 /// What follows it: INTEGER 65537.
 const DER_TAIL: [u8; 5] = [0x02, 0x03, 0x01, 0x00, 0x01];
+
+/// A public key, as programs get it.
+pub type KeyBytes = ArrayVec<u8, PUBLIC_KEY_BYTES>;
 
 /// A public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +46,8 @@ impl PublicKey {
 
     /// The key as PKCS #1 encodes it.
     #[must_use]
-    pub fn to_der(&self) -> Vec<u8> {
-        [&DER_HEAD[..], &self.modulus, &DER_TAIL].concat()
+    pub fn to_der(&self) -> KeyBytes {
+        DER_HEAD.iter().chain(&self.modulus).chain(&DER_TAIL).copied().collect()
     }
 
     /// What ID_GETPUB gives to a program with room for `room` bytes: DER, as the original's later versions, or
@@ -53,10 +56,10 @@ impl PublicKey {
     /// # Errors
     ///
     /// Neither fits: the bytes needed.
-    pub fn for_room(&self, room: usize) -> Result<Vec<u8>, usize> {
+    pub fn for_room(&self, room: usize) -> Result<KeyBytes, usize> {
         match room {
             PUBLIC_KEY_BYTES.. => Ok(self.to_der()),
-            MODULUS_BYTES.. => Ok(self.modulus.into()),
+            MODULUS_BYTES.. => Ok(self.modulus.into_iter().collect()),
             _ => Err(PUBLIC_KEY_BYTES),
         }
     }
@@ -129,8 +132,8 @@ mod tests {
         let key = PublicKey { modulus: [0xa5; MODULUS_BYTES] };
         assert_eq!(key.for_room(1000), Ok(key.to_der()));
         assert_eq!(key.for_room(270), Ok(key.to_der()));
-        assert_eq!(key.for_room(269), Ok(key.modulus.to_vec()));
-        assert_eq!(key.for_room(256), Ok(key.modulus.to_vec()));
+        assert_eq!(key.for_room(269), Ok(key.modulus.into_iter().collect()));
+        assert_eq!(key.for_room(256), Ok(key.modulus.into_iter().collect()));
         assert_eq!(key.for_room(255), Err(270));
         assert_eq!(key.for_room(0), Err(270));
     }

@@ -10,8 +10,8 @@ use crate::drbg::HmacDrbg;
 use crate::identity::SigningKey;
 use crate::pcr::PcrBanks;
 use crate::public_key::MODULUS_BYTES;
-use crate::selection::Selection;
-use alloc::vec::Vec;
+use crate::selection::{Composite, Selection};
+use arrayvec::ArrayVec;
 
 /// Most bytes of a nonce, which has as many as a digest of the quote's bank.
 pub const NONCE_BYTES_LIMIT: usize = crate::bank::DIGEST_BYTES_LIMIT;
@@ -36,7 +36,7 @@ pub struct Quote {
     /// The signature over a [`QuoteInfo`].
     pub signature: [u8; MODULUS_BYTES],
     /// The selection and the values that it signs.
-    pub composite: Vec<u8>,
+    pub composite: Composite,
 }
 
 impl QuoteInfo {
@@ -48,8 +48,9 @@ impl QuoteInfo {
 
     /// The structure as it is signed.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        [&version(self.bank)[..], &FIXED, &self.composite_digest, &self.nonce].concat()
+    pub fn to_bytes(&self) -> ArrayVec<u8, { 8 + 2 * NONCE_BYTES_LIMIT }> {
+        let head = version(self.bank).into_iter().chain(FIXED);
+        head.chain(self.composite_digest.iter().chain(&self.nonce).copied()).collect()
     }
 }
 
@@ -102,7 +103,7 @@ mod tests {
         // "1.1.0.0", "QUOT", and the digest from a script over Python's hashlib.
         let expected =
             [hex("01010000 51554f54 958548b5fd90f125723349cd1785d3e8ba5d04d5"), vec![7; 20]].concat();
-        assert_eq!(info.to_bytes(), expected);
+        assert_eq!(info.to_bytes()[..], expected);
     }
 
     #[test]
@@ -114,7 +115,7 @@ mod tests {
             vec![7; 32],
         ]
         .concat();
-        assert_eq!(info.to_bytes(), expected);
+        assert_eq!(info.to_bytes()[..], expected);
     }
 
     #[test]

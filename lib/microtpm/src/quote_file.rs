@@ -35,7 +35,7 @@ impl QuoteFile {
         let digest_bytes = selection.bank.digest_bytes();
         let values = usize::try_from(u32::from_be_bytes(take(&mut rest)?)).ok()?;
         take_slice(&mut rest, values).filter(|_| values == selection.indices().count() * digest_bytes)?;
-        let composite = bytes[..bytes.len() - rest.len()].into();
+        let composite = bytes[..bytes.len() - rest.len()].try_into().ok()?;
         let nonce = take_slice(&mut rest, digest_bytes)?.iter().copied().collect();
         let signature: [u8; MODULUS_BYTES] = rest.try_into().ok()?;
         Some(Self { selection, quote: Quote { signature, composite }, nonce })

@@ -4,10 +4,16 @@ use crate::Error;
 use crate::bank::{Bank, Digest};
 use crate::bytes::take;
 use crate::pcr::{PCRS, PcrBanks};
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 
 /// Bytes of a selection: u16 number of bytes in the map, then the map.
 pub const SELECTION_BYTES: usize = 3;
+
+/// Most bytes of a composite: all values of the larger bank.
+const COMPOSITE_BYTES_LIMIT: usize = SELECTION_BYTES + 4 + PCRS * crate::bank::DIGEST_BYTES_LIMIT;
+
+/// A TPM_PCR_COMPOSITE.
+pub type Composite = ArrayVec<u8, COMPOSITE_BYTES_LIMIT>;
 
 /// Bit in the first number that stands for the SHA-256 bank.
 const SHA256_BANK: u16 = 0x8000;
@@ -43,11 +49,10 @@ impl Selection {
 
     /// The selection as it stands in memory.
     #[must_use]
-    pub fn to_bytes(self) -> Vec<u8> {
+    pub fn to_bytes(self) -> ArrayVec<u8, SELECTION_BYTES> {
         let bank = if self.bank == Bank::Sha256 { SHA256_BANK } else { 0 };
-        let mut bytes = Vec::from((bank + u16::from(self.map.is_some())).to_le_bytes());
-        bytes.extend(self.map);
-        bytes
+        let head = (bank + u16::from(self.map.is_some())).to_le_bytes();
+        head.into_iter().chain(self.map).collect()
     }
 
     /// Whether register `index` is meant.
@@ -63,14 +68,11 @@ impl Selection {
 
     /// The original's TPM_PCR_COMPOSITE: the selection, big-endian u32 with bytes of values, the values.
     #[must_use]
-    pub fn composite(self, banks: &PcrBanks) -> Vec<u8> {
-        let values: Vec<u8> =
-            self.indices().flat_map(|index| banks.value(self.bank, index)).copied().collect();
-        let mut composite = self.to_bytes();
+    pub fn composite(self, banks: &PcrBanks) -> Composite {
+        let values = self.indices().flat_map(|index| banks.value(self.bank, index)).copied();
         // At most 8 values of 32 bytes.
-        composite.extend(u32::try_from(values.len()).unwrap_or(0).to_be_bytes());
-        composite.extend(values);
-        composite
+        let length = u32::try_from(self.indices().count() * self.bank.digest_bytes()).unwrap_or(0);
+        self.to_bytes().into_iter().chain(length.to_be_bytes()).chain(values).collect()
     }
 
     /// The digest of the composite.
@@ -90,14 +92,14 @@ mod tests {
         for bank in [Bank::Sha1, Bank::Sha256] {
             for map in [None, Some(0), Some(1), Some(0xff)] {
                 let selection = Selection { bank, map };
-                let bytes = [selection.to_bytes(), vec![7]].concat();
+                let bytes = [&selection.to_bytes()[..], &[7]].concat();
                 let mut rest = &bytes[..];
                 assert_eq!(Selection::take(&mut rest), Ok(selection));
                 assert_eq!(rest, [7]);
             }
         }
-        assert_eq!(Selection { bank: Bank::Sha1, map: Some(5) }.to_bytes(), [1, 0, 5]);
-        assert_eq!(Selection { bank: Bank::Sha256, map: Some(5) }.to_bytes(), [1, 0x80, 5]);
+        assert_eq!(Selection { bank: Bank::Sha1, map: Some(5) }.to_bytes()[..], [1, 0, 5]);
+        assert_eq!(Selection { bank: Bank::Sha256, map: Some(5) }.to_bytes()[..], [1, 0x80, 5]);
     }
 
     #[test]

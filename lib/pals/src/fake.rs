@@ -1,11 +1,13 @@
 //! A process and its memory in maps, for host tests.
 
-use crate::layout::PAGE;
+use crate::layout::{Layout, PAGE};
 use crate::machine::{Cover, Inaccessible, Pages, Process, Use};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use trustvisor::flags;
 use trustvisor::parameter::{ParameterRecord, ParameterType, WordSize};
 use trustvisor::section::{SectionRecord, SectionType};
+use trustvisor::status::Status;
 
 /// Where the lists are, in pages of their own.
 pub(crate) const SECTIONS: u64 = 0x1_0000;
@@ -96,6 +98,16 @@ impl Fake {
     }
 }
 
+/// What a registration of the process makes, with all its pages.
+pub(crate) fn whole(process: &Fake, word: WordSize, lists: [u64; 3]) -> Result<Layout, Status> {
+    let mut layout = Layout::read(process, word, flags::ORIGINAL, lists)?;
+    while !layout.is_whole() {
+        let step = layout.find_next(process, process)?;
+        layout.take(&step);
+    }
+    Ok(layout)
+}
+
 /// Code, data, parameters and stack, a page each.
 pub(crate) fn standard() -> [SectionRecord; 4] {
     let kinds = [SectionType::Code, SectionType::Data, SectionType::Parameters, SectionType::Stack];
@@ -126,6 +138,7 @@ impl Process for Fake {
         let may = match wanted {
             Use::Execute => mapping.is_executable,
             Use::Write => mapping.is_writable,
+            Use::WriteAndExecute => mapping.is_writable && mapping.is_executable,
         };
         if may { Ok(mapping.page) } else { Err(Inaccessible) }
     }

@@ -1,17 +1,17 @@
 //! What a PAL consists of: checked sections with the pages behind them, its entry and its parameters.
 
+use crate::fallible::{put, reserved};
+use crate::lists::{check_sections, read_parameters, read_sections, sorted};
 use crate::machine::{Cover, Inaccessible, Pages, Process, Use};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use trustvisor::parameter::{self, ParameterRecord, ParameterType, WordSize};
-use trustvisor::section::{self, SectionRecord, SectionType};
+use trustvisor::flags;
+use trustvisor::parameter::{ParameterType, WordSize};
+use trustvisor::section::{self, SectionType};
 use trustvisor::status::Status;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
-/// First address behind what programs have, in 64-bit mode with four levels of tables.
-const USER_END_64: u64 = 1 << 47;
-const USER_END_32: u64 = 1 << 32;
 const ZEROES: [u8; 4096] = [0; 4096];
 
 /// What a section of a registered PAL is.
@@ -52,8 +52,15 @@ impl Kind {
 
     /// What the process has to be able to do with the pages itself.
     #[must_use]
+    ///
+    /// Whatever is hidden has to be the process's own to write: nobody hides what others let it read, be it a file, a
+    /// library, the system's code or a parent's page. Shared code stays there for all to read.
     pub const fn wanted(self) -> Use {
-        if self.is_writable() { Use::Write } else { Use::Execute }
+        match self {
+            Self::Listed(SectionType::SharedCode) => Use::Execute,
+            Self::Listed(SectionType::Code) => Use::WriteAndExecute,
+            Self::Listed(_) | Self::Shared => Use::Write,
+        }
     }
 }
 
@@ -64,15 +71,38 @@ pub struct Section {
     pub kind: Kind,
     /// Linear address of its first page.
     pub start: u64,
-    /// Physical addresses of its pages.
+    /// Number of its pages.
+    pub count: u32,
+    /// Physical addresses of its pages, as far as they have been taken.
     pub pages: Vec<u64>,
 }
+
+/// A page of a PAL's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundPage {
+    /// Its physical address.
+    pub page: u64,
+    /// What its section is.
+    pub kind: Kind,
+}
+
+/// Most pages that are taken, covered and given back at a time: what a processor does without an interrupt.
+pub const STEP_PAGES: usize = 8;
+
+/// Pages of one step.
+pub type Step = ArrayVec<FoundPage, STEP_PAGES>;
 
 impl Section {
     /// Linear address behind its last page.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.start + self.pages.len() as u64 * PAGE
+        self.start + u64::from(self.count) * PAGE
+    }
+
+    /// All its pages have been taken.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.pages.len() as u64 == u64::from(self.count)
     }
 }
 
@@ -100,35 +130,97 @@ pub struct Layout {
     pub word: WordSize,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
+    /// What it was registered with.
+    pub flags: u32,
 }
 
 impl Layout {
-    /// Reads and checks the lists of a registration, and finds the pages.
+    /// A PAL of nothing.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            sections: Vec::new(),
+            shared: Vec::new(),
+            listed: ArrayVec::new_const(),
+            entry: 0,
+            word: WordSize::Bits64,
+            parameters: Vec::new(),
+            flags: 0,
+        }
+    }
+
+    /// Reads and checks the lists of a registration; no page is taken yet.
     ///
     /// # Errors
     ///
     /// What is wrong with them.
     pub fn read(
         process: &impl Process,
-        pages: &impl Pages,
         word: WordSize,
+        flags: u32,
         [sections, parameters, entry]: [u64; 3],
     ) -> Result<Self, Status> {
+        if flags & !flags::ALL != 0 {
+            return Err(Status::FLAGS);
+        }
         let records = read_sections(process, sections)?;
         check_sections(&records, word)?;
         let parameters = read_parameters(process, parameters)?;
         let listed = sorted(&records);
         let mut found = reserved(records.len())?;
-        for &index in &listed {
-            found.push(find_pages(process, pages, &records[usize::from(index)])?);
-        }
         let mut order: ArrayVec<u8, { section::CAPACITY }> = listed.iter().map(|_| 0).collect();
         for (position, &index) in (0..).zip(&listed) {
+            let record = &records[usize::from(index)];
+            let kind = Kind::Listed(SectionType::from_number(record.kind).ok_or(Status::SECTION_TYPE)?);
+            let pages = reserved(usize::try_from(record.pages).map_err(|_| Status::SECTION_SIZE)?)?;
+            put(&mut found, Section { kind, start: record.start, count: record.pages, pages })?;
             order[usize::from(index)] = position;
         }
-        let layout = Self { sections: found, shared: Vec::new(), listed: order, entry, word, parameters };
+        let layout =
+            Self { sections: found, shared: Vec::new(), listed: order, entry, word, parameters, flags };
         layout.check()?;
         Ok(layout)
+    }
+
+    /// Finds the next pages that are to be taken, each checked for what its section is. None are left where there are
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::SECTION_NOT_MAPPED`] or [`Status::PAGE_NOT_MEMORY`].
+    pub fn find_next(&self, process: &impl Process, memory: &impl Pages) -> Result<Step, Status> {
+        let missing = self.sections.iter().flat_map(|section| {
+            let taken = section.pages.len() as u64..u64::from(section.count);
+            taken.map(|index| (section.start + index * PAGE, section.kind))
+        });
+        missing
+            .take(STEP_PAGES)
+            .map(|(linear, kind)| Ok(FoundPage { page: find_page(process, memory, kind, linear)?, kind }))
+            .collect()
+    }
+
+    /// Takes what [`Self::find_next`] found.
+    pub fn take(&mut self, step: &Step) {
+        let mut pages = step.iter().map(|found| found.page);
+        for section in self.sections.iter_mut().filter(|section| !section.is_whole()) {
+            let room = usize::try_from(section.count).unwrap_or(0) - section.pages.len();
+            for page in pages.by_ref().take(room) {
+                // The room for them is reserved.
+                let _ = put(&mut section.pages, page);
+            }
+        }
+    }
+
+    /// The page that was taken last.
+    #[must_use]
+    pub fn last_taken(&self) -> Option<u64> {
+        self.sections.iter().rev().find_map(|section| section.pages.last().copied())
+    }
+
+    /// All pages have been taken.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.sections.iter().all(Section::is_whole)
     }
 
     /// Physical address behind `linear`, for a PAL's read or, with `is_write`, its write.
@@ -185,15 +277,21 @@ impl Layout {
 
     /// Runs of pages (linear address, count), ascending but for the shared ones.
     pub fn runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.all_sections().map(|section| (section.start, section.pages.len() as u64))
+        self.all_sections().map(|section| (section.start, section.count.into()))
     }
 
-    /// Fills every page that the PAL could write, and the process not see, with zeros.
-    pub fn zero(&self, memory: &impl Pages) {
-        let is_secret = |section: &Section| section.kind.is_writable() && section.kind != Kind::Shared;
-        for (page, _) in self.pages().filter(|(_, section)| is_secret(section)) {
-            memory.write(page, &ZEROES);
+    /// The next pages from the one with the index `first` on.
+    #[must_use]
+    pub fn step_from(&self, first: usize) -> Step {
+        let mut step = Step::new();
+        let mut skipped = first;
+        for section in self.all_sections() {
+            let pages = section.pages.get(skipped..).unwrap_or_default();
+            skipped = skipped.saturating_sub(section.pages.len());
+            let room = step.remaining_capacity();
+            step.extend(pages.iter().take(room).map(|&page| FoundPage { page, kind: section.kind }));
         }
+        step
     }
 
     /// Fills every page with zeros.
@@ -211,10 +309,19 @@ impl Layout {
     pub fn keep_entry_page(&mut self) {
         let (start, page) = (self.entry - self.entry % PAGE, self.entry_page());
         let kind = Kind::Listed(SectionType::Code);
-        let kept = page.map(|page| Section { kind, start, pages: [page].into() });
-        self.sections = kept.into_iter().collect();
-        (self.shared, self.parameters) = (Vec::new(), Vec::new());
+        self.shared = Vec::new();
+        self.parameters = Vec::new();
         self.listed.clear();
+        // In the room that is there.
+        self.sections.truncate(1);
+        match (page, self.sections.first_mut()) {
+            (Some(page), Some(section)) => {
+                section.pages.truncate(1);
+                section.pages.fill(page);
+                (section.kind, section.start, section.count) = (kind, start, 1);
+            }
+            _ => self.sections.clear(),
+        }
     }
 
     /// Bytes of the parameter section that a call fills.
@@ -249,27 +356,23 @@ impl Layout {
     }
 }
 
-/// Physical addresses of a section's pages, each checked for what the section is.
-///
-/// # Errors
-///
-/// [`Status::SECTION_NOT_MAPPED`], [`Status::PAGE_NOT_MEMORY`] or [`Status::OUT_OF_MEMORY`].
-fn find_pages(
-    process: &impl Process,
-    memory: &impl Pages,
-    record: &SectionRecord,
-) -> Result<Section, Status> {
-    let kind = SectionType::from_number(record.kind).ok_or(Status::SECTION_TYPE)?;
-    let kind = Kind::Listed(kind);
-    let pages = find_run(process, memory, kind, record.start, u64::from(record.pages))?;
-    Ok(Section { kind, start: record.start, pages })
+/// Fills a page with zeros, where the PAL could write it and the process not see it.
+pub fn zero(memory: &impl Pages, found: FoundPage) {
+    if found.kind.is_writable() && found.kind != Kind::Shared {
+        memory.write(found.page, &ZEROES);
+    }
+}
+
+fn find_page(process: &impl Process, memory: &impl Pages, kind: Kind, linear: u64) -> Result<u64, Status> {
+    let page = process.page(linear, kind.wanted()).map_err(|Inaccessible| Status::SECTION_NOT_MAPPED)?;
+    if memory.is_memory(page) { Ok(page) } else { Err(Status::PAGE_NOT_MEMORY) }
 }
 
 /// Physical addresses of `count` pages from the linear address `start` on.
 ///
 /// # Errors
 ///
-/// As for `find_pages`.
+/// [`Status::SECTION_NOT_MAPPED`], [`Status::PAGE_NOT_MEMORY`] or [`Status::OUT_OF_MEMORY`].
 pub fn find_run(
     process: &impl Process,
     memory: &impl Pages,
@@ -279,119 +382,9 @@ pub fn find_run(
 ) -> Result<Vec<u64>, Status> {
     let mut pages = reserved(usize::try_from(count).map_err(|_| Status::SECTION_SIZE)?)?;
     for linear in (0..count).map(|index| start + index * PAGE) {
-        let page = process.page(linear, kind.wanted()).map_err(|Inaccessible| Status::SECTION_NOT_MAPPED)?;
-        if !memory.is_memory(page) {
-            return Err(Status::PAGE_NOT_MEMORY);
-        }
-        pages.push(page);
+        put(&mut pages, find_page(process, memory, kind, linear)?)?;
     }
     Ok(pages)
-}
-
-/// Checks addresses and sizes of a section that begins at `start`.
-///
-/// # Errors
-///
-/// [`Status::SECTION_SIZE`] or [`Status::SECTION_ADDRESS`].
-pub fn check_range(word: WordSize, start: u64, pages: u64) -> Result<(), Status> {
-    if pages == 0 || pages > section::PAGES_LIMIT {
-        return Err(Status::SECTION_SIZE);
-    }
-    let limit = match word {
-        WordSize::Bits32 => USER_END_32,
-        WordSize::Bits64 => USER_END_64,
-    };
-    let end = start.checked_add(pages * PAGE).ok_or(Status::SECTION_ADDRESS)?;
-    if start == 0 || !start.is_multiple_of(PAGE) || end > limit {
-        return Err(Status::SECTION_ADDRESS);
-    }
-    Ok(())
-}
-
-fn read_sections(
-    process: &impl Process,
-    list: u64,
-) -> Result<ArrayVec<SectionRecord, { section::CAPACITY }>, Status> {
-    let count = read_count(process, list)?;
-    if count == 0 || count > section::CAPACITY {
-        return Err(Status::SECTION_COUNT);
-    }
-    let mut bytes = [0; section::CAPACITY * section::RECORD_BYTES];
-    let records = read_records(process, list, &mut bytes[..count * section::RECORD_BYTES])?;
-    Ok(records.iter().map(SectionRecord::from_bytes).collect())
-}
-
-fn read_parameters(process: &impl Process, list: u64) -> Result<Vec<Parameter>, Status> {
-    if list == 0 {
-        return Ok(Vec::new());
-    }
-    let count = read_count(process, list)?;
-    if count > parameter::CAPACITY {
-        return Err(Status::PARAMETER_COUNT);
-    }
-    let mut parameters = reserved(count)?;
-    let mut bytes = [0; parameter::CAPACITY * parameter::RECORD_BYTES];
-    for record in read_records(process, list, &mut bytes[..count * parameter::RECORD_BYTES])? {
-        let record = ParameterRecord::from_bytes(record);
-        let kind = ParameterType::from_number(record.kind).ok_or(Status::PARAMETER_TYPE)?;
-        parameters.push(Parameter { kind, words: record.words });
-    }
-    Ok(parameters)
-}
-
-fn read_count(process: &impl Process, list: u64) -> Result<usize, Status> {
-    let mut bytes = [0; 4];
-    process.read(list, &mut bytes).map_err(|Inaccessible| Status::BAD_ADDRESS)?;
-    usize::try_from(u32::from_le_bytes(bytes)).map_err(|_| Status::SECTION_COUNT)
-}
-
-/// Reads the records of a list; both lists have the same shape.
-fn read_records<'a>(
-    process: &impl Process,
-    list: u64,
-    bytes: &'a mut [u8],
-) -> Result<&'a [[u8; section::RECORD_BYTES]], Status> {
-    const { assert!(section::RECORD_BYTES == parameter::RECORD_BYTES) };
-    let address = list.checked_add(section::HEADER_BYTES as u64).ok_or(Status::BAD_ADDRESS)?;
-    address.checked_add(bytes.len() as u64).ok_or(Status::BAD_ADDRESS)?;
-    process.read(address, bytes).map_err(|Inaccessible| Status::BAD_ADDRESS)?;
-    Ok(bytes.as_chunks().0)
-}
-
-fn check_sections(records: &[SectionRecord], word: WordSize) -> Result<(), Status> {
-    let count = |kind: SectionType| records.iter().filter(|record| record.kind == kind as u32).count();
-    for record in records {
-        SectionType::from_number(record.kind).ok_or(Status::SECTION_TYPE)?;
-        check_range(word, record.start, u64::from(record.pages))?;
-    }
-    if records.iter().map(|record| u64::from(record.pages)).sum::<u64>() > section::PAGES_LIMIT {
-        return Err(Status::SECTION_SIZE);
-    }
-    let end = |record: &SectionRecord| record.start + u64::from(record.pages) * PAGE;
-    let overlaps = |(index, one): (usize, &SectionRecord)| {
-        records[..index].iter().any(|other| one.start < end(other) && other.start < end(one))
-    };
-    if records.iter().enumerate().any(overlaps) {
-        return Err(Status::SECTION_OVERLAP);
-    }
-    if count(SectionType::Code) == 0 || count(SectionType::Stack) != 1 || count(SectionType::Parameters) > 1 {
-        return Err(Status::SECTION_MISSING);
-    }
-    Ok(())
-}
-
-/// Indices of the records by ascending address.
-fn sorted(records: &[SectionRecord]) -> ArrayVec<u8, { section::CAPACITY }> {
-    let mut order: ArrayVec<u8, { section::CAPACITY }> = (0..).zip(records).map(|(index, _)| index).collect();
-    order.sort_unstable_by_key(|&index: &u8| records[usize::from(index)].start);
-    order
-}
-
-/// An empty vector with room for `count`; memory that is out is the program's error, not ours.
-pub(crate) fn reserved<T>(count: usize) -> Result<Vec<T>, Status> {
-    let mut items = Vec::new();
-    items.try_reserve_exact(count).map_err(|_| Status::OUT_OF_MEMORY)?;
-    Ok(items)
 }
 
 #[cfg(test)]

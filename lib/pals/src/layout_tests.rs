@@ -1,14 +1,16 @@
 //! Named cases of good and hostile lists.
 
-use super::{Kind, Layout, PAGE, Section, USER_END_32, USER_END_64, check_range};
-use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard};
+use super::{FoundPage, Kind, Layout, PAGE, STEP_PAGES, Section};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard, whole};
+use crate::lists::{USER_END_32, USER_END_64, check_range};
 use crate::machine::{Cover, Pages};
+use trustvisor::flags;
 use trustvisor::parameter::{ParameterType, WordSize};
 use trustvisor::section::{CAPACITY, PAGES_LIMIT, SectionRecord, SectionType};
 use trustvisor::status::Status;
 
 fn read(fake: &Fake) -> Result<Layout, Status> {
-    Layout::read(fake, fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL])
+    whole(fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL])
 }
 
 fn with_sections(sections: &[SectionRecord]) -> Result<Layout, Status> {
@@ -73,12 +75,12 @@ fn ranges_that_wrap_or_leave_the_program_are_refused() {
     assert_eq!(data(PAL, 1), Err(Status::SECTION_OVERLAP));
     assert_eq!(data(PAL - PAGE, 2), Err(Status::SECTION_OVERLAP));
     let fake = Fake::with_pal(&[]);
-    let narrow = Layout::read(&fake, &fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
+    let narrow = whole(&fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
     assert!(narrow.is_ok());
     let mut sections = standard();
     sections[1].start = 1 << 32;
     fake.list_sections(&sections);
-    let narrow = Layout::read(&fake, &fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
+    let narrow = whole(&fake, WordSize::Bits32, [SECTIONS, PARAMETERS, PAL]);
     assert_eq!(narrow, Err(Status::SECTION_ADDRESS));
 }
 
@@ -143,17 +145,22 @@ fn each_page_of_a_section_is_the_one_behind_its_own_address() {
 fn what_is_given_up_leaves_the_page_of_the_entry() {
     let fake = Fake::with_pal(&[(ParameterType::Integer, 0)]);
     let code = record(SectionType::Code, PAL + 16 * PAGE, 3);
-    (16..19).for_each(|index| fake.map(PAL + index * PAGE, false, true));
+    (16..19).for_each(|index| fake.map(PAL + index * PAGE, true, true));
     let [_, data, parameters, stack] = standard();
     fake.list_sections(&[code, data, parameters, stack]);
     let entry = PAL + 17 * PAGE + 0x123;
-    let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, entry]);
+    let layout = whole(&fake, WordSize::Bits64, [SECTIONS, PARAMETERS, entry]);
     let mut layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
-    layout.shared.push(Section { kind: Kind::Shared, start: 0x5000, pages: vec![0x5_0000] });
+    layout.shared.push(Section { kind: Kind::Shared, start: 0x5000, count: 1, pages: vec![0x5_0000] });
     let page = (PAL + 17 * PAGE) * 16;
     assert_eq!(layout.entry_page(), Some(page));
     layout.keep_entry_page();
-    let kept = Section { kind: Kind::Listed(SectionType::Code), start: PAL + 17 * PAGE, pages: vec![page] };
+    let kept = Section {
+        kind: Kind::Listed(SectionType::Code),
+        start: PAL + 17 * PAGE,
+        count: 1,
+        pages: vec![page],
+    };
     assert_eq!((layout.sections.clone(), layout.entry), (vec![kept], entry));
     assert_eq!((layout.shared.len(), layout.parameters.len(), layout.listed.len()), (0, 0, 0));
     assert_eq!(layout.entry_page(), Some(page), "the entry is known as before");
@@ -169,9 +176,7 @@ fn kinds_have_the_numbers_that_are_measured() {
 #[test]
 fn lists_that_cannot_be_read_are_refused() {
     let fake = Fake::with_pal(&[]);
-    let read = |sections, parameters| {
-        Layout::read(&fake, &fake, WordSize::Bits64, [sections, parameters, PAL]).map(|_| ())
-    };
+    let read = |sections, parameters| whole(&fake, WordSize::Bits64, [sections, parameters, PAL]).map(|_| ());
     for address in [0, 4, 0x5000, u64::MAX, u64::MAX - 7, 1 << 63] {
         assert_eq!(read(address, PARAMETERS), Err(Status::BAD_ADDRESS), "{address:#x}");
     }
@@ -191,6 +196,8 @@ fn pages_need_the_pal_s_rights_and_memory_behind_them() {
     fake.map(PAL, true, false);
     assert_eq!(read(&fake), Err(Status::SECTION_NOT_MAPPED), "code that cannot be executed");
     fake.map(PAL, false, true);
+    assert_eq!(read(&fake), Err(Status::SECTION_NOT_MAPPED), "code that is somebody else's");
+    fake.map(PAL, true, true);
     assert!(read(&fake).is_ok());
     fake.devices.insert((PAL + 3 * PAGE) * 16);
     assert_eq!(read(&fake), Err(Status::PAGE_NOT_MEMORY));
@@ -212,7 +219,7 @@ fn a_pal_has_an_entry_in_code_one_stack_and_parameter_room() {
     let fake = Fake::with_pal(&[(ParameterType::Integer, 0)]);
     fake.list_sections(&[code, stack]);
     assert_eq!(read(&fake), Err(Status::SECTION_MISSING), "parameters without a place");
-    let entry = |entry| Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, 0, entry]).map(|_| ());
+    let entry = |entry| whole(&fake, WordSize::Bits64, [SECTIONS, 0, entry]).map(|_| ());
     assert_eq!(entry(PAL + PAGE - 1), Ok(()));
     for outside in [PAL - 1, PAL + PAGE, stack.start, 0, u64::MAX] {
         assert_eq!(entry(outside), Err(Status::ENTRY_NOT_CODE), "{outside:#x}");
@@ -238,13 +245,58 @@ fn parameters_fit_in_their_section_to_the_last_word() {
 }
 
 #[test]
+fn shared_code_may_be_somebody_elses_and_nothing_hidden_may() {
+    let [code, data, _, stack] = standard();
+    let shared = SectionRecord { kind: SectionType::SharedCode as u32, ..data };
+    let fake = Fake::with_pal(&[]);
+    fake.list_sections(&[code, shared, stack]);
+    fake.map(data.start, false, true);
+    assert!(read(&fake).is_ok(), "it stays there for all to read");
+    for (kind, at) in [(SectionType::Data, data), (SectionType::Parameters, data), (SectionType::Code, data)]
+    {
+        fake.list_sections(&[code, SectionRecord { kind: kind as u32, ..at }, stack]);
+        assert_eq!(read(&fake), Err(Status::SECTION_NOT_MAPPED), "{kind:?}");
+    }
+}
+
+#[test]
+fn pages_are_taken_some_at_a_time_in_order() {
+    let fake = Fake::with_pal(&[]);
+    let pages = 2 * STEP_PAGES as u64 + 3;
+    (0..pages).for_each(|page| fake.map(PAL + (16 + page) * PAGE, true, false));
+    let [code, _, _, stack] = standard();
+    fake.list_sections(&[record(SectionType::Data, PAL + 16 * PAGE, pages as u32), code, stack]);
+    let mut layout = Layout::read(&fake, WordSize::Bits64, 0, [SECTIONS, 0, PAL]).unwrap();
+    let (mut steps, mut taken) = (Vec::new(), Vec::new());
+    while !layout.is_whole() {
+        let step = layout.find_next(&fake, &fake).unwrap();
+        layout.take(&step);
+        taken.extend(step.iter().map(|found| found.page));
+        steps.push(step.len());
+    }
+    assert_eq!(steps, [STEP_PAGES, STEP_PAGES, 5]);
+    assert_eq!(taken, layout.pages().map(|(page, _)| page).collect::<Vec<_>>());
+    assert!(layout.find_next(&fake, &fake).unwrap().is_empty());
+    let again = (0..3).flat_map(|step| layout.step_from(step * STEP_PAGES)).map(|found| found.page);
+    assert_eq!(taken, again.collect::<Vec<_>>());
+}
+
+#[test]
+fn flags_that_are_none_are_refused() {
+    let fake = Fake::with_pal(&[]);
+    let with = |flags| Layout::read(&fake, WordSize::Bits64, flags, [SECTIONS, PARAMETERS, PAL]);
+    assert_eq!(with(flags::ALL).map(|layout| layout.flags), Ok(flags::ALL));
+    assert_eq!(with(flags::ALL + 1), Err(Status::FLAGS));
+}
+
+#[test]
 fn what_the_pal_could_write_is_zeroed_and_its_code_stays() {
     let fake = Fake::with_pal(&[]);
     let layout = read(&fake).unwrap_or_else(|status| panic!("{status:?}"));
     for (page, _) in layout.pages() {
         Pages::write(&fake, page, &[0xaa; 4096]);
     }
-    layout.zero(&fake);
+    layout.pages().for_each(|(page, section)| super::zero(&fake, FoundPage { page, kind: section.kind }));
     for (page, section) in layout.pages() {
         let expected = if section.kind.is_writable() { 0 } else { 0xaaaa_aaaa_aaaa_aaaa };
         assert_eq!(fake.word(page + 4088, WordSize::Bits64), expected);

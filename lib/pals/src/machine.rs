@@ -11,6 +11,8 @@ pub enum Use {
     Execute,
     /// To be written and read.
     Write,
+    /// To be executed, written and read.
+    WriteAndExecute,
 }
 
 /// A process, by its own page tables and with its own rights.

@@ -1,7 +1,7 @@
 //! Parameters there and back, in both word sizes.
 
 use super::{Arguments, REGISTERS, Start};
-use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard, whole};
 use crate::layout::{Layout, PAGE};
 use crate::machine::Inaccessible;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn process(word: WordSize, parameters: &[(ParameterType, u64)]) -> (Fake, Layout
     for page in [STACK, BUFFERS, BUFFERS + PAGE] {
         fake.map(page, true, false);
     }
-    let layout = Layout::read(&fake, &fake, word, [SECTIONS, PARAMETERS, PAL]);
+    let layout = whole(&fake, word, [SECTIONS, PARAMETERS, PAL]);
     (fake, layout.unwrap_or_else(|status| panic!("{status:?}")))
 }
 
@@ -97,7 +97,7 @@ fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
     (parameters.start, parameters.pages) = (PAL + 16 * PAGE, 3);
     (16..19).for_each(|index| fake.map(PAL + index * PAGE, true, false));
     fake.list_sections(&[code, data, parameters, stack]);
-    let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
+    let layout = whole(&fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
     let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
     fake.map(STACK, true, false);
     // As high as programs have them.

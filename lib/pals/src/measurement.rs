@@ -2,19 +2,24 @@
 //!
 //! Hashing takes more time than all else of a registration, and most PALs never ask. So it is put off until the
 //! first command that wants a register. By then the PAL may have written: of each page that it can write the
-//! content is kept, as one word where it is nothing but that. Code stays as it was, for nobody can write it.
+//! content is kept, as one word where it is nothing but that. Code stays as it was, for nobody can write it. Where
+//! there is no room to keep a page, the PAL is measured before it can be called.
+//!
+//! It goes by pieces, and while one is hashed nothing is locked.
 
-use crate::layout::{Layout, PAGE, Section};
+use crate::fallible::{copied, put, reserved};
+use crate::layout::{FoundPage, Layout, Section, Step};
 use crate::machine::Pages;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use microtpm::{PcrBanks, SectionMeasurement};
+use microtpm::{Header, HeaderSection, PcrBanks, SectionMeasurement};
+use trustvisor::parameter::WordSize;
 use zeroize::optimization_barrier;
 
 /// Most bytes of content that are kept, for all PALs together; beyond, a PAL is measured at its registration.
 pub const KEPT_BYTES_LIMIT: usize = 256 << 10;
-/// Most pages that one step hashes.
-const STEP_PAGES: usize = 16;
+/// Bytes of a piece: hashing it takes less than a processor may go without interrupts.
+const PIECE_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
 
 /// Bytes of content that are kept now.
@@ -24,15 +29,23 @@ static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub struct Measurement {
     banks: PcrBanks,
-    /// What the PAL's writable pages held, in the order in which they are hashed; `None` where they still hold it.
+    /// What the PAL's writable pages held, in the order of their addresses; `None` where they still hold it.
     kept: Option<Vec<Content>>,
     /// Position in the list of the section that is hashed; behind the last one all is done.
     section: usize,
-    /// Pages of it that are hashed.
-    page: usize,
-    /// Writable pages of all sections that are hashed.
-    writable: usize,
+    /// Bytes of it that are hashed.
+    offset: usize,
     current: Option<SectionMeasurement>,
+    /// The header is hashed.
+    is_headed: bool,
+}
+
+/// A part of a section, with the state of its hash.
+#[derive(Debug)]
+pub struct Piece {
+    section: SectionMeasurement,
+    bytes: [u8; PIECE_BYTES],
+    is_last: bool,
 }
 
 /// What a page held.
@@ -48,80 +61,114 @@ enum Content {
 struct Kept(Vec<u8>);
 
 impl Measurement {
-    /// Begins, for a PAL whose pages nobody can write any more, and that has not run.
+    /// Begins, for a PAL of which no page has been taken.
     #[must_use]
-    pub fn new(layout: &Layout, memory: &impl Pages) -> Self {
-        let kept = keep(layout, memory);
-        let is_late = kept.is_some();
-        let banks = PcrBanks::new();
-        let mut measurement = Self { banks, kept, section: 0, page: 0, writable: 0, current: None };
-        if !is_late {
-            while measurement.step(layout, memory).is_none() {}
-        }
-        measurement
+    pub fn new(layout: &Layout) -> Self {
+        let writable = layout.sections.iter().filter(|section| section.kind.is_writable());
+        let count = writable.map(|section| usize::try_from(section.count).unwrap_or(usize::MAX));
+        let kept = reserved(count.fold(0, usize::saturating_add)).ok();
+        Self { banks: PcrBanks::new(), kept, section: 0, offset: 0, current: None, is_headed: false }
     }
 
-    /// The registers, or a step towards them.
-    pub fn step(&mut self, layout: &Layout, memory: &impl Pages) -> Option<&mut PcrBanks> {
-        let mut budget = STEP_PAGES;
-        while let Some(section) = listed(layout).nth(self.section) {
-            if budget == 0 {
-                return None;
-            }
-            self.go_on(section, memory, &mut budget);
-        }
-        self.kept = None;
-        Some(&mut self.banks)
-    }
-
-    /// Hashes up to `budget` pages of `section`, and ends it where that was all.
-    fn go_on(&mut self, section: &Section, memory: &impl Pages, budget: &mut usize) {
-        let size = section.pages.len() as u64 * PAGE;
-        let kind = section.kind.number();
-        let start = || SectionMeasurement::new(kind, section.start, size);
-        let mut current = self.current.take().unwrap_or_else(start);
+    /// Keeps what pages hold that nobody can write any more, and that the PAL will.
+    pub fn keep(&mut self, step: &Step, memory: &impl Pages) {
         let mut bytes = [0; PAGE_BYTES];
-        for &page in section.pages.iter().skip(self.page).take(*budget) {
-            let content = self.kept.as_ref().filter(|_| section.kind.is_writable());
-            match content.and_then(|kept| kept.get(self.writable)) {
-                Some(content) => content.copy_to(&mut bytes),
-                None => memory.read(page, &mut bytes),
+        for FoundPage { page, .. } in step.iter().filter(|found| found.kind.is_writable()) {
+            let Some(kept) = &mut self.kept else { return };
+            memory.read(*page, &mut bytes);
+            let is_kept = Content::new(&bytes).is_some_and(|content| put(kept, content).is_ok());
+            if !is_kept {
+                self.kept = None;
             }
-            current.update(&bytes);
-            self.writable += usize::from(section.kind.is_writable());
-            self.page += 1;
-            *budget -= 1;
         }
         erase(&mut bytes);
-        if self.page == section.pages.len() {
-            self.banks.extend_section(&current.finish());
-            (self.section, self.page) = (self.section + 1, 0);
-        } else {
-            self.current = Some(current);
+    }
+
+    /// Everything that the PAL can write is kept: it may run before it is measured.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The registers, where all is hashed.
+    pub fn banks(&mut self, layout: &Layout) -> Option<&mut PcrBanks> {
+        (self.section >= layout.listed.len()).then_some(&mut self.banks)
+    }
+
+    /// Hashes the header, which comes first; false where that is done.
+    pub fn hash_header(&mut self, layout: &Layout) -> bool {
+        if self.is_headed {
+            return false;
+        }
+        self.banks.extend_header(&header(layout));
+        self.is_headed = true;
+        true
+    }
+
+    /// The next piece, which has to come back by [`Self::give`]; `None` where there is none, or one is out.
+    pub fn take(&mut self, layout: &Layout, memory: &impl Pages) -> Option<Piece> {
+        let &index = layout.listed.get(self.section)?;
+        let index = usize::from(index);
+        let section = layout.sections.get(index)?;
+        if self.current.is_none() && self.offset != 0 {
+            return None;
+        }
+        let size = section.pages.len() * PAGE_BYTES;
+        let begin = || SectionMeasurement::new(section.kind.number(), section.start, size as u64);
+        let mut piece = Piece {
+            section: self.current.take().unwrap_or_else(begin),
+            bytes: [0; PIECE_BYTES],
+            is_last: self.offset + PIECE_BYTES >= size,
+        };
+        let (page, at) = (self.offset / PAGE_BYTES, self.offset % PAGE_BYTES);
+        let content = self.kept.as_ref().filter(|_| section.kind.is_writable());
+        match content.and_then(|kept| kept.get(writable_before(layout, index) + page)) {
+            Some(content) => content.copy_to(at, &mut piece.bytes),
+            None => memory.read(*section.pages.get(page)? + at as u64, &mut piece.bytes),
+        }
+        self.offset += PIECE_BYTES;
+        Some(piece)
+    }
+
+    /// Takes a piece back that was hashed.
+    pub fn give(&mut self, layout: &Layout, piece: Piece) {
+        if !piece.is_last {
+            self.current = Some(piece.section);
+            return;
+        }
+        self.banks.extend_section(&piece.section.finish());
+        (self.section, self.offset) = (self.section + 1, 0);
+        if self.section >= layout.listed.len() {
+            self.kept = None;
         }
     }
 }
 
-/// The sections of the registration's list, in its order.
-fn listed(layout: &Layout) -> impl Iterator<Item = &Section> {
-    layout.listed.iter().filter_map(|&index| layout.sections.get(usize::from(index)))
+impl Piece {
+    /// Hashes it.
+    pub fn hash(&mut self) {
+        self.section.update(&self.bytes);
+        erase(&mut self.bytes);
+    }
 }
 
-/// The contents of all writable pages; `None` where there is no room for them.
-fn keep(layout: &Layout, memory: &impl Pages) -> Option<Vec<Content>> {
-    let pages = || {
-        let writable = listed(layout).filter(|section| section.kind.is_writable());
-        writable.flat_map(|section| section.pages.iter().copied())
-    };
-    let mut kept = Vec::new();
-    kept.try_reserve_exact(pages().count()).ok()?;
-    let mut bytes = [0; PAGE_BYTES];
-    for page in pages() {
-        memory.read(page, &mut bytes);
-        kept.push(Content::new(&bytes)?);
-    }
-    erase(&mut bytes);
-    Some(kept)
+/// Writable pages of the sections before the one with this index, by their addresses.
+fn writable_before(layout: &Layout, index: usize) -> usize {
+    let writable = layout.sections[..index].iter().filter(|section| section.kind.is_writable());
+    writable.map(|section| section.pages.len()).sum()
+}
+
+/// Digest of the header.
+fn header(layout: &Layout) -> [u8; 32] {
+    let listed = layout.listed.iter().filter_map(|&index| layout.sections.get(usize::from(index)));
+    let sections = listed.map(|section: &Section| HeaderSection {
+        kind: section.kind.number(),
+        start: section.start,
+        size: section.end() - section.start,
+    });
+    let parameters = layout.parameters.iter().map(|parameter| (parameter.kind as u32, parameter.words));
+    let word_bytes = if layout.word == WordSize::Bits64 { 8 } else { 4 };
+    Header { word_bytes, flags: layout.flags, entry: layout.entry, sections, parameters }.digest()
 }
 
 impl Content {
@@ -133,10 +180,11 @@ impl Content {
         Kept::new(bytes).map(Self::Bytes)
     }
 
-    fn copy_to(&self, bytes: &mut [u8; PAGE_BYTES]) {
+    /// The bytes from `at` on.
+    fn copy_to(&self, at: usize, bytes: &mut [u8; PIECE_BYTES]) {
         match self {
             Self::Filled(word) => bytes.as_chunks_mut().0.fill(word.to_le_bytes()),
-            Self::Bytes(kept) => bytes.copy_from_slice(&kept.0),
+            Self::Bytes(kept) => bytes.copy_from_slice(&kept.0[at..at + PIECE_BYTES]),
         }
     }
 }
@@ -145,14 +193,12 @@ impl Kept {
     fn new(bytes: &[u8]) -> Option<Self> {
         let grown = |all: usize| all.checked_add(bytes.len()).filter(|&all| all <= KEPT_BYTES_LIMIT);
         KEPT_BYTES.try_update(Ordering::Relaxed, Ordering::Relaxed, grown).ok()?;
-        // From here on dropping it gives the bytes back to the limit.
-        let mut kept = Self(Vec::new());
-        if kept.0.try_reserve_exact(bytes.len()).is_err() {
+        let Ok(kept) = copied(bytes) else {
             KEPT_BYTES.fetch_sub(bytes.len(), Ordering::Relaxed);
             return None;
-        }
-        kept.0.extend_from_slice(bytes);
-        Some(kept)
+        };
+        // From here on dropping it gives the bytes back to the limit.
+        Some(Self(kept))
     }
 }
 

@@ -1,6 +1,8 @@
 use super::*;
+use crate::layout::{PAGE, Parameter, STEP_PAGES};
 use crate::tpm::tests::{Memory, pal};
 use std::sync::Mutex;
+use trustvisor::parameter::ParameterType;
 
 /// The count of kept bytes is the whole process's.
 static MEASURING: Mutex<()> = Mutex::new(());
@@ -14,7 +16,29 @@ fn expected(layout: &Layout, memory: &Memory) -> PcrBanks {
         section.pages.iter().for_each(|page| measurement.update(&memory.0.borrow()[page]));
         measurement.finish()
     });
-    digests.collect()
+    PcrBanks::measured(&header(layout), digests)
+}
+
+/// A measurement of a PAL all of whose pages have been taken.
+fn begun(layout: &Layout, memory: &Memory) -> Measurement {
+    let mut measurement = Measurement::new(layout);
+    let pages: Vec<FoundPage> =
+        layout.pages().map(|(page, section)| FoundPage { page, kind: section.kind }).collect();
+    pages.chunks(STEP_PAGES).for_each(|step| measurement.keep(&step.iter().copied().collect(), memory));
+    measurement
+}
+
+/// The registers, and how many pieces were hashed.
+fn finished(measurement: &mut Measurement, layout: &Layout, memory: &Memory) -> (PcrBanks, usize) {
+    let mut pieces = 0;
+    assert!(measurement.hash_header(layout) && !measurement.hash_header(layout));
+    while let Some(mut piece) = measurement.take(layout, memory) {
+        assert!(measurement.banks(layout).is_none());
+        piece.hash();
+        measurement.give(layout, piece);
+        pieces += 1;
+    }
+    (measurement.banks(layout).cloned().unwrap(), pieces)
 }
 
 #[test]
@@ -24,41 +48,69 @@ fn what_is_measured_was_registered_whatever_the_pal_wrote() {
     // A page of one word is kept as that word.
     memory.write(0x10_1000, &[0x90; 4096]);
     let expected = expected(&layout, &memory);
-    let mut measurement = Measurement::new(&layout, &memory);
+    let mut measurement = begun(&layout, &memory);
     for page in [0x10_0000, 0x10_1000, 0x10_2000, 0x10_3000] {
         memory.write(page, &[1; 4096]);
     }
-    assert_eq!(measurement.step(&layout, &memory).cloned(), Some(expected));
+    assert!(measurement.is_kept());
+    assert_eq!(finished(&mut measurement, &layout, &memory).0, expected);
 }
 
 #[test]
-fn a_large_pal_is_measured_in_steps() {
+fn a_pal_is_measured_by_pieces_of_which_one_is_out_at_a_time() {
     let _alone = MEASURING.lock().unwrap();
-    let (mut layout, memory) = pal();
-    layout.sections[0].pages = vec![0x20_0000; 40];
-    let mut measurement = Measurement::new(&layout, &memory);
-    let mut steps = 1;
-    while measurement.step(&layout, &memory).is_none() {
-        steps += 1;
-    }
-    assert_eq!((steps, measurement.step(&layout, &memory).cloned()), (3, Some(expected(&layout, &memory))));
+    let (layout, memory) = pal();
+    let mut measurement = begun(&layout, &memory);
+    assert!(measurement.banks(&layout).is_none());
+    let mut out = measurement.take(&layout, &memory).unwrap();
+    assert!(measurement.take(&layout, &memory).is_none());
+    out.hash();
+    measurement.give(&layout, out);
+    // Six pages of eight pieces each.
+    let (banks, pieces) = finished(&mut measurement, &layout, &memory);
+    assert_eq!((banks, pieces), (expected(&layout, &memory), 47));
 }
 
 #[test]
-fn what_there_is_no_room_to_keep_is_measured_at_once() {
+fn what_decides_how_a_pal_runs_is_in_the_larger_bank_alone() {
+    let _alone = MEASURING.lock().unwrap();
+    let (layout, memory) = pal();
+    let parameter = |words| Parameter { kind: ParameterType::Pointer, words };
+    let others = [
+        Layout { entry: layout.entry + 1, ..layout.clone() },
+        Layout { flags: 1, ..layout.clone() },
+        Layout { word: WordSize::Bits32, ..layout.clone() },
+        Layout { parameters: vec![parameter(1)], ..layout.clone() },
+        Layout { parameters: vec![parameter(2)], ..layout.clone() },
+    ];
+    let value = |layout: &Layout, number| {
+        let banks = expected(layout, &memory);
+        banks.read(microtpm::PcrIndex::from_number(number).unwrap()).to_vec()
+    };
+    let mut values: Vec<_> = others.iter().chain([&layout]).map(|layout| value(layout, 0x100)).collect();
+    values.sort();
+    values.dedup();
+    assert_eq!(values.len(), 6);
+    assert!(others.iter().all(|other| value(other, 0) == value(&layout, 0)));
+}
+
+#[test]
+fn what_is_not_kept_is_measured_before_the_pal_runs() {
     let _alone = MEASURING.lock().unwrap();
     let (mut layout, memory) = pal();
     let pages = KEPT_BYTES_LIMIT / PAGE as usize;
-    layout.sections[1].pages = vec![0x10_0000; pages + 1];
+    let set = |layout: &mut Layout, count: usize| {
+        layout.sections[1].pages = vec![0x10_0000; count];
+        layout.sections[1].count = count as u32;
+    };
+    set(&mut layout, pages + 1);
     let whole = expected(&layout, &memory);
-    let mut large = Measurement::new(&layout, &memory);
-    memory.write(0x10_0000, &[1; 4096]);
-    assert_eq!(large.step(&layout, &memory).cloned(), Some(whole));
+    let mut large = begun(&layout, &memory);
+    assert!(!large.is_kept());
+    assert_eq!(finished(&mut large, &layout, &memory).0, whole);
     // And nothing of it counts any more.
-    memory.write(0x10_0000, b"no word");
-    layout.sections[1].pages.truncate(pages);
-    let mut kept = Measurement::new(&layout, &memory);
-    assert_eq!(kept.step(&layout, &memory), None);
+    set(&mut layout, pages);
+    assert!(begun(&layout, &memory).is_kept());
 }
 
 #[test]

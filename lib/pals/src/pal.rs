@@ -2,21 +2,23 @@
 //!
 //! Its lock is held for a look or a step, never while it runs, so PALs do not wait for each other.
 
-use crate::layout::Layout;
+use crate::layout::{Layout, Step};
 use crate::machine::Pages;
 use crate::marshal::Arguments;
+use crate::quota::Amounts;
 use spin::{Mutex, MutexGuard};
 use trustvisor::call::Failure;
+use trustvisor::flags::ABORTABLE;
 use trustvisor::status::Status;
 
 /// Whose PAL, and which: the address space and the entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
+    /// Physical address of the process's top page table, as far as it is the process's own.
+    pub address_space: u64,
     /// Physical address of the entry's page for a process of a guest's guest, which no other PAL has; 0 for one of
     /// the guest's.
     pub nested_page: u64,
-    /// Physical address of the process's top page table, as far as it is the process's own.
-    pub address_space: u64,
     /// Linear address of the entry.
     pub entry: u64,
 }
@@ -37,18 +39,36 @@ pub struct Inside {
 /// What a PAL is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its pages are being covered or given back, or it is gone: who meets it tries again.
+    /// A CPU does a step of its registration or of its end, or it is gone: who meets it tries again.
     InTransit,
+    /// It is being registered, step by step, by the process that asked with these arguments.
+    Building(Asked),
     /// It can be called.
     Idle,
     /// A call runs on this CPU.
     Running(usize),
     /// A call of the thread with this stack pointer waits to go on.
     Suspended(u64),
+    /// What it could write is being zeroed, and given back unless it faulted, step by step; whoever meets it does one.
+    Ending(End),
     /// It raised an exception, and has nothing left.
     Faulted,
     /// The guest took its pages, and it has nothing left but the place where it is called.
     Revoked,
+}
+
+/// Arguments of a registration: addresses of the lists, entry, flags.
+pub type Asked = [u64; 4];
+
+/// How a PAL ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It keeps its pages, zeroed, until it is unregistered.
+    Faulted,
+    /// It keeps the place where it is called.
+    Revoked,
+    /// Nothing is left of it.
+    Gone,
 }
 
 /// How a call goes on.
@@ -83,6 +103,10 @@ pub struct Inner<T> {
     pub arguments: Arguments,
     /// What belongs to the PAL beside its memory.
     pub belongings: T,
+    /// What its address space has taken for it.
+    pub amounts: Amounts,
+    /// Pages that have been zeroed, and given back where the end is to give them back.
+    pub ended: usize,
     inside: Inside,
 }
 
@@ -95,6 +119,8 @@ impl<T> Pal<T> {
             serial,
             arguments: Arguments::default(),
             belongings,
+            amounts: Amounts::default(),
+            ended: 0,
             inside: Inside::default(),
         };
         Self { number, key, inner: Mutex::new(inner) }
@@ -144,7 +170,7 @@ impl<T> Inner<T> {
             State::Suspended(suspended) if suspended == thread => Entry::Resumed(self.inside),
             State::Running(_) | State::Suspended(_) => return Err(Refusal::Failure(Failure::BUSY)),
             State::Faulted | State::Revoked => return Err(Refusal::Failure(Failure::DEAD)),
-            State::InTransit => return Err(Refusal::Retry),
+            State::InTransit | State::Building(_) | State::Ending(_) => return Err(Refusal::Retry),
         };
         self.inside = Inside::default();
         self.state = State::Running(cpu);
@@ -163,12 +189,38 @@ impl<T> Inner<T> {
         self.state = State::Idle;
     }
 
-    /// Ends the PAL: nothing of what it could write is left.
-    pub fn end(&mut self, state: State, memory: &impl Pages) {
-        self.layout.zero(memory);
+    /// Gives up a suspended call, where the PAL's header lets the process do that.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NOT_ABORTABLE`] or [`Status::DEAD`].
+    pub fn abort(&mut self) -> Result<(), Status> {
+        match self.state {
+            State::Suspended(_) if self.layout.flags & ABORTABLE != 0 => {
+                self.inside = Inside::default();
+                self.finish();
+                Ok(())
+            }
+            State::Faulted | State::Revoked => Err(Status::DEAD),
+            _ => Err(Status::NOT_ABORTABLE),
+        }
+    }
+
+    /// Begins to end the PAL: no call goes on, and its registers are gone. What it could write goes by steps.
+    pub fn begin_end(&mut self, end: End) {
         self.inside = Inside::default();
         self.arguments = Arguments::default();
-        self.state = state;
+        self.ended = 0;
+        self.state = State::Ending(end);
+    }
+
+    /// Ends the PAL at once, where no guest code runs any more: nothing of it is left.
+    pub fn end_at_once(&mut self, memory: &impl Pages) {
+        if self.state != State::Revoked {
+            self.layout.zero_all(memory);
+            self.begin_end(End::Gone);
+            self.state = State::Revoked;
+        }
     }
 
     /// Takes the PAL from its process; with `is_stopped` even where it runs, for its CPU does not go on with it.
@@ -176,26 +228,37 @@ impl<T> Inner<T> {
         match self.state {
             State::InTransit | State::Revoked => return Revocation::Others,
             State::Running(_) if !is_stopped => return Revocation::Runs,
-            _ => self.state = State::InTransit,
+            // What is being given back is given back.
+            State::Ending(End::Revoked | End::Gone) => {}
+            // Nobody was told of it.
+            State::Building(_) => self.begin_end(End::Gone),
+            _ => self.begin_end(End::Revoked),
         }
         Revocation::Begun
     }
 
-    /// Prepares for the end of the registration, which the process asked for, or the system in its name: nothing
-    /// of what the PAL could write is left.
+    /// Begins the end of the registration, which the process asked for, or the system in its name.
     ///
     /// # Errors
     ///
-    /// [`Status::BUSY`], or [`Status::NOT_REGISTERED`] where another CPU was quicker.
-    pub fn begin_unregister(&mut self, memory: &impl Pages) -> Result<(), Status> {
+    /// [`Status::BUSY`].
+    pub fn begin_unregister(&mut self) -> Result<(), Status> {
         match self.state {
             State::Running(_) => return Err(Status::BUSY),
-            State::InTransit => return Err(Status::NOT_REGISTERED),
-            State::Idle | State::Suspended(_) => self.end(State::InTransit, memory),
-            // Zero already, or the guest's since.
-            State::Faulted | State::Revoked => self.state = State::InTransit,
+            State::InTransit | State::Ending(End::Gone) => {}
+            // What was given back before is not given back twice.
+            State::Ending(End::Revoked) => {}
+            _ => self.begin_end(End::Gone),
         }
         Ok(())
+    }
+
+    /// Takes the next pages of a PAL that is ending, none where all are done; it is in transit then. `None` where it is
+    /// not ending.
+    pub fn next_of_end(&mut self) -> Option<(End, Step)> {
+        let State::Ending(end) = self.state else { return None };
+        self.state = State::InTransit;
+        Some((end, self.layout.step_from(self.ended)))
     }
 
     /// The CPU that runs it.

@@ -1,10 +1,11 @@
 //! A PAL's life, step by step.
 
-use super::{Entry, Inside, Key, Pal, Refusal, Revocation, State};
-use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS};
-use crate::layout::{Layout, PAGE};
+use super::{End, Entry, Inside, Key, Pal, Refusal, Revocation, State};
+use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, whole};
+use crate::layout::{PAGE, STEP_PAGES, zero};
 use crate::machine::Pages;
 use trustvisor::call::Failure;
+use trustvisor::flags::ABORTABLE;
 use trustvisor::parameter::WordSize;
 use trustvisor::status::Status;
 
@@ -14,7 +15,7 @@ const SECRET: u64 = (PAL + PAGE) * 16;
 
 fn idle() -> (Fake, Pal<()>) {
     let fake = Fake::with_pal(&[]);
-    let layout = Layout::read(&fake, &fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
+    let layout = whole(&fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
     let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
     let pal = Pal::new(1, Key { nested_page: 0, address_space: 0x1000, entry: PAL }, 1, layout, ());
     assert_eq!(pal.lock().enter(0, 1), Err(Refusal::Retry), "not before its pages are covered");
@@ -54,42 +55,85 @@ fn a_suspended_call_goes_on_where_it_was_for_its_thread_alone() {
     assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
 }
 
+/// Does all steps of an end; gives their number.
+fn end(fake: &Fake, pal: &Pal<()>) -> usize {
+    let mut steps = 0;
+    loop {
+        let mut pal = pal.lock();
+        let Some((_, step)) = pal.next_of_end() else { return steps };
+        assert_eq!((pal.state, pal.next_of_end()), (State::InTransit, None), "one at a time");
+        step.iter().for_each(|found| zero(fake, *found));
+        pal.ended += step.len();
+        steps += 1;
+        if step.len() == STEP_PAGES {
+            pal.state = State::Ending(End::Gone);
+        }
+    }
+}
+
 #[test]
 fn an_ended_pal_has_nothing_left_and_cannot_be_called() {
-    for state in [State::Faulted, State::Revoked] {
+    for how in [End::Faulted, End::Revoked, End::Gone] {
         let (fake, pal) = idle();
-        let mut pal = pal.lock();
-        assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
-        pal.suspend(0x100, Inside { rip: 8, ..Inside::default() });
-        pal.end(state, &fake);
-        assert_eq!((secret(&fake), pal.enter(0, 0x100)), (0, DEAD));
-        assert_eq!(pal.begin_unregister(&fake), Ok(()));
-        assert_eq!(pal.begin_unregister(&fake), Err(Status::NOT_REGISTERED));
+        assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh));
+        pal.lock().suspend(0x100, Inside { rip: 8, ..Inside::default() });
+        pal.lock().begin_end(how);
+        assert_eq!(pal.lock().enter(0, 0x100), Err(Refusal::Retry), "while it ends");
+        assert_eq!((end(&fake, &pal), secret(&fake)), (1, 0));
+        for state in [State::Faulted, State::Revoked] {
+            pal.lock().state = state;
+            assert_eq!(pal.lock().enter(0, 0x100), DEAD);
+        }
     }
 }
 
 #[test]
 fn unregistering_leaves_nothing_whoever_asks_for_it() {
     let (fake, pal) = idle();
-    let mut pal = pal.lock();
-    assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
-    assert_eq!(pal.begin_unregister(&fake), Err(Status::BUSY));
-    pal.finish();
-    assert_eq!(pal.begin_unregister(&fake), Ok(()));
-    assert_eq!((secret(&fake), pal.enter(0, 0x100)), (0, Err(Refusal::Retry)));
+    assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.lock().begin_unregister(), Err(Status::BUSY));
+    pal.lock().finish();
+    assert_eq!(pal.lock().begin_unregister(), Ok(()));
+    assert_eq!((end(&fake, &pal), secret(&fake)), (1, 0));
+    assert_eq!(pal.lock().enter(0, 0x100), Err(Refusal::Retry));
 
     let (fake, pal) = idle();
-    let mut pal = pal.lock();
-    assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
-    pal.suspend(0x100, Inside::default());
-    assert_eq!((pal.begin_unregister(&fake), secret(&fake)), (Ok(()), 0));
+    assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh));
+    pal.lock().suspend(0x100, Inside::default());
+    assert_eq!(pal.lock().begin_unregister(), Ok(()));
+    assert_eq!((end(&fake, &pal), secret(&fake)), (1, 0));
+}
 
-    // What lies in a dead PAL's pages since is the guest's.
-    let (fake, pal) = idle();
+#[test]
+fn what_is_being_given_back_is_not_begun_anew() {
+    let (_, pal) = idle();
     let mut pal = pal.lock();
+    for how in [End::Revoked, End::Gone] {
+        pal.begin_end(how);
+        pal.ended = 3;
+        assert_eq!((pal.begin_unregister(), pal.begin_revocation(false)), (Ok(()), Revocation::Begun));
+        assert_eq!((pal.state, pal.ended), (State::Ending(how), 3));
+    }
+    pal.begin_end(End::Faulted);
+    assert_eq!(pal.begin_unregister(), Ok(()));
+    assert_eq!(pal.state, State::Ending(End::Gone), "its pages are still to be given back");
+    pal.state = State::Building([0; 4]);
+    assert_eq!((pal.begin_revocation(false), pal.state), (Revocation::Begun, State::Ending(End::Gone)));
+}
+
+#[test]
+fn a_suspended_call_is_given_up_only_where_the_pal_lets_it() {
+    let (_, pal) = idle();
+    let mut pal = pal.lock();
+    assert_eq!(pal.abort(), Err(Status::NOT_ABORTABLE), "nothing is suspended");
+    for (flags, expected) in [(0, Err(Status::NOT_ABORTABLE)), (ABORTABLE, Ok(()))] {
+        pal.layout.flags = flags;
+        pal.state = State::Suspended(0x100);
+        assert_eq!(pal.abort(), expected);
+    }
+    assert_eq!(pal.enter(0, 0x200), Ok(Entry::Fresh));
     pal.state = State::Revoked;
-    assert_eq!(pal.begin_unregister(&fake), Ok(()));
-    assert_ne!(secret(&fake), 0);
+    assert_eq!(pal.abort(), Err(Status::DEAD));
 }
 
 #[test]
@@ -100,7 +144,9 @@ fn a_pal_is_taken_from_its_process_once_and_stopped_first() {
     assert_eq!(pal.begin_revocation(false), Revocation::Runs);
     assert_eq!(pal.running_on(), Some(2));
     assert_eq!(pal.begin_revocation(true), Revocation::Begun);
-    assert_eq!((pal.running_on(), pal.begin_revocation(true)), (None, Revocation::Others));
+    assert_eq!(pal.running_on(), None);
+    pal.state = State::InTransit;
+    assert_eq!(pal.begin_revocation(true), Revocation::Others);
     pal.state = State::Revoked;
     assert_eq!(pal.begin_revocation(true), Revocation::Others);
     for state in [State::Idle, State::Suspended(8), State::Faulted] {

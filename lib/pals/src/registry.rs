@@ -1,137 +1,224 @@
 //! All PALs: found by address space and entry, and by any page that they consist of.
+//!
+//! Everything that a registry needs is taken when it starts: the PALs themselves, a table of pages, and accounts. So
+//! that a process can exhaust or fragment nothing but what it may take.
 
-use crate::layout::{Kind, Layout, Section, find_run};
-use crate::machine::{Pages, Process};
+use crate::fallible::{put, reserved};
+use crate::layout::{Layout, Step};
+use crate::page_map::PageMap;
 use crate::pal::{Key, Pal, State};
-use alloc::collections::BTreeMap;
+use crate::quota::{Accounts, Amounts};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use trustvisor::call::Failure;
 use trustvisor::probe::PAL_NUMBER_LIMIT;
-use trustvisor::section::CAPACITY;
 use trustvisor::status::Status;
 
-/// Most pages of a PAL, shared ones among them.
-const PAGES_LIMIT: usize = 4096;
-/// Bytes of the heap that a PAL counts for, beside its pages, sections and parameters.
-const BYTES_A_PAL: usize = 1536;
-const BYTES_A_SECTION: usize = 64;
-const BYTES_A_PARAMETER: usize = 32;
-/// With its place in the map of pages.
-const BYTES_A_PAGE: usize = 64;
-
-/// The registry. Locked for a look-up, never while pages are covered.
+/// The registry. Locked for a look-up or a step, never while pages are covered or looked at.
 #[derive(Debug)]
 pub struct Registry<T> {
-    by_key: BTreeMap<Key, Arc<Pal<T>>>,
-    by_page: BTreeMap<u64, Arc<Pal<T>>>,
-    /// Bytes of the heap that PALs may still take.
-    budget: usize,
+    /// In ascending order of their keys.
+    by_key: Vec<(Key, Arc<Pal<T>>)>,
+    pub(crate) by_page: PageMap<Claim<T>>,
+    /// PALs that nobody has; some may still be looked at.
+    spare: Vec<Arc<Pal<T>>>,
+    pub(crate) accounts: Accounts,
     next_number: u32,
     next_serial: u64,
 }
 
-/// Why a PAL was not taken in.
+/// Whose a page is.
+#[derive(Debug)]
+pub(crate) struct Claim<T> {
+    pub(crate) pal: Arc<Pal<T>>,
+    /// The process has it too, and may give it away.
+    pub(crate) is_shared: bool,
+}
+
+/// Why a PAL, or pages of it, were not taken in.
 #[derive(Debug)]
 pub enum Conflict<T> {
     /// The process is told.
     Status(Status),
-    /// A PAL that was revoked, or whose process is gone, stands in the way.
+    /// A PAL that is at its end, or whose process is gone, stands in the way.
     Stale(Arc<Pal<T>>),
+    /// What stands in the way is about to go.
+    Busy,
+}
+
+impl<T> From<Status> for Conflict<T> {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
 }
 
 impl<T> Registry<T> {
-    /// An empty registry that may take up to `budget` bytes of the heap.
+    /// A registry that takes nothing in.
     #[must_use]
-    pub const fn new(budget: usize) -> Self {
-        Self { by_key: BTreeMap::new(), by_page: BTreeMap::new(), budget, next_number: 1, next_serial: 1 }
+    pub const fn new() -> Self {
+        Self {
+            by_key: Vec::new(),
+            by_page: PageMap::new(),
+            spare: Vec::new(),
+            accounts: Accounts::new(),
+            next_number: 1,
+            next_serial: 1,
+        }
     }
 
-    /// Takes a PAL in: nobody else can register its pages from now on. It is in transit.
+    /// Takes the memory for as much as `limit` says; `random` is a number that nobody knows, and `belongings` makes
+    /// what belongs to a PAL that is none yet.
     ///
     /// # Errors
     ///
-    /// [`Status::ALREADY_REGISTERED`], [`Status::SECTION_OVERLAP`], [`Status::PAGE_TAKEN`],
-    /// [`Status::OUT_OF_MEMORY`], or a PAL that has to be revoked first.
-    pub fn insert(&mut self, key: Key, layout: Layout, belongings: T) -> Result<Arc<Pal<T>>, Conflict<T>> {
-        if let Some(old) = self.by_key.get(&key) {
-            let found = old.lock();
-            let is_same = found.state != State::Revoked && found.layout.entry_page() == layout.entry_page();
-            drop(found);
-            return Err(if is_same {
-                Conflict::Status(Status::ALREADY_REGISTERED)
-            } else {
-                // The process that had this address space has gone, or has mapped something else there, or it is
-                // a new beginning after a revocation.
-                Conflict::Stale(old.clone())
-            });
+    /// [`Status::OUT_OF_MEMORY`].
+    pub fn start(&mut self, limit: Amounts, random: u64, belongings: impl Fn() -> T) -> Result<(), Status> {
+        self.by_key = reserved(limit.pals)?;
+        self.spare = reserved(limit.pals)?;
+        self.by_page.start(limit.pages, random).map_err(|_| Status::OUT_OF_MEMORY)?;
+        self.accounts.start(limit)?;
+        for _ in 0..limit.pals {
+            let pal = Pal::new(0, Key::default(), 0, Layout::empty(), belongings());
+            #[expect(clippy::disallowed_methods, reason = "at boot")]
+            put(&mut self.spare, Arc::new(pal))?;
         }
-        if let Some(owner) = layout.pages().find_map(|(page, _)| self.by_page.get(&page)) {
-            let is_revoked = owner.lock().state == State::Revoked;
-            return Err(if is_revoked {
-                Conflict::Stale(owner.clone())
-            } else {
-                Conflict::Status(Status::PAGE_TAKEN)
-            });
-        }
-        let bytes = heap_bytes(&layout);
-        if bytes > self.budget {
-            return Err(Conflict::Status(Status::OUT_OF_MEMORY));
-        }
-        let mut pages = layout.pages().map(|(page, _)| page).collect::<Vec<_>>();
-        let count = pages.len();
-        pages.sort_unstable();
-        pages.dedup();
-        if pages.len() != count {
-            return Err(Conflict::Status(Status::SECTION_OVERLAP));
-        }
+        Ok(())
+    }
 
-        self.budget -= bytes;
-        let number = self.take_number();
-        let pal = Arc::new(Pal::new(number, key, self.take_serial(), layout, belongings));
-        for page in pages {
-            self.by_page.insert(page, pal.clone());
+    /// Takes a PAL in, that has no page yet: it is in transit. The page of its entry is at `entry_page`.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::ALREADY_REGISTERED`], [`Status::OUT_OF_MEMORY`], [`Status::QUOTA`], or a PAL that has to go first.
+    pub fn insert(
+        &mut self,
+        key: Key,
+        entry_page: u64,
+        layout: Layout,
+        belongings: T,
+    ) -> Result<Arc<Pal<T>>, Conflict<T>> {
+        let place = match self.position(key) {
+            Ok(found) => return Err(conflict(&self.by_key[found].1, entry_page)),
+            Err(place) => place,
+        };
+        let free = |pal: &mut Arc<Pal<T>>| Arc::get_mut(pal).is_some();
+        // Of those that are spare, CPUs look at one each at most.
+        let spare = self.spare.iter_mut().rposition(free).ok_or(Status::OUT_OF_MEMORY)?;
+        let amounts = Amounts::of(&layout);
+        self.accounts.take(key.address_space, amounts)?;
+        let (number, serial) = (self.take_number(), self.take_serial());
+        let mut pal = self.spare.swap_remove(spare);
+        if let Some(place) = Arc::get_mut(&mut pal) {
+            *place = Pal::new(number, key, serial, layout, belongings);
         }
-        self.by_key.insert(key, pal.clone());
+        pal.lock().amounts = amounts;
+        #[expect(clippy::disallowed_methods, reason = "there is room for as many as there are")]
+        self.by_key.insert(place, (key, pal.clone()));
         Ok(pal)
+    }
+
+    /// Makes the pages of a step the PAL's, all or none; `before` is its last page so far. Nobody else can register
+    /// them from now on.
+    ///
+    /// A page that another PAL shares with its process is taken from that one: the process that asks can write it, so
+    /// the other's has given it away, or shares it with this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::SECTION_OVERLAP`], [`Status::PAGE_TAKEN`], [`Status::OUT_OF_MEMORY`], [`Status::QUOTA`], or a PAL
+    /// that has to go first.
+    pub fn claim(&mut self, pal: &Arc<Pal<T>>, step: &Step, before: Option<u64>) -> Result<(), Conflict<T>> {
+        let mut last = before;
+        let mut runs = 0;
+        for found in step {
+            runs += usize::from(last.is_none_or(|last| last + crate::layout::PAGE != found.page));
+            last = Some(found.page);
+        }
+        let more = Amounts { runs, ..Amounts::default() };
+        self.accounts.take(pal.key.address_space, more)?;
+        for (index, found) in step.iter().enumerate() {
+            if let Err(conflict) = self.claim_page(pal, found.page, false) {
+                step[..index].iter().for_each(|claimed| self.unclaim(pal, claimed.page));
+                self.accounts.give_back(pal.key.address_space, more);
+                return Err(conflict);
+            }
+        }
+        let mut inner = pal.lock();
+        inner.amounts = inner.amounts.and(more);
+        Ok(())
+    }
+
+    /// Makes a page a PAL's.
+    pub(crate) fn claim_page(
+        &mut self,
+        pal: &Arc<Pal<T>>,
+        page: u64,
+        is_shared: bool,
+    ) -> Result<(), Conflict<T>> {
+        if let Some(claim) = self.by_page.get(page) {
+            if Arc::ptr_eq(&claim.pal, pal) {
+                return Err(Status::SECTION_OVERLAP.into());
+            }
+            let state = claim.pal.lock().state;
+            match state {
+                State::Revoked | State::Ending(_) => return Err(Conflict::Stale(claim.pal.clone())),
+                State::Running(_) | State::InTransit if claim.is_shared && !is_shared => {
+                    return Err(Conflict::Busy);
+                }
+                _ if claim.is_shared && !is_shared => drop(self.by_page.remove(page)),
+                _ => return Err(Status::PAGE_TAKEN.into()),
+            }
+        }
+        let claim = Claim { pal: pal.clone(), is_shared };
+        self.by_page.insert(page, claim).map_err(|_| Status::OUT_OF_MEMORY.into())
+    }
+
+    /// Gives up the PAL's claim on a page, where it has one.
+    pub fn unclaim(&mut self, pal: &Arc<Pal<T>>, page: u64) {
+        if self.owns(pal, page) {
+            self.by_page.remove(page);
+        }
+    }
+
+    /// Whether the page is the PAL's.
+    pub(crate) fn owns(&self, pal: &Arc<Pal<T>>, page: u64) -> bool {
+        self.by_page.get(page).is_some_and(|claim| Arc::ptr_eq(&claim.pal, pal))
     }
 
     /// The PAL of this address space and entry.
     #[must_use]
     pub fn find(&self, key: Key) -> Option<Arc<Pal<T>>> {
-        self.by_key.get(&key).cloned()
+        self.position(key).ok().map(|position| self.by_key[position].1.clone())
     }
 
     /// The PAL that has the page.
     #[must_use]
     pub fn find_page(&self, page: u64) -> Option<Arc<Pal<T>>> {
-        self.by_page.get(&page).cloned()
+        self.by_page.get(page).map(|claim| claim.pal.clone())
     }
 
     /// Forgets a PAL, whose pages have been given back.
     pub fn remove(&mut self, pal: &Arc<Pal<T>>) {
-        if self.by_key.get(&pal.key).is_some_and(|found| Arc::ptr_eq(found, pal)) {
-            self.by_key.remove(&pal.key);
-            let inner = pal.lock();
-            for (page, _) in inner.layout.pages() {
-                self.by_page.remove(&page);
-            }
-            self.budget += heap_bytes(&inner.layout);
+        let Ok(position) = self.position(pal.key) else { return };
+        if !Arc::ptr_eq(&self.by_key[position].1, pal) {
+            return;
         }
+        let mut inner = pal.lock();
+        inner.layout = Layout::empty();
+        inner.state = State::InTransit;
+        self.accounts.give_back(pal.key.address_space, inner.amounts);
+        drop(inner);
+        let (_, pal) = self.by_key.remove(position);
+        // There is room for as many as there are.
+        let _ = put(&mut self.spare, pal);
     }
 
     /// Leaves a PAL its key and the page of its entry alone: its other pages have been given back.
     pub fn retire(&mut self, pal: &Arc<Pal<T>>) {
         let mut inner = pal.lock();
-        for (page, _) in inner.layout.pages() {
-            self.by_page.remove(&page);
-        }
-        self.budget += heap_bytes(&inner.layout);
         inner.layout.keep_entry_page();
-        self.budget = self.budget.saturating_sub(heap_bytes(&inner.layout));
-        if let Some(page) = inner.layout.entry_page() {
-            self.by_page.insert(page, pal.clone());
-        }
+        let kept = Amounts { runs: 1, ..Amounts::of(&inner.layout) };
+        self.accounts.give_back(pal.key.address_space, inner.amounts.without(kept));
+        inner.amounts = kept;
         inner.state = State::Revoked;
     }
 
@@ -141,97 +228,9 @@ impl<T> Registry<T> {
         self.all().find(|pal| pal.lock().state == State::Revoked).cloned()
     }
 
-    /// Gives a PAL more pages, which its process keeps. Nobody else can register them meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// [`Status::BUSY`], [`Status::SECTION_COUNT`], [`Status::SECTION_OVERLAP`], [`Status::PAGE_TAKEN`] or
-    /// [`Status::OUT_OF_MEMORY`].
-    pub fn share(&mut self, pal: &Arc<Pal<T>>, more: Vec<Section>) -> Result<(), Status> {
-        let mut inner = pal.lock();
-        match inner.state {
-            State::Idle => {}
-            State::Faulted | State::Revoked => return Err(Status::DEAD),
-            _ => return Err(Status::BUSY),
-        }
-        let layout = &inner.layout;
-        if layout.all_sections().count() + more.len() > CAPACITY {
-            return Err(Status::SECTION_COUNT);
-        }
-        let overlaps = |one: &Section, other: &Section| one.start < other.end() && other.start < one.end();
-        let inside = |(index, one): (usize, &Section)| more[..index].iter().any(|other| overlaps(one, other));
-        let outside = |one: &Section| layout.all_sections().any(|other| overlaps(one, other));
-        if more.iter().enumerate().any(inside) || more.iter().any(outside) {
-            return Err(Status::SECTION_OVERLAP);
-        }
-        let pages: Vec<u64> = more.iter().flat_map(|section| section.pages.iter().copied()).collect();
-        if layout.pages().count() + pages.len() > PAGES_LIMIT {
-            return Err(Status::SECTION_SIZE);
-        }
-        let bytes = more.len() * BYTES_A_SECTION + pages.len() * BYTES_A_PAGE;
-        if bytes > self.budget {
-            return Err(Status::OUT_OF_MEMORY);
-        }
-        self.claim(pal, &pages)?;
-        self.budget -= bytes;
-        inner.layout.shared.extend(more);
-        inner.serial = self.take_serial();
-        Ok(())
-    }
-
-    /// Looks again where a PAL's shared pages are: its process may have others there by now.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::BAD_POINTER`]: the process cannot write them any more, or they are another PAL's.
-    pub fn refresh(
-        &mut self,
-        pal: &Arc<Pal<T>>,
-        process: &impl Process,
-        memory: &impl Pages,
-    ) -> Result<(), Failure> {
-        let mut inner = pal.lock();
-        if !matches!(inner.state, State::Idle | State::Suspended(_)) {
-            return Ok(());
-        }
-        for index in 0..inner.layout.shared.len() {
-            let section = &inner.layout.shared[index];
-            let (start, count) = (section.start, section.pages.len() as u64);
-            let pages = find_run(process, memory, Kind::Shared, start, count);
-            let pages = pages.map_err(|_| Failure::BAD_POINTER)?;
-            if pages == section.pages {
-                continue;
-            }
-            for page in &section.pages {
-                self.by_page.remove(page);
-            }
-            if self.claim(pal, &pages).is_err() {
-                let _ = self.claim(pal, &section.pages);
-                return Err(Failure::BAD_POINTER);
-            }
-            inner.layout.shared[index].pages = pages;
-            inner.serial = self.take_serial();
-        }
-        Ok(())
-    }
-
-    /// Makes pages a PAL's, all or none.
-    fn claim(&mut self, pal: &Arc<Pal<T>>, pages: &[u64]) -> Result<(), Status> {
-        for (index, page) in pages.iter().enumerate() {
-            if self.by_page.contains_key(page) {
-                pages[..index].iter().for_each(|page| {
-                    self.by_page.remove(page);
-                });
-                return Err(Status::PAGE_TAKEN);
-            }
-            self.by_page.insert(*page, pal.clone());
-        }
-        Ok(())
-    }
-
     /// Every PAL.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Pal<T>>> {
-        self.by_key.values()
+        self.by_key.iter().map(|(_, pal)| pal)
     }
 
     /// Number of PALs.
@@ -253,6 +252,10 @@ impl<T> Registry<T> {
         serial
     }
 
+    fn position(&self, key: Key) -> Result<usize, usize> {
+        self.by_key.binary_search_by_key(&key, |(key, _)| *key)
+    }
+
     /// A number that no other PAL has, as long as fewer than 2^31 were ever registered.
     const fn take_number(&mut self) -> u32 {
         let number = self.next_number;
@@ -261,14 +264,23 @@ impl<T> Registry<T> {
     }
 }
 
-/// Bytes of the heap that a PAL counts for.
-fn heap_bytes(layout: &Layout) -> usize {
-    let pages = layout.pages().count();
-    let sections = layout.all_sections().count();
-    BYTES_A_PAL
-        + sections * BYTES_A_SECTION
-        + layout.parameters.len() * BYTES_A_PARAMETER
-        + pages * BYTES_A_PAGE
+impl<T> Default for Registry<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why the PAL that has a key is in the way of another one with it, whose entry is at `entry_page`.
+fn conflict<T>(old: &Arc<Pal<T>>, entry_page: u64) -> Conflict<T> {
+    let found = old.lock();
+    match found.state {
+        State::InTransit => Conflict::Busy,
+        // The process that had this address space has gone, or has mapped something else there, or asks for something
+        // else, or it is a new beginning after an end.
+        State::Building(_) | State::Ending(_) | State::Revoked => Conflict::Stale(old.clone()),
+        _ if found.layout.entry_page() != Some(entry_page) => Conflict::Stale(old.clone()),
+        _ => Status::ALREADY_REGISTERED.into(),
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 //! and its length, an output buffer its address and the address of its length. SEAL and UNSEAL only store
 //! lengths; QUOTE and ID_GETPUB read there what room there is.
 
+use crate::fallible::{copied, filled};
 use crate::layout::Layout;
 use crate::machine::{Inaccessible, Pages};
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use microtpm::{
     BLOB_BYTES_LIMIT, DeprecatedSelection, Entropy, Error, Generator, Identity, PCR_INFO_BYTES_LIMIT,
     PcrBanks, PcrIndex, PcrInfo, Policy, RootSecret, SEAL_BYTES_LIMIT, SELECTION_BYTES, SealKeys, Selection,
@@ -59,6 +60,9 @@ struct OutputBuffer {
 
 /// Something to be stored.
 type Store = (u64, Zeroizing<Vec<u8>>);
+
+/// All that a command stores.
+type Stores = ArrayVec<Store, 4>;
 
 /// The microTPM's errors have the numbers of their statuses.
 fn status(error: Error) -> Status {
@@ -111,17 +115,20 @@ impl<E: Entropy> MicroTpm<E> {
     ) -> Result<(), Status> {
         let stores = match request.command {
             Command::PCR_READ => {
-                vec![store(request.edx, banks.read(PcrIndex::from_number(request.ecx).map_err(status)?))]
+                let pcr = PcrIndex::from_number(request.ecx).map_err(status)?;
+                [store(request.edx, banks.read(pcr))?].into_iter().collect()
             }
             Command::PCR_EXTEND => {
                 let pcr = PcrIndex::from_number(request.ecx).map_err(status)?;
                 let measurement = memory.bytes(request.edx, pcr.bank.digest_bytes())?;
                 banks.extend(pcr, &measurement).map_err(status)?;
-                Vec::new()
+                Stores::new()
             }
             Command::RANDOM => self.random(request, memory)?,
             Command::SEAL | Command::SEAL_DEPRECATED => self.seal(request, banks, memory)?,
-            Command::UNSEAL | Command::UNSEAL_DEPRECATED => self.unseal(request, banks, memory)?,
+            Command::UNSEAL | Command::UNSEAL_DEPRECATED | Command::UNSEAL_OWN => {
+                self.unseal(request, banks, memory)?
+            }
             Command::QUOTE => self.quote(request, key.ok_or(Status::OTHER)?, banks, memory)?,
             Command::QUOTE_DEPRECATED => {
                 self.quote_deprecated(request, key.ok_or(Status::OTHER)?, banks, memory)?
@@ -132,14 +139,10 @@ impl<E: Entropy> MicroTpm<E> {
         memory.store(&stores)
     }
 
-    fn random<P: Pages>(
-        &mut self,
-        request: &Request,
-        memory: &PalMemory<'_, P>,
-    ) -> Result<Vec<Store>, Status> {
+    fn random<P: Pages>(&mut self, request: &Request, memory: &PalMemory<'_, P>) -> Result<Stores, Status> {
         let count = memory.number(request.edx)?;
         let bytes = self.generator.random(size(count)?).map_err(status)?;
-        Ok(vec![(request.ecx, bytes), store(request.edx, &count.to_le_bytes())])
+        Ok([(request.ecx, bytes), store(request.edx, &count.to_le_bytes())?].into_iter().collect())
     }
 
     fn seal<P: Pages>(
@@ -147,7 +150,7 @@ impl<E: Entropy> MicroTpm<E> {
         request: &Request,
         banks: &PcrBanks,
         memory: &PalMemory<'_, P>,
-    ) -> Result<Vec<Store>, Status> {
+    ) -> Result<Stores, Status> {
         let data = memory.input(request.ecx, SEAL_BYTES_LIMIT)?;
         let is_deprecated = request.command == Command::SEAL_DEPRECATED;
         let policy = if is_deprecated {
@@ -158,7 +161,7 @@ impl<E: Entropy> MicroTpm<E> {
         let output = memory.output(request.esi)?;
         let random = self.generator.ready().map_err(status)?;
         let blob = microtpm::seal(&self.keys, random, banks, policy.as_ref(), !is_deprecated, &data);
-        output.filled(blob.map_err(status)?.into())
+        output.filled(Zeroizing::new(blob.map_err(status)?))
     }
 
     fn unseal<P: Pages>(
@@ -166,13 +169,16 @@ impl<E: Entropy> MicroTpm<E> {
         request: &Request,
         banks: &PcrBanks,
         memory: &PalMemory<'_, P>,
-    ) -> Result<Vec<Store>, Status> {
+    ) -> Result<Stores, Status> {
         let blob = memory.input(request.ecx, BLOB_BYTES_LIMIT)?;
         let output = memory.output(request.edx)?;
         let unsealed = microtpm::unseal(&self.keys, banks, &blob).map_err(status)?;
+        if request.command == Command::UNSEAL_OWN && !unsealed.is_own {
+            return Err(Status::FOREIGN_BLOB);
+        }
         let mut stores = output.filled(unsealed.data)?;
         if request.command == Command::UNSEAL {
-            stores.push(store(request.esi, &unsealed.digest_at_creation));
+            stores.push(store(request.esi, &unsealed.digest_at_creation)?);
         }
         Ok(stores)
     }
@@ -183,7 +189,7 @@ impl<E: Entropy> MicroTpm<E> {
         key: &SigningKey,
         banks: &PcrBanks,
         memory: &PalMemory<'_, P>,
-    ) -> Result<Vec<Store>, Status> {
+    ) -> Result<Stores, Status> {
         let selection = memory.selection(request.ecx)?;
         let nonce = memory.bytes(request.esi, selection.bank.digest_bytes())?;
         let (signature, composite) = (memory.output(request.edx)?, memory.output(request.edi)?);
@@ -191,8 +197,8 @@ impl<E: Entropy> MicroTpm<E> {
         memory.require_room(&[(signature, microtpm::MODULUS_BYTES), (composite, composite_bytes)])?;
         let random = self.generator.ready().map_err(status)?;
         let quote = microtpm::quote(key, random, banks, selection, &nonce).map_err(status)?;
-        let mut stores = signature.filled(Zeroizing::new(quote.signature.into()))?;
-        stores.extend(composite.filled(quote.composite.into())?);
+        let mut stores = signature.filled(Zeroizing::new(copied(&quote.signature)?))?;
+        stores.extend(composite.filled(Zeroizing::new(copied(&quote.composite)?))?);
         Ok(stores)
     }
 
@@ -202,7 +208,7 @@ impl<E: Entropy> MicroTpm<E> {
         key: &SigningKey,
         banks: &PcrBanks,
         memory: &PalMemory<'_, P>,
-    ) -> Result<Vec<Store>, Status> {
+    ) -> Result<Stores, Status> {
         let bytes = DeprecatedSelection::bytes(memory.number(request.ecx)?).map_err(status)?;
         let selection = DeprecatedSelection::parse(&memory.bytes(request.ecx, bytes)?).map_err(status)?;
         let mut nonce = [0; 20];
@@ -210,7 +216,7 @@ impl<E: Entropy> MicroTpm<E> {
         let output = memory.output(request.edx)?;
         let random = self.generator.ready().map_err(status)?;
         let quote = microtpm::quote_deprecated(key, random, banks, &selection, &nonce);
-        output.filled(quote.map_err(status)?.into())
+        output.filled(Zeroizing::new(quote.map_err(status)?))
     }
 }
 
@@ -222,13 +228,13 @@ fn public_key<P: Pages>(
     request: &Request,
     key: &SigningKey,
     memory: &PalMemory<'_, P>,
-) -> Result<Vec<Store>, Status> {
+) -> Result<Stores, Status> {
     let output = OutputBuffer { address: request.ecx, length: request.edx };
     let room = size(memory.number(output.length)?)?;
     match key.public_key().for_room(room) {
-        Ok(bytes) => output.filled(bytes.into()),
+        Ok(bytes) => output.filled(Zeroizing::new(copied(&bytes)?)),
         Err(needed) => {
-            memory.store(&[store(output.length, &number(needed)?.to_le_bytes())])?;
+            memory.store(&[store(output.length, &number(needed)?.to_le_bytes())?])?;
             Err(Status::NO_ROOM)
         }
     }
@@ -242,8 +248,8 @@ impl<P: Pages> PalMemory<'_, P> {
         })
     }
 
-    fn bytes(&self, address: u64, length: usize) -> Result<Zeroizing<Vec<u8>>, Inaccessible> {
-        let mut bytes = Zeroizing::new(vec![0; length]);
+    fn bytes(&self, address: u64, length: usize) -> Result<Zeroizing<Vec<u8>>, Status> {
+        let mut bytes = Zeroizing::new(filled(length, 0)?);
         self.read(address, &mut bytes)?;
         Ok(bytes)
     }
@@ -264,7 +270,7 @@ impl<P: Pages> PalMemory<'_, P> {
     fn input(&self, address: u64, limit: usize) -> Result<Zeroizing<Vec<u8>>, Status> {
         let [at, length] = self.pair(address)?;
         let length = Some(size(length)?).filter(|&length| length <= limit).ok_or(Status::BAD_PARAMETER)?;
-        Ok(self.bytes(u64::from(at), length)?)
+        self.bytes(u64::from(at), length)
     }
 
     fn output(&self, address: u64) -> Result<OutputBuffer, Inaccessible> {
@@ -305,10 +311,10 @@ impl<P: Pages> PalMemory<'_, P> {
     /// Refuses buffers without the room that is needed; then the lengths are stored that are.
     fn require_room(&self, buffers: &[(OutputBuffer, usize)]) -> Result<(), Status> {
         let mut is_enough = true;
-        let mut needs = Vec::new();
+        let mut needs = Stores::new();
         for (buffer, needed) in buffers {
             is_enough &= size(self.number(buffer.length)?)? >= *needed;
-            needs.push(store(buffer.length, &number(*needed)?.to_le_bytes()));
+            needs.push(store(buffer.length, &number(*needed)?.to_le_bytes())?);
         }
         if is_enough {
             return Ok(());
@@ -333,14 +339,14 @@ impl<P: Pages> PalMemory<'_, P> {
 
 impl OutputBuffer {
     /// What is stored for a result.
-    fn filled(self, bytes: Zeroizing<Vec<u8>>) -> Result<Vec<Store>, Status> {
+    fn filled(self, bytes: Zeroizing<Vec<u8>>) -> Result<Stores, Status> {
         let length = number(bytes.len())?;
-        Ok(vec![(self.address, bytes), store(self.length, &length.to_le_bytes())])
+        Ok([(self.address, bytes), store(self.length, &length.to_le_bytes())?].into_iter().collect())
     }
 }
 
-fn store(address: u64, bytes: &[u8]) -> Store {
-    (address, Zeroizing::new(bytes.into()))
+fn store(address: u64, bytes: &[u8]) -> Result<Store, Status> {
+    Ok((address, Zeroizing::new(copied(bytes)?)))
 }
 
 fn size(number: u32) -> Result<usize, Status> {

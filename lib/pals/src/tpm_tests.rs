@@ -42,7 +42,7 @@ pub(crate) fn pal() -> (Layout, Memory) {
             let bytes = (0..PAGE).map(|at| byte.wrapping_add((at / 8) as u8)).collect();
             memory.0.borrow_mut().insert(page, bytes);
         }
-        Section { kind: Kind::Listed(kind), start, pages }
+        Section { kind: Kind::Listed(kind), start, count: pages.len() as u32, pages }
     };
     let layout = Layout {
         shared: Vec::new(),
@@ -54,6 +54,7 @@ pub(crate) fn pal() -> (Layout, Memory) {
         entry: 0x1000,
         word: WordSize::Bits64,
         parameters: Vec::new(),
+        flags: 0,
     };
     (layout, memory)
 }
@@ -102,7 +103,9 @@ impl Machine {
     }
 
     fn put(&self, address: u64, bytes: &[u8]) {
-        PalMemory { layout: &self.layout, pages: &self.memory }.store(&[store(address, bytes)]).unwrap();
+        PalMemory { layout: &self.layout, pages: &self.memory }
+            .store(&[store(address, bytes).unwrap()])
+            .unwrap();
     }
 
     fn put_words(&self, address: u64, words: &[u32]) {
@@ -198,7 +201,7 @@ fn a_policy_binds_to_registers_of_either_bank() {
         let mut machine = ready();
         let selection = Selection { bank, map: Some(2) };
         let release = selection.composite_digest(&machine.banks);
-        machine.put(SELECTION, &[selection.to_bytes(), release.to_vec()].concat());
+        machine.put(SELECTION, &[&selection.to_bytes()[..], &release].concat());
         assert_eq!(machine.call(Command::SEAL, [INPUT, SELECTION, OUTPUT, 0]), Status::SUCCESS);
         machine.put_words(INPUT, &[RESULT as u32, machine.get_word(OUTPUT_LENGTH)]);
         machine.put_words(OUTPUT, &[DATA as u32, OUTPUT_LENGTH as u32]);
@@ -208,6 +211,27 @@ fn a_policy_binds_to_registers_of_either_bank() {
         assert_eq!(machine.call(Command::UNSEAL, [INPUT, OUTPUT, VALUES, 0]), Status::OTHER);
         machine.put(RESULT + 20, &[!machine.get(RESULT + 20, 1)[0]]);
         assert_eq!(machine.call(Command::UNSEAL, [INPUT, OUTPUT, VALUES, 0]), Status::BAD_PARAMETER);
+    }
+}
+
+#[test]
+fn a_pal_opens_as_its_own_what_it_sealed_itself() {
+    for (bank, map, expected) in [
+        (Bank::Sha1, 1, Status::SUCCESS),
+        (Bank::Sha256, 1, Status::SUCCESS),
+        (Bank::Sha256, 2, Status::FOREIGN_BLOB),
+    ] {
+        let mut machine = ready();
+        let selection = Selection { bank, map: Some(map) };
+        let release = selection.composite_digest(&machine.banks);
+        machine.put(SELECTION, &[&selection.to_bytes()[..], &release].concat());
+        assert_eq!(machine.call(Command::SEAL, [INPUT, SELECTION, OUTPUT, 0]), Status::SUCCESS);
+        machine.put_words(INPUT, &[RESULT as u32, machine.get_word(OUTPUT_LENGTH)]);
+        machine.put_words(OUTPUT, &[DATA as u32 + 0x100, OUTPUT_LENGTH as u32]);
+        let before = machine.snapshot();
+        assert_eq!(machine.call(Command::UNSEAL_OWN, [INPUT, OUTPUT, 0, 0]), expected);
+        let is_opened = machine.get(DATA + 0x100, 14) == b"fourteen bytes";
+        assert_eq!((is_opened, machine.snapshot() == before), (expected == Status::SUCCESS, !is_opened));
     }
 }
 
@@ -302,7 +326,7 @@ fn sizes_that_are_too_large_are_refused() {
     }
     machine.put_words(INPUT, &[DATA as u32, BLOB_BYTES_LIMIT as u32 + 1]);
     assert_eq!(machine.call(Command::UNSEAL, [INPUT, OUTPUT, VALUES, 0]), Status::BAD_PARAMETER);
-    assert_eq!(machine.call(Command(14), [0; 4]), Status::UNKNOWN_COMMAND);
+    assert_eq!(machine.call(Command(18), [0; 4]), Status::UNKNOWN_COMMAND);
 }
 
 #[test]

@@ -46,6 +46,17 @@ impl Command {
     /// The public key of quotes: ECX names where it goes, EDX a u32: in its room, out its size. DER with room for
     /// 270 bytes, the bare modulus with room for 256.
     pub const ID_GETPUB: Self = Self(13);
+    /// As [`Self::REGISTER`], with [flags](crate::flags) in EDX: they are in the PAL's header, and so in its measurement.
+    /// [`Self::REGISTER`] itself registers with [`flags::ORIGINAL`](crate::flags::ORIGINAL).
+    pub const REGISTER_WITH_FLAGS: Self = Self(14);
+    /// Unseals only what the PAL sealed itself: ECX names an input buffer, EDX an output buffer. From inside a PAL.
+    pub const UNSEAL_OWN: Self = Self(15);
+    /// Gives up a suspended call, whose thread never comes back to it: ECX is the entry address. For PALs that were
+    /// registered with [`flags::ABORTABLE`](crate::flags::ABORTABLE); what the call has done to the PAL's data stays.
+    pub const ABORT: Self = Self(16);
+    /// Says which processes may register: ECX is one of the [admissions](crate::admission), EDX the physical address of
+    /// a process's top page table where it needs one. From privilege level 0 alone.
+    pub const ADMIT: Self = Self(17);
     /// Writes ECX to the hypervisor's log, and returns 0. From anywhere.
     pub const TEST: Self = Self(255);
 
@@ -63,7 +74,7 @@ impl Command {
     /// Whether the command is one of a PAL's own, for its microTPM.
     #[must_use]
     pub const fn is_microtpm(self) -> bool {
-        matches!(self.0, 3..=5 | 7..=13)
+        matches!(self.0, 3..=5 | 7..=13 | 15)
     }
 }
 
@@ -95,6 +106,6 @@ mod tests {
     #[test]
     fn the_microtpms_commands_are_those_of_a_pal() {
         let own: Vec<u32> = (0..=256).filter(|&number| Command(number).is_microtpm()).collect();
-        assert_eq!(own, [3, 4, 5, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(own, [3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 15]);
     }
 }

@@ -60,9 +60,9 @@ statuses! {
     /// The sections lack code, or a stack, or the parameters' section where parameters need one, or there are two
     /// stacks or two parameter sections.
     SECTION_MISSING = 27, "a PAL has code, one stack, and one parameter section";
-    /// A page of a section is not mapped for the process, or not with the rights that the PAL gets: code is
-    /// executable, everything else writable.
-    SECTION_NOT_MAPPED = 28, "a page of a section is absent or lacks rights: code executable, others writable; touch and lock it";
+    /// A page of a section is not mapped for the process, or not with the rights that it needs: what becomes hidden has
+    /// to be the process's own to write, code executable as well.
+    SECTION_NOT_MAPPED = 28, "a page of a section is absent or lacks rights: all but shared code writable, code executable; touch and lock it";
     /// A page of a section belongs to a PAL already.
     PAGE_TAKEN = 29, "a page of a section belongs to another PAL";
     /// A page of a section is not ordinary memory: the hypervisor's, a device's, or none.
@@ -87,6 +87,21 @@ statuses! {
     NOT_AVAILABLE = 39, "this build does not have the command";
     /// A sealed blob or an output needs more room than the buffer has; the length needed has been stored.
     NO_ROOM = 40, "the output buffer is too small; the length needed is stored";
+    /// The blob was sealed by another PAL.
+    FOREIGN_BLOB = 42, "another PAL sealed this, so its content is that one's choice; unseal it as such if that is meant";
+    /// A flag of the registration is none.
+    FLAGS = 43, "a registration has a flag that this version does not know";
+    /// The PAL was registered without [`flags::ACCEPTS_SHARE`](crate::flags::ACCEPTS_SHARE).
+    NO_SHARE = 44, "the PAL was registered as one that shares no pages";
+    /// A page that is to be shared lies where a PAL's stack would overflow to.
+    STACK_GUARD = 45, "a shared page lies right below the PAL's stack, which would overflow into it";
+    /// Ring 0 does not let this process register PALs.
+    NOT_ADMITTED = 46, "the operating system does not let this process register PALs";
+    /// The address space has as many PALs, pages or regions as one may have.
+    QUOTA = 47, "the process has as many PALs, or pages in them, as one may have; unregister what is not needed";
+    /// There is no suspended call, or the PAL was registered without
+    /// [`flags::ABORTABLE`](crate::flags::ABORTABLE).
+    NOT_ABORTABLE = 48, "no call of the PAL is suspended, or it was registered as one whose calls are not given up";
     /// The PAL faulted or was revoked.
     DEAD = 41, "the PAL faulted or was revoked before: unregister it and register it again";
 }

@@ -51,7 +51,7 @@ fn access(code: Snippet, address: u64, value: u64) -> Result<u64, Fault> {
 }
 
 /// Lets ring 3 use low addresses too, or no longer; for code that cannot name [`crate::run::USER_BASE`].
-pub(crate) fn open_low_memory_to_users(is_open: bool) {
+pub fn open_low_memory_to_users(is_open: bool) {
     unsafe extern "C" {
         static pml4: [Cell<u64>; 512];
     }

@@ -111,6 +111,27 @@ pub fn register(
     parameters: &[(ParameterType, u64)],
     entry: u64,
 ) -> u32 {
+    register_by(Command::REGISTER, mode, sections, parameters, [entry, 0])
+}
+
+/// The same with flags; gives the status.
+pub fn register_with_flags(
+    mode: Mode,
+    sections: &[SectionRecord],
+    parameters: &[(ParameterType, u64)],
+    entry: u64,
+    flags: u32,
+) -> u32 {
+    register_by(Command::REGISTER_WITH_FLAGS, mode, sections, parameters, [entry, flags.into()])
+}
+
+fn register_by(
+    command: Command,
+    mode: Mode,
+    sections: &[SectionRecord],
+    parameters: &[(ParameterType, u64)],
+    [entry, flags]: [u64; 2],
+) -> u32 {
     let lists = of_this_cpu(LISTS);
     let parameter_list = lists + PAGE;
     let _ = write64(lists, sections.len() as u64);
@@ -121,7 +142,7 @@ pub fn register(
     for (address, &(kind, words)) in (parameter_list + 8..).step_by(16).zip(parameters) {
         put(address, ParameterRecord { kind: kind as u32, unused: 0, words }.to_bytes());
     }
-    hypercall(mode, Command::REGISTER.0, [user(mode, lists), 0, user(mode, parameter_list), entry])
+    hypercall(mode, command.0, [user(mode, lists), flags, user(mode, parameter_list), entry])
 }
 
 fn of_this_cpu(address: u64) -> u64 {

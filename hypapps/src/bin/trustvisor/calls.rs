@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use pals::layout::{Layout, PAGE};
 use pals::machine::Inaccessible;
 use pals::marshal::{Arguments, REGISTERS};
-use pals::pal::{Entry, Inside, Refusal, State};
+use pals::pal::{End, Entry, Inside, Refusal, State};
 use runtime::exit::SecondLevelViolation;
 use runtime::exit::world::WorldExit;
 use runtime::hypapp::Answer;
@@ -49,6 +49,10 @@ pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &
         && state::word_size(vcpu).is_some();
     if !is_entry {
         let state = pal.lock().state;
+        if matches!(state, State::Ending(_)) {
+            revocation::go_on(pal);
+            return Answer::Handled;
+        }
         // Of a PAL that was revoked only the entry is left, and its page is somebody else's by now.
         let is_gone = state == State::InTransit || revocation::forget(pal);
         return if is_gone { Answer::Handled } else { Answer::Chain };
@@ -86,8 +90,9 @@ pub(crate) fn world_exit(vcpu: &mut dyn Vcpu, exit: WorldExit) {
         // It ends the caller's processor, unless that is a hypervisor's: for it INIT is an exit like others.
         WorldExit::Init if services::is_nested() => suspend(vcpu, &running),
         WorldExit::Init => {
-            running.pal.lock().end(State::Faulted, &Machine);
+            running.pal.lock().begin_end(End::Faulted);
             world::leave(&running.outside);
+            revocation::go_on(&running.pal);
         }
     }
 }
@@ -97,10 +102,13 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     let (rsp, rflags, registers) = (vcpu.rsp(), vcpu.rflags(), *vcpu.registers());
     let word = state::word_size(vcpu);
     if !pal.lock().layout.shared.is_empty() {
-        let refreshed = state::REGISTRY.lock().refresh(pal, &Process::of(vcpu), &Machine);
         // It may be a revoked PAL's page that is in the way.
-        refreshed
+        refresh(vcpu, pal)
             .map_err(|failure| if revocation::forget_one() { Refusal::Retry } else { refusal(failure) })?;
+    }
+    if matches!(pal.lock().state, State::Ending(_)) {
+        revocation::go_on(pal);
+        return Err(Refusal::Retry);
     }
     let mut inner = pal.lock();
     if word != Some(inner.layout.word) || state::mode(vcpu) != inner.belongings.mode {
@@ -112,7 +120,18 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     let word = inner.layout.word;
     let rsp = word.truncate(rsp);
     let inside = match inner.enter(vcpu.index(), rsp)? {
-        Entry::Resumed(inside) => inside,
+        Entry::Resumed(inside) => {
+            let again = Arguments::read(&Process::of(vcpu), &inner.layout, &registers_of(&registers), rsp);
+            if again.as_ref() != Ok(&inner.arguments) {
+                // Another call from the same place: the earlier one was left, and its result is not this one's.
+                inner.suspend(rsp, inside);
+                return match again {
+                    Ok(_) => failure(Failure::BUSY),
+                    Err(Inaccessible) => Err(refusal(Failure::BAD_STACK)),
+                };
+            }
+            inside
+        }
         Entry::Fresh => {
             let arguments = registers_of(&registers);
             match start(&Process::of(vcpu), &inner.layout, &arguments, rsp, pal.key.entry) {
@@ -146,6 +165,12 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     let caller = Caller { registers, rsp, rflags, return_address, word };
     keep(vcpu.index(), Running { pal: pal.clone(), outside, caller });
     Ok(())
+}
+
+/// Has the PAL's shared pages be where its process has them by now.
+fn refresh(vcpu: &dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Failure> {
+    let now = pal.lock().shared_now(&Process::of(vcpu), &Machine)?;
+    now.map_or(Ok(()), |pages| state::REGISTRY.lock().settle(pal, &pages))
 }
 
 /// What becomes of a call that lacks memory of its process: where a hypervisor of the process's can help, it comes
@@ -249,9 +274,11 @@ fn fault(vcpu: &mut dyn Vcpu, running: &Running, event: Event) {
 }
 
 fn end(vcpu: &mut dyn Vcpu, running: &Running, kind: FaultKind, address: u64) {
-    running.pal.lock().end(State::Faulted, &Machine);
+    running.pal.lock().begin_end(End::Faulted);
     log::debug!("pal={} ends: kind={:#x} address={address:#x}", running.pal.number, kind.0);
     fail(vcpu, running, Trouble { failure: Failure::FAULTED, kind, address });
+    // The rest of a large one when somebody meets it; until then nobody can read it.
+    revocation::go_on(&running.pal);
 }
 
 fn fail(vcpu: &mut dyn Vcpu, running: &Running, trouble: Trouble) {

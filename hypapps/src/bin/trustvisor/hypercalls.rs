@@ -7,6 +7,7 @@ use runtime::hypapp::Answer;
 use runtime::services::{self, pages, private, world};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::Command;
+use trustvisor::flags;
 use trustvisor::parameter::WordSize;
 use trustvisor::status::Status;
 
@@ -117,14 +118,36 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
         }
         return Ok(());
     }
+    if command == Command::ADMIT {
+        return Ok(admit(vcpu)?);
+    }
     let word = state::word_size(vcpu).ok_or(Status::NOT_A_PROCESS)?;
     let arguments = Arguments::of(vcpu, word);
     let is_inside = world::is_inside();
     match command {
-        Command::REGISTER | Command::UNREGISTER | Command::SHARE if is_inside => Err(Status::IN_PAL.into()),
-        Command::REGISTER => registration::register(vcpu, &arguments),
+        Command::REGISTER
+        | Command::REGISTER_WITH_FLAGS
+        | Command::UNREGISTER
+        | Command::ABORT
+        | Command::SHARE
+            if is_inside =>
+        {
+            Err(Status::IN_PAL.into())
+        }
+        Command::REGISTER => registration::register(vcpu, &arguments, flags::ORIGINAL.into()),
+        Command::REGISTER_WITH_FLAGS => registration::register(vcpu, &arguments, arguments.edx),
+        Command::ABORT => Ok(registration::abort(vcpu, &arguments)?),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
         Command::SHARE => Ok(registration::share(vcpu, &arguments)?),
         _ => Err(Status::UNKNOWN_COMMAND.into()),
     }
+}
+
+/// Takes ring 0's word on who may register.
+fn admit(vcpu: &dyn Vcpu) -> Result<(), Status> {
+    if vcpu.cpl() != 0 || world::is_inside() {
+        return Err(Status::NOT_ADMITTED);
+    }
+    let registers = vcpu.registers();
+    state::ADMISSIONS.lock().say(u64::from(registers.ecx()), registers.rdx())
 }

@@ -2,7 +2,8 @@
 //!
 //! What a program has to know is in the crate `trustvisor`; the logic that needs no hardware is in `pals`.
 //! Here are `hypercalls` and what they lead to: `registration`, `calls` into PALs, their `microtpm`,
-//! `revocation` where the guest takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts wait for a PAL.
+//! `revocation` where the guest takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts
+//! wait for a PAL; `pal_register=admitted`, only processes that ring 0 has admitted register PALs.
 #![no_std]
 #![no_main]
 

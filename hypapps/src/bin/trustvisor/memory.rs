@@ -36,6 +36,10 @@ impl Process for Caller {
         let intent = match wanted {
             Use::Execute => Intent::Fetch,
             Use::Write => Intent::Write,
+            Use::WriteAndExecute => {
+                self.page(address, Use::Execute)?;
+                Intent::Write
+            }
         };
         let access = Access { intent, privilege: Privilege::User };
         let found = self.0.translate(GuestLinearAddr::new(address), access);

@@ -3,10 +3,10 @@
 //! One is carried out at a time, and none for long: what takes long is done in steps, and between two of them the
 //! PAL stands suspended at its VMCALL, so that its CPU takes interrupts.
 
-use crate::calls;
 use crate::hypercalls::Arguments;
 use crate::memory::Machine;
 use crate::state::{self, Pal};
+use crate::{calls, heap, revocation};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use microtpm::{Conditioned, Noise, PerBootRoot};
@@ -45,8 +45,10 @@ impl Noise for Processor {
 /// Draws this boot's secret. Where there is no entropy, everything but the microTPM works.
 pub(crate) fn start() {
     let root = &mut PerBootRoot(Conditioned(Processor));
-    match MicroTpm::new(root, Conditioned(Processor)) {
-        Ok(microtpm) => *MICROTPM.lock() = Some(Box::new(microtpm)),
+    #[expect(clippy::disallowed_methods, reason = "at boot")]
+    let made = heap::of_microtpm(|| MicroTpm::new(root, Conditioned(Processor)).map(Box::new));
+    match made {
+        Ok(microtpm) => *MICROTPM.lock() = Some(microtpm),
         Err(_) => log::warn!("no entropy: PALs have no microTPM"),
     }
     private::wipe_stack();
@@ -82,9 +84,21 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Argument
 
 /// `None` where the command has to be given again.
 fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Option<Result<(), Status>> {
+    if revocation::measure(pal) {
+        return None;
+    }
     // Another CPU's command: waiting for it would keep this CPU's interrupts waiting.
     let mut microtpm = MICROTPM.try_lock()?;
     let Some(microtpm) = microtpm.as_mut() else { return Some(Err(Status::INSUFFICIENT_ENTROPY)) };
+    heap::of_microtpm(|| carry_out_with(microtpm, pal, command, arguments))
+}
+
+fn carry_out_with(
+    microtpm: &mut MicroTpm<Source>,
+    pal: &Pal,
+    command: Command,
+    arguments: &Arguments,
+) -> Option<Result<(), Status>> {
     let key = microtpm.key(command).ok()?;
     let mut inner = pal.lock();
     let inner = &mut *inner;
@@ -93,7 +107,7 @@ fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Option<
         return None;
     }
     let Some(measurement) = &mut inner.belongings.measurement else { return Some(Err(Status::OTHER)) };
-    let banks = measurement.step(&inner.layout, &Machine)?;
+    let banks = measurement.banks(&inner.layout)?;
     let memory = PalMemory { layout: &inner.layout, pages: &Machine };
     let Arguments { ecx, edx, esi, edi, .. } = *arguments;
     let request = Request { command, ecx, edx, esi, edi };

@@ -1,63 +1,185 @@
-//! Registration and its end.
+//! Registration and its end, in steps: between two of them the process stands at its VMCALL, and its CPU takes
+//! interrupts.
 
 use crate::hypercalls::{Arguments, Refusal};
 use crate::memory::{Caller, Machine};
-use crate::revocation;
-use crate::state::{self, Belongings, Pal, REGISTRY};
+use crate::revocation::{self, Progress};
+use crate::state::{self, ADMISSIONS, Belongings, Pal, REGISTRY};
 use alloc::sync::Arc;
-use arrayvec::ArrayVec;
-use pals::layout::{Kind, Layout};
-use pals::machine::{Cover, Inaccessible, Pages};
+use pals::layout::{Layout, STEP_PAGES, Step};
+use pals::machine::{Pages, Process, Use};
 use pals::measurement::Measurement;
-use pals::pal::State;
+use pals::pal::{Asked, End, Key, State};
 use pals::registry::Conflict;
 use pals::sharing::read_shared;
 use runtime::services::world;
 use runtime::vcpu::Vcpu;
 use trustvisor::status::Status;
 
-/// Most pages that are covered at a time.
-const BATCH: usize = 128;
-
-/// Registers the PAL that the lists describe. Its pages are claimed first, then covered for all CPUs, and only
-/// then looked at: what another CPU does to them or to the page tables meanwhile comes too early or too late.
-pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
-    match try_register(vcpu, arguments) {
-        Err(Refusal::Status(Status::OUT_OF_MEMORY)) if revocation::forget_one() => Err(Refusal::Again),
+/// Registers the PAL that the lists describe.
+///
+/// A page is looked for, claimed and covered in one step: its process cannot lose it meanwhile, as the system that
+/// takes it away has to have this CPU forget it first. Only then is it looked at: what another CPU does to it comes too
+/// early or too late.
+pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments, flags: u64) -> Result<(), Refusal> {
+    match try_register(vcpu, arguments, flags) {
+        Err(Refusal::Status(Status::OUT_OF_MEMORY | Status::QUOTA)) if revocation::forget_one() => {
+            Err(Refusal::Again)
+        }
         result => result,
     }
 }
 
-fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
+fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments, flags: u64) -> Result<(), Refusal> {
     let lists = [arguments.ecx, arguments.esi, arguments.edi];
-    let layout = Layout::read(&Caller::of(vcpu), &Machine, arguments.word, lists)?;
+    let asked = [lists[0], lists[1], lists[2], flags];
+    let process = Caller::of(vcpu);
+    let entry = process.page(arguments.edi, Use::WriteAndExecute);
+    if let Ok(page) = entry {
+        let found = REGISTRY.lock().find(state::key_at(vcpu, arguments.edi, page));
+        if let Some(result) = found.and_then(|pal| go_on(vcpu, &pal, asked)) {
+            return result;
+        }
+    }
+    let flags = u32::try_from(flags).map_err(|_| Status::FLAGS)?;
+    let layout = Layout::read(&process, arguments.word, flags, lists)?;
+    let page = entry.map_err(|_| Status::SECTION_NOT_MAPPED)?;
+    let key = state::key_at(vcpu, arguments.edi, page);
+    if !ADMISSIONS.lock().admits(key.address_space) {
+        return Err(Status::NOT_ADMITTED.into());
+    }
+    let pal = insert(vcpu, key, page, layout)?;
+    pal.lock().state = State::Building(asked);
+    step(vcpu, &pal, asked)
+}
+
+/// Goes on with what the same arguments began; `None` where that is at an end.
+fn go_on(vcpu: &dyn Vcpu, pal: &Arc<Pal>, asked: Asked) -> Option<Result<(), Refusal>> {
+    let inner = pal.lock();
+    let (state, refused) = (inner.state, inner.belongings.refused);
+    drop(inner);
+    match (state, refused) {
+        (State::Building(earlier), _) if earlier == asked => Some(step(vcpu, pal, asked)),
+        (State::Ending(End::Gone), Some((earlier, status))) if earlier == asked => {
+            Some(Err(give_up(pal, status)))
+        }
+        _ => None,
+    }
+}
+
+fn insert(vcpu: &dyn Vcpu, key: Key, page: u64, layout: Layout) -> Result<Arc<Pal>, Refusal> {
     let mode = state::mode(vcpu);
     let frames = world::frames_needed(mode, layout.runs());
     world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
-    let pal = insert(vcpu, layout, mode)?;
-    if cover(&pal, |_, kind| kind.cover()).is_err() {
-        give_back(&pal);
-        return Err(Status::OUT_OF_MEMORY.into());
+    let measurement = Some(Measurement::new(&layout));
+    let belongings = Belongings { mode, measurement, refused: None };
+    let taken = REGISTRY.lock().insert(key, page, layout, belongings);
+    taken.map_err(refusal)
+}
+
+/// What becomes of a registration with something in its way.
+fn refusal(conflict: Conflict<Belongings>) -> Refusal {
+    match conflict {
+        Conflict::Status(status) => status.into(),
+        Conflict::Busy => Refusal::Again,
+        Conflict::Stale(old) => {
+            // Another CPU may be at it, and may want this one to leave the hypervisor for that.
+            revocation::revoke(&old);
+            revocation::forget(&old);
+            Refusal::Again
+        }
+    }
+}
+
+/// Takes the next pages, or measures a piece, or has the PAL be ready.
+fn step(vcpu: &dyn Vcpu, pal: &Arc<Pal>, asked: Asked) -> Result<(), Refusal> {
+    let mut inner = pal.lock();
+    if inner.state != State::Building(asked) {
+        return Err(Refusal::Again);
+    }
+    let found = match inner.layout.find_next(&Caller::of(vcpu), &Machine) {
+        Ok(found) => found,
+        Err(status) => {
+            drop(inner);
+            return Err(refuse(pal, asked, status));
+        }
+    };
+    inner.state = State::InTransit;
+    let before = inner.layout.last_taken();
+    drop(inner);
+    if !found.is_empty() {
+        take(pal, asked, &found, before)?;
+    } else if !revocation::measure(pal) {
+        pal.lock().state = State::Idle;
+        return Ok(());
     }
     let mut inner = pal.lock();
-    inner.belongings.measurement = Some(Measurement::new(&inner.layout, &Machine));
-    inner.state = State::Idle;
+    let is_kept = inner.belongings.measurement.as_ref().is_some_and(Measurement::is_kept);
+    if found.len() < STEP_PAGES && is_kept {
+        inner.state = State::Idle;
+        return Ok(());
+    }
+    inner.state = State::Building(asked);
+    Err(Refusal::Again)
+}
+
+/// Claims pages, covers them, and keeps what has to be measured of them.
+fn take(pal: &Arc<Pal>, asked: Asked, found: &Step, before: Option<u64>) -> Result<(), Refusal> {
+    let claimed = REGISTRY.lock().claim(pal, found, before);
+    match claimed.map_err(refusal) {
+        Ok(()) => {}
+        Err(Refusal::Again) => {
+            pal.lock().state = State::Building(asked);
+            return Err(Refusal::Again);
+        }
+        Err(Refusal::Status(status)) => return Err(refuse(pal, asked, status)),
+    }
+    let covered = Machine.cover(&mut found.iter().map(|found| (found.page, found.kind.cover())));
+    let mut inner = pal.lock();
+    // Claimed they are the PAL's, to be given back with the others.
+    inner.layout.take(found);
+    if covered.is_err() {
+        drop(inner);
+        return Err(refuse(pal, asked, Status::OUT_OF_MEMORY));
+    }
+    if let Some(measurement) = &mut inner.belongings.measurement {
+        measurement.keep(found, &Machine);
+    }
     Ok(())
+}
+
+/// Ends a registration that cannot go on; the process is told when its pages are its own again.
+fn refuse(pal: &Arc<Pal>, asked: Asked, status: Status) -> Refusal {
+    let mut inner = pal.lock();
+    inner.belongings.refused = Some((asked, status));
+    inner.begin_end(End::Gone);
+    drop(inner);
+    give_up(pal, status)
+}
+
+fn give_up(pal: &Arc<Pal>, status: Status) -> Refusal {
+    match revocation::go_on(pal) {
+        Progress::Ended(_) => Refusal::Status(status),
+        Progress::More => Refusal::Again,
+    }
 }
 
 /// Ends the registration of the PAL with this entry.
 pub(crate) fn unregister(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
     let key = state::key(vcpu, arguments.ecx).ok_or(Status::NOT_REGISTERED)?;
     let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
-    {
-        let mut inner = pal.lock();
-        if inner.state == State::InTransit {
-            return Err(Refusal::Again);
-        }
-        inner.begin_unregister(&Machine)?;
+    pal.lock().begin_unregister()?;
+    match revocation::go_on(&pal) {
+        Progress::Ended(End::Gone) => Ok(()),
+        _ => Err(Refusal::Again),
     }
-    give_back(&pal);
-    Ok(())
+}
+
+/// Gives up the suspended call of the PAL with this entry.
+pub(crate) fn abort(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+    let key = state::key(vcpu, arguments.ecx).ok_or(Status::NOT_REGISTERED)?;
+    let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
+    pal.lock().abort()
 }
 
 /// Gives the PAL with this entry more pages, which its process goes on using.
@@ -68,7 +190,7 @@ pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
     let more = read_shared(&Caller::of(vcpu), &Machine, arguments.word, lists)?;
     let frames = {
         let inner = pal.lock();
-        let runs = more.iter().map(|section| (section.start, section.pages.len() as u64));
+        let runs = more.iter().map(|section| (section.start, section.count.into()));
         world::frames_needed(inner.belongings.mode, inner.layout.runs().chain(runs))
     };
     world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
@@ -79,54 +201,4 @@ pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
         }
     }
     REGISTRY.lock().share(&pal, more)
-}
-
-/// Gives a PAL's pages back to the guest and forgets it. It is in transit, or has nothing left.
-pub(crate) fn give_back(pal: &Arc<Pal>) {
-    // Uncovering frees room; at most two pages' worth is kept for it. What does not fit at first fits when its
-    // neighbours are open.
-    let pages = pal.lock().layout.pages().count();
-    for _ in 0..pages {
-        if cover(pal, |_, _| Cover::Open).is_ok() {
-            break;
-        }
-    }
-    REGISTRY.lock().remove(pal);
-}
-
-fn insert(vcpu: &dyn Vcpu, layout: Layout, mode: world::Mode) -> Result<Arc<Pal>, Refusal> {
-    let page = layout.entry_page().unwrap_or(0);
-    let key = state::key_at(vcpu, layout.entry, page);
-    let taken = REGISTRY.lock().insert(key, layout, Belongings { mode, measurement: None });
-    match taken {
-        Ok(pal) => Ok(pal),
-        Err(Conflict::Status(status)) => Err(status.into()),
-        Err(Conflict::Stale(old)) => {
-            // Another CPU may be at it, and may want this one to leave the hypervisor for that.
-            revocation::revoke(&old);
-            revocation::forget(&old);
-            Err(Refusal::Again)
-        }
-    }
-}
-
-/// Covers a PAL's pages, some at a time: what is copied of them takes no heap, which the process could exhaust.
-pub(crate) fn cover(pal: &Pal, how: impl Fn(u64, Kind) -> Cover) -> Result<(), Inaccessible> {
-    let mut batch = ArrayVec::<_, BATCH>::new();
-    let mut result = Ok(());
-    for first in (0..).step_by(BATCH) {
-        batch.clear();
-        {
-            // Copied, so that no lock is held while other CPUs are waited for.
-            let inner = pal.lock();
-            let listed = inner.layout.pages().filter(|(_, section)| section.kind != Kind::Shared);
-            let covers = listed.map(|(page, section)| (page, how(page, section.kind)));
-            batch.extend(covers.skip(first).take(BATCH));
-        }
-        result = Machine.cover(&mut batch.iter().copied()).and(result);
-        if !batch.is_full() {
-            break;
-        }
-    }
-    result
 }

@@ -1,15 +1,24 @@
-//! PALs that end without their process: a write to their pages, or the end of the machine.
+//! PALs that end, step by step: at their process's word, at a write to their pages, or with the machine.
 
 use crate::memory::Machine;
-use crate::registration::{cover, give_back};
 use crate::state::{Pal, REGISTRY};
 use alloc::sync::Arc;
-use pals::machine::Cover;
-use pals::pal::{Revocation, State};
+use pals::layout::{Kind, STEP_PAGES, Step, zero};
+use pals::machine::{Cover, Inaccessible, Pages};
+use pals::pal::{End, Revocation, State};
 use runtime::services::quiesce;
 
-/// Takes a PAL's pages from it: what it could write is zeroed, then the guest gets the pages back. Where it runs on
-/// another CPU, that one is stopped first, and ends the call before it goes on.
+/// How far an end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It is over.
+    Ended(End),
+    /// There is more to do, or another CPU is at it, or the PAL is not ending.
+    More,
+}
+
+/// Takes a PAL's pages from it: what it could write is zeroed, then the guest gets the pages back, some at a time.
+/// Where it runs on another CPU, that one is stopped first, and ends the call before it goes on.
 ///
 /// Its entry stays closed until the process unregisters it, so that no call runs what lies there now.
 pub(crate) fn revoke(pal: &Arc<Pal>) {
@@ -18,22 +27,56 @@ pub(crate) fn revoke(pal: &Arc<Pal>) {
         Revocation::Runs => quiesce(|_| begin(true)),
         begun => begun,
     };
-    // Where somebody else is at it, the guest comes again.
-    if begun != Revocation::Begun {
-        return;
+    // Where somebody else is at it, or more is to do, the guest comes again.
+    if begun == Revocation::Begun {
+        go_on(pal);
     }
-    let entry = {
+}
+
+/// Does a step of a PAL's end.
+pub(crate) fn go_on(pal: &Arc<Pal>) -> Progress {
+    let (end, step, entry) = {
         let mut inner = pal.lock();
-        inner.end(State::InTransit, &Machine);
-        inner.belongings.measurement = None;
-        inner.layout.entry_page()
+        let Some((end, step)) = inner.next_of_end() else { return Progress::More };
+        let entry = inner.layout.entry_page().filter(|_| end == End::Revoked);
+        (end, step, entry)
     };
-    let closed = |page, _| if Some(page) == entry { Cover::NoFetch } else { Cover::Open };
-    if cover(pal, closed).is_err() {
-        // Without room to tell the entry apart, the PAL is forgotten altogether.
-        return give_back(pal);
+    step.iter().for_each(|found| zero(&Machine, *found));
+    if end != End::Faulted {
+        if open(&step, entry).is_err() {
+            // Without room to tell the entry apart, nothing is left of the PAL.
+            pal.lock().begin_end(End::Gone);
+            return Progress::More;
+        }
+        let mut registry = REGISTRY.lock();
+        step.iter()
+            .filter(|found| Some(found.page) != entry)
+            .for_each(|found| registry.unclaim(pal, found.page));
     }
-    REGISTRY.lock().retire(pal);
+    let mut inner = pal.lock();
+    inner.ended += step.len();
+    if step.len() == STEP_PAGES {
+        inner.state = State::Ending(end);
+        return Progress::More;
+    }
+    if end == End::Faulted {
+        inner.state = State::Faulted;
+        return Progress::Ended(end);
+    }
+    inner.belongings.measurement = None;
+    drop(inner);
+    match end {
+        End::Revoked => REGISTRY.lock().retire(pal),
+        _ => REGISTRY.lock().remove(pal),
+    }
+    Progress::Ended(end)
+}
+
+/// Opens pages to the guest, the page of the entry to all but fetches.
+fn open(step: &Step, entry: Option<u64>) -> Result<(), Inaccessible> {
+    let hidden = step.iter().filter(|found| found.kind != Kind::Shared);
+    let opened = |page| if Some(page) == entry { Cover::NoFetch } else { Cover::Open };
+    Machine.cover(&mut hidden.map(|found| (found.page, opened(found.page))))
 }
 
 /// Forgets a PAL that was revoked, if it was.
@@ -43,9 +86,10 @@ pub(crate) fn forget(pal: &Arc<Pal>) -> bool {
         if inner.state != State::Revoked {
             return false;
         }
-        inner.state = State::InTransit;
+        inner.begin_end(End::Gone);
     }
-    give_back(pal);
+    // It is a single page.
+    go_on(pal);
     true
 }
 
@@ -55,13 +99,33 @@ pub(crate) fn forget_one() -> bool {
     revoked.is_some_and(|pal| forget(&pal))
 }
 
+/// Does a step of a PAL's measurement, with nothing locked while it hashes; false where all is hashed.
+pub(crate) fn measure(pal: &Pal) -> bool {
+    let mut piece = {
+        let mut inner = pal.lock();
+        let inner = &mut *inner;
+        let Some(measurement) = &mut inner.belongings.measurement else { return false };
+        if measurement.banks(&inner.layout).is_some() {
+            return false;
+        }
+        if measurement.hash_header(&inner.layout) {
+            return true;
+        }
+        let Some(piece) = measurement.take(&inner.layout, &Machine) else { return true };
+        piece
+    };
+    piece.hash();
+    let mut inner = pal.lock();
+    let inner = &mut *inner;
+    if let Some(measurement) = &mut inner.belongings.measurement {
+        measurement.give(&inner.layout, piece);
+    }
+    true
+}
+
 /// Zeroes the pages of every PAL: the guest's end. No guest code runs any more.
 pub(crate) fn end_all() {
     for pal in REGISTRY.lock().all() {
-        let mut inner = pal.lock();
-        if inner.state != State::Revoked {
-            inner.layout.zero_all(&Machine);
-            inner.end(State::Revoked, &Machine);
-        }
+        pal.lock().end_at_once(&Machine);
     }
 }

@@ -5,9 +5,10 @@ use crate::memory::Caller as Process;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use pals::admission::Admissions;
 use pals::machine::{Process as _, Use};
 use pals::measurement::Measurement;
-use pals::pal::{self, Key};
+use pals::pal::{self, Asked, Key};
 use pals::registry::Registry;
 use runtime::hypapp::{Boot, ConfigurationError};
 use runtime::services;
@@ -15,6 +16,7 @@ use runtime::services::world::{Mode, Outside};
 use runtime::vcpu::{CodeSize, Registers, Vcpu};
 use spin::{Mutex, Once};
 use trustvisor::parameter::WordSize;
+use trustvisor::status::Status;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::segment::SegmentRegister;
 
@@ -28,6 +30,8 @@ pub(crate) struct Belongings {
     pub(crate) mode: Mode,
     /// Its registers; none until its pages are covered.
     pub(crate) measurement: Option<Measurement>,
+    /// What was asked for, and is refused as soon as all is as it was before.
+    pub(crate) refused: Option<(Asked, Status)>,
 }
 
 /// A call that a CPU runs.
@@ -52,14 +56,25 @@ pub(crate) struct Caller {
 const DEFAULT_TICKS: u64 = 1_000_000;
 const TICKS_KEY: &str = "pal_ticks=";
 
-pub(crate) static REGISTRY: Mutex<Registry<Belongings>> = Mutex::new(Registry::new(heap::BUDGET));
+/// Word of the command line that has ring 0 say which processes may register.
+const ADMITTED_KEY: &str = "pal_register=admitted";
+
+pub(crate) static REGISTRY: Mutex<Registry<Belongings>> = Mutex::new(Registry::new());
+pub(crate) static ADMISSIONS: Mutex<Admissions> = Mutex::new(Admissions::new(true));
 static RUNNING: Once<Vec<Mutex<Option<Running>>>> = Once::new();
 static TICKS: AtomicU64 = AtomicU64::new(DEFAULT_TICKS);
 
 /// Takes note of the machine and the command line.
 pub(crate) fn start(boot: &Boot<'_>) -> Result<(), ConfigurationError> {
     RUNNING.call_once(|| (0..boot.cpus).map(|_| Mutex::new(None)).collect());
+    let nobody = || Belongings { mode: Mode::Bits32, measurement: None, refused: None };
+    let random = services::random_word().unwrap_or_else(services::time_stamp);
+    let started = REGISTRY.lock().start(heap::LIMIT, random, nobody);
+    started.map_err(|_| ConfigurationError("the heap is too small"))?;
     for word in boot.command_line.split_ascii_whitespace() {
+        if word == ADMITTED_KEY {
+            *ADMISSIONS.lock() = Admissions::new(false);
+        }
         if let Some(ticks) = word.strip_prefix(TICKS_KEY) {
             let ticks = ticks.parse().ok().filter(|&ticks| ticks >= 10_000);
             let ticks =
@@ -128,10 +143,14 @@ pub(crate) fn key_at(vcpu: &dyn Vcpu, entry: u64, page: u64) -> Key {
     if is_nested && !services::has_nested_second_level() {
         return Key { nested_page, address_space: 0, entry };
     }
-    let mask = match mode(vcpu) {
+    Key { nested_page, address_space: vcpu.cr3() & top_table_mask(mode(vcpu)), entry }
+}
+
+/// Bits of CR3 that are the address of the top page table.
+const fn top_table_mask(mode: Mode) -> u64 {
+    match mode {
         Mode::Bits32 => 0xffff_f000,
         Mode::Pae => 0xffff_ffe0,
         Mode::Levels4 | Mode::Levels5 => 0x000f_ffff_ffff_f000,
-    };
-    Key { nested_page, address_space: vcpu.cr3() & mask, entry }
+    }
 }

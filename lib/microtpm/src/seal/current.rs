@@ -1,13 +1,14 @@
 //! The format of new blobs: a tag of four bytes, the nonce, what AES-256-GCM makes of the content, its MAC.
 //!
-//! The content is a byte for its form, then for a bound blob the selection, the digest at release and, in one
-//! of two forms, that at creation; then the data. Nonces are random: SP 800-38D bounds a key's use to 2^32
+//! The content is a byte for its form, then for a bound blob the selection, the digest at release and, in one of two
+//! forms, that at creation; in a third the selection is of the SHA-1 bank, and the digest 28 bytes of that of the same
+//! registers in the SHA-256 bank. Then comes the data. Nonces are random: SP 800-38D bounds a key's use to 2^32
 //! blobs, and a key lives as long as the root secret.
 
 use super::{Bound, Opened};
 use crate::Error;
 use crate::bank::Digest;
-use crate::bytes::{take, take_slice};
+use crate::bytes::{joined, take, take_slice};
 use crate::drbg::HmacDrbg;
 use crate::keys::SealKeys;
 use crate::policy::Policy;
@@ -28,6 +29,8 @@ const UNBOUND: u8 = 0;
 const WITH_CREATION: u8 = 1;
 /// Form of a bound blob without it.
 const WITHOUT_CREATION: u8 = 2;
+/// Form of a blob that was sealed to registers of the SHA-1 bank as they were.
+const OWN: u8 = 3;
 
 pub(super) fn seal(
     keys: &SealKeys,
@@ -35,49 +38,67 @@ pub(super) fn seal(
     bound: Option<&Bound>,
     data: &[u8],
 ) -> Result<Vec<u8>, Error> {
-    let mut content = content(bound, data);
+    let mut content = content(bound, data)?;
     let mut nonce = [0; NONCE_BYTES];
     random.generate(&mut nonce);
     let mac = Aes256Gcm::new(&keys.gcm.into())
         .encrypt_inout_detached(&Nonce::from(nonce), &TAG, content.as_mut_slice().into())
         .map_err(|_| Error::Other)?;
-    Ok([&TAG[..], &nonce, &content, &mac].concat())
+    joined(&[&TAG[..], &nonce, &content, &mac])
 }
 
-/// The content before it is encrypted; allocated at once, so that no copy of it stays behind.
-fn content(bound: Option<&Bound>, data: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut content = Zeroizing::new(Vec::with_capacity(data.len() + 1 + crate::PCR_INFO_BYTES_LIMIT));
-    match bound {
-        None => content.push(UNBOUND),
-        Some(Bound { policy, creation }) => {
-            content.push(if creation.is_some() { WITH_CREATION } else { WITHOUT_CREATION });
-            content.extend(policy.selection.to_bytes());
-            content.extend_from_slice(&policy.digest_at_release);
-            content.extend(creation.iter().flatten());
+/// The content before it is encrypted.
+fn content(bound: Option<&Bound>, data: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let content = match bound {
+        None => joined(&[&[UNBOUND][..], data]),
+        Some(Bound::Own(selection, digest)) => joined(&[&[OWN][..], &selection.to_bytes(), digest, data]),
+        Some(Bound::Policy(policy, None)) => {
+            joined(&[&[WITHOUT_CREATION][..], &policy.selection.to_bytes(), &policy.digest_at_release, data])
         }
-    }
-    content.extend_from_slice(data);
-    content
+        Some(Bound::Policy(policy, Some(creation))) => {
+            let (selection, release) = (policy.selection.to_bytes(), &policy.digest_at_release);
+            joined(&[&[WITH_CREATION][..], &selection, release, creation, data])
+        }
+    };
+    content.map(Zeroizing::new)
 }
 
-pub(super) fn open(keys: &SealKeys, mut blob: &[u8]) -> Option<Opened> {
-    if take(&mut blob)? != TAG {
+pub(super) fn open(keys: &SealKeys, mut blob: &[u8]) -> Result<Option<Opened>, Error> {
+    let Some((nonce, encrypted, mac)) = parts(&mut blob) else { return Ok(None) };
+    let mut content = Zeroizing::new(joined(&[encrypted])?);
+    let decrypted = Aes256Gcm::new(&keys.gcm.into()).decrypt_inout_detached(
+        &Nonce::from(nonce),
+        &TAG,
+        content.as_mut_slice().into(),
+        &Tag::from(*mac),
+    );
+    if decrypted.is_err() {
+        return Ok(None);
+    }
+    let mut rest = &content[..];
+    let Some(bound) = take_form(&mut rest) else { return Ok(None) };
+    Ok(Some(Opened { bound, data: Zeroizing::new(joined(&[rest])?) }))
+}
+
+/// Nonce, content and MAC of a blob.
+fn parts<'a>(blob: &mut &'a [u8]) -> Option<([u8; NONCE_BYTES], &'a [u8], &'a [u8; MAC_BYTES])> {
+    if take(blob)? != TAG {
         return None;
     }
-    let nonce: [u8; NONCE_BYTES] = take(&mut blob)?;
+    let nonce = take(blob)?;
     let (encrypted, mac) = blob.split_last_chunk::<MAC_BYTES>()?;
-    let mut content = Zeroizing::new(Vec::from(encrypted));
-    Aes256Gcm::new(&keys.gcm.into())
-        .decrypt_inout_detached(&Nonce::from(nonce), &TAG, content.as_mut_slice().into(), &Tag::from(*mac))
-        .ok()?;
-    let mut rest = &content[..];
-    let bound = match take(&mut rest)? {
+    Some((nonce, encrypted, mac))
+}
+
+/// Takes what the content is bound to off `rest`.
+fn take_form(rest: &mut &[u8]) -> Option<Option<Bound>> {
+    Some(match take(rest)? {
         [UNBOUND] => None,
-        [WITH_CREATION] => Some(take_bound(&mut rest, true)?),
-        [WITHOUT_CREATION] => Some(take_bound(&mut rest, false)?),
+        [WITH_CREATION] => Some(take_bound(rest, true)?),
+        [WITHOUT_CREATION] => Some(take_bound(rest, false)?),
+        [OWN] => Some(Bound::Own(Selection::take(rest).ok()?, take(rest)?)),
         _ => return None,
-    };
-    Some(Opened { bound, data: Zeroizing::new(rest.into()) })
+    })
 }
 
 /// Takes a policy, and where it is there the digest at creation, off `rest`.
@@ -88,5 +109,5 @@ pub(super) fn take_bound(rest: &mut &[u8], with_creation: bool) -> Option<Bound>
     };
     let digest_at_release = digest()?;
     let creation = if with_creation { Some(digest()?) } else { None };
-    Some(Bound { policy: Policy { selection, digest_at_release }, creation })
+    Some(Bound::Policy(Policy { selection, digest_at_release }, creation))
 }

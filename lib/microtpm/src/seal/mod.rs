@@ -1,18 +1,23 @@
 //! Sealed data: what only this machine opens, and only for a PAL whose registers are as they have to be.
 //!
-//! New blobs are [`current`]; [`original`] ones are opened as well. A new blob is never longer than the
+//! New blobs are [`current`]; [`original`] ones are opened as well. What is sealed to registers of the SHA-1 bank as
+//! they are, as programs of then do, is bound to the same registers of the SHA-256 bank: they say all that decides what
+//! runs, and the others do not. What is sealed to other values of the SHA-1 bank is bound to those alone.
+//! A new blob is never longer than the
 //! original's of the same data and policy would be, so old programs' buffers hold it.
 
 mod current;
 mod original;
 
 use crate::Error;
-use crate::bank::Digest;
+use crate::bank::{Bank, Digest};
 use crate::drbg::HmacDrbg;
 use crate::keys::SealKeys;
 use crate::pcr::PcrBanks;
 use crate::policy::Policy;
+use crate::selection::Selection;
 use alloc::vec::Vec;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// Most bytes that can be sealed; the original takes 1984.
@@ -28,6 +33,9 @@ pub struct Unsealed {
     /// Digest of the selected registers when it was sealed; zero where the blob has none. Of a digest of the
     /// SHA-256 bank the first 20 bytes: whoever unseals has room for 20, whatever blob it was handed.
     pub digest_at_creation: [u8; 20],
+    /// It was sealed while the registers were as they are now, register 0 among them, by the SHA-256 bank: by this very
+    /// PAL. Any PAL can seal for another one, so data that is not the PAL's own may be anybody's choice.
+    pub is_own: bool,
 }
 
 /// Seals `data`. `with_creation` keeps the selected registers' present digest in the blob.
@@ -46,11 +54,8 @@ pub fn seal(
     if data.len() > SEAL_BYTES_LIMIT {
         return Err(Error::BadParameter);
     }
-    let policy = policy.map(|policy| {
-        let creation = with_creation.then(|| policy.selection.composite_digest(banks));
-        Bound { policy: policy.clone(), creation }
-    });
-    current::seal(keys, random, policy.as_ref(), data)
+    let bound = policy.map(|policy| Bound::new(policy, banks, with_creation));
+    current::seal(keys, random, bound.as_ref(), data)
 }
 
 /// Opens a blob of either format.
@@ -63,25 +68,64 @@ pub fn unseal(keys: &SealKeys, banks: &PcrBanks, blob: &[u8]) -> Result<Unsealed
         return Err(Error::BadParameter);
     }
     // The original's blobs begin with random bytes, which may be anything.
-    let opened =
-        current::open(keys, blob).or_else(|| original::open(keys, blob)).ok_or(Error::BadParameter)?;
-    let Some(bound) = opened.bound else {
-        return Ok(Unsealed { data: opened.data, digest_at_creation: [0; 20] });
+    let opened = match current::open(keys, blob)? {
+        Some(opened) => opened,
+        None => original::open(keys, blob)?.ok_or(Error::BadParameter)?,
     };
-    if !bound.policy.is_met(banks) {
-        return Err(Error::Other);
-    }
+    let Some(bound) = opened.bound else {
+        return Ok(Unsealed { data: opened.data, digest_at_creation: [0; 20], is_own: false });
+    };
+    let (creation, is_own) = bound.opens(banks).ok_or(Error::Other)?;
     let mut digest_at_creation = [0; 20];
-    let creation = bound.creation.unwrap_or_default();
     digest_at_creation.iter_mut().zip(creation).for_each(|(to, from)| *to = from);
-    Ok(Unsealed { data: opened.data, digest_at_creation })
+    Ok(Unsealed { data: opened.data, digest_at_creation, is_own })
 }
 
-/// A policy, as a blob keeps it.
+/// Bytes that a blob has of a digest of the SHA-256 bank where it was sealed by one of the SHA-1 bank: the buffers of
+/// programs of then have no more room.
+const OWN_BYTES: usize = 28;
+
+/// What a blob is bound to, as it keeps that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Bound {
-    policy: Policy,
-    creation: Option<Digest>,
+enum Bound {
+    /// A policy, and the selected registers' digest at creation.
+    Policy(Policy, Option<Digest>),
+    /// The registers of a selection of the SHA-1 bank, in the SHA-256 bank, as they were at creation.
+    Own(Selection, [u8; OWN_BYTES]),
+}
+
+impl Bound {
+    fn new(policy: &Policy, banks: &PcrBanks, with_creation: bool) -> Self {
+        if policy.selection.bank == Bank::Sha1 && policy.is_met(banks) {
+            return Self::Own(policy.selection, own_digest(policy.selection, banks));
+        }
+        let creation = with_creation.then(|| policy.selection.composite_digest(banks));
+        Self::Policy(policy.clone(), creation)
+    }
+
+    /// The digest at creation, and whether that was this PAL's, where the registers are as they have to be.
+    fn opens(self, banks: &PcrBanks) -> Option<(Digest, bool)> {
+        match self {
+            Self::Policy(policy, creation) => {
+                let now = policy.selection.composite_digest(banks);
+                let is_own = policy.selection.bank == Bank::Sha256 && creation.as_ref() == Some(&now);
+                let opened = (creation.unwrap_or_default(), is_own && policy.selection.has(0));
+                policy.is_met(banks).then_some(opened)
+            }
+            Self::Own(selection, digest) => {
+                let is_met = bool::from(own_digest(selection, banks).ct_eq(&digest));
+                is_met.then(|| (selection.composite_digest(banks), selection.has(0)))
+            }
+        }
+    }
+}
+
+/// Digest of the registers that `selection` means, in the SHA-256 bank.
+fn own_digest(selection: Selection, banks: &PcrBanks) -> [u8; OWN_BYTES] {
+    let digest = Selection { bank: Bank::Sha256, ..selection }.composite_digest(banks);
+    let mut own = [0; OWN_BYTES];
+    own.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    own
 }
 
 /// A blob's content.

@@ -121,6 +121,52 @@ fn the_digest_at_creation_is_of_the_registers_selected_then() {
     }
 }
 
+/// The same sections under two headers: the SHA-1 bank cannot tell them apart.
+fn twins() -> [PcrBanks; 2] {
+    let mut section = crate::SectionMeasurement::new(1, 0x1000, 4096);
+    section.update(&[0xc3; 4096]);
+    [1, 2].map(|byte| PcrBanks::measured(&[byte; 32], [section.clone().finish()]))
+}
+
+#[test]
+fn what_sha_1_does_not_say_binds_what_is_sealed_by_it() {
+    let [one, other] = twins();
+    let first = Selection { bank: Bank::Sha1, map: Some(1) };
+    assert_eq!(first.composite_digest(&one), first.composite_digest(&other));
+    for (policy, with_creation) in
+        [(Policy::current(first, &one), true), (deprecated_policy(&one, None), false)]
+    {
+        let blob = seal(&keys(), &mut random(), &one, Some(&policy), with_creation, DATA).unwrap();
+        assert_eq!(data_of(&blob, &one).unwrap(), DATA);
+        assert_eq!(data_of(&blob, &other), Err(Error::Other));
+        let unsealed = unseal(&keys(), &one, &blob).unwrap();
+        assert_eq!(unsealed.digest_at_creation[..], first.composite_digest(&one)[..]);
+    }
+}
+
+#[test]
+fn data_is_a_pals_own_only_where_that_pal_sealed_it() {
+    let [one, other] = twins();
+    for bank in [Bank::Sha1, Bank::Sha256] {
+        let select = |map| Selection { bank, map: Some(map) };
+        let is_own = |sealer: &PcrBanks, policy: &Policy| {
+            let blob = seal(&keys(), &mut random(), sealer, Some(policy), true, DATA).unwrap();
+            unseal(&keys(), &one, &blob).map(|unsealed| unsealed.is_own)
+        };
+        assert_eq!(is_own(&one, &Policy::current(select(1), &one)), Ok(true));
+        assert_eq!(is_own(&one, &Policy::current(select(0b11), &one)), Ok(true));
+        // Without register 0 anybody's registers are alike.
+        assert_eq!(is_own(&one, &Policy::current(select(0b10), &one)), Ok(false));
+        let expected = if bank == Bank::Sha1 { Err(Error::Other) } else { Ok(false) };
+        assert_eq!(is_own(&other, &Policy::current(select(1), &one)), expected);
+        let mut stranger = PcrBanks::new();
+        stranger.extend(PcrIndex::from_number(0).unwrap(), &[3; 20]).unwrap();
+        assert_eq!(is_own(&stranger, &Policy::current(select(1), &one)), Ok(false));
+    }
+    assert!(!unseal(&keys(), &one, &sealed(None, DATA)).unwrap().is_own);
+    assert!(!unseal(&keys(), &banks(), &hex(ORIGINAL_BOUND)).unwrap().is_own);
+}
+
 #[test]
 fn a_blob_is_no_longer_than_the_originals_was() {
     // IV, TPM_PCR_INFO or u16, length, data, padding, MAC.

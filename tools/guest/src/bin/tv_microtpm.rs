@@ -15,6 +15,7 @@ use guest::{Mode, Snippet, check, check_eq, guest, snippet, trap};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use trustvisor::command::Command;
+use trustvisor::flags;
 use trustvisor::parameter::ParameterType;
 use trustvisor::status::Status;
 
@@ -68,27 +69,64 @@ fn measured(pal: &Pal) {
     check_eq!(bytes::<32>(pal, 0x120), first_register::<Sha256, 32>(pal), "the first register, SHA-256");
 }
 
-/// What the formula makes of the sections: code as it stands, and 0x90 in the pages behind it.
+/// What each bank's formula makes of the sections: code as it stands, and 0x90 in the pages behind it.
 fn first_register<H: Digest, const N: usize>(pal: &Pal) -> [u8; N] {
     let mut register = [0; N];
+    let has_header = N == 32;
+    if has_header {
+        register = follow::<H, N>(register, header::<H>(pal));
+    }
     for section in pal.sections() {
         let mut hash = H::new();
-        hash.update(section.kind.to_le_bytes());
-        if !matches!(section.kind, 3 | 4) {
-            hash.update(section.start.to_le_bytes());
+        if !has_header {
+            hash.update(section.kind.to_le_bytes());
+            if !matches!(section.kind, 3 | 4) {
+                hash.update(section.start.to_le_bytes());
+            }
+            hash.update(PAGE.to_le_bytes());
         }
-        hash.update(PAGE.to_le_bytes());
         for at in pal.at..pal.at + PAGE {
             // The process sees zeros of a registered page, so the code is read where it came from.
             let byte = if section.kind == 1 { code_byte(pal, at - pal.at) } else { 0x90 };
             hash.update([byte]);
         }
-        let mut outer = H::new();
-        outer.update(register);
-        outer.update(hash.finalize());
-        register.copy_from_slice(&outer.finalize());
+        register = follow::<H, N>(register, hash);
     }
     register
+}
+
+/// A register behind an extension by what was hashed.
+fn follow<H: Digest, const N: usize>(mut register: [u8; N], hash: H) -> [u8; N] {
+    let mut outer = H::new();
+    outer.update(register);
+    outer.update(hash.finalize());
+    register.copy_from_slice(&outer.finalize());
+    register
+}
+
+/// What decides how the sections run.
+fn header<H: Digest>(pal: &Pal) -> H {
+    let mut hash = H::new();
+    hash.update(b"XMHF PAL");
+    let word_bytes: u32 = if pal.mode == Mode::User64 { 8 } else { 4 };
+    for number in [1, 1, word_bytes, flags::ORIGINAL] {
+        hash.update(number.to_le_bytes());
+    }
+    hash.update(pal.entry().to_le_bytes());
+    hash.update(4_u32.to_le_bytes());
+    hash.update(5_u32.to_le_bytes());
+    for section in pal.sections() {
+        let rights: u32 = if section.kind == 1 { 5 } else { 3 };
+        hash.update(section.kind.to_le_bytes());
+        hash.update(rights.to_le_bytes());
+        hash.update(section.start.to_le_bytes());
+        hash.update(PAGE.to_le_bytes());
+    }
+    for (kind, words) in PARAMETERS {
+        hash.update((kind as u64).to_le_bytes());
+        hash.update(words.to_le_bytes());
+    }
+    hash
 }
 
 /// Byte `offset` of the code page as it was registered: behind the code there is what memory held, zero.
@@ -118,7 +156,7 @@ fn extended(pal: &Pal) {
             "register {index} to {at:#x}"
         );
     }
-    check_eq!(command(pal, Command(14), [0; 4]), Status::UNKNOWN_COMMAND.0, "a command that is none");
+    check_eq!(command(pal, Command(18), [0; 4]), Status::UNKNOWN_COMMAND.0, "a command that is none");
 }
 
 fn random(pal: &Pal) {

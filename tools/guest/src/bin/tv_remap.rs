@@ -156,7 +156,11 @@ fn in_flight(own: &Space, foreign: &Space) {
             check_eq!(MET.load(Ordering::SeqCst), 1, "{what}: the interrupt met the PAL");
             canary::is_nowhere(what);
             // The same stack pointer goes on where it was.
-            check_eq!(VAULT.answer(), Ok((1, 0)), "{what}: back in its own, the call goes on and ends");
+            check_eq!(
+                VAULT.held(10 * ROUNDS),
+                Ok((1, 0)),
+                "{what}: back in its own, the call goes on and ends"
+            );
             check!(VAULT.knows(), "{what}: the next call");
         });
     }

@@ -13,6 +13,7 @@ use guest::canary::{self, Vault};
 use guest::memory::{FREE, read64, write32, write64};
 use guest::pal::{self, CF, PAGE, PALS, Pal};
 use guest::{Mode, check, check_eq, guest, snippet};
+use trustvisor::call::Failure;
 use trustvisor::command::Command;
 use trustvisor::parameter::ParameterType;
 use trustvisor::status::Status;
@@ -97,8 +98,11 @@ fn shared(pal: &Pal) {
     let mut sections = other.sections();
     sections[1].start = pal::user(Mode::User64, PLAIN);
     let status = pal::register(Mode::User64, &sections, &[], other.entry);
-    check_eq!(status, Status::PAGE_TAKEN.0, "another PAL's section over it");
-    check_eq!(swap(19), Ok((18, 0)), "the PAL goes on");
+    check_eq!(status, 0, "another PAL's section over it");
+    check_eq!(swap(19), Ok((u64::from(Failure::BAD_POINTER.0), CF)), "the page is that one's now");
+    check_eq!(read64(PLAIN), Ok(0), "the page is hidden");
+    check_eq!(other.unregister(), 0, "unregistering the other PAL");
+    check_eq!((write64(PLAIN, 18), swap(19)), (Ok(()), Ok((18, 0))), "the PAL goes on");
 }
 
 /// A PAL that was revoked takes nothing, and what was its entry's page can be shared.

@@ -1,0 +1,161 @@
+//! What a process of ring 3 can do to others by hypercalls: no command keeps interrupts waiting for 130,000 ticks, and nobody takes all there is.
+//! memory: 256
+//! cmdline: log=warn
+//! hypapp: trustvisor
+//! bare: no
+#![no_std]
+#![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use guest::apic::{self, register};
+use guest::cpu::rdtsc;
+use guest::memory::{FREE, write32, write64};
+use guest::pal::{self, PAGE, PALS, Pal};
+use guest::space::{Space, USER, WRITABLE, window};
+use guest::{Mode, Regs, check, check_eq, guest, println, run, snippet, trap};
+use trustvisor::command::Command;
+use trustvisor::parameter::ParameterType;
+use trustvisor::section::{SectionRecord, SectionType};
+use trustvisor::status::Status;
+
+guest!(main);
+
+const MODE: Mode = Mode::User64;
+/// Most ticks without an interrupt: 130,000, and the timer's own 20,000. The most is where kept pages are forgotten.
+const LIMIT: u64 = 150_000;
+/// Where 512 pages are that follow each other, and where single pages are.
+const RUN: u64 = PALS + 0x10_0000;
+const SCATTERED: u64 = PALS + 0x200_0000;
+const TIMER: u8 = 0x60;
+
+static LAST: AtomicU64 = AtomicU64::new(0);
+static GAP: AtomicU64 = AtomicU64::new(0);
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+fn main() {
+    large();
+    tests();
+    scrambled("with few boundaries");
+    fill();
+    scrambled("with all boundaries taken");
+    others();
+}
+
+fn section(kind: SectionType, start: u64, pages: u64) -> SectionRecord {
+    SectionRecord { kind: kind as u32, pages: pages as u32, start }
+}
+
+/// The longest stretch without an interrupt while `act` is done.
+fn longest<T>(what: &str, act: impl FnOnce() -> T) -> T {
+    trap::handle(
+        TIMER,
+        Some(|_| {
+            let now = rdtsc();
+            GAP.fetch_max(now - LAST.swap(now, Ordering::Relaxed), Ordering::Relaxed);
+            TICKS.fetch_add(1, Ordering::Relaxed);
+            apic::end_of_interrupt();
+            true
+        }),
+    );
+    GAP.store(0, Ordering::Relaxed);
+    TICKS.store(0, Ordering::Relaxed);
+    apic::write(register::TIMER_DIVIDE, 0xb);
+    apic::write(register::LVT_TIMER, 1 << 17 | u32::from(TIMER));
+    LAST.store(rdtsc(), Ordering::Relaxed);
+    apic::write(register::TIMER_INITIAL, 20_000);
+    let start = rdtsc();
+    let result = act();
+    let total = rdtsc() - start;
+    // The last interrupt that waited.
+    let mut regs = Regs { rflags: pal::IF, rcx: 50_000, ..Regs::default() };
+    let _ = run(Mode::User64, snippet!("2: loop 2b"), &mut regs);
+    apic::write(register::TIMER_INITIAL, 0);
+    let gap = GAP.load(Ordering::Relaxed);
+    println!("{what}: {total} ticks; longest without an interrupt {gap}");
+    check!(gap < LIMIT, "{what}: {gap} ticks without an interrupt");
+    result
+}
+
+/// A PAL of the most pages, of which each has something in it.
+fn large() {
+    let pages = 4094;
+    for page in 0..pages {
+        let _ = write64(RUN + page * PAGE, page + 1);
+    }
+    let user = |at| pal::user(MODE, at);
+    let sections = [
+        section(SectionType::Code, user(PALS), 1),
+        section(SectionType::Stack, user(PALS + PAGE), 1),
+        section(SectionType::Data, user(RUN), pages),
+    ];
+    let entry = user(PALS);
+    let status = longest("registering 4096 pages", || pal::register(MODE, &sections, &[], entry));
+    check_eq!(status, 0, "registering");
+    let status =
+        longest("unregistering 4096 pages", || pal::hypercall(MODE, Command::UNREGISTER.0, [entry, 0, 0, 0]));
+    check_eq!(status, 0, "unregistering");
+}
+
+fn tests() {
+    longest("a hundred TESTs", || {
+        (0..100).for_each(|_| {
+            let _ = pal::hypercall(MODE, Command::TEST.0, [0; 4]);
+        })
+    });
+}
+
+/// A PAL of 500 pages that follow each other in memory, every other one of them first.
+fn scrambled(what: &str) {
+    let space = Space::new(FREE + 0x4_0000);
+    for index in 0..500 {
+        let page = if index < 250 { 2 * index } else { 2 * (index - 250) + 1 };
+        space.map(index, RUN + page * PAGE, USER | WRITABLE);
+        let _ = write64(RUN + page * PAGE, 0);
+    }
+    space.map(510, PALS, USER | WRITABLE);
+    space.map(511, PALS + PAGE, USER | WRITABLE);
+    space.within(|| {
+        let sections = [
+            section(SectionType::Data, window(0), 500),
+            section(SectionType::Code, window(510), 1),
+            section(SectionType::Stack, window(511), 1),
+        ];
+        let status = longest("registering 500 pages", || pal::register(MODE, &sections, &[], window(510)));
+        println!("{what}: status {status}");
+        let status = longest("unregistering 500 pages", || {
+            pal::hypercall(MODE, Command::UNREGISTER.0, [window(510), 0, 0, 0])
+        });
+        println!("{what}: status {status}");
+    });
+}
+
+/// PALs of a single process, of 64 single pages each, until no more are taken.
+fn fill() {
+    let mut taken = 0;
+    for number in 0..400 {
+        let start = SCATTERED + number * 128 * PAGE;
+        let mut sections = [section(SectionType::Data, 0, 1); 64];
+        for (index, section) in (0..).zip(&mut sections) {
+            section.start = pal::user(MODE, start + 2 * index * PAGE);
+        }
+        sections[0].kind = SectionType::Code as u32;
+        sections[1].kind = SectionType::Stack as u32;
+        let status = pal::register(MODE, &sections, &[], sections[0].start);
+        if status != 0 {
+            println!("PAL {number} of 64 pages: status {status}");
+            break;
+        }
+        taken += 1;
+    }
+    println!("{taken} PALs of 64 pages each, {} KiB, are taken", taken * 256);
+}
+
+/// Another process.
+fn others() {
+    let pal = Pal::place(MODE, 2, snippet!("ret"));
+    let status = pal.register(&[(ParameterType::Integer, 0); 2]);
+    println!("a small PAL of another process: status {status}");
+    check!(status != Status::OUT_OF_MEMORY.0, "another process can have a PAL");
+    let _ = write32(FREE, 0);
+}
