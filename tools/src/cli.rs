@@ -9,6 +9,7 @@ use crate::{bench, build, coverage, demo, doc, lint, pal, run_arguments};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// XMHF, a small hypervisor beneath one unmodified guest: build it, boot a guest under it, test and measure it.
 #[derive(Debug, Parser)]
@@ -99,13 +100,13 @@ struct MutantsArguments {
     in_diff: Option<PathBuf>,
 }
 
-/// Does what the command line says.
+/// Does what the command line says, and gives the exit code.
 ///
 /// # Errors
 ///
 /// What went wrong, for the user.
-pub fn execute(cli: Cli) -> Result<()> {
-    match cli.command {
+pub fn execute(cli: Cli) -> Result<ExitCode> {
+    let done = match cli.command {
         Command::Build(arguments) => build_what(&arguments),
         Command::Bench { json, only } => bench::bench(json.as_deref(), only),
         Command::Image(arguments) => write_image(arguments),
@@ -117,8 +118,9 @@ pub fn execute(cli: Cli) -> Result<()> {
         Command::Doc => doc::report(),
         Command::Coverage => coverage::report(),
         Command::Mutants(arguments) => mutants::run(&arguments.into()),
-        Command::VerifyQuote(arguments) => quote::verify(&arguments),
-    }
+        Command::VerifyQuote(arguments) => return quote::verify(&arguments).map(ExitCode::from),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 impl From<MutantsArguments> for mutants::Wanted {

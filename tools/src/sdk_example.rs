@@ -162,6 +162,18 @@ fn write(path: &Path, text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// The stand-in for TrustVisor is a function of the test's; see its file.
+    #[test]
+    fn the_c_header_asks_and_refuses_as_the_rust_sdk_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sdk, program) = (paths::root().join("tools/pal"), folder.path().join("abi"));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O2", "-Wall", "-Werror", "-D_GNU_SOURCE", "-I"]).arg(sdk.join("include"));
+        compiler.arg("-o").arg(&program).arg(sdk.join("c/test/abi.c"));
+        output(&mut compiler).unwrap();
+        output(&mut Command::new(&program)).unwrap();
+    }
+
     #[test]
     fn code_has_the_name_in_front_of_it() {
         let text = "# T\n## One\nThe PAL, `p.rs`:\n\n```rust\na\n\nb\n```\nAnd `x` in `q.c`:\n```c\n## c\n```\n## Two\n";

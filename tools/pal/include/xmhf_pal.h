@@ -17,8 +17,13 @@ extern "C" {
 enum xmhf_pal_command {
     TV_HC_REG = 1, TV_HC_UNREG = 2, TV_HC_SHARE = 6,
     TV_HC_UTPM_PCRREAD = 7, TV_HC_UTPM_PCREXT = 8, TV_HC_UTPM_GENRAND = 9, TV_HC_UTPM_SEAL = 10,
-    TV_HC_UTPM_UNSEAL = 11, TV_HC_UTPM_QUOTE = 12, TV_HC_UTPM_ID_GETPUB = 13, TV_HC_TEST = 255
+    TV_HC_UTPM_UNSEAL = 11, TV_HC_UTPM_QUOTE = 12, TV_HC_UTPM_ID_GETPUB = 13,
+    /* Ours. */
+    XMHF_HC_REG_WITH_FLAGS = 14, XMHF_HC_UTPM_UNSEAL_OWN = 15, XMHF_HC_ABORT = 16,
+    TV_HC_TEST = 255
 };
+/* What a PAL is registered with; part of what it is. Pages can be shared with it; a call of it can be given up. */
+enum xmhf_pal_flags { XMHF_PAL_ACCEPTS_SHARE = 1, XMHF_PAL_ABORTABLE = 2 };
 /* Added to command and CPUID leaf in a guest of a guest: define XMHF_PAL_L2. */
 #ifdef XMHF_PAL_L2
 #define XMHF_PAL_OFFSET 0x4c415000u
@@ -41,12 +46,17 @@ struct tv_pal_param { uint32_t type, pad; uint64_t size; };
 struct tv_pal_params { uint32_t num_params, pad; struct tv_pal_param params[64]; };
 
 /* A hypercall; 0 is success. The words are as wide as the program's. */
+#ifdef XMHF_PAL_VMCALL
+uint32_t XMHF_PAL_VMCALL(uint32_t command, uintptr_t c, uintptr_t d, uintptr_t si, uintptr_t di);
+#define xmhf_pal_vmcall XMHF_PAL_VMCALL
+#else
 static inline uint32_t xmhf_pal_vmcall(uint32_t command, uintptr_t c, uintptr_t d, uintptr_t si, uintptr_t di)
 {
     uintptr_t a = command + XMHF_PAL_OFFSET;
     __asm__ volatile("vmcall" : "+a"(a) : "c"(c), "d"(d), "S"(si), "D"(di) : "memory");
     return (uint32_t)a;
 }
+#endif
 
 /* The PAL's number; -1 outside a PAL, -2 without TrustVisor. */
 static inline int64_t xmhf_pal_number(void)
@@ -96,9 +106,16 @@ static inline uint32_t svc_utpm_pcr_extend(uint32_t index, const uint8_t digest[
     return xmhf_pal_vmcall(TV_HC_UTPM_PCREXT, index, (uintptr_t)digest, 0, 0);
 }
 
-/* What follows takes the addresses of statics and of the stack, which are below 4 GiB. */
+/* What follows describes buffers by 32 bits: they lie below 4 GiB, where files linked with pal.ld are, and the stack
+ * where the library puts it. Others are refused, for the microTPM would read and write elsewhere. */
 struct svc_utpm_input { uint32_t address, bytes; };
 struct svc_utpm_output { uint32_t address, bytes_address; };
+enum { SVC_UTPM_BAD_ADDRESS = 21, XMHF_UTPM_FOREIGN_BLOB = 42 };
+
+static inline int xmhf_pal_is_near(const void *start, uintptr_t bytes)
+{
+    return (uint64_t)(uintptr_t)start <= 0xffffffffu && (uint64_t)bytes <= 0x100000000u - (uint64_t)(uintptr_t)start;
+}
 
 /* A selection of registers, bit 0 for register 0, of the SHA-256 bank: `{ 1, SVC_UTPM_SHA256, map }`. For a seal, with
  * SVC_UTPM_AS_THEY_ARE added: data opens where these registers are as they are now. Register 0 is the PAL's
@@ -111,16 +128,31 @@ static inline uint32_t svc_utpm_seal(const void *data, uint32_t bytes, const uin
 {
     struct svc_utpm_input in = { (uint32_t)(uintptr_t)data, bytes };
     struct svc_utpm_output out = { (uint32_t)(uintptr_t)blob, (uint32_t)(uintptr_t)blob_bytes };
+    if (!xmhf_pal_is_near(data, bytes) || !xmhf_pal_is_near(blob, (uintptr_t)bytes + 128) ||
+        !xmhf_pal_is_near(blob_bytes, sizeof *blob_bytes))
+        return SVC_UTPM_BAD_ADDRESS;
     return xmhf_pal_vmcall(TV_HC_UTPM_SEAL, (uintptr_t)&in, (uintptr_t)selection, (uintptr_t)&out, 0);
 }
 
-/* The data takes at most as many bytes as the blob. */
+/* The data takes at most as many bytes as the blob. Any PAL can seal for this one, so this opens what anybody chose: look
+ * at the digest that the selected registers had where it was sealed. With a null pointer for it only what this PAL
+ * sealed itself opens, with register 0 selected; else XMHF_UTPM_FOREIGN_BLOB. */
 static inline uint32_t svc_utpm_unseal(const void *blob, uint32_t bytes, void *data, uint32_t *data_bytes,
                                        uint8_t digest_at_creation[20])
 {
     struct svc_utpm_input in = { (uint32_t)(uintptr_t)blob, bytes };
     struct svc_utpm_output out = { (uint32_t)(uintptr_t)data, (uint32_t)(uintptr_t)data_bytes };
-    return xmhf_pal_vmcall(TV_HC_UTPM_UNSEAL, (uintptr_t)&in, (uintptr_t)&out, (uintptr_t)digest_at_creation, 0);
+    uint32_t command = digest_at_creation ? TV_HC_UTPM_UNSEAL : XMHF_HC_UTPM_UNSEAL_OWN;
+    if (!xmhf_pal_is_near(blob, bytes) || !xmhf_pal_is_near(data, bytes) ||
+        !xmhf_pal_is_near(data_bytes, sizeof *data_bytes))
+        return SVC_UTPM_BAD_ADDRESS;
+    return xmhf_pal_vmcall(command, (uintptr_t)&in, (uintptr_t)&out, (uintptr_t)digest_at_creation, 0);
+}
+
+/* What this PAL sealed itself. */
+static inline uint32_t xmhf_utpm_unseal_own(const void *blob, uint32_t bytes, void *data, uint32_t *data_bytes)
+{
+    return svc_utpm_unseal(blob, bytes, data, data_bytes, (uint8_t *)0);
 }
 
 /* A nonce of 32 bytes; 256 for the signature, 7 and 32 a register for the composite. Both numbers say before what room
@@ -131,6 +163,10 @@ static inline uint32_t svc_utpm_quote(const uint8_t *nonce, const uint8_t *selec
 {
     struct svc_utpm_output out = { (uint32_t)(uintptr_t)signature, (uint32_t)(uintptr_t)signature_bytes };
     struct svc_utpm_output more = { (uint32_t)(uintptr_t)composite, (uint32_t)(uintptr_t)composite_bytes };
+    if (!xmhf_pal_is_near(signature_bytes, sizeof *signature_bytes) ||
+        !xmhf_pal_is_near(composite_bytes, sizeof *composite_bytes) ||
+        !xmhf_pal_is_near(signature, *signature_bytes) || !xmhf_pal_is_near(composite, *composite_bytes))
+        return SVC_UTPM_BAD_ADDRESS;
     return xmhf_pal_vmcall(TV_HC_UTPM_QUOTE, (uintptr_t)selection, (uintptr_t)&out, (uintptr_t)nonce,
                            (uintptr_t)&more);
 }
@@ -188,16 +224,26 @@ struct xmhf_pal_error { char text[256]; };
 /* 1 where TrustVisor is there. */
 int xmhf_pal_present(void);
 
-/* Maps the PAL in the file's `bytes` bytes and hides it. `parameters` stay until it is unregistered. 0, or a number
- * and the reason in `error`, which may be NULL. */
-int xmhf_pal_register(struct xmhf_pal *pal, const void *file, size_t bytes, const struct tv_pal_param *parameters,
-                      size_t count, struct xmhf_pal_error *error);
+/* Maps the PAL in the file's `bytes` bytes and hides it. `parameters` stay until it is unregistered; `flags` are of enum
+ * xmhf_pal_flags. 0, or a number and the reason in `error`, which may be NULL. */
+int xmhf_pal_register_with(struct xmhf_pal *pal, const void *file, size_t bytes, const struct tv_pal_param *parameters,
+                           size_t count, uint32_t flags, struct xmhf_pal_error *error);
+
+/* The same without flags. */
+static inline int xmhf_pal_register(struct xmhf_pal *pal, const void *file, size_t bytes,
+                                    const struct tv_pal_param *parameters, size_t count, struct xmhf_pal_error *error)
+{
+    return xmhf_pal_register_with(pal, file, bytes, parameters, count, 0, error);
+}
+
+/* Gives up a call that its thread has left for good, of a PAL that is XMHF_PAL_ABORTABLE; till then others find it busy. */
+int xmhf_pal_abort(const struct xmhf_pal *pal, struct xmhf_pal_error *error);
 
 /* Runs it with one word for each parameter. */
 int xmhf_pal_call(const struct xmhf_pal *pal, const uintptr_t *words, uintptr_t *result,
                   struct xmhf_pal_error *error);
 
-/* Gives the PAL `count` ranges of the program's pages below 4 GiB, which both use from then on; addresses and sizes
+/* Gives the PAL, if it is XMHF_PAL_ACCEPTS_SHARE, `count` ranges of the program's pages below 4 GiB, which both use from then on; addresses and sizes
  * are multiples of 4096. The PAL finds them at the same addresses. */
 int xmhf_pal_share(const struct xmhf_pal *pal, const uint32_t *addresses, const uint32_t *bytes, size_t count,
                    struct xmhf_pal_error *error);

@@ -1,4 +1,7 @@
-//! Pages that a PAL can be made of: anonymous, present and locked, so that the system never moves their content.
+//! Pages that a PAL can be made of: anonymous, present and locked, so that the system does not swap them out.
+//!
+//! That is no promise that it leaves them where they are: Linux's compaction and NUMA balancing move locked pages too,
+//! unless vm.compact_unevictable_allowed and kernel.numa_balancing are 0. The PAL of a page that moves is revoked.
 #![expect(unsafe_code, reason = "pages from the system")]
 // UNSAFETY: one type that owns its pages from the system's hand to giving them back.
 

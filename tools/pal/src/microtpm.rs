@@ -111,17 +111,41 @@ pub fn seal(registers: u8, data: &[u8], blob: &mut [u8]) -> Result<usize, Status
     Ok(used as usize)
 }
 
-/// Opens what was sealed. Returns the bytes of `data` that are used; it needs as many as the blob has.
+/// Opens what this PAL itself sealed, with register 0 among the registers. Returns the bytes of `data` that are used; it
+/// needs as many as the blob has.
+///
+/// Any PAL can seal data for this one: what another one chose, a key above all, is not this one's. [`unseal_from`]
+/// opens that too, and says whose it is.
 ///
 /// # Errors
 ///
 /// [`Status::NO_ROOM`]; [`Status::BAD_PARAMETER`] where the blob is not this machine's; [`Status::OTHER`] where it was
-/// sealed for other registers; or not called from inside a PAL.
+/// sealed for other registers; [`Status::FOREIGN_BLOB`] where another PAL sealed it; or not called from inside a PAL.
 pub fn unseal(blob: &[u8], data: &mut [u8]) -> Result<usize, Status> {
+    open(Command::UNSEAL_OWN, blob, data, &mut [0; DIGEST_BYTES])
+}
+
+/// Opens what any PAL sealed for this one. Returns the bytes of `data` that are used, and the first bytes of the digest
+/// that the selected registers had where it was sealed: its maker's name, if register 0 is one of them, else nobody's.
+///
+/// # Errors
+///
+/// As [`unseal`], but for [`Status::FOREIGN_BLOB`].
+pub fn unseal_from(blob: &[u8], data: &mut [u8]) -> Result<(usize, [u8; DIGEST_BYTES]), Status> {
+    let mut creation = [0; DIGEST_BYTES];
+    Ok((open(Command::UNSEAL, blob, data, &mut creation)?, creation))
+}
+
+fn open(
+    command: Command,
+    blob: &[u8],
+    data: &mut [u8],
+    creation: &mut [u8; DIGEST_BYTES],
+) -> Result<usize, Status> {
     if data.len() < blob.len() {
         return Err(Status::NO_ROOM);
     }
-    let (mut used, mut creation) = (0, [0; DIGEST_BYTES]);
+    let mut used = 0;
     let input = Input::new(blob)?;
     let output = Output::new(data, &mut used)?;
     let arguments = Arguments {
@@ -131,7 +155,7 @@ pub fn unseal(blob: &[u8], data: &mut [u8]) -> Result<usize, Status> {
         ..Arguments::default()
     };
     // SAFETY: no data is longer than its blob.
-    unsafe { hypercall::checked(Command::UNSEAL, arguments)? };
+    unsafe { hypercall::checked(command, arguments)? };
     Ok(used as usize)
 }
 
@@ -226,4 +250,26 @@ fn word(address: usize) -> Result<u32, Status> {
 pub fn give_up() -> ! {
     // SAFETY: an instruction that raises an exception changes nothing.
     unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+    use crate::memory::Pages;
+
+    /// A hypercall would end this process: nothing here comes to one. `tools/pal/c/test/abi.c` has the same cases.
+    #[test]
+    fn buffers_beyond_4_gib_are_refused_without_asking() {
+        let mut near = Pages::at(0x5ff0_0000, 1).unwrap();
+        let mut far = Pages::at(0x1_5ff0_0000, 1).unwrap();
+        let (data, blob) = near.bytes_mut().split_at_mut(2048);
+        let far = &mut far.bytes_mut()[..1024];
+        assert_eq!(seal(1, &far[..16], blob), Err(Status::BAD_ADDRESS));
+        assert_eq!(seal(1, &data[..16], far), Err(Status::BAD_ADDRESS));
+        assert_eq!(unseal(&far[..92], data), Err(Status::BAD_ADDRESS));
+        assert_eq!(unseal(&blob[..92], far), Err(Status::BAD_ADDRESS));
+        assert_eq!(unseal_from(&blob[..92], far), Err(Status::BAD_ADDRESS));
+        assert_eq!(quote(1, &[0; 32], far), Err(Status::BAD_ADDRESS));
+    }
 }

@@ -48,8 +48,18 @@ macro_rules! pal {
             ///
             /// TrustVisor is not there, the memory is not to be had, or TrustVisor refuses.
             pub fn register() -> ::core::result::Result<Self, $crate::Error> {
+                Self::register_with(0)
+            }
+
+            /// The same with [flags]($crate::trustvisor::flags), which are part of what the PAL is.
+            ///
+            /// # Errors
+            ///
+            /// As [`Self::register`].
+            #[allow(dead_code, reason = "most programs need none")]
+            pub fn register_with(flags: u32) -> ::core::result::Result<Self, $crate::Error> {
                 let image = $crate::Image::parse($image)?;
-                $crate::Pal::register(&image, Self::PARAMETERS).map(Self)
+                $crate::Pal::register(&image, Self::PARAMETERS, flags).map(Self)
             }
 
             /// Runs the PAL's function.
@@ -105,12 +115,16 @@ struct Layout {
 }
 
 impl Pal {
-    /// Maps a PAL at the addresses in its file, copies it there, and registers it.
+    /// Maps a PAL at the addresses in its file, copies it there, and registers it with `flags`.
     ///
     /// # Errors
     ///
     /// TrustVisor is not there, the memory is not to be had, or TrustVisor refuses.
-    pub fn register(image: &Image<'_>, parameters: &'static [ParameterRecord]) -> Result<Self, Error> {
+    pub fn register(
+        image: &Image<'_>,
+        parameters: &'static [ParameterRecord],
+        flags: u32,
+    ) -> Result<Self, Error> {
         if !crate::is_present() {
             return Err(Error::Absent);
         }
@@ -126,14 +140,21 @@ impl Pal {
         }
         for segment in image.segments().filter(|segment| segment.kind.is_code()) {
             let first = to_word(segment.start - image.start())? / PAGE_SIZE;
-            memory.protect(first, segment.pages as usize, Rights::Execute)?;
+            // What is hidden has to be this process's own to write.
+            memory.protect(first, segment.pages as usize, Rights::All)?;
         }
         let address = |page: usize| start + page * PAGE_SIZE;
         sections.add(SectionType::Parameters, address(layout.parameters), layout.parameter_pages)?;
         sections.add(SectionType::Stack, address(layout.stack), STACK_PAGES)?;
         // SAFETY: the pages are private to this value, which shows them to nobody while they are registered.
-        let registration = unsafe { Registration::new(&sections, &list, to_word(image.entry)?)? };
-        Ok(Self { registration, memory, parameters })
+        let registration =
+            unsafe { Registration::with_flags(&sections, &list, to_word(image.entry)?, flags)? };
+        let mut pal = Self { registration, memory, parameters };
+        for segment in image.segments().filter(|segment| segment.kind.is_code()) {
+            let first = to_word(segment.start - image.start())? / PAGE_SIZE;
+            pal.memory.protect(first, segment.pages as usize, Rights::Execute)?;
+        }
+        Ok(pal)
     }
 
     /// Runs the PAL's function.

@@ -93,6 +93,36 @@ impl Registration {
     ///
     /// [`Error::Absent`], or [`Error::Refused`] with what is wrong with the lists.
     pub unsafe fn new(sections: &Sections, parameters: &Parameters, entry: usize) -> Result<Self, Error> {
+        // SAFETY: the duty is the caller's.
+        unsafe { Self::register(Command::REGISTER, sections, parameters, entry, 0) }
+    }
+
+    /// As [`Self::new`], with [`flags`](trustvisor::flags), which are part of what the PAL is.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub unsafe fn with_flags(
+        sections: &Sections,
+        parameters: &Parameters,
+        entry: usize,
+        flags: u32,
+    ) -> Result<Self, Error> {
+        // SAFETY: the duty is the caller's.
+        unsafe { Self::register(Command::REGISTER_WITH_FLAGS, sections, parameters, entry, flags) }
+    }
+
+    unsafe fn register(
+        command: Command,
+        sections: &Sections,
+        parameters: &Parameters,
+        entry: usize,
+        flags: u32,
+    ) -> Result<Self, Error> {
         if !hypercall::is_present() {
             return Err(Error::Absent);
         }
@@ -100,10 +130,10 @@ impl Registration {
             c: core::ptr::from_ref(sections).expose_provenance(),
             si: core::ptr::from_ref(parameters).expose_provenance(),
             di: entry,
-            ..Arguments::default()
+            d: flags as usize,
         };
         // SAFETY: TrustVisor is there and reads the lists; what becomes of the sections is the caller's duty.
-        let registered = unsafe { hypercall::checked(Command::REGISTER, arguments) };
+        let registered = unsafe { hypercall::checked(command, arguments) };
         registered.map_err(|status| Error::Refused { request: "registering", status })?;
         Ok(Self { entry })
     }
@@ -148,13 +178,26 @@ impl Registration {
         shared.map_err(|status| Error::Refused { request: "sharing", status })
     }
 
-    /// Ends the registration, so that the pages are the process's again, with what the PAL left in them.
+    /// Ends the registration, so that the pages are the process's again, zero where the PAL could write.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]; then the pages are still the PAL's.
     pub fn unregister(self) -> Result<(), Error> {
         ManuallyDrop::new(self).give_up()
+    }
+
+    /// Gives up a call that its thread has left for good, of a PAL that was registered with
+    /// [`flags::ABORTABLE`](trustvisor::flags::ABORTABLE). Until then other calls find it busy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn abort(&self) -> Result<(), Error> {
+        let arguments = Arguments { c: self.entry, ..Arguments::default() };
+        // SAFETY: TrustVisor is there, for there is a registration.
+        let aborted = unsafe { hypercall::checked(Command::ABORT, arguments) };
+        aborted.map_err(|status| Error::Refused { request: "giving up a call", status })
     }
 
     /// The address that is called.

@@ -7,7 +7,11 @@ use tools::interrupt;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Err(error) = interrupt::catch().and_then(|()| execute(cli)) else { return ExitCode::SUCCESS };
-    eprintln!("error: {error:#}");
-    if interrupt::is_requested() { interrupt::EXIT_CODE.into() } else { ExitCode::FAILURE }
+    match interrupt::catch().and_then(|()| execute(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if interrupt::is_requested() { interrupt::EXIT_CODE.into() } else { ExitCode::FAILURE }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
+use trustvisor::flags::ACCEPTS_SHARE;
 
 /// Word of the kernel's command line that carries the nonce to the guest's init.
 pub(crate) const NONCE: &str = "xmhf.nonce=";
@@ -83,8 +84,11 @@ fn arguments(outcome: &Outcome, platform: Platform, nonce: &str, folder: &Path) 
         fs::write(&path, printed(outcome, &name)?)?;
         anyhow::Ok(path)
     };
-    let pal = pal::notary(platform, false);
-    Ok(VerifyArguments::new(pal, file("quote")?, nonce, file("key")?))
+    // Of the notary's function: a command, a number, 1024 bytes; its process shares pages with it.
+    let words = if platform == Platform::Linux64 { 128 } else { 256 };
+    let parameters = ["integer".into(), "integer".into(), format!("pointer={words}")];
+    let files = [pal::notary(platform, false), file("quote")?, file("key")?];
+    Ok(VerifyArguments::new(files, nonce, &parameters, Some(ACCEPTS_SHARE)))
 }
 
 /// The bytes that the guest printed in lines with `name` in front.

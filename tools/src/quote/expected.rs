@@ -1,17 +1,23 @@
 //! What a PAL's registers have to be, from its file: the SDK's, or a list of sections.
 //!
-//! The SDK registers an ELF file's segments at their addresses, then parameters and a stack of zeros. Other
-//! programs' sections are written down, a line each: type, address, pages, contents. The type is `code`, `data`,
-//! `parameters`, `stack` or `shared-code`; the address may be `-` for parameters and stacks; the contents are a
-//! file's name (from the list's folder; zeros fill the last page), `zero`, or `fill=BYTE`.
+//! The SDK registers an ELF file's segments at their addresses, then parameters, a page of nobody's and a stack of
+//! zeros. Other programs' sections are written down, a line each: type, address, pages, contents. The type is `code`,
+//! `data`, `parameters`, `stack` or `shared-code`; the address may be `-` for parameters and stacks, which is enough for
+//! quotes of the SHA-1 bank; the contents are a file's name (from the list's folder; zeros fill the last page), `zero`,
+//! or `fill=BYTE`. Quotes of the SHA-256 bank need a line `entry ADDRESS` more, and `word 32` and `flags NUMBER` where
+//! those are not 64 and 1, which is what the original's registration means.
 
 use anyhow::{Context, Result, bail, ensure};
 use elf::ElfBytes;
 use elf::abi::{PF_X, PT_LOAD};
 use elf::endian::AnyEndian;
-use microtpm::{SectionDigests, SectionMeasurement};
+use elf::file::Class;
+use microtpm::{Header, HeaderSection, SectionDigests, SectionMeasurement};
 use std::fmt;
 use std::path::Path;
+use trustvisor::flags::ORIGINAL;
+use trustvisor::parameter::{ParameterRecord, WordSize};
+use xmhf_pal::image::parameter_pages;
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
@@ -23,6 +29,36 @@ const PARAMETERS: u32 = 3;
 const STACK: u32 = 4;
 /// Pages of stack that the SDK gives to a PAL.
 const SDK_STACK_PAGES: usize = 4;
+
+/// A whole PAL, as it is registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pal {
+    /// Bytes of a word.
+    pub(crate) word_bytes: u32,
+    /// Where it is entered.
+    pub(crate) entry: u64,
+    /// What it is registered with.
+    pub(crate) flags: u32,
+    /// Types and sizes in words of its parameters.
+    pub(crate) parameters: Vec<(u32, u64)>,
+    /// Its sections, in the order of the list.
+    pub(crate) sections: Vec<Section>,
+}
+
+impl Pal {
+    /// Digest of its header.
+    pub(crate) fn header_digest(&self) -> [u8; 32] {
+        let section = |section: &Section| HeaderSection {
+            kind: section.kind,
+            start: section.start,
+            size: u64::try_from(section.contents.len()).unwrap_or(u64::MAX),
+        };
+        let sections = self.sections.iter().map(section);
+        let parameters = self.parameters.iter().copied();
+        let (word_bytes, flags, entry) = (self.word_bytes, self.flags, self.entry);
+        Header { word_bytes, flags, entry, sections, parameters }.digest()
+    }
+}
 
 /// A section, as it is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,23 +104,26 @@ impl fmt::Display for Section {
     }
 }
 
-/// The sections of the PAL in `path`; a file of the SDK's gets `parameter_pages` for its parameters.
+/// The PAL in `path`, with these parameters; `flags` are those that it is registered with, where they are not the
+/// usual ones.
 ///
 /// # Errors
 ///
 /// The file is neither of the SDK's nor a list, or a file that it names is not there.
-pub(crate) fn sections(path: &Path, parameter_pages: usize) -> Result<Vec<Section>> {
+pub(crate) fn pal(path: &Path, parameters: Vec<(u32, u64)>, flags: Option<u32>) -> Result<Pal> {
     let file = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     if file.starts_with(b"\x7fELF") {
-        return of_elf(&file, parameter_pages).with_context(|| format!("the PAL in {}", path.display()));
+        let pal = of_elf(&file, parameters).with_context(|| format!("the PAL in {}", path.display()))?;
+        return Ok(Pal { flags: flags.unwrap_or(pal.flags), ..pal });
     }
     let text = String::from_utf8(file)
         .with_context(|| format!("{} is neither ELF nor a list of sections", path.display()))?;
-    of_list(&text, path.parent().unwrap_or(Path::new(".")))
-        .with_context(|| format!("the list in {}", path.display()))
+    let pal = of_list(&text, path.parent().unwrap_or(Path::new(".")))
+        .with_context(|| format!("the list in {}", path.display()))?;
+    Ok(Pal { parameters, flags: flags.unwrap_or(pal.flags), ..pal })
 }
 
-fn of_elf(file: &[u8], parameter_pages: usize) -> Result<Vec<Section>> {
+fn of_elf(file: &[u8], parameters: Vec<(u32, u64)>) -> Result<Pal> {
     let elf = ElfBytes::<AnyEndian>::minimal_parse(file)?;
     let segments = elf.segments().context("there are no segments")?;
     let mut sections = Vec::new();
@@ -93,20 +132,41 @@ fn of_elf(file: &[u8], parameter_pages: usize) -> Result<Vec<Section>> {
         let pages = usize::try_from(segment.p_memsz.div_ceil(PAGE as u64))?;
         sections.push(Section::new(kind, segment.p_vaddr, pages, elf.segment_data(&segment)?)?);
     }
-    ensure!(!sections.is_empty(), "nothing in it is loaded");
-    sections.push(Section::new(PARAMETERS, 0, parameter_pages, &[])?);
-    sections.push(Section::new(STACK, 0, SDK_STACK_PAGES, &[])?);
-    Ok(sections)
+    let last = sections.last().context("nothing in it is loaded")?;
+    let end = |section: &Section| section.start + u64::try_from(section.contents.len()).unwrap_or(0);
+    let word_size = if elf.ehdr.class == Class::ELF64 { WordSize::Bits64 } else { WordSize::Bits32 };
+    let records: Vec<_> =
+        parameters.iter().map(|&(kind, words)| ParameterRecord { kind, unused: 0, words }).collect();
+    let room = usize::try_from(parameter_pages(&records, word_size))?;
+    let place = Section::new(PARAMETERS, end(last), room, &[])?;
+    // A page of nobody's is between them.
+    let stack = Section::new(STACK, end(&place) + PAGE as u64, SDK_STACK_PAGES, &[])?;
+    sections.extend([place, stack]);
+    let word_bytes = u32::try_from(word_size.bytes())?;
+    Ok(Pal { word_bytes, entry: elf.ehdr.e_entry, flags: 0, parameters, sections })
 }
 
-fn of_list(text: &str, folder: &Path) -> Result<Vec<Section>> {
+fn of_list(text: &str, folder: &Path) -> Result<Pal> {
+    let flags = ORIGINAL;
+    let mut pal = Pal { word_bytes: 8, entry: 0, flags, parameters: Vec::new(), sections: Vec::new() };
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim()).enumerate();
-    let sections = lines
-        .filter(|(_, line)| !line.is_empty())
-        .map(|(index, line)| of_line(line, folder).with_context(|| format!("line {}: `{line}`", index + 1)));
-    let sections: Vec<Section> = sections.collect::<Result<_>>()?;
-    ensure!(!sections.is_empty(), "it names no section");
-    Ok(sections)
+    for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        let context = || format!("line {}: `{line}`", index + 1);
+        match line.split_once(char::is_whitespace).map(|(word, rest)| (word, rest.trim())) {
+            Some(("entry", address)) => pal.entry = hexadecimal(address).with_context(context)?,
+            Some(("word", "32")) => pal.word_bytes = 4,
+            Some(("word", "64")) => pal.word_bytes = 8,
+            Some(("flags", flags)) => pal.flags = flags.parse().with_context(context)?,
+            _ => pal.sections.push(of_line(line, folder).with_context(context)?),
+        }
+    }
+    ensure!(!pal.sections.is_empty(), "it names no section");
+    Ok(pal)
+}
+
+fn hexadecimal(text: &str) -> Result<u64> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16)
+        .context("an address is written in hexadecimal digits")
 }
 
 fn of_line(line: &str, folder: &Path) -> Result<Section> {
@@ -116,8 +176,7 @@ fn of_line(line: &str, folder: &Path) -> Result<Section> {
     let kind = u32::try_from(kind.with_context(|| format!("a type is one of {:?}", &KINDS[1..]))?)?;
     let start = match start {
         "-" if matches!(kind, PARAMETERS | STACK) => 0,
-        start => u64::from_str_radix(start.trim_start_matches("0x"), 16)
-            .context("an address is written in hexadecimal digits")?,
+        start => hexadecimal(start)?,
     };
     let pages: usize = pages.parse().context("the number of pages is decimal")?;
     let bytes = match contents.strip_prefix("fill=") {
@@ -143,7 +202,7 @@ mod tests {
         let list = folder.path().join("list");
         let text = "# a PAL\ncode 0x400000 1 text\nparameters - 1 zero # none\n\nstack - 2 fill=0x90\n";
         std::fs::write(&list, text).unwrap();
-        let sections = sections(&list, 1).unwrap();
+        let sections = pal(&list, Vec::new(), None).unwrap().sections;
         let shown: Vec<_> = sections.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["code at 0x400000, 1 page", "parameters, 1 page", "stack, 2 pages"]);
         assert_eq!(sections[0].contents[..3], [0xc3, 0xc3, 0]);
@@ -167,6 +226,15 @@ mod tests {
         assert!(Section::new(1, 0, 1, &[0; 4097]).is_err());
     }
 
+    #[test]
+    fn a_list_says_what_else_a_quote_of_the_larger_bank_is_of() {
+        let sections = "code 0x400000 1 zero\nstack 0x500000 1 zero\n";
+        let of = |more: &str| of_list(&format!("{more}{sections}"), Path::new(".")).unwrap();
+        let told = of("entry 0x400010\nword 32 # narrow\nflags 2\n");
+        assert_eq!((told.entry, told.word_bytes, told.flags, told.sections.len()), (0x40_0010, 4, 2, 2));
+        assert_eq!((of("").word_bytes, of("").flags), (8, 1));
+    }
+
     /// The head of an ELF file, and two program headers: code of 3 bytes, data of 5000 bytes of which 2 are there.
     fn elf() -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
@@ -186,8 +254,8 @@ mod tests {
 
     #[test]
     fn a_file_of_the_sdk_has_its_segments_parameters_and_stack() {
-        let sections = of_elf(&elf(), 2).unwrap();
-        let shown: Vec<_> = sections.iter().map(ToString::to_string).collect();
+        let pal = of_elf(&elf(), vec![(1, 0), (2, 1000)]).unwrap();
+        let shown: Vec<_> = pal.sections.iter().map(ToString::to_string).collect();
         let expected = [
             "code at 0x400000, 1 page",
             "data at 0x401000, 2 pages",
@@ -195,7 +263,11 @@ mod tests {
             "stack, 4 pages",
         ];
         assert_eq!(shown, expected);
-        assert_eq!((&sections[0].contents[..4], &sections[1].contents[..3]), (&b"abc\0"[..], &b"de\0"[..]));
-        assert!(of_elf(&elf()[..100], 1).is_err());
+        let starts: Vec<_> = pal.sections.iter().map(|section| section.start).collect();
+        assert_eq!(starts, [0x40_0000, 0x40_1000, 0x40_3000, 0x40_6000]);
+        let contents = |index: usize| &pal.sections[index].contents;
+        assert_eq!((&contents(0)[..4], &contents(1)[..3]), (&b"abc\0"[..], &b"de\0"[..]));
+        assert_eq!((pal.entry, pal.word_bytes, pal.flags, pal.parameters.len()), (0x40_0000, 8, 0, 2));
+        assert!(of_elf(&elf()[..100], Vec::new()).is_err());
     }
 }

@@ -7,9 +7,10 @@ mod reason;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use expected::Section;
+use expected::Pal;
 use microtpm::{Bank, PublicKey, QuoteFile};
 use std::path::PathBuf;
+use trustvisor::parameter::ParameterType;
 
 /// What is checked against what.
 #[derive(Args, Clone, Debug)]
@@ -29,19 +30,30 @@ pub struct VerifyArguments {
     /// Value that another register has to have, which otherwise is zero: INDEX=HEX, as often as needed
     #[arg(long = "pcr", value_name = "INDEX=HEX")]
     registers: Vec<String>,
-    /// Pages that the SDK gives to the PAL's parameters
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    parameter_pages: usize,
+    /// The PAL's parameters in order, each `integer` or `pointer=WORDS`, as often as needed
+    #[arg(long = "parameter", value_name = "TYPE")]
+    parameters: Vec<String>,
+    /// The flags that the PAL is registered with, where they are not the usual ones
+    #[arg(long, value_name = "NUMBER")]
+    flags: Option<u32>,
 }
 
-/// Checks the quote and prints what was found good.
+/// Exit code where all is as it should be but for the key, which nobody vouches for.
+pub const UNVOUCHED: u8 = 3;
+
+/// What is said first, until there is a chain of trust up to a key that is known.
+const NOT_VOUCHED_FOR: &str = "NOT PROVED: nothing vouches for the key. Whoever has made this key, on a machine with this \
+                               hypervisor or on any other, can have made the quote; what follows holds only if the key \
+                               came to you from the machine itself (exit code 3).";
+
+/// Checks the quote and prints what was found good; gives the exit code.
 ///
 /// # Errors
 ///
 /// A file cannot be read, or why the quote is not good.
-pub fn verify(arguments: &VerifyArguments) -> Result<()> {
+pub fn verify(arguments: &VerifyArguments) -> Result<u8> {
     check(arguments)?.iter().for_each(|line| println!("{line}"));
-    Ok(())
+    Ok(UNVOUCHED)
 }
 
 /// Checks the quote and gives what was found good, a line each.
@@ -59,16 +71,29 @@ pub(crate) fn check(arguments: &VerifyArguments) -> Result<Vec<String>> {
     let question = Question {
         key,
         nonce: bytes(&arguments.nonce).context("--nonce")?,
-        sections: expected::sections(&arguments.pal, arguments.parameter_pages)?,
+        pal: expected::pal(&arguments.pal, parameters(&arguments.parameters)?, arguments.flags)?,
         others: arguments.registers.iter().map(|text| register(text)).collect::<Result<_>>()?,
     };
     question.check(&file)
 }
 
 impl VerifyArguments {
-    /// A quote of a PAL of the SDK's with a page of parameters, which extends no register.
-    pub(crate) fn new(pal: PathBuf, quote: PathBuf, nonce: &str, key: PathBuf) -> Self {
-        Self { pal, quote, nonce: nonce.into(), key, registers: Vec::new(), parameter_pages: 1 }
+    /// A quote of a PAL with these parameters and flags, which extends no register.
+    pub(crate) fn new(
+        [pal, quote, key]: [PathBuf; 3],
+        nonce: &str,
+        parameters: &[String],
+        flags: Option<u32>,
+    ) -> Self {
+        Self {
+            pal,
+            quote,
+            nonce: nonce.into(),
+            key,
+            registers: Vec::new(),
+            parameters: parameters.into(),
+            flags,
+        }
     }
 }
 
@@ -77,7 +102,7 @@ impl VerifyArguments {
 struct Question {
     key: PublicKey,
     nonce: Vec<u8>,
-    sections: Vec<Section>,
+    pal: Pal,
     /// Values of registers that are not zero.
     others: Vec<(usize, Vec<u8>)>,
 }
@@ -95,7 +120,11 @@ impl Question {
             "the quote is sound but answers another nonce, {}: it was made for somebody else, or is an old one",
             hex(&file.nonce)
         );
-        let mut good = vec!["signature: this key's".into(), "nonce: the one that was asked with".into()];
+        let mut good = vec![
+            NOT_VOUCHED_FOR.into(),
+            "signature: this key's".into(),
+            "nonce: the one that was asked with".into(),
+        ];
         good.push(self.check_pal(file)?);
         for index in file.selection.indices().filter(|&index| index != 0) {
             good.push(self.check_other(file, index)?);
@@ -106,18 +135,26 @@ impl Question {
     fn check_pal(&self, file: &QuoteFile) -> Result<String> {
         let value =
             file.value(0).context("the quote leaves register 0 out, so it says of no PAL which it is")?;
-        let expected = reason::first_register(file.bank(), &self.sections);
+        ensure!(
+            file.bank() == Bank::Sha1 || self.pal.entry != 0,
+            "the list says not where the PAL is entered: a quote of the SHA-256 bank needs a line `entry ADDRESS`"
+        );
+        let expected = reason::first_register(file.bank(), &self.pal);
         if value == expected {
-            return Ok(format!("register 0: the PAL's, by {}", name(file.bank())));
+            let what = match file.bank() {
+                Bank::Sha256 => "its sections, entry, parameters and flags",
+                Bank::Sha1 => "its sections alone: not where it is entered, nor with what parameters",
+            };
+            return Ok(format!("register 0: the PAL's, by {}: {what}", name(file.bank())));
         }
-        let change = reason::single_change(file.bank(), &self.sections, value);
+        let change = reason::single_change(file.bank(), &self.pal, value);
         let why = change.unwrap_or_else(|| {
-            let sections = self.sections.iter().map(|section| {
+            let sections = self.pal.sections.iter().map(|section| {
                 format!("\n  {section}: measured as {}", hex(section.digests().of_bank(file.bank())))
             });
             let sections: String = sections.collect();
             format!(
-                "no single change explains it; contents or an address differ, or the PAL has extended it. \
+                "no single change explains it; contents, an address, the entry or a parameter differ, or the PAL has extended it. \
                  Expected were{sections}"
             )
         });
@@ -137,6 +174,18 @@ impl Question {
         );
         Ok(format!("register {index}: as it should be"))
     }
+}
+
+/// Types and sizes in words: `integer`, or `pointer=WORDS`.
+fn parameters(texts: &[String]) -> Result<Vec<(u32, u64)>> {
+    let parameter = |text: &String| match text.split_once('=') {
+        None if text == "integer" => Ok((ParameterType::Integer as u32, 0)),
+        Some(("pointer", words)) => {
+            Ok((ParameterType::Pointer as u32, words.parse().context("--parameter: a number of words")?))
+        }
+        _ => bail!("--parameter takes `integer` or `pointer=WORDS`"),
+    };
+    texts.iter().map(parameter).collect()
 }
 
 /// `INDEX=HEX`.

@@ -1,3 +1,4 @@
+use super::expected::Section;
 use super::*;
 use microtpm::{HmacDrbg, Identity, PcrBanks, PcrIndex, Selection, SigningKey, quote};
 use std::sync::{Arc, OnceLock};
@@ -16,14 +17,24 @@ fn sections() -> Vec<Section> {
     vec![section(1, 0x1000, 0xc3), section(3, 0, 0), section(4, 0, 0)]
 }
 
+fn pal(sections: &[Section]) -> Pal {
+    let parameters = vec![(1, 0)];
+    Pal { word_bytes: 8, entry: 0x1000, flags: 1, parameters, sections: sections.to_vec() }
+}
+
 fn question(bank: Bank) -> Question {
     let nonce = vec![7; bank.digest_bytes()];
-    Question { key: key().public_key(), nonce, sections: sections(), others: Vec::new() }
+    Question { key: key().public_key(), nonce, pal: pal(&sections()), others: Vec::new() }
 }
 
 /// What a PAL of these sections answers, after it has extended register 1 where `extended`.
 fn answer(bank: Bank, sections: &[Section], map: u8, extended: bool) -> QuoteFile {
-    let mut banks: PcrBanks = sections.iter().map(Section::digests).collect();
+    answer_of(bank, &pal(sections), map, extended)
+}
+
+fn answer_of(bank: Bank, pal: &Pal, map: u8, extended: bool) -> QuoteFile {
+    let digests = pal.sections.iter().map(Section::digests);
+    let mut banks = PcrBanks::measured(&pal.header_digest(), digests);
     if extended {
         banks.extend(PcrIndex::from_number(1).unwrap(), &[1; 20]).unwrap();
     }
@@ -40,9 +51,40 @@ fn why_not(question: &Question, file: &QuoteFile) -> String {
 fn a_good_quote_is_good_in_either_bank() {
     for bank in [Bank::Sha1, Bank::Sha256] {
         let lines = question(bank).check(&answer(bank, &sections(), 0b11, false)).unwrap();
-        assert_eq!(lines.len(), 4, "{lines:?}");
-        assert!(lines[2].contains(name(bank)), "{lines:?}");
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert!(lines[3].contains(name(bank)), "{lines:?}");
     }
+}
+
+#[test]
+fn a_quote_by_anybodys_key_is_not_called_proved() {
+    let lines = question(Bank::Sha256).check(&answer(Bank::Sha256, &sections(), 1, false)).unwrap();
+    assert!(lines[0].starts_with("NOT PROVED: nothing vouches for the key"), "{lines:?}");
+}
+
+#[test]
+fn what_the_sections_do_not_say_is_told_by_the_larger_bank() {
+    let others = [
+        Pal { entry: 0x1004, ..pal(&sections()) },
+        Pal { flags: 0, ..pal(&sections()) },
+        Pal { parameters: Vec::new(), ..pal(&sections()) },
+        Pal { word_bytes: 4, ..pal(&sections()) },
+    ];
+    for other in others {
+        let why = why_not(&question(Bank::Sha256), &answer_of(Bank::Sha256, &other, 1, false));
+        assert!(why.contains("register 0 is"), "{why}");
+        assert!(question(Bank::Sha1).check(&answer_of(Bank::Sha1, &other, 1, false)).is_ok(), "{other:?}");
+    }
+    let unknown = Question { pal: Pal { entry: 0, ..pal(&sections()) }, ..question(Bank::Sha256) };
+    let why = why_not(&unknown, &answer(Bank::Sha256, &sections(), 1, false));
+    assert!(why.contains("entry ADDRESS"), "{why}");
+}
+
+#[test]
+fn parameters_are_integers_and_pointers() {
+    let read = |texts: &[&str]| parameters(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(read(&["integer", "pointer=128"]).unwrap(), [(1, 0), (2, 128)]);
+    assert!(["pointer", "pointer=x", "word"].iter().all(|text| read(&[text]).is_err()));
 }
 
 #[test]
@@ -93,7 +135,8 @@ fn other_registers_are_zero_or_as_given() {
 fn the_command_reads_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("pal"), "code 1000 1 fill=c3\nparameters - 1 zero\nstack - 1 zero\n").unwrap();
+    std::fs::write(path("pal"), "entry 1000\ncode 1000 1 fill=c3\nparameters 0 1 zero\nstack 0 1 zero\n")
+        .unwrap();
     std::fs::write(path("quote"), answer(Bank::Sha256, &sections(), 1, false).to_bytes()).unwrap();
     std::fs::write(path("key"), key().public_key().to_der()).unwrap();
     let arguments = VerifyArguments {
@@ -102,9 +145,12 @@ fn the_command_reads_its_files() {
         nonce: "07".repeat(32),
         key: path("key"),
         registers: Vec::new(),
-        parameter_pages: 1,
+        parameters: vec!["integer".into()],
+        flags: None,
     };
-    verify(&arguments).unwrap();
+    assert_eq!(verify(&arguments).unwrap(), UNVOUCHED);
+    let other = VerifyArguments { parameters: Vec::new(), ..arguments.clone() };
+    assert!(format!("{:#}", verify(&other).unwrap_err()).contains("register 0 is"));
     for (name, words) in [("quote", "is no quote"), ("key", "is no RSA key"), ("pal", "names no section")] {
         let old = std::fs::read(path(name)).unwrap();
         std::fs::write(path(name), "").unwrap();

@@ -39,18 +39,19 @@ pub extern "C" fn xmhf_pal_present() -> c_int {
     c_int::from(xmhf_pal::is_present())
 }
 
-/// Registers the PAL in the file at `file`.
+/// Registers the PAL in the file at `file`, with `flags`.
 ///
 /// # Safety
 ///
 /// As in the header: `file` and `parameters` can be read, the latter until the PAL is unregistered.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn xmhf_pal_register(
+pub unsafe extern "C" fn xmhf_pal_register_with(
     pal: &mut MaybeUninit<XmhfPal>,
     file: *const u8,
     bytes: usize,
     parameters: *const ParameterRecord,
     count: usize,
+    flags: u32,
     error: Option<&mut XmhfPalError>,
 ) -> c_int {
     // SAFETY: the header's duty.
@@ -59,7 +60,7 @@ pub unsafe extern "C" fn xmhf_pal_register(
     // SAFETY: the header's duty.
     let parameters = unsafe { slice::from_raw_parts(parameters, count) };
     let registered = Image::parse(file).map_err(Error::from);
-    match registered.and_then(|image| Pal::register(&image, parameters)) {
+    match registered.and_then(|image| Pal::register(&image, parameters, flags)) {
         Ok(registered) => {
             pal.write(XmhfPal { is_registered: 1, pal: MaybeUninit::new(registered), parameters: count });
             0
@@ -68,6 +69,20 @@ pub unsafe extern "C" fn xmhf_pal_register(
             pal.write(XmhfPal { is_registered: 0, pal: MaybeUninit::uninit(), parameters: 0 });
             explain(error, why)
         }
+    }
+}
+
+/// Gives up a call that its thread has left for good.
+#[unsafe(no_mangle)]
+pub extern "C" fn xmhf_pal_abort(pal: &XmhfPal, error: Option<&mut XmhfPalError>) -> c_int {
+    if pal.is_registered == 0 {
+        return explain(error, Error::Arguments);
+    }
+    // SAFETY: the mark says that there is a PAL.
+    let registered = unsafe { pal.pal.assume_init_ref() };
+    match registered.registration().abort() {
+        Ok(()) => 0,
+        Err(why) => explain(error, why),
     }
 }
 

@@ -25,6 +25,7 @@ uintptr_t pal_entry(uint32_t shared, uint64_t *sum)
     NEED(!svc_utpm_seal(secret, sizeof(secret), as_they_are, blob, &used) && used > sizeof(secret));
     NEED(!svc_utpm_unseal(blob, used, opened, &more, digest) && more == sizeof(secret));
     NEED(!differ(opened, secret, sizeof(secret)));
+    NEED(!xmhf_utpm_unseal_own(blob, used, opened, &more) && more == sizeof(secret));
     blob[used / 2] ^= 1;
     NEED(svc_utpm_unseal(blob, used, opened, &more, digest) == 1);
     blob[used / 2] ^= 1;

@@ -20,7 +20,8 @@ int main(void)
 
     *page = 41;
     if (!xmhf_pal_present() ||
-        xmhf_pal_register(&pal, counter, (size_t)(counter_end - counter), parameters, 2, &error) ||
+        xmhf_pal_register_with(&pal, counter, (size_t)(counter_end - counter), parameters, 2, XMHF_PAL_ACCEPTS_SHARE,
+                               &error) ||
         xmhf_pal_share(&pal, &address, &bytes, 1, &error) || xmhf_pal_call(&pal, words, &line, &error) ||
         xmhf_pal_unregister(&pal, &error)) {
         printf("Error: %s\n", error.text);

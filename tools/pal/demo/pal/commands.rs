@@ -10,5 +10,8 @@ pub(crate) const QUOTE: u32 = 7;
 pub(crate) const PUBLIC_KEY: u32 = 8;
 pub(crate) const ADD: u32 = 9;
 
+/// Where the page is that process and PAL share.
+pub(crate) const SHARED: u32 = 0x5000_0000;
+
 /// Beside a status in the result.
 pub(crate) const FAILED: usize = 1 << 31;

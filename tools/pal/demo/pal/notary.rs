@@ -4,7 +4,9 @@
 
 mod commands;
 
-use commands::{ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, UNSEAL};
+use commands::{
+    ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, SHARED, UNSEAL,
+};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use xmhf_pal::microtpm;
 use xmhf_pal::trustvisor::status::Status;
@@ -12,6 +14,7 @@ use xmhf_pal::trustvisor::status::Status;
 /// Registers 0 and 1, to which the key is sealed.
 const REGISTERS: u8 = 0b11;
 const KEY_BYTES: usize = 32;
+const SHARED_BYTES: u32 = 4096;
 
 static KEY: [AtomicU8; KEY_BYTES] = [const { AtomicU8::new(0) }; KEY_BYTES];
 
@@ -43,7 +46,7 @@ fn answer(command: u32, number: u32, bytes: &mut [u8; 1024]) -> Result<usize, St
             microtpm::quote(1, &nonce, bytes)
         }
         PUBLIC_KEY => give(bytes, &microtpm::public_key()?),
-        ADD => Ok(add(number)),
+        ADD => add(number),
         _ => Err(Status::BAD_PARAMETER),
     }
 }
@@ -73,12 +76,16 @@ fn fingerprint(bytes: &mut [u8; 1024]) -> Result<usize, Status> {
     give(bytes, &hash.to_le_bytes())
 }
 
-/// Adds one to the number at the address; in memory that is shared, or the PAL ends.
-fn add(address: u32) -> usize {
+/// Adds one to the number at the address, which lies in the one page that is shared; where it is not, the PAL ends.
+/// A PAL takes no other address from its process: what lies there could be the PAL's own, and what it answers would
+/// tell its key.
+fn add(address: u32) -> Result<usize, Status> {
+    let is_shared = address.is_multiple_of(4) && (SHARED..SHARED + SHARED_BYTES).contains(&address);
+    let address = Some(address).filter(|_| is_shared).ok_or(Status::BAD_ADDRESS)?;
     let place = core::ptr::with_exposed_provenance_mut::<u32>(usize::try_from(address).unwrap_or(0));
-    // SAFETY: nothing of the PAL's own is below its code; other memory is shared or not there.
+    // SAFETY: nothing of the PAL's own is in that page.
     let number = unsafe { AtomicU32::from_ptr(place) };
-    usize::try_from(number.fetch_add(1, Ordering::Relaxed)).unwrap_or(0)
+    Ok(usize::try_from(number.fetch_add(1, Ordering::Relaxed)).unwrap_or(0))
 }
 
 fn key() -> [u8; KEY_BYTES] {

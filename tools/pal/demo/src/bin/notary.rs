@@ -8,13 +8,14 @@
 #[path = "../../pal/commands.rs"]
 mod commands;
 
-use commands::{ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, UNSEAL};
+use commands::{ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, SHARED, UNSEAL};
 use core::fmt;
 use pal_demo::arguments::Arguments;
 use pal_demo::say;
 use xmhf_pal::Error;
 use xmhf_pal::memory::Pages;
 use xmhf_pal::microtpm::{self, DIGEST_BYTES, NONCE_BYTES};
+use xmhf_pal::trustvisor::flags::ACCEPTS_SHARE;
 use xmhf_pal::trustvisor::status::Status;
 
 xmhf_pal::pal! {
@@ -23,8 +24,6 @@ xmhf_pal::pal! {
     fn notary(command: u32, number: u32, bytes: &mut [u8; 1024]) -> usize;
 }
 
-/// Where the page is that process and PAL share.
-const SHARED: u32 = 0x5000_0000;
 const PAGE_FAULT: u32 = 14;
 /// Bytes of a quote that are printed in one line.
 const LINE_BYTES: usize = 64;
@@ -63,10 +62,15 @@ macro_rules! tell {
     };
 }
 
+/// The notary, which shares a page with its process.
+fn registered() -> Result<Notary, Wrong> {
+    Ok(Notary::register_with(ACCEPTS_SHARE)?)
+}
+
 /// A key outlives its PAL's registration as a sealed blob, and opens for the same PAL in the same state alone.
 fn seals() -> Result<(), Wrong> {
     let mut bytes = [0; 1024];
-    let notary = Notary::register()?;
+    let notary = registered()?;
     let without = fingerprint(&notary)?;
     ask(&notary, DRAW, 0, &mut bytes)?;
     let drawn = fingerprint(&notary)?;
@@ -76,7 +80,7 @@ fn seals() -> Result<(), Wrong> {
     tell!("A PAL draws a key, and seals it: the program keeps {length} bytes that it cannot open.");
     notary.unregister()?;
 
-    let notary = Notary::register()?;
+    let notary = registered()?;
     ensure(fingerprint(&notary)? == without, "a PAL that is registered anew has a key")?;
     let number = u32::try_from(length).unwrap_or(0);
     bytes[length / 2] ^= 1;
@@ -99,13 +103,13 @@ fn seals() -> Result<(), Wrong> {
 fn shares() -> Result<(), Wrong> {
     let mut page = Pages::at(SHARED as usize, 1)?;
     let mut bytes = [0; 1024];
-    let notary = Notary::register()?;
+    let notary = registered()?;
     let fault = notary.call(ADD, SHARED, &mut bytes);
     let is_told = matches!(fault, Err(Error::Faulted(fault))
         if fault.kind.0 == PAGE_FAULT && fault.address == SHARED as usize);
     ensure(is_told, "a PAL reads its process's memory")?;
     drop(notary);
-    let notary = Notary::register()?;
+    let notary = registered()?;
     notary.pal().registration().share(&[SHARED], &[4096])?;
     for number in [7, 1000] {
         page.bytes_mut()[..2].copy_from_slice(&u16::to_le_bytes(number));
@@ -116,13 +120,22 @@ fn shares() -> Result<(), Wrong> {
             "a PAL writes to other memory than was shared",
         )?;
     }
+    let data = xmhf_pal::Image::parse(xmhf_pal::image!("notary")).map_err(Error::from)?;
+    for segment in data.segments() {
+        // Whatever may be added to in the PAL's own memory could be read so, its key too.
+        let address = u32::try_from(segment.start).unwrap_or(0);
+        refused_with(&notary, ADD, address, &mut bytes, Status::BAD_ADDRESS)?;
+    }
+    for address in [SHARED - 1, SHARED + 4093, SHARED + 4096, 0, u32::MAX] {
+        refused_with(&notary, ADD, address, &mut bytes, Status::BAD_ADDRESS)?;
+    }
     tell!("A page that the process shares is there for both; before that, touching it ended the PAL.");
     Ok(notary.unregister()?)
 }
 
 /// A quote tells anybody which PAL it was that answered.
 fn proves(nonce: &[u8; NONCE_BYTES]) -> Result<(), Wrong> {
-    let notary = Notary::register()?;
+    let notary = registered()?;
     let mut bytes = [0; 1024];
     let length = ask(&notary, PUBLIC_KEY, 0, &mut bytes)?;
     print("key", &bytes[..length]);
@@ -143,10 +156,20 @@ fn ask(notary: &Notary, command: u32, number: u32, bytes: &mut [u8; 1024]) -> Re
 }
 
 fn refused(notary: &Notary, length: u32, blob: &mut [u8; 1024], with: Status) -> Result<(), Wrong> {
-    match ask(notary, UNSEAL, length, blob) {
+    refused_with(notary, UNSEAL, length, blob, with)
+}
+
+fn refused_with(
+    notary: &Notary,
+    command: u32,
+    number: u32,
+    bytes: &mut [u8; 1024],
+    with: Status,
+) -> Result<(), Wrong> {
+    match ask(notary, command, number, bytes) {
         Err(Wrong::Status { status, .. }) if status == with => Ok(()),
         Err(why) => Err(why),
-        Ok(_) => Err(Wrong::Otherwise("a blob opens that must not")),
+        Ok(_) => Err(Wrong::Otherwise("a PAL does what it must not")),
     }
 }
 
