@@ -52,7 +52,9 @@ fn main() {
 
 /// Ring 3 writes to a page of what is being registered.
 fn other() {
-    while !IS_BEGUN.load(Ordering::SeqCst) {}
+    while !IS_BEGUN.load(Ordering::SeqCst) {
+        core::hint::spin_loop();
+    }
     wait(10_000_000);
     let mut regs = Regs { rdi: USER_BASE + RUN + 8, rflags: pal::IF, ..Regs::default() };
     let start = rdtsc();

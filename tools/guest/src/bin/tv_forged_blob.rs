@@ -3,7 +3,6 @@
 //! bare: no
 #![no_std]
 #![no_main]
-#![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
 use guest::memory::{low, read8, write32};
 use guest::pal::{CF, PAGE, PALS, Pal};
