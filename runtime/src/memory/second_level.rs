@@ -30,8 +30,8 @@ pub(super) const STEPS: usize = 256;
 pub enum Resolution {
     /// The tables allow it now.
     Filled,
-    /// The same, for a write that ends a watch: behind the flush, at which every CPU looks after what it keeps of the
-    /// page, the write is done.
+    /// A write that ends a watch: behind the flush, at which every CPU looks after what it keeps of the page, it is tried
+    /// again.
     Noticed(Flush),
     /// Frames ran out and tables were dropped; after the flush the access faults again and is served.
     Reclaimed(Flush),
@@ -168,6 +168,10 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             return Resolution::Hidden;
         };
         if attributes.rights.is_empty() || !attributes.rights.contains(access) {
+            // The watch is over all the same, and other views may allow the write.
+            if is_noticed {
+                return Resolution::Noticed(self.flush_if(true));
+            }
             return Resolution::Protected(attributes.rights);
         }
         let page = run.largest_page(gpa.get(), self.policy.largest_page_size());
