@@ -77,12 +77,36 @@ pub(super) fn nmi<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>) {
         | Interruptibility::BLOCKING_BY_MOV_SS
         | Interruptibility::BLOCKING_BY_STI;
     let pending = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
-    if vcpu.interruptibility().intersects(blocking) || pending.is_valid() {
+    if vcpu.interruptibility().intersects(blocking) || pending.is_valid() || has_debug_exception(vcpu) {
         set_nmi_window(vcpu, true);
         return;
     }
     let word = Interruption::new(Vector::NMI.0, InterruptionType::NMI, false);
     vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, word.0);
+}
+
+/// Whether a debug exception comes first, which an entry that injects anything else drops (SDM, "Delivery of Pending
+/// Debug Exceptions after VM Entry"). Only an active processor is sure to come to the window behind it.
+fn has_debug_exception<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> bool {
+    /// An enabled breakpoint, or a single step (SDM, "Guest Non-Register State").
+    const TAKEN: u64 = 1 << 12 | 1 << 14;
+    vcpu.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS) & TAKEN != 0
+        && ActivityState(vcpu.vmcs.read(vmcs::GUEST_ACTIVITY)) == ActivityState::ACTIVE
+}
+
+/// The window opened for which an NMI waited.
+pub(super) fn nmi_in_window<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>) {
+    set_nmi_window(vcpu, false);
+    end_sti_blocking(&mut vcpu.vmcs);
+    nmi(vcpu);
+}
+
+/// Ends blocking by STI behind an exit for an NMI window. Where STI blocks no NMIs the window opens in its shadow, which
+/// would not end: nothing is executed before the window opens again (SDM, "NMI-Window Exiting": a processor *may* keep
+/// it closed). Nor does the shadow survive an NMI that such a processor takes.
+pub(super) fn end_sti_blocking(vmcs: &mut impl Vmcs) {
+    let state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
+    vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, (state & !Interruptibility::BLOCKING_BY_STI).bits());
 }
 
 /// Asks for, or no longer asks for, an exit when the guest can take an NMI.
@@ -181,10 +205,30 @@ mod tests {
             let blocked = after(blocked, nmi);
             assert_eq!((entry(&blocked).0, has_nmi_window(&blocked)), (0, true), "{blocking:?}");
         }
+        let mut stepping = SimVmcs::default();
+        stepping.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 1 << 14);
+        let stepping = after(stepping, nmi);
+        assert_eq!(
+            (entry(&stepping).0, has_nmi_window(&stepping)),
+            (0, true),
+            "a debug exception is pending"
+        );
         let mut busy = SimVmcs::default();
         busy.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0x8000_0b0d);
         let busy = after(busy, nmi);
         assert_eq!((entry(&busy).0, has_nmi_window(&busy)), (0x8000_0b0d, true));
+    }
+
+    /// As on processors where STI blocks no NMIs: waiting for the end of its shadow would be waiting for ever.
+    #[test]
+    fn a_window_that_opens_in_the_shadow_of_sti_is_one() {
+        let mut vmcs = SimVmcs::default();
+        vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, Interruptibility::BLOCKING_BY_STI.bits());
+        let waiting = after(vmcs, nmi);
+        assert!(has_nmi_window(&waiting));
+        let taken = after(waiting, nmi_in_window);
+        assert_eq!((entry(&taken).0, has_nmi_window(&taken)), (0x8000_0202, false));
+        assert_eq!(taken.read(vmcs::GUEST_INTERRUPTIBILITY), 0);
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         let action = nested::instruction(vcpu, cpu, reason);
         apply(vcpu, reason, action);
         if reason == ExitReason::VMXOFF && nested::releases_init(cpu) {
-            let action = dispatch::dispatch(vcpu, cpu, Exit::Init);
+            let action = init(vcpu, cpu);
             apply(vcpu, reason, action);
         }
         return;
@@ -158,16 +158,11 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
             Action::Resume
         }
         Exit::NmiWindow => {
-            inject::set_nmi_window(vcpu, false);
-            inject::nmi(vcpu);
+            inject::nmi_in_window(vcpu);
             Action::Resume
         }
         Exit::Init if nested::init_arrived(vcpu.registers_mut(), cpu) => Action::Resume,
-        Exit::Init => {
-            inject::set_nmi_window(vcpu, false);
-            set_monitor_trap(vcpu, false);
-            dispatch::dispatch(vcpu, cpu, cause)
-        }
+        Exit::Init => init(vcpu, cpu),
         Exit::Startup { .. } => {
             set_monitor_trap(vcpu, setup::has_monitor_trap());
             dispatch::dispatch(vcpu, cpu, cause)
@@ -175,6 +170,13 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         _ => dispatch::dispatch(vcpu, cpu, cause),
     };
     apply(vcpu, reason, action);
+}
+
+/// INIT, outside VMX operation: the processor starts afresh, and no NMI waits on.
+fn init(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu) -> Action {
+    inject::set_nmi_window(vcpu, false);
+    set_monitor_trap(vcpu, false);
+    dispatch::dispatch(vcpu, cpu, Exit::Init)
 }
 
 /// Asks for, or no longer asks for, an exit behind the next instruction.

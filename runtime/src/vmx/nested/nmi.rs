@@ -84,12 +84,14 @@ pub(super) fn to_hardware(event: Interruption, mode: Mode) -> Interruption {
     }
 }
 
-/// Undoes [`to_hardware`] where the hardware tells of an event that was being delivered.
-pub(super) fn from_hardware(event: Interruption) -> Interruption {
-    let is_nmi = event.is_valid()
+/// Undoes [`to_hardware`] where the hardware tells of an event that was being delivered, and `injected` is what L1 had
+/// injected: nothing else raises an exception with the NMI's vector, and L1 may have meant one.
+pub(super) fn from_hardware(event: Interruption, injected: Interruption) -> Interruption {
+    let may_be_nmi = event.is_valid()
         && event.kind() == InterruptionType::HARDWARE_EXCEPTION
         && event.vector() == Vector::NMI.0;
-    if is_nmi { Interruption::new(Vector::NMI.0, InterruptionType::NMI, false) } else { event }
+    let is_nmi = injected.is_valid() && injected.kind() == InterruptionType::NMI;
+    if may_be_nmi && is_nmi { injected } else { event }
 }
 
 /// Blocking by NMI in the guest state of `vmcs`.
@@ -143,11 +145,23 @@ mod tests {
         for mode in [Mode::Guest, Mode::Exiting] {
             let told = to_hardware(nmi, mode);
             assert_eq!(told.kind(), InterruptionType::HARDWARE_EXCEPTION);
-            assert_eq!(from_hardware(told), nmi);
+            assert_eq!(from_hardware(told, nmi), nmi);
         }
         let fault = Interruption::new(13, InterruptionType::HARDWARE_EXCEPTION, true);
-        assert_eq!((to_hardware(fault, Mode::Guest), from_hardware(fault)), (fault, fault));
-        assert_eq!(from_hardware(Interruption(0x302)), Interruption(0x302));
+        assert_eq!((to_hardware(fault, Mode::Guest), from_hardware(fault, nmi)), (fault, fault));
+        assert_eq!(from_hardware(Interruption(0x302), nmi), Interruption(0x302));
+    }
+
+    /// Which a VM entry may inject too.
+    #[test]
+    fn an_exception_with_the_vector_of_nmis_is_told_as_one() {
+        let exception = Interruption::new(2, InterruptionType::HARDWARE_EXCEPTION, false);
+        for mode in [Mode::Guest, Mode::Exiting, Mode::Virtual] {
+            assert_eq!(to_hardware(exception, mode), exception);
+        }
+        assert_eq!(from_hardware(exception, exception), exception);
+        // The event of an entry whose exit L1 has had is none of this one's.
+        assert_eq!(from_hardware(exception, Interruption(0x202)), exception);
     }
 
     #[test]

@@ -107,7 +107,8 @@ pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
     }
     let vectoring = Interruption(vmcs12.read(vmcs::IDT_VECTORING_INFORMATION));
     if vectoring.is_valid() {
-        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(vectoring).0);
+        let injected = Interruption(vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+        vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(vectoring, injected).0);
         copy!(vmcs02 => vmcs12; IDT_VECTORING_ERROR_CODE);
     }
     if matches!(reason.without_flags(), ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION) {

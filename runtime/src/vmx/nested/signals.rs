@@ -8,6 +8,7 @@ use super::{Operation, cpu::facts};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
+use crate::vmx::inject;
 use x86::event::Vector;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
@@ -37,6 +38,9 @@ pub(super) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, re
     if reason == ExitReason::MONITOR_TRAP_FLAG && state.nested.pending.trap_owner() == TrapOwner::L1 {
         drop(state);
         return exit::reflect_now(registers, cpu);
+    }
+    if reason == ExitReason::NMI_WINDOW {
+        inject::end_sti_blocking(&mut state.hardware.current());
     }
     settle(state, registers, cpu);
 }

@@ -1,4 +1,5 @@
-//! Stale state: an exit in whose stead the processor does not enter tells nothing of what an earlier exit interrupted.
+//! Stale state: an exit in whose stead the processor does not enter tells nothing of what an earlier exit interrupted;
+//! and an exit that interrupts an event tells of the one that was injected.
 #![no_std]
 #![no_main]
 
@@ -14,6 +15,8 @@ guest!(main);
 
 /// #UD, injected.
 const EVENT: u32 = 0x8000_0306;
+/// An exception with the vector of NMIs, which a VM entry may inject.
+const LIKE_NMI: u32 = 0x8000_0302;
 
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
@@ -22,22 +25,26 @@ fn main() {
     nmi::initialise();
     nmi::blocked(same_guest);
     nmi::blocked(another_guest);
+    for event in [LIKE_NMI, nmi::INJECTED] {
+        let mut ept = Ept::identity();
+        fault(&mut ept, event).clear();
+    }
     leave_operation();
 }
 
 /// Leaves a guest at a delivery that its tables do not serve, and gives it.
-fn fault(ept: &mut Ept) -> Guest {
+fn fault(ept: &mut Ept, event: u32) -> Guest {
     let mut nested = Guest::new(nothing);
     check!(nested.add_pin(PinBasedControls::NMI_EXITING), "pin-based controls");
     nested.use_ept(ept);
     let table = nested.read(vmcs::GUEST_IDTR_BASE) & !0xfff;
     ept.unmap(table);
     check_eq!(instruction::invept(2, [0, 0]), Ok(()), "INVEPT");
-    nested.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, EVENT);
+    nested.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event);
     // Blocked in the guest, and so behind the exit.
     nested.write(vmcs::GUEST_INTERRUPTIBILITY, nmi::BLOCKING);
     check_eq!(nested.run(), ExitReason::EPT_VIOLATION, "the delivery");
-    check_eq!(nested.read(vmcs::IDT_VECTORING_INFORMATION), EVENT, "what was being delivered");
+    check_eq!(nested.read(vmcs::IDT_VECTORING_INFORMATION), event, "what was being delivered");
     ept.map(table, table, 7);
     check_eq!(instruction::invept(2, [0, 0]), Ok(()), "INVEPT");
     nested
@@ -45,7 +52,7 @@ fn fault(ept: &mut Ept) -> Guest {
 
 fn same_guest() {
     let mut ept = Ept::identity();
-    let mut nested = fault(&mut ept);
+    let mut nested = fault(&mut ept, EVENT);
     // The event was this hypervisor's own, which has given it up. An NMI waits.
     nested.call(nothing);
     nested.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
@@ -61,7 +68,7 @@ fn same_guest() {
 /// The other guest on this CPU never had an event.
 fn another_guest() {
     let mut ept = Ept::identity();
-    let first = fault(&mut ept);
+    let first = fault(&mut ept, EVENT);
     let mut second = Guest::at(guest::vmx::region(), nothing);
     check!(second.add_pin(PinBasedControls::NMI_EXITING), "pin-based controls");
     second.write(vmcs::MSR_BITMAPS, allocate());

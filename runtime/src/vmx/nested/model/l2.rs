@@ -211,9 +211,10 @@ pub(super) fn save_exit(values: &mut Fields, vmcs02: &SimVmcs, reason: ExitReaso
     for always in [QUALIFICATION, LINEAR_ADDRESS, INTERRUPTION, LENGTH, INSTRUCTION] {
         values.insert(always, told(always));
     }
-    // Without virtual NMIs the hardware is told of an exception with vector 2.
+    // Without virtual NMIs the hardware is told of an exception with vector 2 where L1 injects an NMI.
     let vectoring = told(VECTORING);
-    let is_nmi = bit(vectoring, 31) && vectoring >> 8 & 7 == 3 && vectoring & 0xff == 2;
+    let injects_nmi = bit(values[&INJECTION], 31) && values[&INJECTION] >> 8 & 7 == 2;
+    let is_nmi = injects_nmi && bit(vectoring, 31) && vectoring >> 8 & 7 == 3 && vectoring & 0xff == 2;
     values.insert(VECTORING, if is_nmi { 0x8000_0202 } else { vectoring });
     let has_code = |event| bit(event, 31) && bit(event, 11);
     let is_second_level = matches!(reason.0, 48 | 49);

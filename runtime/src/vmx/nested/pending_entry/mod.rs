@@ -15,7 +15,7 @@ use super::nmi::{self, Arrival, Mode};
 use super::vmcs12::Vmcs12;
 use hw::Vmcs;
 use x86::event::Vector;
-use x86::vmx::controls::PrimaryControls;
+use x86::vmx::controls::{PinBasedControls, PrimaryControls};
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
@@ -101,6 +101,7 @@ struct Boundary {
     activity: ActivityState,
     blocking: Interruptibility,
     has_debug_exception: bool,
+    is_time_over: bool,
 }
 
 impl PendingEntry {
@@ -195,7 +196,7 @@ impl PendingEntry {
     }
 
     /// What comes first, highest priority at the top (SDM, "Priority Among Concurrent Events"; "Activity State",
-    /// "Pending MTF VM Exits" and "NMI-Window Exiting" in "Special Features of VM Entry").
+    /// "Pending MTF VM Exits", "VMX-Preemption Timer" and "NMI-Window Exiting" in "Special Features of VM Entry").
     fn step(&self, at: &Boundary) -> Step {
         let exits = match nmi::arrival(self.mode, self.was_nmi_blocked) {
             _ if at.activity == ActivityState::WAIT_FOR_SIPI => return Step::Enter,
@@ -215,6 +216,10 @@ impl PendingEntry {
             // A pending MTF exit, to which the NMI is L1's.
             Some(_) => return Step::Enter,
             None => (),
+        }
+        // The timer's exit comes before an NMI and its window, and behind debug exceptions: as the hardware has it.
+        if at.is_time_over {
+            return Step::Enter;
         }
         if !exits {
             return if at.blocks_injection() { Step::EnterToWindow } else { Step::InjectNmi };
@@ -296,21 +301,26 @@ impl Boundary {
     fn of(vmcs02: &impl Vmcs) -> Self {
         /// An enabled breakpoint, or a single step (SDM, "Guest Non-Register State").
         const DEBUG_EXCEPTIONS: u64 = 1 << 12 | 1 << 14;
+        let pin_based = PinBasedControls::from_bits_retain(vmcs02.read(vmcs::PIN_BASED_CONTROLS));
         Self {
             event: Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION)),
             activity: ActivityState(vmcs02.read(vmcs::GUEST_ACTIVITY)),
             blocking: Interruptibility::from_bits_retain(vmcs02.read(vmcs::GUEST_INTERRUPTIBILITY)),
             has_debug_exception: vmcs02.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS) & DEBUG_EXCEPTIONS != 0,
+            is_time_over: pin_based.contains(PinBasedControls::PREEMPTION_TIMER)
+                && vmcs02.read(vmcs::PREEMPTION_TIMER) == 0,
         }
     }
 
-    /// Whether the hardware would refuse to inject an NMI, or L2 is not to take one yet.
+    /// Whether the hardware would refuse to inject an NMI, or L2 is not to take one yet. An entry that injects one drops
+    /// debug exceptions that are pending (SDM, "Delivery of Pending Debug Exceptions after VM Entry").
     fn blocks_injection(&self) -> bool {
-        self.blocking.intersects(
-            Interruptibility::BLOCKING_BY_NMI
-                | Interruptibility::BLOCKING_BY_MOV_SS
-                | Interruptibility::BLOCKING_BY_STI,
-        )
+        self.precedes_nmis()
+            || self.blocking.intersects(
+                Interruptibility::BLOCKING_BY_NMI
+                    | Interruptibility::BLOCKING_BY_MOV_SS
+                    | Interruptibility::BLOCKING_BY_STI,
+            )
     }
 
     /// Whether L2 has a debug exception to take, or an instruction to execute, before an NMI can strike. Only an

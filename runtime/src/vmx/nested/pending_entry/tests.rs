@@ -1,6 +1,8 @@
 use super::model::{Fault, Flaw, Plan, Purpose, World};
 use super::*;
+use hw::sim::SimVmcs;
 use std::collections::HashSet;
+use x86::vmx::controls::PinBasedControls;
 
 const UD: u32 = 0x8000_0306;
 const NMI: u32 = 0x8000_0202;
@@ -96,5 +98,57 @@ fn each_measure_that_is_taken_out_is_missed() {
         (Flaw::OvertakesEvent, "a signal overtakes the event that is injected"),
     ] {
         assert!(finds(flaw, expected), "{flaw:?}: {expected}");
+    }
+}
+
+/// What becomes of an entry without an event where an NMI waits, and the VMCS of L2 then.
+fn with_nmi(pin_based: PinBasedControls, change: impl FnOnce(&mut SimVmcs)) -> (Entry, SimVmcs) {
+    let (mut vmcs02, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+    vmcs12.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
+    vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
+    change(&mut vmcs02);
+    let mut pending = PendingEntry::new();
+    pending.begin(&mut vmcs02, &vmcs12);
+    pending.give_nmi();
+    (pending.settle(&mut vmcs02), vmcs02)
+}
+
+fn controls(vmcs: &SimVmcs) -> PrimaryControls {
+    PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS))
+}
+
+#[test]
+fn the_timer_exits_before_an_nmi_that_waits() {
+    let (timer, exiting) = (PinBasedControls::PREEMPTION_TIMER, PinBasedControls::NMI_EXITING);
+    for (pin_based, left, expected) in [
+        (exiting, 0, Entry::Leaves(EarlyExit::Nmi)),
+        (exiting | timer, 1, Entry::Leaves(EarlyExit::Nmi)),
+        (exiting | timer, 0, Entry::Runs),
+        (exiting | timer | PinBasedControls::VIRTUAL_NMIS, 0, Entry::Runs),
+        (timer, 0, Entry::Runs),
+    ] {
+        let (entry, vmcs02) = with_nmi(pin_based, |vmcs02| vmcs02.write(vmcs::PREEMPTION_TIMER, left));
+        assert_eq!(entry, expected, "{pin_based:?} with {left} left");
+        assert_eq!(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION), 0, "an NMI that is L1's");
+    }
+}
+
+#[test]
+fn an_nmi_waits_for_debug_exceptions_that_it_would_drop() {
+    for (pending, activity, injected) in [
+        (0, ActivityState::ACTIVE, NMI),
+        (1 << 14, ActivityState::ACTIVE, 0),
+        (1 << 12 | 1, ActivityState::ACTIVE, 0),
+        (1, ActivityState::ACTIVE, NMI),
+        (1 << 14, ActivityState::HLT, NMI),
+    ] {
+        let (entry, vmcs02) = with_nmi(PinBasedControls::empty(), |vmcs02| {
+            vmcs02.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, pending);
+            vmcs02.write(vmcs::GUEST_ACTIVITY, activity.0);
+        });
+        assert_eq!(entry, Entry::Runs);
+        assert_eq!(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION), injected, "{pending:#x}");
+        let has_window = controls(&vmcs02).contains(PrimaryControls::NMI_WINDOW_EXITING);
+        assert_eq!(has_window, injected == 0, "{pending:#x}");
     }
 }
