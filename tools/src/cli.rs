@@ -201,7 +201,8 @@ mod tests {
     fn verify_quote_takes_files_a_nonce_and_registers() {
         let line = "xmhf verify-quote --pal p --quote q --nonce 00 --key k";
         assert!(matches!(parse(line), Some(Command::VerifyQuote(_))));
-        assert!(parse(&format!("{line} --pcr 1=00 --pcr 2=00 --parameter-pages 2")).is_some());
+        let more = "--pcr 1=00 --pcr 2=00 --parameter integer --parameter pointer=128 --flags 1";
+        assert!(parse(&format!("{line} {more}")).is_some());
         assert!(parse("xmhf verify-quote --pal p --quote q --key k").is_none());
     }
 
