@@ -5,7 +5,7 @@ use crate::mutants;
 use crate::quote::{self, VerifyArguments};
 use crate::run_arguments::RunArguments;
 use crate::test::{self, Filter};
-use crate::{bench, build, coverage, demo, doc, lint, pal, run_arguments};
+use crate::{bench, book, build, coverage, demo, lint, pal, run_arguments};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -55,8 +55,8 @@ enum Command {
     },
     /// Check format, compiler lints, documentation, dependencies and the house rules
     Lint,
-    /// Make the documentation of all crates, as they are on the machine itself
-    Doc,
+    /// Make the book, with the documentation of all crates as they are on the machine itself
+    Docs,
     /// Tell how much of the code for nested virtualization the host tests execute
     Coverage,
     /// Change the code in small ways, one at a time, and see whether the host tests notice
@@ -115,7 +115,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Test { filter, list: true, .. } => test::list(&filter),
         Command::Test { filter, model, junit, .. } => test::run(&filter, model.as_deref(), junit.as_deref()),
         Command::Lint => lint::run(),
-        Command::Doc => doc::report(),
+        Command::Docs => book::report(),
         Command::Coverage => coverage::report(),
         Command::Mutants(arguments) => mutants::run(&arguments.into()),
         Command::VerifyQuote(arguments) => return quote::verify(&arguments).map(ExitCode::from),

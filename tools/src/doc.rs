@@ -1,4 +1,4 @@
-//! `tools/xmhf doc`: the documentation of what is linked into the images, made for the bare target, for much of it is
+//! The documentation of what is linked into the images, made for the bare target, for much of it is
 //! not there on the host.
 
 use crate::progress;
@@ -12,16 +12,6 @@ const PACKAGES: [&str; 7] =
 /// What a hypapp is written against.
 const CONTRACT: [&str; 3] =
     ["runtime/hypapp/trait.Hypapp.html", "runtime/vcpu/trait.Vcpu.html", "runtime/services/index.html"];
-
-/// Makes the documentation and says where it begins.
-///
-/// # Errors
-///
-/// A warning of rustdoc's, already shown; or a part of the hypapps' contract is not in it.
-pub fn report() -> Result<()> {
-    println!("{}", make()?.display());
-    Ok(())
-}
 
 /// Makes the documentation and gives its first page.
 ///

@@ -8,6 +8,7 @@
 pub mod backtrace;
 pub mod bare_guest;
 pub mod bench;
+pub mod book;
 pub mod build;
 pub mod cli;
 pub mod console;
@@ -18,6 +19,7 @@ pub mod doc;
 pub mod grub;
 pub mod guest;
 pub mod image;
+mod installed;
 pub mod interrupt;
 pub mod lint;
 pub mod machine;

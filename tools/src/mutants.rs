@@ -3,8 +3,9 @@
 //! The changes are those of cargo-mutants; `.cargo/mutants.toml` says what is changed and how long a test may take.
 //! Files that only the bare target compiles are left out: a change there is none for the host.
 
+use crate::installed::installed;
+use crate::paths;
 use crate::toolchain::cargo;
-use crate::{paths, process};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fmt;
@@ -36,7 +37,7 @@ pub struct Wanted {
 ///
 /// cargo-mutants cannot be installed, the tests fail without any change, or the bar is missed.
 pub fn run(wanted: &Wanted) -> Result<()> {
-    let program = installed()?;
+    let program = installed("cargo-mutants", VERSION, "cargo-mutants")?;
     let package = wanted.package.as_deref().map(full_name);
     let out = paths::out().join("mutants").join(package.as_deref().unwrap_or("all"));
     fs::create_dir_all(&out)?;
@@ -73,18 +74,6 @@ pub fn run(wanted: &Wanted) -> Result<()> {
 /// `microtpm` is `xmhf-microtpm`.
 fn full_name(package: &str) -> String {
     if package.starts_with("xmhf-") { package.to_owned() } else { format!("xmhf-{package}") }
-}
-
-/// The program cargo-mutants, of [`VERSION`]; installed below `target` where it is absent.
-fn installed() -> Result<PathBuf> {
-    let folder = paths::out().join(format!("cargo-mutants-{VERSION}"));
-    let program = folder.join("bin/cargo-mutants");
-    if !program.exists() {
-        eprintln!("xmhf: installing cargo-mutants {VERSION}; it takes some minutes");
-        let version = format!("cargo-mutants@{VERSION}");
-        process::run(cargo().args(["install", "--quiet", "--locked", &version, "--root"]).arg(&folder))?;
-    }
-    Ok(program)
 }
 
 /// Globs of the files that only the bare target compiles: modules behind `#[cfg(target_os = "none")]`.

@@ -5,6 +5,7 @@ mod citations;
 mod dependencies;
 mod file_names;
 mod file_sizes;
+mod links;
 mod sources;
 mod test_names;
 mod unsafe_opt_in;
@@ -81,6 +82,7 @@ fn house_rules() -> Result<()> {
     let sources = sources::read_all(paths::root())?;
     let mut findings = check(&sources);
     findings.extend(behaviours::check(paths::root(), &sources)?);
+    findings.extend(links::check(paths::root())?);
     for finding in &findings {
         println!("{finding}");
     }

@@ -8,7 +8,7 @@ use guest::{Mode, Regs, check_eq, guest, run, snippet};
 
 guest!(main);
 
-/// First byte of the hypervisor's image: the region begins there with the secure loader (docs/design.md).
+/// First byte of the hypervisor's image: the region begins there with the secure loader (docs/memory-layout.md).
 const REGION: u64 = 0xffff_ffff_8000_0000;
 /// Ends of the halves of the address space: what lies between is no address.
 const CANONICAL_END: u64 = 0x8000_0000_0000;

@@ -17,7 +17,7 @@ guest!(main);
 
 /// Where the first boot leaves the region's base and end for the second, far from everything.
 const NOTE: u64 = FREE + 0x40_0000;
-/// Offsets in the region (README, "Boot"), and of the word in the image's header that says where data begins.
+/// Offsets in the region (docs/memory-layout.md), and of the word in the image's header that says where data begins.
 const HANDOFF: u64 = 0x1_0000;
 const STACK: u64 = 0x2_0000;
 const STACK_END: u64 = 0x2_4000;
