@@ -13,7 +13,7 @@ pub(crate) trait Cpu {
     /// Does what other CPUs wait for on this one: it stands still while another holds a rendezvous, and drops its
     /// translations while another waits for that.
     fn join(&self);
-    /// Has every other CPU come to [`Ending::attend`], one that waits for a start-up IPI too.
+    /// Calls every other CPU to [`Ending::attend`], one that waits for a start-up IPI too.
     fn call_others(&self);
     /// Number of the other CPUs.
     fn others(&self) -> usize;

@@ -86,7 +86,7 @@ fn key_bits(msrs: &impl Msrs) -> u8 {
     keys & 0xf
 }
 
-/// Has CPUID of the executing processor show all its leaves; gives what [`limit_cpuid_again`] takes.
+/// Makes CPUID of the executing processor show all its leaves; returns what [`limit_cpuid_again`] takes.
 pub(crate) fn show_all_leaves(msrs: &impl Msrs) -> Option<u64> {
     let old = msrs.read(Msr::IA32_MISC_ENABLE).ok().filter(|value| value & LIMIT_CPUID != 0)?;
     msrs.write(Msr::IA32_MISC_ENABLE, old & !LIMIT_CPUID).ok().map(|()| old)

@@ -229,7 +229,7 @@ pub(crate) fn invalidate_second_level() {
     }
 }
 
-/// Has every CPU drop its translations before its guest goes on, then frees what they named.
+/// Makes every CPU drop its translations before its guest goes on, then frees what they named.
 pub(crate) fn flush_second_level(flush: Flush) {
     let is_derived_stale = vmx::forget_changes();
     if flush.is_needed() || is_derived_stale {
@@ -238,7 +238,7 @@ pub(crate) fn flush_second_level(flush: Flush) {
     SECOND_LEVEL.lock().flushed(flush);
 }
 
-/// Has every CPU drop its translations before its guest goes on.
+/// Makes every CPU drop its translations before its guest goes on.
 pub(crate) fn flush_all() {
     shootdown::shoot_down();
 }

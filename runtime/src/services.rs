@@ -28,18 +28,18 @@ pub fn exits_of_others(_: &Quiesced) -> u64 {
     others.flat_map(|cpu| cpu.exits()).map(|(_, count)| count).sum()
 }
 
-/// Has external interrupts on the executing CPU come to [`crate::hypapp::Hypapp::external_interrupt`], or not.
+/// Sends external interrupts on the executing CPU to [`crate::hypapp::Hypapp::external_interrupt`], or no longer does.
 pub fn watch_external_interrupts(wanted: bool) {
     vmx::watch_external_interrupts(wanted);
 }
 
-/// Has [`crate::hypapp::Hypapp::interrupt_window`] called when the executing CPU's guest can take an interrupt,
+/// Asks for a call of [`crate::hypapp::Hypapp::interrupt_window`] when the executing CPU's guest can take an interrupt,
 /// or not.
 pub fn watch_interrupt_window(wanted: bool) {
     vmx::watch_interrupt_window(wanted);
 }
 
-/// Memory of the hypervisor's for good, zeroed: for [`crate::hypapp::Hypapp::init`].
+/// Memory that the hypervisor keeps for good, zeroed: for [`crate::hypapp::Hypapp::init`].
 ///
 /// The image's linker script has to provide for it.
 #[must_use]

@@ -147,7 +147,7 @@ pub trait Vcpu {
     fn pkru(&self) -> u32;
     /// IA32_PKRS, where CR4.PKS is set.
     fn pkrs(&self) -> u32;
-    /// Has the next instruction be a branch target, where indirect branches are tracked at the present CPL.
+    /// Requires a branch target as the next instruction, where indirect branches are tracked at the present CPL.
     fn expect_branch_target(&mut self);
     /// Ends a near call of ring 3's that was carried out in the called code's stead: no branch target is expected any
     /// more, and the return address, of so many bytes, is off the shadow stack.
@@ -181,7 +181,7 @@ pub trait Vcpu {
     /// Ends an iteration, not the last, of the repeated instruction that exited: as [`Vcpu::advance`], but
     /// RIP stays, and RFLAGS.RF says that the instruction has begun.
     fn iterate(&mut self);
-    /// Has the guest take `event` at the next VM entry.
+    /// Injects `event` at the next VM entry.
     fn inject(&mut self, event: Event);
 
     /// Access rights of CS.

@@ -62,7 +62,7 @@ pub(super) fn zero(range: PhysRange) {
     }
 }
 
-/// Has the window show the GiB at `base`.
+/// Moves the window to the GiB at `base`.
 fn show(base: u64) {
     for (page, entry) in (base..).step_by(bytes(LARGE_PAGE)).zip(&WINDOW_TABLE.0) {
         entry.store(page | LARGE, Ordering::Relaxed);

@@ -93,7 +93,7 @@ impl<T> Registry<T> {
         Ok(())
     }
 
-    /// Has a PAL's shared pages be where the process has them by now.
+    /// Moves a PAL's shared pages to where the process has them by now.
     ///
     /// # Errors
     ///

@@ -126,7 +126,7 @@ pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
     }
 }
 
-/// Has all CPUs' guest use the memory types that this CPU's MTRRs give.
+/// Gives all CPUs' guest the memory types of this CPU's MTRRs.
 pub(crate) fn adopt_mtrrs(cpu: &PerCpu) {
     let mtrrs = cpu.mtrrs.lock();
     let flush = SECOND_LEVEL.lock().adopt_mtrrs(mtrrs.registers());

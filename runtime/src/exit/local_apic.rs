@@ -31,7 +31,7 @@ const EOI_SUPPRESSION: u32 = 1 << 12;
 const SPURIOUS_AFTER_INIT: u32 = 0xff;
 const VECTORS: usize = 256;
 
-/// Has the APIC take no interrupts, of its own sources and of others: what INIT brings that shows to the rest of the
+/// Stops the APIC from taking interrupts, of its own sources and of others: what INIT brings that shows to the rest of the
 /// machine before a start-up IPI. It still takes NMI, INIT and start-up IPIs.
 pub fn disable(apic: &impl ApicRegisters) {
     // Disabled by software, it masks all of the local vector table (SDM, "Local APIC State After It Has Been Software

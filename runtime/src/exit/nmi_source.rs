@@ -1,4 +1,4 @@
-//! Whether an NMI of the guest's may be lost: one that the processor merged with one of the hypervisor's.
+//! Whether a guest NMI may be lost: one that the processor merged with one that the hypervisor sent.
 //!
 //! A processor keeps one NMI, whoever sent it. Where one of ours was taken, the sources that can be read are looked at
 //! as an operating system's handler does. Decision: where a source asks, the guest gets an NMI, even where its own may

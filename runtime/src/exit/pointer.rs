@@ -24,7 +24,7 @@ const PAGE: u64 = 4096;
 pub trait Physical {
     /// Some page of `range` is memory, the guest's or the hypervisor's.
     fn touches_memory(&self, range: GuestRange) -> bool;
-    /// Has the processor write `range` from now on; false where it must not.
+    /// Lends `range` to the processor, which writes it from now on; returns false where it must not.
     fn lend(&self, range: GuestRange) -> bool;
 }
 

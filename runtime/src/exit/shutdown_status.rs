@@ -63,7 +63,7 @@ pub fn resume<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     true
 }
 
-/// Has the firmware start the machine, whatever the guest left in the byte.
+/// Makes the firmware start the machine, whatever the guest left in the byte.
 pub fn clear(ports: &impl Ports) {
     ports.write(CMOS_INDEX, PortWidth::Byte, STATUS);
     ports.write(CMOS_DATA, PortWidth::Byte, 0);

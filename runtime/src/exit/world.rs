@@ -38,7 +38,7 @@ pub(crate) enum Inside {
     Chained,
 }
 
-/// Tells the hypapp.
+/// Calls the hypapp.
 #[cfg(any(test, target_os = "none"))]
 pub(crate) fn handle(vcpu: &mut dyn Vcpu, hypapp: &dyn Hypapp, exit: Exit) -> Inside {
     let (told, inside) = match exit {

@@ -73,7 +73,7 @@ pub(crate) fn follow_apic() {
     set_window(apic_window(), base | DEVICE);
 }
 
-/// Has the executing CPU be called by the ID that its local APIC has.
+/// Takes the ID of its local APIC as the one that the executing CPU is called by.
 pub(crate) fn follow_apic_id(own: &PerCpu) {
     own.set_apic_id(local_apic().id());
 }
@@ -183,7 +183,7 @@ impl GuestFrames {
     }
 }
 
-/// Has the executing CPU's window show nothing once its translations are dropped: a page of a PAL's that was copied last
+/// Makes the executing CPU's window show nothing once its translations are dropped: a page of a PAL's that was copied last
 /// would stay within reach of speculation.
 pub(crate) fn close_guest_window() {
     write_window(guest_window(), 0);

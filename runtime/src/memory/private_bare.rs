@@ -30,7 +30,7 @@ pub struct Open {
     not_send: PhantomData<*const ()>,
 }
 
-/// Memory of the hypervisor's for good, zeroed, and mapped only while a CPU has it [`open`]. For
+/// Memory that the hypervisor keeps for good, zeroed, and mapped only while a CPU has it [`open`]. For
 /// [`Hypapp::init`](crate::hypapp::Hypapp::init), once: later CPUs may have translations of the plain tables.
 pub fn take(bytes: usize) -> &'static mut [u8] {
     assert!(OPEN_ROOT.load(Ordering::Relaxed) == 0, "private memory is taken once");

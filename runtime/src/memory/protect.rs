@@ -115,7 +115,7 @@ impl Protections {
         first.protection.is_some()
     }
 
-    /// Has `view` say `protection` for `range`, which ends below 2^52; `None` takes back what was set.
+    /// Sets `protection` for `range` in `view`, which ends below 2^52; `None` takes back what was set.
     ///
     /// # Errors
     ///

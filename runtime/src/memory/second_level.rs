@@ -301,7 +301,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         Ok(self.flush_if(is_stale))
     }
 
-    /// Has the policy say it, and not yet the tables.
+    /// Notes it in the policy, and not yet in the tables.
     pub(super) fn adopt(
         &mut self,
         view: View,

@@ -100,7 +100,7 @@ impl WatchedPages {
 }
 
 impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
-    /// Has the next write to the page at `gpa` noticed. The flush comes before the page is read.
+    /// Watches the page at `gpa` for the next write. The flush comes before the page is read.
     ///
     /// # Errors
     ///

@@ -287,7 +287,7 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
         Ok(GuestTable { frame, gpa })
     }
 
-    /// Has the guest page tables translate `page.linear` to `gpa`. Accessed and dirty flags are set from the
+    /// Maps `page.linear` to `gpa` in the guest page tables. Accessed and dirty flags are set from the
     /// start, so the processor never writes; fetches are left to the second-level tables.
     fn map_linear(
         &mut self,

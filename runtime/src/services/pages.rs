@@ -111,7 +111,7 @@ pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
     AddressSpace { view: GuestView::new(vcpu, nested.unwrap_or(&MEMORY)), is_nested: nested.is_some() }
 }
 
-/// Has the hypervisor of the guest's guest make accessible what the last access to an [`AddressSpace`] made since
+/// Asks the hypervisor of the guest's guest to make accessible what the last access to an [`AddressSpace`] made since
 /// found not to be; false where that is not its business.
 ///
 /// That is done when the present event is over. The caller has changed nothing, and leaves its guest where it is

@@ -70,7 +70,7 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
     Ok(roots)
 }
 
-/// Has the executing CPU's guest go on in its world, for at most `ticks` of the time-stamp counter.
+/// Continues the executing CPU's guest in its world, for at most `ticks` of the time-stamp counter.
 ///
 /// There it is without interrupts, system calls, descriptor tables, breakpoints, vector and x87 registers. The
 /// general registers, RIP and RSP are the hypapp's to set.

@@ -12,9 +12,9 @@ pub(crate) trait Callee {
     fn apic_id(&self) -> u32;
     /// Notes that an NMI of ours is under way to it; whether one was already.
     fn expect_nmi(&self) -> bool;
-    /// Has it look around before it next enters its guest.
+    /// Makes it look around before it next enters its guest.
     fn demand_attention(&self);
-    /// Has it say its local APIC ID anew when it looks around.
+    /// Makes it say its local APIC ID anew when it looks around.
     fn doubt_id(&self);
 }
 

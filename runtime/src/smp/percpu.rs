@@ -311,7 +311,7 @@ impl PerCpu {
         self.main_stack.clone()
     }
 
-    /// Has this CPU look around before it next enters its guest.
+    /// Makes this CPU look around before it next enters its guest.
     pub(crate) fn demand_attention(&self) {
         self.attention.store(true, Ordering::SeqCst);
     }

@@ -81,7 +81,7 @@ pub(crate) fn join(own: &PerCpu) {
     PRESENT.fetch_sub(1, Ordering::Release);
 }
 
-/// Has another CPU leave its guest, whatever for.
+/// Makes another CPU leave its guest, whatever for.
 pub(crate) fn wake(cpu: &PerCpu) {
     if cpu.is_running() {
         call::call(cpu, send);

@@ -30,7 +30,7 @@ pub(crate) fn shoot_down() {
     }
 }
 
-/// Has every CPU drop its translations, and look after what it derived, before its guest goes on; waits for none.
+/// Makes every CPU drop its translations, and look after what it derived, before its guest goes on; waits for none.
 pub(crate) fn ask() {
     let own = percpu::current();
     for cpu in machine::cpus().iter().filter(|cpu| cpu.is_running()) {

@@ -28,7 +28,7 @@ impl PerCpu {
         self.apic_id.store(id, Ordering::SeqCst);
     }
 
-    /// Has this CPU's guest be told of a machine check before it is next entered.
+    /// Notes a machine check, of which this CPU's guest is told before it is next entered.
     pub(crate) fn give_machine_check(&self) {
         self.has_machine_check.store(true, Ordering::SeqCst);
         self.demand_attention();
@@ -39,7 +39,7 @@ impl PerCpu {
         self.has_machine_check.load(Ordering::Relaxed) && self.has_machine_check.swap(false, Ordering::SeqCst)
     }
 
-    /// Has an NMI of the guest's wait.
+    /// Keeps an NMI of the guest's waiting.
     pub(crate) fn keep_guest_nmi(&self) {
         self.guest_nmi.store(true, Ordering::SeqCst);
     }

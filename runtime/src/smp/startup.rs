@@ -94,7 +94,7 @@ impl Trampoline {
         self.call_each(roster, || missing.iter().copied().map(Destination::Cpu), LONG_SILENCE)
     }
 
-    /// Has every CPU of `cpus`, which answered, execute `run`, and waits until each is ready to run its guest.
+    /// Starts `run` on every CPU of `cpus`, which answered, and waits until each is ready to run its guest.
     pub(crate) fn start(
         self,
         cpus: &[&'static PerCpu],

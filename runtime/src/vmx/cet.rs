@@ -16,7 +16,7 @@ const SHADOW_STACK: u64 = 1 << 0;
 const ENDBR: u64 = 1 << 2;
 const WAITS_FOR_ENDBR: u64 = 1 << 11;
 
-/// Has the executing CPU's user expect no branch target any more (SDM, "Indirect Branch Tracking"). Where the user has a
+/// Clears the executing CPU's wait for a branch target in user mode (SDM, "Indirect Branch Tracking"). Where the user has a
 /// shadow stack that an entry can set, gives IA32_S_CET for it; of a guest's guest it cannot.
 pub(super) fn end_branch_target() -> Option<u64> {
     let value = Processor.read(Msr::IA32_U_CET).ok()?;
@@ -34,7 +34,7 @@ pub(super) fn end_branch_target() -> Option<u64> {
     Processor.read(Msr::IA32_S_CET).ok()
 }
 
-/// Has entries leave the state alone again.
+/// Makes entries leave the state alone again.
 #[cold]
 pub(super) fn stop_loading(vmcs: &mut impl Vmcs) {
     percpu::current().set_loads_cet(false);

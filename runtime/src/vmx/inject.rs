@@ -14,7 +14,7 @@ use x86::vmx::vmcs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shutdown;
 
-/// Has the guest take `event`, whatever was being delivered to it.
+/// Injects `event`, whatever was being delivered to it.
 pub(super) fn inject<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, event: Event) {
     match event {
         Event::Nmi => nmi(vcpu),

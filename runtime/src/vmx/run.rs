@@ -77,7 +77,7 @@ pub(crate) fn leave_vmx() {
     }
 }
 
-/// Has this CPU's guest run on the second-level tables under `root` from its next entry on.
+/// Puts this CPU's guest on the second-level tables under `root` from its next entry on.
 pub(crate) fn use_second_level(root: HostPhysAddr) {
     if nested::use_second_level(percpu::current(), root) {
         return;

@@ -84,7 +84,7 @@ pub(crate) fn prepare() {
     }
 }
 
-/// Has reads of IA32_APIC_BASE exit on every CPU. Those that are in the guest meanwhile may go on without, as theirs is
+/// Makes reads of IA32_APIC_BASE exit on every CPU. Those that are in the guest meanwhile may go on without, as theirs is
 /// what they made it.
 pub(crate) fn intercept_apic_base() {
     let Some(shared) = SHARED.get() else { return };

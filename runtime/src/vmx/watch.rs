@@ -9,7 +9,7 @@ use hw::bare::vmx::CurrentVmcs;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls};
 use x86::vmx::vmcs;
 
-/// Has external interrupts exit, or reach the guest.
+/// Makes external interrupts exit, or reach the guest.
 pub(crate) fn watch_external_interrupts(wanted: bool) {
     percpu::current().require_guest();
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
@@ -19,7 +19,7 @@ pub(crate) fn watch_external_interrupts(wanted: bool) {
     vmcs.write(vmcs::PIN_BASED_CONTROLS, controls.bits());
 }
 
-/// Has an exit happen when the guest can take an interrupt, or not.
+/// Asks for an exit when the guest can take an interrupt, or no longer does.
 pub(crate) fn watch_interrupt_window(wanted: bool) {
     percpu::current().require_guest();
     // SAFETY: as above.

@@ -26,7 +26,7 @@ use x86::vmx::vmcs::{self, Field};
 /// What stays of CR4: how addresses are translated. Without the other bits vector, protection-key and
 /// performance-counter instructions are undefined, and so are those that write FS and GS bases.
 const CR4_KEPT: Cr4 = Cr4::PSE.union(Cr4::PAE).union(Cr4::MCE).union(Cr4::VMXE).union(Cr4::LA57);
-/// Has x87 instructions fault, and SSE ones be undefined.
+/// Makes x87 instructions fault, and SSE ones undefined.
 const CR0_SET: Cr0 = Cr0::EM.union(Cr0::MP).union(Cr0::TS);
 const ALL_EXCEPTIONS: u32 = !0;
 const NO_BREAKPOINTS: u64 = 0x400;

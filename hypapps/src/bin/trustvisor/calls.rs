@@ -167,7 +167,7 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Has the PAL's shared pages be where its process has them by now.
+/// Moves the PAL's shared pages to where its process has them by now.
 fn refresh(vcpu: &dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Failure> {
     let now = pal.lock().shared_now(&Process::of(vcpu), &Machine)?;
     now.map_or(Ok(()), |pages| state::REGISTRY.lock().settle(pal, &pages))

@@ -1,4 +1,4 @@
-//! The heap: memory of the hypervisor's that the image asks for at boot. What is given back is zeroed, whoever had it:
+//! The heap: memory of the hypervisor that the image asks for at boot. What is given back is zeroed, whoever had it:
 //! arithmetic with secrets leaves copies.
 //!
 //! A part of it is the microTPM's alone: its arithmetic cannot be told that memory is out, and whatever processes make
@@ -76,7 +76,7 @@ pub(crate) fn start() -> Result<(), ConfigurationError> {
     Ok(())
 }
 
-/// Has `act`, of the microTPM, take its memory from the part that is that one's alone. One CPU is at that at a time.
+/// Calls `act`, of the microTPM, with its memory from the part that is that one's alone. One CPU is at that at a time.
 pub(crate) fn of_microtpm<T>(act: impl FnOnce() -> T) -> T {
     MICROTPM_CPU.store(services::cpu(), Ordering::Relaxed);
     let result = act();

@@ -68,7 +68,7 @@ pub fn pkrs() -> u32 {
     u32::try_from(Processor.read(Msr::IA32_PKRS).unwrap_or(0)).unwrap_or(0)
 }
 
-/// Has the guest's next instruction be ENDBR32 or ENDBR64 where it has indirect branches tracked, as a user or as a
+/// Requires ENDBR32 or ENDBR64 as the guest's next instruction where it has indirect branches tracked, as a user or as a
 /// supervisor (SDM, "Indirect Branch Tracking"). The guest has CR4.CET set, so the processor has the registers; the
 /// hypervisor has not.
 pub fn expect_branch_target(is_user: bool) {

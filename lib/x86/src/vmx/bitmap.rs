@@ -11,7 +11,7 @@ const LOW: core::ops::RangeInclusive<u32> = 0..=0x1fff;
 const HIGH: core::ops::RangeInclusive<u32> = 0xc000_0000..=0xc000_1fff;
 const WRITE_OFFSET: usize = 2048;
 
-/// Has RDMSR (`read`) and WRMSR (`write`) of `msr` exit. MSRs outside both ranges always exit.
+/// Makes RDMSR (`read`) and WRMSR (`write`) of `msr` exit. MSRs outside both ranges always exit.
 pub const fn intercept_msr(bitmap: &mut MsrBitmap, msr: Msr, read: bool, write: bool) {
     let bit = match msr.0 {
         number @ 0..=0x1fff => number as usize,
@@ -40,7 +40,7 @@ pub fn is_msr_intercepted(bitmap: &MsrBitmap, msr: Msr, is_write: bool) -> bool 
     bitmap[offset + bit / 8] >> (bit % 8) & 1 == 1
 }
 
-/// Has accesses to `port` exit.
+/// Makes accesses to `port` exit.
 pub const fn intercept_port(bitmap: &mut IoBitmap, port: u16) {
     bitmap[port as usize / 8] |= 1 << (port % 8);
 }

@@ -226,7 +226,7 @@ pub(super) fn of(cpu: &PerCpu) -> Option<State> {
     Some(state)
 }
 
-/// Has `act` done on `cpu`, which executes this, without the lock: hypapps are called on the way, and their services
+/// Calls `act` on `cpu`, which executes this, without the lock: hypapps are called on the way, and their services
 /// need it.
 pub(super) fn unlocked<T>(state: State, cpu: &PerCpu, act: impl FnOnce() -> T) -> (State, T) {
     drop(state);

@@ -214,7 +214,7 @@ pub(super) fn abort(nested: &Nested, cause: vmcs12::Abort) -> Action {
 }
 
 /// The processor does not take the state with which L1 was to go on. Where an exit of L2 loaded it, no check of ours saw
-/// what the processor saw: a VMX abort. `None` where the state is of the hypervisor's making.
+/// what the processor saw: a VMX abort. `None` where the hypervisor made the state.
 pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu) -> Option<Action> {
     let state = cpu::of(cpu)?;
     let nested = &state.nested;

@@ -28,7 +28,7 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::InterruptionType;
 use x86::vmx::vmcs;
 
-/// The VMCS of L2, for handlers of the hypervisor's own.
+/// The VMCS of L2, for the hypervisor's own handlers.
 pub(super) type L2Vcpu<'a> = VmxVcpu<'a, L2View<CurrentVmcs>>;
 
 /// Every VM exit of L2 comes here. Most of them are L1's.
@@ -159,7 +159,7 @@ const fn low(register: u64) -> u32 {
     register as u32
 }
 
-/// Carries out what a handler of the hypervisor's decided for L2.
+/// Carries out what one of the hypervisor's handlers decided for L2.
 pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
     let Action::Inject(event) = action else { return run::apply(vcpu, reason, action) };
     let combined = run::combined(vcpu, reason, event);
@@ -276,7 +276,7 @@ pub(in crate::vmx) fn follow(cpu: &PerCpu) {
     }
 }
 
-/// Has L1 on `cpu` run on the tables under `root`, and what L2 runs on follow before it goes on. Tells whether L2
+/// Runs L1 on `cpu` on the tables under `root`; what L2 runs on follows before it goes on. Returns whether L2
 /// runs: else the VMCS of L1 is current.
 pub(in crate::vmx) fn use_second_level(cpu: &PerCpu, root: HostPhysAddr) -> bool {
     let Some(state) = cpu::of(cpu) else { return false };

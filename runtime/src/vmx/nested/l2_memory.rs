@@ -47,7 +47,7 @@ impl L2Memory {
         Self { pointer, log: Cell::new(log), index: log.map(|log| log.index), denied: Cell::new(None) }
     }
 
-    /// Tells L1 how far its page-modification log has come, behind the accesses.
+    /// Writes to VMCS12 how far the page-modification log has come, behind the accesses.
     pub(super) fn keep_log(&self, cpu: &PerCpu) {
         let Some(log) = self.log.get().filter(|log| Some(log.index) != self.index) else { return };
         if let Some(mut state) = cpu::of(cpu) {
@@ -144,7 +144,7 @@ pub(crate) fn note_fault(event: Event) {
     }
 }
 
-/// Has L1 asked for what the last access lacked, once the exit of L2 is through; false where that is nothing of
+/// Asks L1 for what the last access lacked, once the exit of L2 is through; false where that is nothing of
 /// L1's, or no exit of L2 is handled that it would try again behind.
 pub(crate) fn ask_l1() -> bool {
     cpu::of(percpu::current()).is_some_and(|mut state| state.lack.ask())

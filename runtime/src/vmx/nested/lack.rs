@@ -36,7 +36,7 @@ impl Note {
         *self = Self { lack: Some(lack), ..Self::of_event(self.may_ask) };
     }
 
-    /// Has L1 asked behind this event; false where that is nothing of L1's, or L2 cannot try again.
+    /// Asks L1 behind this event; returns false where that is nothing of L1's, or L2 cannot try again.
     pub(super) const fn ask(&mut self) -> bool {
         self.is_asked = self.may_ask && self.lack.is_some();
         self.is_asked

@@ -18,11 +18,11 @@ const PIECE: usize = 512;
 /// Writes after which a page is not watched any more.
 const PATIENCE: u8 = 16;
 
-/// Has writes of L1 to its pages noticed.
+/// Watches pages for writes of L1.
 pub(super) trait Watcher {
     /// Writes to watched pages, so far.
     fn writes(&self) -> u64;
-    /// Has the next write to `page` noticed; `None` where that cannot be.
+    /// Watches `page` for the next write; returns `None` where that cannot be.
     fn watch(&self, page: GuestPhysAddr) -> Option<Watch>;
     /// The watch of `page`, unless it was written.
     fn watch_of(&self, page: GuestPhysAddr) -> Option<Watch>;

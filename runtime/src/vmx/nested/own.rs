@@ -17,7 +17,7 @@ use x86::event::Event;
 use x86::msr::Msr;
 use x86::vmx::exit_reason::ExitReason;
 
-/// Handles the exit; `None` where no control of the hypervisor's leads to it. Where L1's tables forbid an access
+/// Handles the exit; `None` where none of the hypervisor's controls leads to it. Where L1's tables forbid an access
 /// to `memory` on the way, that has it.
 pub(super) fn handle(
     vcpu: &mut L2Vcpu<'_>,

@@ -14,7 +14,7 @@ use x86::paging::Rights;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
-/// Has the VMCS of L2, which is current and about to be entered by L1, name bitmaps and pages as they are now.
+/// Names bitmaps and pages as they are now in the VMCS of L2, which is current and about to be entered by L1.
 pub(super) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     set_bitmaps(vmcs02, vmcs12, hardware);
     if vmcs12.dirty.contains(Dirty::CONTROLS) || hardware.translated_at != ept02::changes() {

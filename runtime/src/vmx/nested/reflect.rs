@@ -117,7 +117,7 @@ pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
     clear_injection(vmcs12);
 }
 
-/// Has the exit tell `facts`. What was being delivered is as the hardware has it, but for a double and a triple fault,
+/// Writes `facts` as the exit. What was being delivered is as the hardware has it, but for a double and a triple fault,
 /// whose exits interrupt nothing (SDM, "Information for VM Exits During Event Delivery").
 pub(super) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
     vmcs12.write(vmcs::EXIT_REASON, facts.reason.0);
@@ -134,7 +134,7 @@ pub(super) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
     clear_injection(vmcs12);
 }
 
-/// Has an exit tell `facts` in whose stead the hardware did not enter: nothing was being delivered, and what VMCS02 has of
+/// Writes `facts` as an exit in whose stead the hardware did not enter: nothing was being delivered, and what VMCS02 has of
 /// an earlier exit, of whichever L2, is none of its.
 pub(super) fn save_early_exit(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
     save_facts(vmcs12, facts);

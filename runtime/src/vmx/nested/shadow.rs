@@ -34,7 +34,7 @@ macro_rules! shadowed {
             $($state: u64,)*
         }
 
-        /// Tells `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
+        /// Writes to `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
         /// taken over.
         #[inline]
         pub(super) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
@@ -45,7 +45,7 @@ macro_rules! shadowed {
             }
         }
 
-        /// Tells `shadow` all of `vmcs12`.
+        /// Writes all of `vmcs12` to `shadow`.
         pub(super) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
             $(told.$exit = !vmcs12.read(vmcs::$exit).to_u64();)*
             $(told.$state = !vmcs12.read(vmcs::$state).to_u64();)*

@@ -79,7 +79,7 @@ impl ShadowVmcs {
         }
     }
 
-    /// Tells L1 of an exit; another VMCS has to be made current behind it.
+    /// Writes an exit to it for L1; another VMCS has to be made current behind it.
     pub(super) fn tell_exit(&mut self, vmcs12: &Vmcs12) {
         if self.is_on {
             shadow::tell_exit(&mut self.select(), &mut self.told, vmcs12);
@@ -93,7 +93,7 @@ impl ShadowVmcs {
         self.clear();
     }
 
-    /// Has L1's VMREAD and VMWRITE reach it, or not; the VMCS of L1 is current.
+    /// Lets L1's VMREAD and VMWRITE reach it, or not; the VMCS of L1 is current.
     pub(super) fn switch(&mut self, is_on: bool, vmcs01: &mut CurrentVmcs) {
         self.is_on = is_on;
         let mut secondary = SecondaryControls::from_bits_retain(vmcs01.read(vmcs::SECONDARY_CONTROLS));

@@ -52,7 +52,7 @@ pub(super) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
     scaled.wrapping_add(vmcs.read(vmcs::TSC_OFFSET))
 }
 
-/// Has the guest's `msr` take `value`: false where WRMSR would fault, `None` where the hardware has it.
+/// Writes `value` to the guest's `msr`; returns false where WRMSR would fault, `None` where the hardware has it.
 pub(super) fn write<V: Vmcs>(
     vcpu: &mut VmxVcpu<'_, V>,
     processor: &Processor,

@@ -14,7 +14,7 @@ use x86::vmx::controls::SecondaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
 
-/// Has L2 run under L1's tables, or L1's own, and under a VPID of its own.
+/// Puts L2 under L1's tables, or L1's own, and under a VPID of its own.
 pub(super) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: &mut VpidMap, cpu: &PerCpu) {
     let has_vpid = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID);
     let assigned = vpids.enter(has_vpid.then(|| vmcs12.read(vmcs::VPID)));

@@ -4,7 +4,7 @@ use super::merge::CR0_OWNED;
 use hw::Vmcs;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
-/// The VMCS of L2, in which the read shadows show what a handler of the hypervisor's expects of them: the
+/// The VMCS of L2, in which the read shadows show what the hypervisor's handlers expect of them: the
 /// registers' own values, with the cache bits that L2 believes to have. What such a handler writes to them
 /// changes only those, and L1's part of the shadows stays.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ impl<M: PhysMemory> Tables<M> {
         }
     }
 
-    /// Tells `table` which pages of L1's memory it is about to map.
+    /// Notes in `table` which pages of L1's memory it is about to map.
     pub(super) fn note_pages(&mut self, table: HostPhysAddr, start: u64, end: u64) {
         self.pool.table(table).note_pages(start, end);
     }

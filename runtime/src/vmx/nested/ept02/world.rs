@@ -90,7 +90,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Has L1's tables, four levels from 0x1000 on and `root` bytes further, map `gpa` to `page`.
+    /// Maps `gpa` to `page` in L1's tables, four levels from 0x1000 on and `root` bytes further.
     pub(super) fn map(&self, pointer: EptPointer, gpa: u64, entry: u64, size: PageSize) {
         let mut table = pointer.root().get();
         for level in (size.level() + 1..=4).rev() {

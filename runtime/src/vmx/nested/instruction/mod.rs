@@ -53,7 +53,7 @@ pub(super) trait Hardware {
     fn invalidate_ept(&mut self, ept_pointer: Option<u64>);
     /// Forgets translations of linear addresses of L2.
     fn invalidate_vpid(&mut self, scope: VpidScope);
-    /// Tells which VMCS12 VMREAD and VMWRITE reach without an exit from now on.
+    /// Chooses which VMCS12 VMREAD and VMWRITE reach without an exit from now on.
     fn current_changed(&mut self, vmcs12: Option<&Vmcs12>);
 }
 

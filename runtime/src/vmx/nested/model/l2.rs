@@ -125,7 +125,7 @@ impl Inherited {
         }
     }
 
-    /// Has L1 run with it under `vmcs01`.
+    /// Runs L1 with it under `vmcs01`.
     pub(super) fn write_to(&self, vmcs01: &mut SimVmcs) {
         vmcs01.write(vmcs::CR0_READ_SHADOW, self.cr0);
         vmcs01.set_value(EFER, self.efer);

@@ -272,7 +272,7 @@ impl PendingEntry {
         nmi::after_exit(self.mode, hardware, self.was_nmi_blocked, is_nmi)
     }
 
-    /// L1 is to run: `vmcs02` asks for nothing of the hypervisor's any more.
+    /// L1 is to run: `vmcs02` asks for nothing on the hypervisor's behalf any more.
     #[inline]
     pub(super) fn withdraw(&mut self, vmcs02: &mut impl Vmcs) {
         self.ask(vmcs02, false, false);
@@ -284,7 +284,7 @@ impl PendingEntry {
         core::mem::take(&mut self.has_nmi)
     }
 
-    /// Has `vmcs02` ask for what L1 wants, and for what the hypervisor wants besides.
+    /// Asks by `vmcs02` for what L1 wants, and for what the hypervisor wants besides.
     fn ask(&mut self, vmcs02: &mut impl Vmcs, trap: bool, window: bool) {
         if (trap, window) == (self.has_own_trap, self.has_own_window) {
             return;

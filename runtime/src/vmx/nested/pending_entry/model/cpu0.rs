@@ -8,7 +8,7 @@ pub(in super::super) enum Purpose {
     None,
     /// Takes a page away, and has no CPU use a translation of it.
     Shootdown,
-    /// Has no other CPU run guest code for a while.
+    /// Keeps other CPUs from guest code for a while.
     Rendezvous,
 }
 
