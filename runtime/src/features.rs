@@ -7,6 +7,7 @@ use hw::{Cpuid, Msrs};
 #[cfg(target_os = "none")]
 use spin::Once;
 use x86::msr::Msr;
+use x86::paging::PAGE_SIZE;
 
 /// Bit of IA32_MISC_ENABLE that has CPUID end at leaf 2 or 3.
 const LIMIT_CPUID: u64 = 1 << 22;
@@ -16,7 +17,6 @@ const EBX_TSC_ADJUST: u32 = 1 << 1;
 const EDX_ARCHITECTURAL_LBRS: u32 = 1 << 19;
 const EAX_HARDWARE_FEEDBACK: u32 = 1 << 19;
 const EDX_PAGES_1G: u32 = 1 << 26;
-const PAGE: u64 = 4096;
 
 /// Facts that hold on every CPU for the whole boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Features {
             has_global_counters: counters.eax & 0xff >= 2,
             has_architectural_lbrs: extended.edx & EDX_ARCHITECTURAL_LBRS != 0,
             has_tsc_adjust: extended.ebx & EBX_TSC_ADJUST != 0,
-            feedback_bytes: if has_feedback { feedback_pages * PAGE } else { 0 },
+            feedback_bytes: if has_feedback { feedback_pages * PAGE_SIZE } else { 0 },
         }
     }
 }

@@ -22,6 +22,7 @@ use platform::handoff::{
     HANDOFF_OFFSET, Handoff, LOADER_TABLES_OFFSET, STACK_OFFSET, STACK_SIZE, VIRTUAL_BASE,
 };
 use x86::address::HostPhysAddr;
+use x86::paging::PAGE_SIZE;
 
 const KEYBOARD_COMMAND: u16 = 0x64;
 const PULSE_RESET: u32 = 0xfe;
@@ -29,7 +30,6 @@ const RESET_CONTROL: u16 = 0xcf9;
 const FULL_RESET: u32 = 0x06;
 /// Ticks after which a reset has not happened: tens of milliseconds.
 const RESET_PATIENCE: u64 = 200_000_000;
-const PAGE: u64 = 4096;
 const WORD: u64 = 8;
 
 /// A port write that needs no memory: port, width and value in one number; 0 is none.
@@ -68,7 +68,7 @@ pub(crate) fn leave_at_once(last: Last) -> ! {
     };
     let [first, second, third] = writes.map(|write| write.0);
     let (data, region_end) = (machine::data_start(), VIRTUAL_BASE + machine::handoff().region.length);
-    let handoff = (size_of::<Handoff>() as u64).next_multiple_of(PAGE);
+    let handoff = (size_of::<Handoff>() as u64).next_multiple_of(PAGE_SIZE);
     let tables = machine::handoff().region.base + LOADER_TABLES_OFFSET;
     // SAFETY: the secure loader's tables map the region as its first stage left them, this code where it is and all three
     // ranges, which are whole words, writable. Nothing runs here any more but this code and

@@ -4,13 +4,14 @@
 //! Pages of 4 KiB map the first 4 MiB, where the images are and where the runtime may want guard pages, and
 //! wherever two rights meet; pages of 2 MiB map the rest.
 
-use crate::scratch::{COPY, PAGE_SIZE, STACK, TABLES};
+use crate::scratch::{COPY, STACK, TABLES};
 use core::fmt;
 use hw::PhysMemory;
 use platform::handoff::{
     HANDOFF_OFFSET, Handoff, ImageHeader, LOADER_SIZE, PhysRange, RUNTIME_OFFSET, VIRTUAL_BASE,
 };
 use x86::address::HostPhysAddr;
+use x86::paging::{PAGE_SIZE, PageFlags};
 
 /// What the runtime may do with a range of its address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,9 @@ pub fn build(
     tables.set(pointers, index(VIRTUAL_BASE, 30), directory | TABLE);
     for start in (0..region.length / LARGE_PAGE).map(|page| page * LARGE_PAGE) {
         let entry = match uniform_rights(mappings, start) {
-            Some(rights) if start >= SMALL_PAGES_END => (region.base + start) | leaf(rights) | PAGE_SIZE_BIT,
+            Some(rights) if start >= SMALL_PAGES_END => {
+                (region.base + start) | leaf(rights) | PageFlags::PS.bits()
+            }
             _ => tables.page_table(region.base, start, mappings)? | TABLE,
         };
         tables.set(directory, index(VIRTUAL_BASE + start, 21), entry);
@@ -134,24 +137,17 @@ impl<M: PhysMemory> Tables<'_, M> {
 const LARGE_PAGE: u64 = 2 << 20;
 const SMALL_PAGES_END: u64 = 2 * LARGE_PAGE;
 
-const PRESENT: u64 = 1 << 0;
-const WRITE: u64 = 1 << 1;
-const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const PAGE_SIZE_BIT: u64 = 1 << 7;
-const EXECUTE_DISABLE: u64 = 1 << 63;
 /// Flags of an entry that names a table: the leaf decides.
-const TABLE: u64 = PRESENT | WRITE | ACCESSED;
+const TABLE: u64 = PageFlags::P.union(PageFlags::RW).union(PageFlags::A).bits();
 
 /// Flags of an entry that maps a page; accessed and dirty are set so that the processor never writes them.
 const fn leaf(rights: Rights) -> u64 {
-    PRESENT
-        | ACCESSED
-        | match rights {
-            Rights::Read => EXECUTE_DISABLE,
-            Rights::ReadWrite => WRITE | DIRTY | EXECUTE_DISABLE,
-            Rights::ReadExecute => 0,
-        }
+    let further = match rights {
+        Rights::Read => PageFlags::XD,
+        Rights::ReadWrite => PageFlags::RW.union(PageFlags::D).union(PageFlags::XD),
+        Rights::ReadExecute => PageFlags::empty(),
+    };
+    PageFlags::P.union(PageFlags::A).union(further).bits()
 }
 
 const fn index(address: u64, shift: u32) -> u64 {

@@ -10,9 +10,7 @@
 
 use platform::handoff::{Handoff, LOADER_TABLES_OFFSET};
 pub use platform::handoff::{STACK_OFFSET as STACK, STACK_SIZE};
-
-/// Bytes in a page.
-pub const PAGE_SIZE: u64 = 0x1000;
+use x86::paging::PAGE_SIZE;
 
 /// First of the runtime's page tables.
 pub const TABLES: u64 = STACK + STACK_SIZE;

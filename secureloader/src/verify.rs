@@ -1,11 +1,11 @@
 //! The runtime image: its size and SHA-256 as the secure loader's own header has them, then its layout.
 
-use crate::scratch::PAGE_SIZE;
 use core::fmt;
 use platform::handoff::{
     Handoff, IMAGE_MAGIC, ImageHeader, LOADER_MAGIC, LoaderHeader, RUNTIME_OFFSET, VIRTUAL_BASE,
 };
 use sha2::{Digest, Sha256};
+use x86::paging::PAGE_SIZE;
 
 /// Size in bytes of the runtime image that the secure loader was packed with.
 ///

@@ -8,13 +8,13 @@ use crate::handoff::{PhysRange, REGION_ALIGNMENT, RUNTIME_OFFSET};
 use crate::modules::HypervisorImage;
 use crate::mtrr_map::TypeMap;
 use x86::mtrr::MemoryType;
+use x86::paging::PAGE_SIZE;
 
 /// The region ends at or below this address: 32-bit code enters it, and so do 32-bit device addresses.
 const REGION_LIMIT: u64 = 1 << 32;
 /// The first MiB belongs to the firmware and to the guest's boot sector.
 const REGION_FLOOR: u64 = 1 << 20;
 /// A hypapp module starts on a page of its own.
-const PAGE_SIZE: u64 = 0x1000;
 
 /// Why no place was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

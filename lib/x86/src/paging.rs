@@ -8,6 +8,10 @@ use bitflags::bitflags;
 use crate::address::HostPhysAddr;
 use crate::mtrr::MemoryType;
 
+/// Bytes of the smallest page, of a page table, and of most structures that the processor finds by an address.
+pub const PAGE_SIZE: u64 = 4096;
+/// [`PAGE_SIZE`] as the size of an array.
+pub const PAGE_BYTES: usize = PAGE_SIZE as usize;
 /// Entries of a table.
 pub const ENTRIES: usize = 512;
 /// Bits of an entry that hold a physical address.
@@ -80,6 +84,25 @@ bitflags! {
         const XD = 1 << 63;
         /// The address, and bits that this crate gives no name.
         const _ = !0;
+    }
+}
+
+bitflags! {
+    /// Error code of a page fault (SDM, "Interrupt 14-Page-Fault Exception (#PF)").
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct PageFaultError: u32 {
+        /// The page was present: its rights were at fault.
+        const P = 1 << 0;
+        /// A write.
+        const WR = 1 << 1;
+        /// By user mode.
+        const US = 1 << 2;
+        /// A reserved bit of an entry was set.
+        const RSVD = 1 << 3;
+        /// An instruction fetch.
+        const ID = 1 << 4;
+        /// Refused by a protection key.
+        const PK = 1 << 5;
     }
 }
 

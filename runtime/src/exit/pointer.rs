@@ -10,6 +10,7 @@ use hw::{Msrs, PhysMemory};
 use spin::Mutex;
 use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
+use x86::paging::PAGE_SIZE;
 use x86::paging::TableFormat;
 
 /// The address in an MSR that names a page.
@@ -18,7 +19,6 @@ const ADDRESS: u64 = 0xf_ffff_ffff_f000;
 const FEEDBACK_VALID: u64 = 1 << 0;
 /// The local APIC is on.
 const APIC_ENABLE: u64 = 1 << 11;
-const PAGE: u64 = 4096;
 
 /// The guest's physical memory, as far as such pointers matter.
 pub trait Physical {
@@ -34,7 +34,7 @@ pub struct ApicOverMemory;
 
 /// Whether `value` of IA32_APIC_BASE leaves memory alone.
 pub(super) fn is_apic_base_allowed(value: u64, physical: &impl Physical) -> bool {
-    let range = range(value, PAGE);
+    let range = range(value, PAGE_SIZE);
     range.is_some_and(|range| !physical.touches_memory(range))
 }
 

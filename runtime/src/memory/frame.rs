@@ -6,14 +6,14 @@
 
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
+use x86::paging::PAGE_BYTES;
 
 /// Most frames of a pool: 128 MiB.
 pub const CAPACITY: usize = 32768;
 
-const FRAME: usize = 4096;
-const FRAME_BYTES: u64 = FRAME as u64;
+const FRAME_BYTES: u64 = PAGE_BYTES as u64;
 const WORDS: usize = CAPACITY / 64;
-static ZEROES: [u8; FRAME] = [0; FRAME];
+static ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// No frame is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

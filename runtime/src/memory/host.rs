@@ -20,6 +20,7 @@ use platform::handoff::{CPU_CAPACITY, VIRTUAL_BASE};
 use spin::Once;
 use x86::address::HostPhysAddr;
 use x86::msr::Msr;
+use x86::paging::{ADDRESS_MASK, PAGE_BYTES, PAGE_SIZE, PageFlags};
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 
@@ -36,17 +37,11 @@ const STACK_STRIDE: u64 = 0x1_0000;
 /// The guest's registers lie on its top.
 const MAIN_STACK_PAGES: u64 = 8;
 const SMALL_STACK_PAGES: u64 = 2;
-const PAGE: u64 = 4096;
-const PAGE_BYTES: usize = 4096;
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const WRITE_THROUGH: u64 = 1 << 3;
-const CACHE_DISABLE: u64 = 1 << 4;
-const NO_EXECUTE: u64 = 1 << 63;
-const DATA: u64 = PRESENT | WRITABLE | NO_EXECUTE;
-const DEVICE: u64 = DATA | CACHE_DISABLE | WRITE_THROUGH;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const PRESENT: u64 = PageFlags::P.bits();
+const TABLE: u64 = PRESENT | PageFlags::RW.bits();
+const DATA: u64 = TABLE | PageFlags::XD.bits();
+const DEVICE: u64 = DATA | PageFlags::PCD.bits() | PageFlags::PWT.bits();
 
 static ROOT: AtomicU64 = AtomicU64::new(0);
 /// Tables of the windows, to find each CPU's entry without a walk.
@@ -69,7 +64,7 @@ pub(crate) fn start(root: HostPhysAddr, frames: FrameSource<'_>) {
 
 /// Maps the executing CPU's local APIC where IA32_APIC_BASE says that it is.
 pub(crate) fn follow_apic() {
-    let base = Processor.read(Msr::IA32_APIC_BASE).unwrap_or(0xfee0_0000) & ADDRESS;
+    let base = Processor.read(Msr::IA32_APIC_BASE).unwrap_or(0xfee0_0000) & ADDRESS_MASK;
     set_window(apic_window(), base | DEVICE);
 }
 
@@ -82,16 +77,16 @@ pub(crate) fn follow_apic_id(own: &PerCpu) {
 pub(crate) fn map_stacks(index: usize, frames: FrameSource<'_>) -> Stacks {
     let mut top = STACKS + index as u64 * STACK_STRIDE;
     let mut stack = |pages: u64| {
-        top += PAGE;
+        top += PAGE_SIZE;
         for _ in 0..pages {
             let frame = frames();
             map(top, frame.get() | DATA, frames);
-            top += PAGE;
+            top += PAGE_SIZE;
         }
         top
     };
     let main = stack(MAIN_STACK_PAGES);
-    let main_bottom = main - MAIN_STACK_PAGES * PAGE;
+    let main_bottom = main - MAIN_STACK_PAGES * PAGE_SIZE;
     Stacks { main, main_bottom, nmi: stack(SMALL_STACK_PAGES), fault: stack(SMALL_STACK_PAGES) }
 }
 
@@ -217,7 +212,7 @@ fn apic_window() -> usize {
 }
 
 fn window_address(index: usize) -> u64 {
-    WINDOWS + index as u64 * PAGE
+    WINDOWS + index as u64 * PAGE_SIZE
 }
 
 fn set_window(index: usize, entry: u64) {
@@ -246,10 +241,10 @@ fn table_of(virt: u64, frames: FrameSource<'_>) -> HostPhysAddr {
         let slot = slot(table, virt, level);
         let entry = memory.read_u64(slot);
         table = if entry & PRESENT != 0 {
-            HostPhysAddr::new(entry & ADDRESS)
+            HostPhysAddr::new(entry & ADDRESS_MASK)
         } else {
             let frame = frames();
-            memory.write_u64(slot, frame.get() | PRESENT | WRITABLE);
+            memory.write_u64(slot, frame.get() | TABLE);
             frame
         };
     }

@@ -8,14 +8,13 @@
 use core::ops::Range;
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
-use x86_64::structures::paging::PageTableFlags;
+use x86::paging::{ADDRESS_MASK, PAGE_SIZE, PageFlags};
 
-const ENTRIES: u64 = 512;
-const PAGE: u64 = 4096;
-const LARGE_PAGE: u64 = ENTRIES * PAGE;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-const TABLE: u64 = PageTableFlags::PRESENT.bits() | PageTableFlags::WRITABLE.bits();
-const LARGE: u64 = PageTableFlags::HUGE_PAGE.bits();
+const ENTRIES: u64 = x86::paging::ENTRIES as u64;
+
+const LARGE_PAGE: u64 = ENTRIES * PAGE_SIZE;
+const TABLE: u64 = PageFlags::P.bits() | PageFlags::RW.bits();
+const LARGE: u64 = PageFlags::PS.bits();
 
 /// Takes `range` of linear addresses out of the tables under `root`, and returns the root of tables that still have
 /// it. The range is of whole pages and lies in one GiB, which `root` maps; `frames` gives zeroed frames.
@@ -35,9 +34,9 @@ pub fn split(
     for level in [3, 2] {
         let at = index(range.start, level);
         let entry = read(memory, plain, at);
-        plain = HostPhysAddr::new(entry & ADDRESS);
+        plain = HostPhysAddr::new(entry & ADDRESS_MASK);
         let next = copy(memory, plain, frames);
-        write(memory, kept, at, next.get() | entry & !ADDRESS);
+        write(memory, kept, at, next.get() | entry & !ADDRESS_MASK);
         kept = next;
     }
     // The plain ones go on in their old places.
@@ -64,11 +63,11 @@ fn without(
     frames: &mut dyn FnMut() -> HostPhysAddr,
 ) -> u64 {
     let table = frames();
-    for at in (0..ENTRIES).filter(|at| !range.contains(&(start + at * PAGE))) {
+    for at in (0..ENTRIES).filter(|at| !range.contains(&(start + at * PAGE_SIZE))) {
         let small = if entry & LARGE == 0 {
-            read(memory, HostPhysAddr::new(entry & ADDRESS), at)
+            read(memory, HostPhysAddr::new(entry & ADDRESS_MASK), at)
         } else {
-            (entry & !LARGE) + at * PAGE
+            (entry & !LARGE) + at * PAGE_SIZE
         };
         write(memory, table, at, small);
     }
@@ -112,7 +111,7 @@ mod tests {
 
     const BASE: u64 = 0xffff_ffff_8000_0000;
     const ROOT: u64 = 0x1000;
-    const NO_EXECUTE: u64 = 1 << 63;
+    const NO_EXECUTE: u64 = PageFlags::XD.bits();
 
     /// 8 MiB at [`BASE`] from 4 GiB on: one table of small pages, then large ones.
     fn tables(memory: &SimMemory) {
@@ -121,7 +120,7 @@ mod tests {
         table(0x2000, 510, 0x3000 | TABLE);
         table(0x3000, 0, 0x4000 | TABLE);
         for page in 0..ENTRIES {
-            table(0x4000, page, ((4 << 30) + page * PAGE) | TABLE | NO_EXECUTE);
+            table(0x4000, page, ((4 << 30) + page * PAGE_SIZE) | TABLE | NO_EXECUTE);
         }
         for page in 1..4 {
             table(0x3000, page, ((4 << 30) + page * LARGE_PAGE) | TABLE | LARGE | NO_EXECUTE);
@@ -140,9 +139,9 @@ mod tests {
             if is_leaf {
                 assert_ne!(entry & NO_EXECUTE, 0);
                 let size = 1 << (12 + 9 * level);
-                return Some((entry & ADDRESS & !(size - 1)) | address & (size - 1));
+                return Some((entry & ADDRESS_MASK & !(size - 1)) | address & (size - 1));
             }
-            table = HostPhysAddr::new(entry & ADDRESS);
+            table = HostPhysAddr::new(entry & ADDRESS_MASK);
         }
         None
     }
@@ -162,7 +161,7 @@ mod tests {
             tables(&memory);
             let mut next = 0x10_0000;
             let mut frames = || {
-                next += PAGE;
+                next += PAGE_SIZE;
                 HostPhysAddr::new(next)
             };
             let root = HostPhysAddr::new(ROOT);
@@ -182,7 +181,7 @@ mod tests {
         tables(&memory);
         let mut next = 0x10_0000;
         let mut frames = || {
-            next += PAGE;
+            next += PAGE_SIZE;
             HostPhysAddr::new(next)
         };
         let open =

@@ -1,9 +1,9 @@
 //! Ranges of guest-physical pages.
 
 use x86::address::GuestPhysAddr;
+use x86::paging::PAGE_SIZE;
 
 /// Bytes of a 4 KiB page.
-pub(super) const PAGE: u64 = 4096;
 
 /// Whole 4 KiB pages of guest-physical memory that follow each other; never empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl GuestRange {
     /// The 4 KiB page that holds `gpa`.
     #[must_use]
     pub const fn page(gpa: GuestPhysAddr) -> Self {
-        Self::block(gpa.get(), PAGE)
+        Self::block(gpa.get(), PAGE_SIZE)
     }
 
     /// The block of `bytes`, a power of two, that holds `address`.
@@ -44,7 +44,7 @@ impl GuestRange {
 
     /// `[start, end)`, both page-aligned, `start` below `end`.
     pub(crate) const fn between(start: u64, end: u64) -> Self {
-        debug_assert!(start < end && start.is_multiple_of(PAGE));
+        debug_assert!(start < end && start.is_multiple_of(PAGE_SIZE));
         Self { start, end }
     }
 

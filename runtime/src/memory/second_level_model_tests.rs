@@ -1,6 +1,6 @@
 //! Policy, tables and a processor's stale translations against a plain list of pages.
 
-use super::{CPU_VIEWS, GIB, MIB, Memory, PAGE, REGION, gpa, mtrrs, started};
+use super::{CPU_VIEWS, GIB, MIB, Memory, REGION, gpa, mtrrs, started};
 use crate::memory::flush::Flush;
 use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
@@ -8,6 +8,7 @@ use crate::memory::second_level::{ProtectError, RESERVE, Resolution};
 use platform::mtrr_map::Mtrrs;
 use proptest::prelude::*;
 use x86::mtrr::VariableMtrr;
+use x86::paging::PAGE_SIZE;
 use x86::paging::{Attributes, PageSize, Rights};
 
 /// What can happen, in pages of [`WINDOW`].
@@ -21,7 +22,7 @@ enum Event {
 
 /// Pages looked at: the first 2 MiB of it belong to the hypervisor's region, the rest follow it.
 const WINDOW: u64 = REGION.base + REGION.length - 2 * MIB;
-const WINDOW_PAGES: u64 = 6 * MIB / PAGE;
+const WINDOW_PAGES: u64 = 6 * MIB / PAGE_SIZE;
 const SAMPLE_STEP: usize = 31;
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -64,7 +65,7 @@ impl World {
     }
 
     fn truth(&self, view: usize, page: usize) -> Option<Attributes> {
-        let address = WINDOW + page as u64 * PAGE;
+        let address = WINDOW + page as u64 * PAGE_SIZE;
         let own = if view == 1 { self.set[1][page] } else { None };
         let what = own.or(self.set[0][page]).unwrap_or(Protection::Rights(Rights::all()));
         let (rights, is_decoy) = (what.rights(), what == Protection::Decoy);
@@ -84,7 +85,7 @@ impl World {
             Event::Set { view, start, length, what } => self.set(view, start, length, what)?,
             Event::Access { view, page, access } => self.access(view, page, access)?,
             Event::Mtrr { index, base, shift, memory_type } => {
-                let base = (WINDOW + base * PAGE) & (!0 << shift) | memory_type;
+                let base = (WINDOW + base * PAGE_SIZE) & (!0 << shift) | memory_type;
                 let mask = ((1 << 39) - (1 << shift)) | 0x800;
                 self.mtrrs.variable[index] = VariableMtrr { base, mask };
                 let flush = self.memory.adopt_mtrrs(&self.mtrrs);
@@ -106,7 +107,7 @@ impl World {
         what: Option<Protection>,
     ) -> Result<(), TestCaseError> {
         let end = (start + length).min(WINDOW_PAGES);
-        let range = GuestRange::between(WINDOW + start * PAGE, WINDOW + end * PAGE);
+        let range = GuestRange::between(WINDOW + start * PAGE_SIZE, WINDOW + end * PAGE_SIZE);
         // Only all CPUs together are shown a decoy.
         let view = if what == Some(Protection::Decoy) { 0 } else { view };
         let result = match what {
@@ -115,7 +116,7 @@ impl World {
             None if view == 0 && start % 2 == 1 => self.memory.cover(range, None),
             None => self.memory.reset_rights(CPU_VIEWS[view], range),
         };
-        if start < 2 * MIB / PAGE {
+        if start < 2 * MIB / PAGE_SIZE {
             prop_assert_eq!(result, Err(ProtectError::HypervisorMemory));
             return Ok(());
         }
@@ -131,7 +132,7 @@ impl World {
 
     fn access(&mut self, view: usize, page: u64, access: Rights) -> Result<(), TestCaseError> {
         let index = usize::try_from(page).unwrap_or(0);
-        let address = gpa(WINDOW + page * PAGE);
+        let address = gpa(WINDOW + page * PAGE_SIZE);
         let truth = self.truth(view, index);
         match self.memory.violation(CPU_VIEWS[view], address, access) {
             Resolution::Filled => {
@@ -158,7 +159,7 @@ impl World {
         for (view, name) in CPU_VIEWS.into_iter().enumerate() {
             for page in (0..self.set[0].len()).step_by(SAMPLE_STEP) {
                 let truth = self.truth(view, page);
-                let address = WINDOW + page as u64 * PAGE;
+                let address = WINDOW + page as u64 * PAGE_SIZE;
                 let allowance = self.memory.policy().allowance_at(name, address);
                 prop_assert_eq!(
                     allowance,

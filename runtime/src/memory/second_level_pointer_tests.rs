@@ -12,25 +12,30 @@ fn what_the_processor_writes_is_never_protected_nor_vice_versa() {
     let mut memory = started(PageSize::Size2M, 128);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
     assert!(memory.open_view(CPU_VIEWS[1]).is_ok());
-    let table = pages(2 * GIB, 4 * PAGE);
+    let table = pages(2 * GIB, 4 * PAGE_SIZE);
     assert_eq!(memory.lend(table), Ok(()));
     for page in 0..4 {
-        let page = pages(table.start() + page * PAGE, PAGE);
+        let page = pages(table.start() + page * PAGE_SIZE, PAGE_SIZE);
         assert_eq!(memory.cover(page, Some(Protection::Decoy)), Err(ProtectError::Lent));
         assert_eq!(memory.set_rights(CPU_VIEWS[1], page, Rights::READ), Err(ProtectError::Lent));
         assert_eq!(memory.watch(gpa(page.start())).err(), Some(ProtectError::Lent));
         assert!(memory.reset_rights(CPU, page).is_ok());
     }
-    let beside = pages(table.end(), PAGE);
+    let beside = pages(table.end(), PAGE_SIZE);
     assert!(memory.cover(beside, Some(Protection::Decoy)).is_ok());
-    assert!(memory.set_rights(CPU_VIEWS[1], pages(beside.end(), PAGE), Rights::READ).is_ok());
-    for refused in [pages(beside.start() - PAGE, 2 * PAGE), beside, pages(beside.end(), 8 * PAGE)] {
+    assert!(memory.set_rights(CPU_VIEWS[1], pages(beside.end(), PAGE_SIZE), Rights::READ).is_ok());
+    for refused in
+        [pages(beside.start() - PAGE_SIZE, 2 * PAGE_SIZE), beside, pages(beside.end(), 8 * PAGE_SIZE)]
+    {
         assert_eq!(memory.lend(refused), Err(ProtectError::Lent), "{refused:?}");
     }
-    assert_eq!(memory.lend(pages(REGION.base - PAGE, 2 * PAGE)), Err(ProtectError::HypervisorMemory));
-    assert_eq!(memory.lend(pages(1 << 39, PAGE)), Err(ProtectError::OutOfReach));
+    assert_eq!(
+        memory.lend(pages(REGION.base - PAGE_SIZE, 2 * PAGE_SIZE)),
+        Err(ProtectError::HypervisorMemory)
+    );
+    assert_eq!(memory.lend(pages(1 << 39, PAGE_SIZE)), Err(ProtectError::OutOfReach));
     // A page that is watched is no longer, for its writes are not noticed.
-    let watched = pages(3 * GIB - 8 * PAGE, PAGE);
+    let watched = pages(3 * GIB - 8 * PAGE_SIZE, PAGE_SIZE);
     assert!(memory.watch(gpa(watched.start())).is_ok());
     assert_eq!(memory.lend(watched), Ok(()));
     assert_eq!(memory.watch_of(gpa(watched.start())), None);
@@ -45,13 +50,15 @@ fn memory_is_what_the_map_calls_usable_and_the_hypervisors() {
         MemoryRange { base: MIB, length: GIB / 2, kind: USABLE, attributes: 1 },
     ];
     let mut memory = Memory::new(SimMemory::new(0xff));
-    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE), Ok(()));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE_SIZE), Ok(()));
     assert_eq!(memory.start(&Machine { memory_map: &MAP, ..machine(PageSize::Size2M) }), Ok(()));
     let is_memory = |address| memory.policy().touches_memory(GuestRange::page(gpa(address)));
-    for address in [0, 0x9_f000, MIB, MIB + GIB / 2 - PAGE, REGION.base, REGION.base + REGION.length - PAGE] {
+    for address in
+        [0, 0x9_f000, MIB, MIB + GIB / 2 - PAGE_SIZE, REGION.base, REGION.base + REGION.length - PAGE_SIZE]
+    {
         assert!(is_memory(address), "{address:#x}");
     }
-    for address in [0xa_0000, 0xf_f000, MIB + GIB / 2, REGION.base - PAGE, 0xfee0_0000, 1 << 40] {
+    for address in [0xa_0000, 0xf_f000, MIB + GIB / 2, REGION.base - PAGE_SIZE, 0xfee0_0000, 1 << 40] {
         assert!(!is_memory(address), "{address:#x}");
     }
 }
@@ -60,7 +67,7 @@ fn memory_is_what_the_map_calls_usable_and_the_hypervisors() {
 #[test]
 fn the_hypervisors_memory_has_no_second_name() {
     let mut memory = Memory::new(SimMemory::new(0xff));
-    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE), Ok(()));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE_SIZE), Ok(()));
     let leaf = |eax, ecx| CpuidResult { eax, ecx, ..CpuidResult::default() };
     let cpuid = SimCpuid::default().with(0, 0, leaf(7, 0)).with(7, 0, leaf(0, 1 << 13)).with(
         0x8000_0008,

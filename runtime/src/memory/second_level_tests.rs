@@ -13,9 +13,9 @@ use platform::handoff::PhysRange;
 use platform::mtrr_map::Mtrrs;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::mtrr::{MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr};
+use x86::paging::PAGE_SIZE;
 use x86::paging::{PageSize, Rights};
 
-const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const REGION: PhysRange = PhysRange { base: GIB + 16 * MIB, length: 8 * MIB };
@@ -53,7 +53,7 @@ fn machine(largest_page: PageSize) -> Machine {
 
 fn started(largest_page: PageSize, frames: u64) -> Memory {
     let mut memory = SecondLevel::new(SimMemory::new(0xff));
-    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), frames * PAGE), Ok(()));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), frames * PAGE_SIZE), Ok(()));
     assert_eq!(memory.start(&machine(largest_page)), Ok(()));
     memory
 }
@@ -112,31 +112,34 @@ fn the_guest_never_gets_hidden_or_unreachable_memory() {
         assert_eq!(memory.rights(CPU, gpa(address)), Rights::empty());
     }
     for range in [
-        pages(REGION.base, PAGE),
-        pages(REGION.base - PAGE, 2 * PAGE),
-        pages(REGION.base + REGION.length - PAGE, 2 * PAGE),
+        pages(REGION.base, PAGE_SIZE),
+        pages(REGION.base - PAGE_SIZE, 2 * PAGE_SIZE),
+        pages(REGION.base + REGION.length - PAGE_SIZE, 2 * PAGE_SIZE),
         pages(0, 4 * GIB),
     ] {
         assert_eq!(memory.set_rights(CPU, range, Rights::all()), Err(ProtectError::HypervisorMemory));
         assert_eq!(memory.reset_rights(CPU, range), Err(ProtectError::HypervisorMemory));
     }
-    assert_eq!(memory.set_rights(CPU, pages(1 << 39, PAGE), Rights::READ), Err(ProtectError::OutOfReach));
+    assert_eq!(
+        memory.set_rights(CPU, pages(1 << 39, PAGE_SIZE), Rights::READ),
+        Err(ProtectError::OutOfReach)
+    );
 }
 
 #[test]
 fn protections_hold_from_the_next_access_until_they_are_reset() {
     let mut memory = started(PageSize::Size1G, 128);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
-    let page = 2 * GIB + 5 * PAGE;
-    let flush = memory.set_rights(CPU, pages(page, PAGE), Rights::READ);
+    let page = 2 * GIB + 5 * PAGE_SIZE;
+    let flush = memory.set_rights(CPU, pages(page, PAGE_SIZE), Rights::READ);
     assert!(flush.as_ref().is_ok_and(Flush::is_needed));
     assert_eq!(memory.mapped(CPU, gpa(page)).map(|m| m.2.rights), Some(Rights::READ));
     assert_eq!(memory.violation(CPU, gpa(page), Rights::WRITE), Resolution::Protected(Rights::READ));
     assert_eq!(read(&mut memory, CPU, page), Resolution::Filled);
-    assert_eq!(size_at(&memory, page + PAGE), Some(PageSize::Size4K));
+    assert_eq!(size_at(&memory, page + PAGE_SIZE), Some(PageSize::Size4K));
     assert_eq!(size_at(&memory, 3 * GIB - 1), Some(PageSize::Size2M));
 
-    assert!(memory.reset_rights(CPU, pages(page, PAGE)).is_ok_and(|f| f.is_needed()));
+    assert!(memory.reset_rights(CPU, pages(page, PAGE_SIZE)).is_ok_and(|f| f.is_needed()));
     assert_eq!(size_at(&memory, page), Some(PageSize::Size1G));
     assert_eq!(memory.violation(CPU, gpa(page), Rights::WRITE), Resolution::Filled);
     assert_eq!(memory.table_pages(), 5);
@@ -145,12 +148,12 @@ fn protections_hold_from_the_next_access_until_they_are_reset() {
 #[test]
 fn rights_that_no_entry_can_say_are_refused() {
     let mut memory = started(PageSize::Size2M, 128);
-    let page = pages(GIB, PAGE);
+    let page = pages(GIB, PAGE_SIZE);
     for rights in [Rights::WRITE, Rights::WRITE | Rights::EXECUTE, Rights::EXECUTE] {
         assert_eq!(memory.set_rights(CPU, page, rights), Err(ProtectError::Unsupported));
     }
     let mut able = SecondLevel::<_, PlainFormat>::new(SimMemory::new(0));
-    assert_eq!(able.frames().add(HostPhysAddr::new(REGION.base), 100 * PAGE), Ok(()));
+    assert_eq!(able.frames().add(HostPhysAddr::new(REGION.base), 100 * PAGE_SIZE), Ok(()));
     assert_eq!(able.start(&Machine { has_execute_only: true, ..machine(PageSize::Size2M) }), Ok(()));
     assert_eq!(able.set_rights(CPU, page, Rights::EXECUTE), Ok(Flush::NONE));
     assert_eq!(able.set_rights(CPU, page, Rights::WRITE), Err(ProtectError::Unsupported));
@@ -159,17 +162,17 @@ fn rights_that_no_entry_can_say_are_refused() {
 #[test]
 fn a_view_says_its_own_and_else_what_the_shared_one_says() {
     let mut memory = started(PageSize::Size2M, 128);
-    let (own, page) = (View::of_cpu(1), pages(GIB, PAGE));
+    let (own, page) = (View::of_cpu(1), pages(GIB, PAGE_SIZE));
     assert_eq!(memory.set_rights(own, page, Rights::READ), Err(ProtectError::NoView));
     let root = memory.open_view(own);
     assert!(root.is_ok() && root.ok() != memory.root(CPU));
     assert_eq!(memory.set_rights(own, page, Rights::READ), Ok(Flush::NONE));
-    assert_eq!(memory.set_rights(CPU, pages(GIB, 2 * PAGE), Rights::empty()), Ok(Flush::NONE));
+    assert_eq!(memory.set_rights(CPU, pages(GIB, 2 * PAGE_SIZE), Rights::empty()), Ok(Flush::NONE));
     assert_eq!(read(&mut memory, own, GIB), Resolution::Filled);
     assert_eq!(read(&mut memory, CPU, GIB), Resolution::Protected(Rights::empty()));
     let nothing = memory.violation(CPU, gpa(GIB), Rights::empty());
     assert_eq!(nothing, Resolution::Protected(Rights::empty()));
-    assert_eq!(read(&mut memory, own, GIB + PAGE), Resolution::Protected(Rights::empty()));
+    assert_eq!(read(&mut memory, own, GIB + PAGE_SIZE), Resolution::Protected(Rights::empty()));
     assert!(memory.reset_rights(own, page).is_ok_and(|f| f.is_needed()));
     assert_eq!(read(&mut memory, own, GIB), Resolution::Protected(Rights::empty()));
 
@@ -181,7 +184,7 @@ fn a_view_says_its_own_and_else_what_the_shared_one_says() {
 
     assert!(memory.open_view(own).is_ok());
     assert_eq!(memory.rights(own, gpa(2 * GIB)), Rights::all());
-    assert!(memory.set_rights(own, pages(2 * GIB, PAGE), Rights::READ).is_ok());
+    assert!(memory.set_rights(own, pages(2 * GIB, PAGE_SIZE), Rights::READ).is_ok());
     assert!(memory.close_view(own).is_needed() && memory.open_view(own).is_ok());
     assert_eq!(memory.rights(own, gpa(2 * GIB)), Rights::all());
 }
@@ -215,8 +218,8 @@ fn garbage_mtrrs_cost_a_bounded_number_of_writes() {
     assert_eq!(read(&mut memory, CPU, far), Resolution::Filled);
     assert!(memory.set_rights(CPU, pages(2 * GIB, GIB), Rights::READ).is_ok_and(|f| f.is_needed()));
     assert_eq!(memory.mapped(CPU, gpa(far)), None);
-    assert_eq!(read(&mut memory, CPU, 2 * GIB + PAGE), Resolution::Filled);
-    assert_eq!(size_at(&memory, 2 * GIB + PAGE), Some(PageSize::Size4K));
+    assert_eq!(read(&mut memory, CPU, 2 * GIB + PAGE_SIZE), Resolution::Filled);
+    assert_eq!(size_at(&memory, 2 * GIB + PAGE_SIZE), Some(PageSize::Size4K));
     assert!(memory.memory.history().len() < 5000);
 }
 
@@ -254,14 +257,14 @@ fn frames_come_back_only_after_the_flush_that_covers_them() {
 #[test]
 fn too_few_frames_are_refused_at_the_start() {
     let mut memory: Memory = SecondLevel::new(SimMemory::new(0));
-    assert_eq!(memory.frames().add(HostPhysAddr::new(0), (RESERVE as u64 - 1) * PAGE), Ok(()));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(0), (RESERVE as u64 - 1) * PAGE_SIZE), Ok(()));
     assert_eq!(memory.start(&machine(PageSize::Size2M)), Err(Exhausted));
 }
 
 #[test]
 fn more_than_a_tebibyte_is_mapped_where_it_is_touched() {
     let mut memory = SecondLevel::<_, PlainFormat>::new(SimMemory::new(0xff));
-    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE), Ok(()));
+    assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE_SIZE), Ok(()));
     let mtrrs = Mtrrs { physical_address_bits: 52, ..mtrrs() };
     let machine = Machine { physical_address_bits: 52, mtrrs, ..machine(PageSize::Size1G) };
     assert_eq!(memory.start(&machine), Ok(()));
@@ -280,10 +283,10 @@ fn a_write_to_a_watched_page_is_served_and_ends_the_watch() {
     let (watch, flush) = memory.watch(page).unwrap();
     assert!(flush.is_needed());
     memory.flushed(flush);
-    assert_eq!(memory.take_changes().iter().collect::<Vec<_>>(), [(CPU, pages(5 * MIB, PAGE))]);
+    assert_eq!(memory.take_changes().iter().collect::<Vec<_>>(), [(CPU, pages(5 * MIB, PAGE_SIZE))]);
     assert_eq!(memory.watch_of(page), Some(watch));
     assert_eq!(memory.rights(CPU, page), Rights::READ | Rights::EXECUTE);
-    assert_eq!(memory.rights(CPU, GuestPhysAddr::new(5 * MIB + PAGE)), Rights::all());
+    assert_eq!(memory.rights(CPU, GuestPhysAddr::new(5 * MIB + PAGE_SIZE)), Rights::all());
 
     assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
     assert_eq!(memory.watch(page), Ok((watch, Flush::NONE)));
@@ -297,7 +300,9 @@ fn a_write_to_a_watched_page_is_served_and_ends_the_watch() {
 fn a_watch_gives_no_right_and_takes_none_but_writes() {
     let mut memory = started(PageSize::Size4K, 512);
     let page = GuestPhysAddr::new(0x7000);
-    assert!(memory.set_rights(CPU, pages(0x7000, PAGE), Rights::READ).is_ok() && memory.watch(page).is_ok());
+    assert!(
+        memory.set_rights(CPU, pages(0x7000, PAGE_SIZE), Rights::READ).is_ok() && memory.watch(page).is_ok()
+    );
     let results = [0, 1].map(|_| memory.violation(CPU, page, Rights::WRITE));
     assert!(matches!(results, [Resolution::Noticed(_), Resolution::Protected(Rights::READ)]));
     let hidden = memory.watch(GuestPhysAddr::new(REGION.base));
@@ -309,20 +314,20 @@ fn a_watch_gives_no_right_and_takes_none_but_writes() {
 fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
     let mut memory = started(PageSize::Size1G, 512);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
-    let (one, two) = (pages(64 * MIB, 4 * PAGE), pages(2 * GIB, 2 * MIB));
+    let (one, two) = (pages(64 * MIB, 4 * PAGE_SIZE), pages(2 * GIB, 2 * MIB));
     for range in [one, two] {
         assert!(memory.cover(range, Some(Protection::Decoy)).is_ok_and(|flush| flush.is_needed()));
         for access in [Rights::WRITE, Rights::EXECUTE] {
             let protected = Resolution::Protected(Rights::READ);
             assert_eq!(memory.violation(CPU, gpa(range.start()), access), protected);
         }
-        assert_eq!(memory.violation(CPU, gpa(range.end() - PAGE), Rights::READ), Resolution::Filled);
+        assert_eq!(memory.violation(CPU, gpa(range.end() - PAGE_SIZE), Rights::READ), Resolution::Filled);
     }
     let frame = |memory: &Memory, at| memory.mapped(CPU, gpa(at)).map(|m| (m.0, m.1, m.2.rights));
     assert_eq!(memory.violation(CPU, gpa(one.start()), Rights::READ), Resolution::Filled);
     let decoy = memory.policy().decoy();
     assert_eq!(frame(&memory, one.start()), Some((decoy, PageSize::Size4K, Rights::READ)));
-    assert_eq!(frame(&memory, two.end() - PAGE), Some((decoy, PageSize::Size4K, Rights::READ)));
+    assert_eq!(frame(&memory, two.end() - PAGE_SIZE), Some((decoy, PageSize::Size4K, Rights::READ)));
     let is_decoy = |at| memory.attributes(CPU, gpa(at)).map(|a| a.is_decoy);
     assert_eq!((is_decoy(one.start()), is_decoy(one.end())), (Some(true), Some(false)));
 
@@ -336,7 +341,7 @@ fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
 fn what_is_covered_keeps_its_small_page_when_it_is_open_again() {
     let mut memory = started(PageSize::Size2M, 512);
     assert_eq!(memory.fill_below(gpa(GIB)), Ok(()));
-    let page = pages(64 * MIB, PAGE);
+    let page = pages(64 * MIB, PAGE_SIZE);
     assert!(memory.cover(page, Some(Protection::Decoy)).is_ok_and(|flush| flush.is_needed()));
     let tables = memory.table_pages();
     assert!(memory.cover(page, None).is_ok_and(|flush| flush.is_needed()));
@@ -366,7 +371,7 @@ fn a_flush_in_flight_is_waited_for_by_all_that_rely_on_it() {
 #[test]
 fn a_protection_that_is_there_already_may_not_hold_yet() {
     let mut memory = started(PageSize::Size1G, 512);
-    let range = pages(5 * MIB, PAGE);
+    let range = pages(5 * MIB, PAGE_SIZE);
     assert_eq!(memory.violation(CPU, GuestPhysAddr::new(range.start()), Rights::READ), Resolution::Filled);
     let first = memory.set_rights(CPU, range, Rights::empty()).unwrap();
     let second = memory.set_rights(CPU, range, Rights::empty()).unwrap();
@@ -381,7 +386,7 @@ fn a_protection_that_is_there_already_may_not_hold_yet() {
 #[test]
 fn covering_empty_tables_waits_for_flushes_in_flight() {
     let mut memory = started(PageSize::Size1G, 512);
-    let range = pages(5 * MIB, PAGE);
+    let range = pages(5 * MIB, PAGE_SIZE);
     assert_eq!(memory.violation(CPU, GuestPhysAddr::new(range.start()), Rights::READ), Resolution::Filled);
     let dropped = memory.drop_tables();
     let covered = memory.cover(range, Some(Protection::Decoy)).unwrap();

@@ -12,9 +12,10 @@ use x86::address::GuestPhysAddr;
 use x86::paging::TableFormat;
 
 use super::flush::Flush;
-use super::range::{GuestRange, PAGE};
+use super::range::GuestRange;
 use super::second_level::{ProtectError, SecondLevel};
 use super::views::View;
+use x86::paging::PAGE_SIZE;
 
 /// Most pages that are watched at a time.
 pub const WATCHED_PAGES: usize = 512;
@@ -62,7 +63,7 @@ impl WatchedPages {
 
     /// Whether the page at `address` is watched.
     pub(super) fn is_watched(&self, address: u64) -> bool {
-        !self.pages.is_empty() && self.find(address & !(PAGE - 1)).is_ok()
+        !self.pages.is_empty() && self.find(address & !(PAGE_SIZE - 1)).is_ok()
     }
 
     /// Watches `page`, which is not watched. `None` where there is no room.
@@ -87,11 +88,11 @@ impl WatchedPages {
         if self.pages.is_empty() {
             return (run, false);
         }
-        let page = address & !(PAGE - 1);
+        let page = address & !(PAGE_SIZE - 1);
         match self.find(page) {
-            Ok(_) => (GuestRange::between(page, page + PAGE), true),
+            Ok(_) => (GuestRange::between(page, page + PAGE_SIZE), true),
             Err(behind) => {
-                let before = behind.checked_sub(1).map_or(0, |index| self.pages[index].0 + PAGE);
+                let before = behind.checked_sub(1).map_or(0, |index| self.pages[index].0 + PAGE_SIZE);
                 let next = self.pages.get(behind).map_or(u64::MAX, |watched| watched.0);
                 (GuestRange::between(run.start().max(before), run.end().min(next)), false)
             }

@@ -11,6 +11,7 @@ use core::marker::PhantomData;
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
 use x86::mtrr::MemoryType;
+use x86::paging::PAGE_SIZE;
 use x86::paging::{Attributes, Entry, PageFlags, PageSize, Rights, TableFormat};
 
 /// Most pages of a world: 16 MiB.
@@ -20,7 +21,6 @@ pub const STOCK_LIMIT: usize = 512;
 /// Guest-physical address of the first guest page table.
 pub const TABLES_START: u64 = 64 << 20;
 
-const PAGE: u64 = 4096;
 const ZEROES: [u8; 4096] = [0; 4096];
 /// Levels of second-level tables above the lowest: one table each serves all of a world.
 const UPPER_LEVELS: usize = 3;
@@ -97,7 +97,7 @@ pub fn frames_needed(mode: Mode, runs: impl IntoIterator<Item = (u64, u64)>) -> 
     let mut pages = 0;
     for (start, count) in runs {
         pages += count;
-        let end = start.saturating_add(count.saturating_mul(PAGE)).saturating_sub(1);
+        let end = start.saturating_add(count.saturating_mul(PAGE_SIZE)).saturating_sub(1);
         for level in 1..mode.levels() {
             let shift = mode.shift(level + 1);
             let (first, behind) = (start >> shift, (end >> shift) + 1);
@@ -281,7 +281,7 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
 
     fn make_guest_table(&mut self, root: HostPhysAddr) -> Result<GuestTable, TooSmall> {
         let frame = self.take()?;
-        let gpa = TABLES_START + self.guest_tables * PAGE;
+        let gpa = TABLES_START + self.guest_tables * PAGE_SIZE;
         self.guest_tables += 1;
         self.map(root, gpa, frame, Rights::READ)?;
         Ok(GuestTable { frame, gpa })
@@ -317,7 +317,7 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
 
     /// Where the guest page table is that an entry names.
     fn guest_frame(&self, entry: u64) -> HostPhysAddr {
-        let gpa = entry & !(PAGE - 1);
+        let gpa = entry & !(PAGE_SIZE - 1);
         let mut table = self.world_root();
         for level in (1..=4_u8).rev() {
             let slot = HostPhysAddr::new(table.get() + 8 * (gpa >> (3 + 9 * level) & 0x1ff));

@@ -20,11 +20,11 @@ use hw::bare::processor::{time_stamp, wait_until};
 use platform::handoff::CPU_CAPACITY;
 use spin::Once;
 use x86::address::HostPhysAddr;
+use x86::paging::PAGE_BYTES;
 
 /// The borrowed page: free memory on every PC at the time a boot loader runs.
 const TRAMPOLINE_PAGE: u8 = 8;
 const TRAMPOLINE: u64 = (TRAMPOLINE_PAGE as u64) << 12;
-const PAGE: usize = 4096;
 const STARTUP: Command = Command::Startup { vector: TRAMPOLINE_PAGE };
 /// Offsets in the trampoline.
 const GDTR: u64 = 24;
@@ -72,7 +72,7 @@ pub(crate) struct Trampoline {
 impl Trampoline {
     /// Borrows the page.
     pub(crate) fn new() -> Self {
-        let saved = machine::take_memory(PAGE);
+        let saved = machine::take_memory(PAGE_BYTES);
         read(0, saved);
         write(0, trampoline());
         let entry_point = xmhf_application_processor as *const () as u64;

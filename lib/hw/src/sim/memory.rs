@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::PhysMemory;
 use x86::address::HostPhysAddr;
-
-const PAGE: usize = 4096;
-const PAGE_BYTES: u64 = PAGE as u64;
+use x86::paging::{PAGE_BYTES, PAGE_SIZE};
 
 /// One write, as other processors would see it happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +35,8 @@ pub enum Write {
 #[derive(Clone, Debug)]
 pub struct SimMemory {
     background: u8,
-    pages: RefCell<BTreeMap<u64, Box<[u8; PAGE]>>>,
-    start: RefCell<BTreeMap<u64, Box<[u8; PAGE]>>>,
+    pages: RefCell<BTreeMap<u64, Box<[u8; PAGE_BYTES]>>>,
+    start: RefCell<BTreeMap<u64, Box<[u8; PAGE_BYTES]>>>,
     history: RefCell<Vec<Write>>,
     reads: RefCell<u64>,
 }
@@ -93,7 +91,7 @@ impl SimMemory {
         let (mut at, mut rest) = (address.get(), bytes);
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at_mut(rest.len().min(to_page_end(at)));
-            match pages.get(&(at / PAGE_BYTES)) {
+            match pages.get(&(at / PAGE_SIZE)) {
                 Some(page) => chunk.copy_from_slice(&page[offset(at)..][..chunk.len()]),
                 None => chunk.fill(self.background),
             }
@@ -107,7 +105,7 @@ impl SimMemory {
         let (mut at, mut rest) = (address.get(), bytes);
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(rest.len().min(to_page_end(at)));
-            let page = pages.entry(at / PAGE_BYTES).or_insert_with(|| Box::new([self.background; PAGE]));
+            let page = pages.entry(at / PAGE_SIZE).or_insert_with(|| Box::new([self.background; PAGE_BYTES]));
             page[offset(at)..][..chunk.len()].copy_from_slice(chunk);
             at += chunk.len() as u64;
             rest = behind;
@@ -160,7 +158,7 @@ impl PhysMemory for &SimMemory {
 }
 
 fn to_page_end(address: u64) -> usize {
-    PAGE - offset(address)
+    PAGE_BYTES - offset(address)
 }
 
 fn offset(address: u64) -> usize {

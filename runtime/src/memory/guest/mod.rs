@@ -21,8 +21,7 @@ use crate::vcpu::Vcpu;
 use recent::Recent;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::Event;
-
-const PAGE_BYTES: usize = 4096;
+use x86::paging::PAGE_BYTES;
 
 /// The memory is not the guest's, or a hypapp's protections forbid the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

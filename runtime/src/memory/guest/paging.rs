@@ -5,21 +5,12 @@ use crate::vcpu::Vcpu;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::event::Event;
+use x86::paging::PageFlags;
 
-/// Present.
-pub(super) const P: u64 = 1 << 0;
-/// Writable.
-pub(super) const W: u64 = 1 << 1;
-/// User.
-pub(super) const U: u64 = 1 << 2;
-/// Accessed.
-pub(super) const A: u64 = 1 << 5;
-/// Dirty.
-pub(super) const D: u64 = 1 << 6;
-/// Page size: the entry maps a page rather than naming a table.
-pub(super) const PS: u64 = 1 << 7;
-/// Execute-disable.
-pub(super) const XD: u64 = 1 << 63;
+/// Whether `entry` has `flag`.
+pub(super) const fn has(entry: u64, flag: PageFlags) -> bool {
+    entry & flag.bits() != 0
+}
 
 /// How a guest's processor translates linear addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +79,7 @@ impl Paging {
     /// Whether an entry of `level` (1 is the page table) that is present maps a page.
     pub(super) fn is_leaf(&self, entry: u64, level: u8) -> bool {
         level == 1
-            || entry & PS != 0
+            || has(entry, PageFlags::PS)
                 && match (self.mode, level) {
                     (Mode::Bits32, 2) => self.cr4.contains(Cr4::PSE),
                     (_, 2) => true,
@@ -104,12 +95,12 @@ impl Paging {
             // A 4 MiB page has address bits 39:32 in bits 20:13; those beyond the width are reserved.
             return if self.is_leaf(entry, level) && level == 2 { bits(width - 19, 22) } else { 0 };
         }
-        let execute_disable = if self.has_execute_disable() { 0 } else { XD };
+        let execute_disable = if self.has_execute_disable() { 0 } else { PageFlags::XD.bits() };
         let high = bits(self.physical_address_bits, if self.mode == Mode::Pae { 63 } else { 52 });
         let low = match level {
             1 => 0,
             _ if self.is_leaf(entry, level) => bits(13, level_shift(level)),
-            _ => entry & PS,
+            _ => entry & PageFlags::PS.bits(),
         };
         execute_disable | high | low
     }
@@ -168,7 +159,7 @@ pub fn load_pdptes<M: GuestMemory + ?Sized>(memory: &M, cr3: u64) -> Result<[u64
 #[must_use]
 pub fn is_pdpte_valid(pdpte: u64, physical_address_bits: u8) -> bool {
     let reserved = bits(1, 3) | bits(5, 9) | bits(physical_address_bits, 64);
-    pdpte & P == 0 || pdpte & reserved == 0
+    !has(pdpte, PageFlags::P) || pdpte & reserved == 0
 }
 
 fn mode(cr0: Cr0, cr4: Cr4, efer: Efer) -> Mode {

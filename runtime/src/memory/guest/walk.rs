@@ -1,12 +1,13 @@
 //! The walk of the guest's page tables (SDM, "Paging"): one loop for all modes.
 
-use super::paging::{A, D, Mode, P, Paging, U, W, XD};
+use super::paging::{Mode, Paging, has};
 use super::segmentation::is_canonical;
 use super::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::cr::{Cr0, Cr4};
 use x86::event::Event;
+use x86::paging::{PageFaultError, PageFlags};
 
 /// What an access does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +47,6 @@ pub struct Access {
     pub privilege: Privilege,
 }
 
-/// Error code of #PF (SDM, "Interrupt 14 - Page-Fault Exception (#PF)").
-mod error_code {
-    pub(super) const PRESENT: u32 = 1 << 0;
-    pub(super) const WRITE: u32 = 1 << 1;
-    pub(super) const USER: u32 = 1 << 2;
-    pub(super) const RESERVED: u32 = 1 << 3;
-    pub(super) const FETCH: u32 = 1 << 4;
-    pub(super) const PROTECTION_KEY: u32 = 1 << 5;
-}
-
 /// Walks that another processor may spoil by changing an entry before the guest takes a fault instead.
 const ATTEMPTS: usize = 64;
 
@@ -88,7 +79,7 @@ pub(super) fn translate<M: GuestMemory + ?Sized>(
         }
     }
     // Only a guest that rewrites the entry without pause gets here; a fault on a changed entry is allowed.
-    Err(Walk { memory, paging, address, access }.fault(0))
+    Err(Walk { memory, paging, address, access }.fault(PageFaultError::empty()))
 }
 
 /// The entries that a walk used, the last of them a leaf.
@@ -108,8 +99,8 @@ impl Path {
         self.used().last().map_or(0, |&(_, entry)| entry)
     }
 
-    fn all_have(&self, flag: u64) -> bool {
-        self.used().iter().all(|(_, entry)| entry & flag != 0)
+    fn all_have(&self, flag: PageFlags) -> bool {
+        self.used().iter().all(|&(_, entry)| has(entry, flag))
     }
 
     fn target(&self, paging: &Paging, address: u64) -> GuestPhysAddr {
@@ -133,11 +124,11 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         for level in (1..=top).rev() {
             let at = self.entry_address(table, level);
             let entry = self.read_entry(at)?;
-            if entry & P == 0 {
-                return Err(self.fault(0));
+            if !has(entry, PageFlags::P) {
+                return Err(self.fault(PageFaultError::empty()));
             }
             if entry & self.paging.reserved(entry, level) != 0 {
-                return Err(self.fault(error_code::PRESENT | error_code::RESERVED));
+                return Err(self.fault(PageFaultError::P | PageFaultError::RSVD));
             }
             path.entries[path.length] = (at, entry);
             path.length += 1;
@@ -157,7 +148,11 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
             Mode::Long { levels } => Ok((self.paging.cr3 & 0xf_ffff_ffff_f000, levels)),
             Mode::Pae => {
                 let pdpte = self.paging.pdptes[(self.address >> 30 & 3) as usize];
-                if pdpte & P == 0 { Err(self.fault(0)) } else { Ok((pdpte & 0xf_ffff_ffff_f000, 2)) }
+                if !has(pdpte, PageFlags::P) {
+                    Err(self.fault(PageFaultError::empty()))
+                } else {
+                    Ok((pdpte & 0xf_ffff_ffff_f000, 2))
+                }
             }
         }
     }
@@ -182,22 +177,22 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
     /// Checks access rights (SDM, "Determination of Access Rights").
     fn check(&self, path: &Path) -> Result<(), Event> {
         let Access { intent, privilege } = self.access;
-        let is_user_page = path.all_have(U);
+        let is_user_page = path.all_have(PageFlags::US);
         let is_user = privilege == Privilege::User;
         let writes_ignore_protection = !is_user && !self.paging.cr0.contains(Cr0::WP);
-        let is_execute_disabled =
-            self.paging.has_execute_disable() && path.used().iter().any(|(_, entry)| entry & XD != 0);
+        let is_execute_disabled = self.paging.has_execute_disable()
+            && path.used().iter().any(|(_, entry)| has(*entry, PageFlags::XD));
         let is_kept_from_supervisor = !is_user && is_user_page && self.keeps_from_supervisor();
         let is_denied = is_user && !is_user_page
             || is_kept_from_supervisor
-            || intent == Intent::Write && !path.all_have(W) && !writes_ignore_protection
+            || intent == Intent::Write && !path.all_have(PageFlags::RW) && !writes_ignore_protection
             || intent == Intent::Fetch && is_execute_disabled;
         let rights = if is_user_page { self.paging.pkru } else { self.paging.pkrs };
         let is_key_denied = self.is_key_denied(rights, path.leaf(), writes_ignore_protection);
         match (is_denied, is_key_denied) {
             (false, false) => Ok(()),
-            (_, false) => Err(self.fault(error_code::PRESENT)),
-            (_, true) => Err(self.fault(error_code::PRESENT | error_code::PROTECTION_KEY)),
+            (_, false) => Err(self.fault(PageFaultError::P)),
+            (_, true) => Err(self.fault(PageFaultError::P | PageFaultError::PK)),
         }
     }
 
@@ -226,8 +221,8 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
     fn mark(&self, path: &Path) -> Result<bool, Event> {
         for (position, &(at, entry)) in path.used().iter().enumerate() {
             let is_leaf = position + 1 == path.length;
-            let dirty = if is_leaf && self.access.intent == Intent::Write { D } else { 0 };
-            let marked = entry | A | dirty;
+            let dirty = if is_leaf && self.access.intent == Intent::Write { PageFlags::D.bits() } else { 0 };
+            let marked = entry | PageFlags::A.bits() | dirty;
             if marked != entry && !self.exchange(at, entry, marked)? {
                 return Ok(false);
             }
@@ -249,20 +244,20 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
     }
 
     /// #PF with `cause` and the facts of the access.
-    fn fault(&self, cause: u32) -> Event {
+    fn fault(&self, cause: PageFaultError) -> Event {
         let Access { intent, privilege } = self.access;
-        let mut error_code = cause;
+        let mut error = cause;
         if intent == Intent::Write {
-            error_code |= error_code::WRITE;
+            error |= PageFaultError::WR;
         }
         if privilege == Privilege::User {
-            error_code |= error_code::USER;
+            error |= PageFaultError::US;
         }
         if intent == Intent::Fetch
             && (self.paging.cr4.contains(Cr4::SMEP) || self.paging.has_execute_disable())
         {
-            error_code |= error_code::FETCH;
+            error |= PageFaultError::ID;
         }
-        Event::PageFault { address: self.address, error_code }
+        Event::PageFault { address: self.address, error_code: error.bits() }
     }
 }

@@ -4,8 +4,7 @@ use super::merged_page::{Kind, MergedPage, Pages, Watcher};
 use crate::memory::guest::GuestMemory;
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
-
-const PAGE_BYTES: u64 = 4096;
+use x86::paging::PAGE_SIZE;
 
 /// The merged bitmaps A and B of one processor.
 #[derive(Clone, Debug)]
@@ -16,7 +15,7 @@ pub(super) struct IoBitmaps {
 impl IoBitmaps {
     /// Nothing merged, in the two frames from `frames` on.
     pub(super) const fn new(frames: HostPhysAddr) -> Self {
-        let second = HostPhysAddr::new(frames.get() + PAGE_BYTES);
+        let second = HostPhysAddr::new(frames.get() + PAGE_SIZE);
         Self { merged: [MergedPage::new(frames, Kind::Io), MergedPage::new(second, Kind::Io)] }
     }
 
@@ -31,7 +30,7 @@ impl IoBitmaps {
     ) -> HostPhysAddr {
         let [a, b] = &mut self.merged;
         a.refresh(pages, own, wanted[0]);
-        b.refresh(pages, HostPhysAddr::new(own.get() + PAGE_BYTES), wanted[1]);
+        b.refresh(pages, HostPhysAddr::new(own.get() + PAGE_SIZE), wanted[1]);
         a.frame
     }
 
@@ -44,7 +43,7 @@ impl IoBitmaps {
     ) {
         let [a, b] = &mut self.merged;
         a.follow(pages, own, wanted[0]);
-        b.follow(pages, HostPhysAddr::new(own.get() + PAGE_BYTES), wanted[1]);
+        b.follow(pages, HostPhysAddr::new(own.get() + PAGE_SIZE), wanted[1]);
     }
 }
 

@@ -12,8 +12,8 @@ use crate::memory::watch::Watch;
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::msr::Msr;
+use x86::paging::PAGE_SIZE;
 
-const PAGE_BYTES: u64 = 4096;
 const PIECE: usize = 512;
 /// Writes after which a page is not watched any more.
 const PATIENCE: u8 = 16;
@@ -164,7 +164,7 @@ impl MergedPage {
         is_watched: bool,
     ) {
         let at = |base: u64, offset: u64| HostPhysAddr::new(base + offset);
-        for offset in (0..PAGE_BYTES).step_by(PIECE) {
+        for offset in (0..PAGE_SIZE).step_by(PIECE) {
             let mut wanted = [0; PIECE];
             if pages.guest.read(GuestPhysAddr::new(page.get() + offset), &mut wanted).is_err() {
                 wanted = [0xff; PIECE];

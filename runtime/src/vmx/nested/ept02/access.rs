@@ -6,11 +6,10 @@ use crate::memory::policy::{Policy, Run};
 use crate::vmx::nested::ept12::{Ept12, Fault, LINE, PageModificationLog, Translation};
 use hw::PhysMemory;
 use x86::address::GuestPhysAddr;
+use x86::paging::PAGE_SIZE;
 use x86::paging::{PageSize, Rights};
 use x86::vmx::ept_entry::{EptEntry, EptFeatures};
 use x86::vmx::exit_qualification::EptViolationQualification;
-
-const PAGE: u64 = 4096;
 
 /// An access of L2 that its tables did not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +124,8 @@ impl Access {
         if is_small && !attributes.is_decoy {
             let leaves = line(translation, &run, attributes.rights, features);
             let noted = leaves.pages.unwrap_or((page, page));
-            tables.note_pages(table, noted.0, noted.1 + PAGE);
-            tables.set_line(table, at & !(LINE as u64 * PAGE - 1), &leaves.entries);
+            tables.note_pages(table, noted.0, noted.1 + PAGE_SIZE);
+            tables.set_line(table, at & !(LINE as u64 * PAGE_SIZE - 1), &leaves.entries);
         } else {
             let frame = if attributes.is_decoy { policy.decoy().get() } else { page };
             let rights = translation.rights() & attributes.rights;

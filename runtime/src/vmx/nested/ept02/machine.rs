@@ -25,12 +25,12 @@ use platform::handoff::PhysRange;
 use spin::{Mutex, Once};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::msr::Msr;
+use x86::paging::PAGE_BYTES;
 use x86::paging::{PageSize, Rights};
 use x86::vmx::capability::EptVpidCapability;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::ept_entry::EptFeatures;
 
-const PAGE: usize = 4096;
 /// Frames that one CPU's L2 needs at least, to make progress whatever the others do.
 const FRAMES_PER_CPU: usize = 8;
 
@@ -75,11 +75,11 @@ pub(in crate::vmx) fn start(memory: PhysRange, roots: usize) {
     let cpus = machine::cpus().len();
     let roots = roots.clamp(cpus + 1, usize::from(u16::MAX) - 1);
     let bytes = usize::try_from(memory.length).unwrap_or(0);
-    let frames = bytes.saturating_sub(roots * size_of::<Root>()) / (PAGE + size_of::<Frame>());
+    let frames = bytes.saturating_sub(roots * size_of::<Root>()) / (PAGE_BYTES + size_of::<Frame>());
     assert!(frames >= FRAMES_PER_CPU * (cpus + 1), "the nested pool is too small for {cpus} CPUs");
     // SAFETY: the lists and the tables behind them lie in the memory that the caller gave, apart.
     let (root_list, frame_list) = unsafe { lists(memory, roots, frames) };
-    let tables = HostPhysAddr::new(memory.base + memory.length - (frames * PAGE) as u64);
+    let tables = HostPhysAddr::new(memory.base + memory.length - (frames * PAGE_BYTES) as u64);
     let ept02 = Ept02::new(RegionMemory, tables, frame_list, root_list, largest_page);
     CACHE.call_once(|| Cache { ept02: Mutex::new(ept02), features });
     log::debug!("ept02 frames={frames} roots={roots}");

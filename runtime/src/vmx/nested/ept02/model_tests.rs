@@ -5,7 +5,7 @@
 
 use super::access::Outcome;
 use super::cache::Named;
-use super::world::{FETCH, PAGE, READ, REGION, RWX, WB, WRITE, World, eptp};
+use super::world::{FETCH, READ, REGION, RWX, WB, WRITE, World, eptp};
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use hw::sim::SimMemory;
@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use x86::address::GuestPhysAddr;
+use x86::paging::PAGE_SIZE;
 use x86::paging::{PageSize, Rights};
 use x86::vmx::ept::EptPointer;
 use x86::vmx::ept_entry::EptEntry;
@@ -77,8 +78,8 @@ fn any_entry() -> impl Strategy<Value = u64> {
 }
 
 fn any_upper(table: usize) -> impl Strategy<Value = u64> {
-    let link =
-        prop::sample::select(vec![RWX, RWX, RWX, 1, 5]).prop_map(move |r| (TABLES[table] + 3 * PAGE) | r);
+    let link = prop::sample::select(vec![RWX, RWX, RWX, 1, 5])
+        .prop_map(move |r| (TABLES[table] + 3 * PAGE_SIZE) | r);
     let large = prop::sample::select(vec![0x20_0000, 0x80_0000, REGION.base]);
     let page = (large, prop::sample::select(vec![0, A, A | D])).prop_map(|(at, f)| at | LARGE | WB | RWX | f);
     prop_oneof![3 => link, 1 => page, 1 => Just(0)]
@@ -216,7 +217,7 @@ impl<'a> Trial<'a> {
         access: u64,
         mut between: Option<&Change>,
     ) -> Result<(), TestCaseError> {
-        let gpa = BASE + page * PAGE;
+        let gpa = BASE + page * PAGE_SIZE;
         let needed = Rights::from_bits_truncate((access & 7).to_le_bytes()[0]);
         for _ in 0..8 {
             let entered = self.enter(cpu, pointer);
@@ -313,7 +314,7 @@ impl<'a> Trial<'a> {
             (_, 0) if lower & 7 == 0 => return Err(violation(0)),
             (_, 0) if is_wrong(lower) => return Err(Outcome::Misconfiguration),
             (given, 0) => (given & lower & 7, lower & !0xfff),
-            (given, _) => (given, (upper & !0x1f_ffff) + page * PAGE),
+            (given, _) => (given, (upper & !0x1f_ffff) + page * PAGE_SIZE),
         };
         if rights & access & 7 != access & 7 {
             return Err(violation(rights));
@@ -348,11 +349,11 @@ fn put(world: &World<'_>, change: &Change) {
 }
 
 fn upper_slot(table: u64) -> u64 {
-    table + 2 * PAGE + 8 * 3
+    table + 2 * PAGE_SIZE + 8 * 3
 }
 
 fn lower_slot(table: u64, page: u64) -> u64 {
-    table + 3 * PAGE + 8 * page
+    table + 3 * PAGE_SIZE + 8 * page
 }
 
 fn index(page: u64) -> usize {

@@ -6,8 +6,8 @@
 
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
+use x86::paging::PAGE_SIZE;
 
-const BYTES: u64 = 4096;
 const NONE: u32 = u32::MAX;
 const _: () = assert!(size_of::<Frame>() == 24);
 static ZEROES: [u8; 4096] = [0; 4096];
@@ -222,11 +222,11 @@ impl Pool {
     }
 
     fn address(&self, index: u32) -> HostPhysAddr {
-        HostPhysAddr::new(self.base + u64::from(index) * BYTES)
+        HostPhysAddr::new(self.base + u64::from(index) * PAGE_SIZE)
     }
 
     fn index(&self, frame: HostPhysAddr) -> u32 {
-        let index = frame.get().checked_sub(self.base).map(|offset| offset / BYTES);
+        let index = frame.get().checked_sub(self.base).map(|offset| offset / PAGE_SIZE);
         match index.and_then(|index| u32::try_from(index).ok()) {
             Some(index) if (index as usize) < self.frames.len() && frame.page_offset() == 0 => index,
             _ => panic!("{frame:?} is not of the pool"),
@@ -235,7 +235,7 @@ impl Pool {
 }
 
 fn page_number(address: u64) -> u32 {
-    u32::try_from(address / BYTES).unwrap_or(u32::MAX)
+    u32::try_from(address / PAGE_SIZE).unwrap_or(u32::MAX)
 }
 
 /// A frame's number; a pool of the region has fewer than 2^20.

@@ -2,13 +2,14 @@
 
 use super::access::Outcome;
 use super::cache::Named;
-use super::world::{FETCH, PAGE, READ, REGION, RWX, WB, WRITE, World, eptp};
+use super::world::{FETCH, READ, REGION, RWX, WB, WRITE, World, eptp};
 use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use crate::vmx::nested::ept12::PageModificationLog;
 use hw::sim::SimMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::PAGE_SIZE;
 use x86::paging::{PageSize, Rights};
 use x86::vmx::ept::EptPointer;
 use x86::vmx::ept_entry::EptEntry;
@@ -118,16 +119,16 @@ fn what_the_hypervisor_forbids_is_not_l1s_to_see() {
 fn a_line_of_neighbours_comes_with_a_page() {
     let memory = SimMemory::new(0);
     let world = world(&memory);
-    let beside = GPA + PAGE;
+    let beside = GPA + PAGE_SIZE;
     world.map(EPTP, beside, 0x33_3000 | WB | RWX, PageSize::Size4K);
-    world.map(EPTP, GPA + 2 * PAGE, REGION.base | WB | RWX, PageSize::Size4K);
+    world.map(EPTP, GPA + 2 * PAGE_SIZE, REGION.base | WB | RWX, PageSize::Size4K);
     world.protect(View::SHARED, page_range(0x55_5000), Rights::READ);
-    world.map(EPTP, GPA - PAGE, 0x55_5000 | WB | RWX, PageSize::Size4K);
+    world.map(EPTP, GPA - PAGE_SIZE, 0x55_5000 | WB | RWX, PageSize::Size4K);
     assert_eq!(world.access(0, EPTP, GPA, READ), Outcome::Mapped);
     let found = world.cached(0, beside).map(|found| (found.0, found.1.rights()));
     assert_eq!(found, Some((0x33_3678, Rights::all())));
     // Not what the policy says otherwise of, nor what lies in another line.
-    assert_eq!([GPA - PAGE, GPA + 2 * PAGE].map(|gpa| world.cached(0, gpa)), [None; 2]);
+    assert_eq!([GPA - PAGE_SIZE, GPA + 2 * PAGE_SIZE].map(|gpa| world.cached(0, gpa)), [None; 2]);
 }
 
 #[test]
@@ -236,14 +237,14 @@ fn all_cpus_share_a_root_and_keep_it_while_they_are_on_it() {
     // Thousands of other pointers come and go on CPU 1.
     let root = world.enter(0, EPTP);
     for number in 0..5000 {
-        world.enter(1, eptp(0x10_0000 + number * PAGE));
+        world.enter(1, eptp(0x10_0000 + number * PAGE_SIZE));
     }
     assert_eq!((world.enter(0, EPTP), world.enter(1, EPTP)), (root, root));
     assert!(world.cached(0, GPA).is_some());
     // Left by all, it is the oldest some time.
     world.enter(0, eptp(0x20_0000));
     for number in 0..8 {
-        world.enter(1, eptp(0x30_0000 + number * PAGE));
+        world.enter(1, eptp(0x30_0000 + number * PAGE_SIZE));
     }
     world.enter(0, EPTP);
     assert_eq!(world.cached(0, GPA), None);

@@ -15,11 +15,11 @@ use hw::sim::SimMemory;
 use platform::handoff::PhysRange;
 use platform::mtrr_map::Mtrrs;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::paging::PAGE_SIZE;
 use x86::paging::{PageSize, Rights};
 use x86::vmx::ept::{EptFormat, EptPointer};
 use x86::vmx::ept_entry::{EptEntry, EptFeatures};
 
-pub(super) const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
 /// The hypervisor's memory.
 pub(super) const REGION: PhysRange = PhysRange { base: 64 * MIB, length: 8 * MIB };
@@ -68,7 +68,7 @@ impl<'a> World<'a> {
     pub(super) fn new(memory: &'a SimMemory, frames: usize, roots: usize, largest_page: PageSize) -> Self {
         let mut second_level = SecondLevel::new(memory);
         let base = HostPhysAddr::new(REGION.base + MIB);
-        assert_eq!(second_level.frames().add(base, RESERVE as u64 * PAGE), Ok(()));
+        assert_eq!(second_level.frames().add(base, RESERVE as u64 * PAGE_SIZE), Ok(()));
         let machine = Machine {
             region: REGION,
             memory_map: &[],
@@ -95,7 +95,7 @@ impl<'a> World<'a> {
         let mut table = pointer.root().get();
         for level in (size.level() + 1..=4).rev() {
             let at = table + 8 * x86::paging::index(gpa, level) as u64;
-            table += PAGE;
+            table += PAGE_SIZE;
             self.l1.put_u64(at, table | RWX);
         }
         self.l1.put_u64(table + 8 * x86::paging::index(gpa, size.level()) as u64, entry);
