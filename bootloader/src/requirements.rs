@@ -3,6 +3,7 @@
 use core::fmt;
 
 use hw::{Cpuid, GeneralProtection, Msrs};
+use x86::feature_control::FeatureControl;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, EptVpidCapability};
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
@@ -13,13 +14,6 @@ const VMX: u32 = 1 << 5;
 const SMX: u32 = 1 << 6;
 /// CPUID.80000001H:EDX: Intel 64.
 const LONG_MODE: u32 = 1 << 29;
-
-/// IA32_FEATURE_CONTROL: no bit can change until the next reset.
-const LOCK: u64 = 1 << 0;
-/// IA32_FEATURE_CONTROL: VMXON works inside SMX operation.
-const VMX_INSIDE_SMX: u64 = 1 << 1;
-/// IA32_FEATURE_CONTROL: VMXON works outside SMX operation.
-const VMX_OUTSIDE_SMX: u64 = 1 << 2;
 
 /// What the processor lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +93,17 @@ pub fn local_apic_id(processor: &impl Cpuid) -> u32 {
 /// SDM, "Enabling and Entering VMX Operation".
 fn switch_on(processor: &impl Msrs, smx: bool) -> Result<(), Missing> {
     let refused = |_: GeneralProtection| Missing::VmxRefused;
-    let control = processor.read(Msr::IA32_FEATURE_CONTROL).map_err(refused)?;
-    if control & LOCK != 0 {
-        return if control & VMX_OUTSIDE_SMX != 0 { Ok(()) } else { Err(Missing::VmxLockedOff) };
+    let mut control =
+        FeatureControl::from_bits_retain(processor.read(Msr::IA32_FEATURE_CONTROL).map_err(refused)?);
+    if control.contains(FeatureControl::LOCK) {
+        let is_allowed = control.contains(FeatureControl::VMX_OUTSIDE_SMX);
+        return if is_allowed { Ok(()) } else { Err(Missing::VmxLockedOff) };
     }
-    let inside = if smx { VMX_INSIDE_SMX } else { 0 };
-    let wanted = control | inside | VMX_OUTSIDE_SMX | LOCK;
-    processor.write(Msr::IA32_FEATURE_CONTROL, wanted).map_err(refused)
+    control |= FeatureControl::VMX_OUTSIDE_SMX | FeatureControl::LOCK;
+    if smx {
+        control |= FeatureControl::VMX_INSIDE_SMX;
+    }
+    processor.write(Msr::IA32_FEATURE_CONTROL, control.bits()).map_err(refused)
 }
 
 /// SDM, appendix "VMX Capability Reporting Facility". Each MSR is read only once another says that it is there.

@@ -1,5 +1,7 @@
 //! Commands that one local APIC gives the others (SDM, "Interrupt Command Register (ICR)").
 
+use x86::apic::ApicBase;
+
 /// Delivery modes of the interrupt command register, with the level bit asserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -34,8 +36,6 @@ pub enum Mode {
     X2apic,
 }
 
-const X2APIC_ENABLE: u64 = 1 << 10;
-const GLOBAL_ENABLE: u64 = 1 << 11;
 /// Destination shorthand "all excluding self".
 const OTHERS: u32 = 3 << 18;
 /// The ID that stands for every processor, the sender too, in xAPIC and in x2APIC mode.
@@ -45,10 +45,10 @@ impl Mode {
     /// The mode that this value of IA32_APIC_BASE says.
     #[must_use]
     pub const fn of(apic_base: u64) -> Self {
-        match apic_base & (GLOBAL_ENABLE | X2APIC_ENABLE) {
-            GLOBAL_ENABLE => Self::Xapic,
-            0 | X2APIC_ENABLE => Self::Disabled,
-            _ => Self::X2apic,
+        match ApicBase::from_bits_retain(apic_base).mode() {
+            ApicBase::ENABLE => Self::Xapic,
+            ApicBase::MODE => Self::X2apic,
+            _ => Self::Disabled,
         }
     }
 

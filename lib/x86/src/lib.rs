@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod apic;
 pub mod cpuid;
 pub mod cr;
+pub mod debug;
 pub mod event;
+pub mod feature_control;
 pub mod msr;
 pub mod mtrr;
 pub mod paging;

@@ -6,25 +6,20 @@
 
 use hw::apic::Mode;
 use hw::{ApicRegisters, Cpuid, GeneralProtection, Msrs};
+use x86::apic::offset::{LVT_LINT0, LVT_LINT1, SPURIOUS};
+use x86::apic::{ApicBase, LocalVector};
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
 
 use core::cell::Cell;
 
-/// Both enable bits.
-const MODE: u64 = 3 << 10;
-const ENABLE: u64 = 1 << 11;
+const MODE: u64 = ApicBase::MODE.bits();
+const ENABLE: u64 = ApicBase::ENABLE.bits();
 /// CPUID leaf 1, EDX: there is a local APIC, and it is on.
 const CPUID_APIC: u32 = 1 << 9;
 
-const SPURIOUS: u16 = 0xf0;
-const LINT0: u16 = 0x350;
-const LINT1: u16 = 0x360;
 /// Enabled by software, spurious vector 255.
 const ENABLED_BY_SOFTWARE: u32 = 0x1ff;
-/// Delivery modes of the two pins as they are where there is no APIC: INTR and NMI.
-const EXTERNAL: u32 = 7 << 8;
-const NMI: u32 = 4 << 8;
 
 /// The MSRs of a processor as its guest has them.
 #[derive(Debug)]
@@ -73,7 +68,11 @@ impl<M: Msrs> Msrs for GuestMsrs<'_, M> {
 
 /// Makes of an APIC in INIT's state one that passes the pins on, as if it were not there (SDM, "Virtual Wire Mode").
 pub fn pass_pins(apic: &impl ApicRegisters) {
-    for (register, value) in [(SPURIOUS, ENABLED_BY_SOFTWARE), (LINT0, EXTERNAL), (LINT1, NMI)] {
+    for (register, value) in [
+        (SPURIOUS, ENABLED_BY_SOFTWARE),
+        (LVT_LINT0, LocalVector::EXTERNAL.bits()),
+        (LVT_LINT1, LocalVector::NMI.bits()),
+    ] {
         apic.write(register, value);
     }
 }

@@ -6,27 +6,18 @@
 //! switched off and on for their sake. That would throw away an NMI or a start-up IPI that arrives meanwhile.
 
 use hw::ApicRegisters;
+use x86::apic::offset::{
+    COMMAND_HIGH, DESTINATION_FORMAT, END_OF_INTERRUPT, ERROR_STATUS, IN_SERVICE, LOGICAL_DESTINATION,
+    LVT_CMCI, LVT_COUNTERS, LVT_ERROR, LVT_LINT0, LVT_LINT1, LVT_THERMAL, LVT_TIMER, SPURIOUS, TASK_PRIORITY,
+    TIMER_DIVIDE, TIMER_INITIAL, VERSION,
+};
+use x86::apic::{LocalVector, Spurious, Version};
 
-const VERSION: u16 = 0x30;
-const TASK_PRIORITY: u16 = 0x80;
-const END_OF_INTERRUPT: u16 = 0xb0;
-const LOGICAL_DESTINATION: u16 = 0xd0;
-const DESTINATION_FORMAT: u16 = 0xe0;
-const SPURIOUS: u16 = 0xf0;
-const IN_SERVICE: [u16; 8] = [0x100, 0x110, 0x120, 0x130, 0x140, 0x150, 0x160, 0x170];
-const ERROR_STATUS: u16 = 0x280;
-const COMMAND_HIGH: u16 = 0x310;
-const TIMER_INITIAL: u16 = 0x380;
-const TIMER_DIVIDE: u16 = 0x3e0;
 /// The local vector table in the order in which processors got its entries: timer, LINT0, LINT1, error,
 /// performance counters, thermal sensor, corrected machine checks.
-const VECTOR_TABLE: [u16; 7] = [0x320, 0x350, 0x360, 0x370, 0x340, 0x330, 0x2f0];
+const VECTOR_TABLE: [u16; 7] =
+    [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNTERS, LVT_THERMAL, LVT_CMCI];
 
-const MASKED: u32 = 1 << 16;
-/// Of the version: the spurious-interrupt register has the next bit.
-const HAS_EOI_SUPPRESSION: u32 = 1 << 24;
-/// The end of a level-triggered interrupt is not told to the I/O APICs.
-const EOI_SUPPRESSION: u32 = 1 << 12;
 /// Spurious-interrupt register after INIT: vector 255, APIC disabled by software.
 const SPURIOUS_AFTER_INIT: u32 = 0xff;
 const VECTORS: usize = 256;
@@ -44,10 +35,10 @@ pub fn reset(apic: &impl ApicRegisters) {
     let version = apic.read(VERSION);
     let entries = (version >> 16 & 0xff) as usize + 1;
     for &entry in VECTOR_TABLE.iter().take(entries) {
-        apic.write(entry, MASKED);
+        apic.write(entry, LocalVector::MASKED.bits());
     }
-    if version & HAS_EOI_SUPPRESSION != 0 {
-        apic.write(SPURIOUS, apic.read(SPURIOUS) | EOI_SUPPRESSION);
+    if Version::from_bits_retain(version).contains(Version::HAS_EOI_SUPPRESSION) {
+        apic.write(SPURIOUS, apic.read(SPURIOUS) | Spurious::EOI_SUPPRESSION.bits());
     }
     end_service(apic);
     for (register, value) in [
@@ -125,7 +116,7 @@ mod tests {
         let ones = [(DESTINATION_FORMAT, u32::MAX), (SPURIOUS, 0xff)];
         let zeros = [TASK_PRIORITY, LOGICAL_DESTINATION, ERROR_STATUS, TIMER_INITIAL, TIMER_DIVIDE];
         let zeros = zeros.into_iter().chain(IN_SERVICE).map(|register| (register, 0));
-        let masked = VECTOR_TABLE.map(|register| (register, MASKED));
+        let masked = VECTOR_TABLE.map(|register| (register, 1 << 16));
         for (register, value) in zeros.chain(ones).chain(masked) {
             assert_eq!(apic.read(register), value, "register {register:#x}");
         }
@@ -148,13 +139,13 @@ mod tests {
     fn entries_that_the_processor_lacks_are_left_alone() {
         let apic = Apic::new(3 << 16 | 0x14, &[]);
         reset(&apic);
-        let masked = VECTOR_TABLE.map(|register| apic.read(register) == MASKED);
+        let masked = VECTOR_TABLE.map(|register| apic.read(register) == 1 << 16);
         assert_eq!(masked, [true, true, true, true, false, false, false]);
     }
 
     #[test]
     fn devices_are_not_told_early_that_an_interrupt_was_served() {
-        for (version, spurious) in [(5 << 16, 0x1ef), (5 << 16 | HAS_EOI_SUPPRESSION, 0x11ef)] {
+        for (version, spurious) in [(5 << 16, 0x1ef), (5 << 16 | 1 << 24, 0x11ef)] {
             let apic = Apic::new(version, &[0x31, 0xef]);
             reset(&apic);
             assert_eq!(*apic.ends.borrow(), [(0xef, spurious), (0x31, spurious)]);

@@ -8,7 +8,9 @@ use super::Action;
 use super::pointer::{self, Physical};
 use crate::vcpu::Vcpu;
 use hw::{GeneralProtection, Msrs};
+use x86::apic::ApicBase;
 use x86::event::Event;
+use x86::feature_control::FeatureControl;
 use x86::msr::Msr;
 
 /// What reading and writing MSRs depends on.
@@ -159,18 +161,18 @@ fn treatment(msr: Msr) -> Treatment {
 
 /// IA32_FEATURE_CONTROL as the guest reads it (SDM, "Architectural MSRs").
 fn feature_control(value: u64, policy: &MsrPolicy) -> u64 {
-    const LOCK: u64 = 1 << 0;
-    const VMX_INSIDE_SMX: u64 = 1 << 1;
-    const VMX_OUTSIDE_SMX: u64 = 1 << 2;
-    const SENTER: u64 = 0xff << 8;
-    let hidden = if policy.nested { 0 } else { VMX_OUTSIDE_SMX };
-    value & !(VMX_INSIDE_SMX | SENTER | hidden) | LOCK
+    let mut shown = FeatureControl::from_bits_retain(value);
+    shown.remove(FeatureControl::VMX_INSIDE_SMX | FeatureControl::SENTER);
+    if !policy.nested {
+        shown.remove(FeatureControl::VMX_OUTSIDE_SMX);
+    }
+    (shown | FeatureControl::LOCK).bits()
 }
 
 /// Whether the processor would take `value` for IA32_APIC_BASE, and the hypervisor can let it.
 fn is_apic_base_legal(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool {
-    const X2APIC: u64 = 1 << 10;
-    const ENABLE: u64 = 1 << 11;
+    const X2APIC: u64 = ApicBase::X2APIC.bits();
+    const ENABLE: u64 = ApicBase::ENABLE.bits();
     let reserved = 0xff
         | 1 << 9
         | u64::MAX.checked_shl(policy.physical_address_bits.into()).unwrap_or(0)

@@ -6,18 +6,14 @@
 //! sees. What only another CPU knows of, an NMI sent by an IPI, leaves no trace to look at.
 
 use hw::{ApicRegisters, Msrs, PortWidth, Ports};
+use x86::apic::LocalVector;
+use x86::apic::offset::LVT_COUNTERS;
 use x86::msr::Msr;
 
 /// System control port B (ICH data sheets, "NMI Status and Control Register").
 const SYSTEM_CONTROL_B: u16 = 0x61;
 /// SERR# and IOCHK#, while they ask for an NMI.
 const BUS_ERRORS: u32 = 3 << 6;
-/// Entry of the performance counters in the local vector table.
-const COUNTERS: u16 = 0x340;
-const DELIVERY_MODE: u32 = 7 << 8;
-const NMI: u32 = 4 << 8;
-/// Set by the interrupt that a counter raises.
-const MASKED: u32 = 1 << 16;
 const IA32_PERF_GLOBAL_STATUS: Msr = Msr(0x38e);
 
 /// Whether some source asks for an NMI that can be read.
@@ -27,9 +23,10 @@ pub fn asks(ports: &impl Ports, apic: &impl ApicRegisters, msrs: &impl Msrs) -> 
 
 /// A counter overflowed, and its NMI was raised (SDM, "Performance Monitoring Interrupt").
 fn has_counter_overflowed(apic: &impl ApicRegisters, msrs: &impl Msrs) -> bool {
-    let entry = apic.read(COUNTERS);
-    entry & DELIVERY_MODE == NMI
-        && entry & MASKED != 0
+    let entry = LocalVector::from_bits_retain(apic.read(LVT_COUNTERS));
+    entry.delivery_mode() == LocalVector::NMI
+        // Set by the interrupt that a counter raises.
+        && entry.contains(LocalVector::MASKED)
         && msrs.read(IA32_PERF_GLOBAL_STATUS).is_ok_and(|status| status != 0)
 }
 
@@ -37,6 +34,9 @@ fn has_counter_overflowed(apic: &impl ApicRegisters, msrs: &impl Msrs) -> bool {
 mod tests {
     use super::*;
     use hw::sim::SimMsrs;
+
+    const MASKED: u32 = 1 << 16;
+    const NMI: u32 = 4 << 8;
 
     struct Machine {
         port: u32,
@@ -55,7 +55,7 @@ mod tests {
 
     impl ApicRegisters for Machine {
         fn read(&self, offset: u16) -> u32 {
-            assert_eq!(offset, COUNTERS);
+            assert_eq!(offset, 0x340);
             self.counters
         }
         fn write(&self, _: u16, _: u32) {

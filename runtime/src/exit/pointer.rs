@@ -9,16 +9,14 @@ use crate::memory::second_level::SecondLevel;
 use hw::{Msrs, PhysMemory};
 use spin::Mutex;
 use x86::address::GuestPhysAddr;
+use x86::apic::ApicBase;
 use x86::msr::Msr;
-use x86::paging::PAGE_SIZE;
-use x86::paging::TableFormat;
+use x86::paging::{PAGE_SIZE, TableFormat};
 
 /// The address in an MSR that names a page.
 const ADDRESS: u64 = 0xf_ffff_ffff_f000;
 /// The processor uses the table.
 const FEEDBACK_VALID: u64 = 1 << 0;
-/// The local APIC is on.
-const APIC_ENABLE: u64 = 1 << 11;
 
 /// The guest's physical memory, as far as such pointers matter.
 pub trait Physical {
@@ -51,7 +49,7 @@ pub(super) fn is_feedback_allowed(value: u64, bytes: u64, physical: &impl Physic
 pub fn adopt(msrs: &impl Msrs, bytes: u64, physical: &impl Physical) -> Result<(), ApicOverMemory> {
     let read = |msr| msrs.read(msr).unwrap_or(0);
     let base = read(Msr::IA32_APIC_BASE);
-    if base & APIC_ENABLE != 0 && !is_apic_base_allowed(base, physical) {
+    if base & ApicBase::ENABLE.bits() != 0 && !is_apic_base_allowed(base, physical) {
         return Err(ApicOverMemory);
     }
     if bytes != 0 && !is_feedback_allowed(read(Msr::IA32_HW_FEEDBACK_PTR), bytes, physical) {

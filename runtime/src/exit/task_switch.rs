@@ -15,13 +15,13 @@ use descriptor::{Descriptor, read_descriptor, rewrite_type};
 use state::{Format, TaskState};
 use x86::address::GuestLinearAddr;
 use x86::cr::{Cr0, Cr4, Rflags};
+use x86::debug::Dr6;
 use x86::event::{Event, Vector};
 use x86::segment::{AccessRights, Segment, SegmentRegister};
 
 /// Local breakpoint enables of DR7, which belong to a task.
 const DR7_LOCAL: u64 = 0x155;
 /// DR6.BT: the debug exception is a task switch's.
-const DR6_TASK_SWITCH: u64 = 1 << 15;
 
 /// Carries out a task switch for the guest, or has it take the fault that the processor would raise.
 // Rare: kept out of the way of the exits that are not.
@@ -146,7 +146,7 @@ impl Plan {
             self.push(vcpu, &view, code)?;
         }
         if self.state.has_trap {
-            vcpu.set_dr6_bits(DR6_TASK_SWITCH);
+            vcpu.set_dr6_bits(Dr6::BT.bits());
             return Err(Event::Exception { vector: Vector::DB, error_code: None });
         }
         Ok(())

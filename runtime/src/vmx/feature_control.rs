@@ -1,9 +1,9 @@
 //! IA32_FEATURE_CONTROL, the same on every CPU (SDM, "Enabling and Entering VMX Operation").
 
-/// No bit can change until the next reset.
-const LOCK: u64 = 1 << 0;
-/// VMXON works outside SMX operation.
-const VMX_OUTSIDE_SMX: u64 = 1 << 2;
+use x86::feature_control::FeatureControl;
+
+const LOCK: u64 = FeatureControl::LOCK.bits();
+const VMX_OUTSIDE_SMX: u64 = FeatureControl::VMX_OUTSIDE_SMX.bits();
 
 /// What a CPU's register is to hold that holds `control`, where the first CPU's holds `first`.
 pub(super) const fn wanted(control: u64, first: u64) -> u64 {

@@ -5,6 +5,7 @@ use super::vcpu::VmxVcpu;
 use crate::vcpu::Vcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Rflags};
+use x86::debug::PendingDebugExceptions;
 use x86::event::{Event, Vector};
 use x86::vmx::controls::PrimaryControls;
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
@@ -88,9 +89,8 @@ pub(super) fn nmi<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>) {
 /// Whether a debug exception comes first, which an entry that injects anything else drops (SDM, "Delivery of Pending
 /// Debug Exceptions after VM Entry"). Only an active processor is sure to come to the window behind it.
 fn has_debug_exception<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> bool {
-    /// An enabled breakpoint, or a single step (SDM, "Guest Non-Register State").
-    const TAKEN: u64 = 1 << 12 | 1 << 14;
-    vcpu.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS) & TAKEN != 0
+    let pending = vcpu.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
+    PendingDebugExceptions::from_bits_retain(pending).intersects(PendingDebugExceptions::RAISED)
         && ActivityState(vcpu.vmcs.read(vmcs::GUEST_ACTIVITY)) == ActivityState::ACTIVE
 }
 

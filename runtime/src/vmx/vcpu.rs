@@ -4,6 +4,7 @@ use super::{inject, machine_registers};
 use crate::vcpu::{Activity, CodeSize, Registers, Vcpu};
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::debug::{DR7_RESET, Debugctl, PendingDebugExceptions};
 use x86::event::Event;
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
 use x86::vmx::controls::EntryControls;
@@ -18,10 +19,6 @@ pub(super) const CR4_MASK: Cr4 = Cr4::VMXE.union(Cr4::SMXE);
 /// CR0 bits that the guest sees through the read shadow besides while it is in VMX operation, where it cannot
 /// clear them (SDM, "Restrictions on VMX Operation").
 pub(super) const CR0_MASK_IN_VMX_OPERATION: Cr0 = Cr0::PE.union(Cr0::PG);
-const PENDING_SINGLE_STEP: u64 = 1 << 14;
-const PENDING_ENABLED_BREAKPOINT: u64 = 1 << 12;
-const DEBUGCTL_BTF: u64 = 1 << 1;
-const DR7_AFTER_INIT: u64 = 0x400;
 const PDPTES: [Field<u64>; 4] =
     [vmcs::GUEST_PDPTE0, vmcs::GUEST_PDPTE1, vmcs::GUEST_PDPTE2, vmcs::GUEST_PDPTE3];
 
@@ -53,7 +50,7 @@ impl<'a, V: Vmcs> VmxVcpu<'a, V> {
 
     fn pend_single_step(&mut self) {
         if self.is_single_stepped() {
-            self.pend_debug_exception(PENDING_SINGLE_STEP);
+            self.pend_debug_exception(PendingDebugExceptions::SINGLE_STEP.bits());
         }
     }
 
@@ -186,19 +183,19 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn is_single_stepped(&self) -> bool {
-        self.rflags().contains(Rflags::TF) && self.vmcs.read(vmcs::GUEST_DEBUGCTL) & DEBUGCTL_BTF == 0
+        self.rflags().contains(Rflags::TF) && self.vmcs.read(vmcs::GUEST_DEBUGCTL) & Debugctl::BTF.bits() == 0
     }
 
     fn strike_breakpoints(&mut self, breakpoints: u64) {
         if breakpoints != 0 {
-            self.pend_debug_exception(breakpoints | PENDING_ENABLED_BREAKPOINT);
+            self.pend_debug_exception(breakpoints | PendingDebugExceptions::ENABLED_BREAKPOINT.bits());
         }
     }
 
     fn reset_cr2_and_debug_registers(&mut self) {
         machine_registers::reset_cr2_and_debug_registers();
         self.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-        self.vmcs.write(vmcs::GUEST_DR7, DR7_AFTER_INIT);
+        self.vmcs.write(vmcs::GUEST_DR7, DR7_RESET);
     }
 
     fn set_dr6_bits(&mut self, bits: u64) {

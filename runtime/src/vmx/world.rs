@@ -15,6 +15,7 @@ use hw::bare::vmx::{self, CurrentVmcs};
 use hw::{Msrs, Vmcs};
 use spin::Once;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::debug::DR7_RESET;
 use x86::msr::Msr;
 use x86::segment::AccessRights;
 use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
@@ -29,7 +30,6 @@ const CR4_KEPT: Cr4 = Cr4::PSE.union(Cr4::PAE).union(Cr4::MCE).union(Cr4::VMXE).
 /// Makes x87 instructions fault, and SSE ones undefined.
 const CR0_SET: Cr0 = Cr0::EM.union(Cr0::MP).union(Cr0::TS);
 const ALL_EXCEPTIONS: u32 = !0;
-const NO_BREAKPOINTS: u64 = 0x400;
 /// A data segment over the whole address space: writable, 32-bit, of CPL 3.
 const FLAT: u32 = 0xc0f3;
 const SHIFT_MASK: u64 = 0x1f;
@@ -165,7 +165,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     vmcs.write(vmcs::GUEST_CR3, roots.cr3);
     vmcs.write(vmcs::GUEST_CR4, (cr4 & CR4_KEPT).bits());
     vmcs.write(vmcs::GUEST_EFER, (efer - Efer::SCE).bits());
-    vmcs.write(vmcs::GUEST_DR7, NO_BREAKPOINTS);
+    vmcs.write(vmcs::GUEST_DR7, DR7_RESET);
     vmcs.write(vmcs::GUEST_DEBUGCTL, 0);
     let [pdpte0, pdpte1, pdpte2, pdpte3] = roots.pdptes;
     vmcs.write(vmcs::GUEST_PDPTE0, pdpte0);

@@ -4,14 +4,9 @@
 use super::Processor;
 use crate::apic::{Command, Destination, Mode};
 use crate::{ApicRegisters, Msrs};
+use x86::apic::{DELIVERY_PENDING, offset};
 use x86::msr::Msr;
 
-const ID: u16 = 0x20;
-const ICR_LOW: u16 = 0x300;
-const ICR_HIGH: u16 = 0x310;
-const DELIVERY_PENDING: u32 = 1 << 12;
-/// MSR of the register at offset 0; each stands for 16 bytes of the page.
-const X2APIC_FIRST: u32 = 0x800;
 /// Polls of the delivery status before the APIC is called dead.
 const PATIENCE: u32 = 1_000_000;
 
@@ -47,25 +42,25 @@ impl LocalApic {
             return Processor.write(Msr::X2APIC_ICR, word).map_err(|_| ApicUnavailable);
         }
         self.wait_idle()?;
-        let guest_destination = self.read_page(ICR_HIGH);
+        let guest_destination = self.read_page(offset::COMMAND_HIGH);
         let [low, high] = [word, word >> 32].map(|half| half as u32);
-        self.write_page(ICR_HIGH, high);
-        self.write_page(ICR_LOW, low);
+        self.write_page(offset::COMMAND_HIGH, high);
+        self.write_page(offset::COMMAND_LOW, low);
         self.wait_idle()?;
-        self.write_page(ICR_HIGH, guest_destination);
+        self.write_page(offset::COMMAND_HIGH, guest_destination);
         Ok(())
     }
 
     /// This APIC's ID, which the guest may have changed.
     #[must_use]
     pub fn id(&self) -> u32 {
-        let id = self.read(ID);
+        let id = self.read(offset::ID);
         if current_mode() == Mode::Xapic { id >> 24 } else { id }
     }
 
     fn wait_idle(&self) -> Result<(), ApicUnavailable> {
         for _ in 0..PATIENCE {
-            if self.read_page(ICR_LOW) & DELIVERY_PENDING == 0 {
+            if self.read_page(offset::COMMAND_LOW) & DELIVERY_PENDING == 0 {
                 return Ok(());
             }
             core::hint::spin_loop();
@@ -118,7 +113,7 @@ fn current_mode() -> Mode {
 }
 
 fn x2apic(offset: u16) -> Msr {
-    Msr(X2APIC_FIRST + u32::from(offset) / 16)
+    Msr(Msr::X2APIC_FIRST.0 + u32::from(offset) / 16)
 }
 
 /// This processor's APIC ID by CPUID, whatever mode its APIC is in.

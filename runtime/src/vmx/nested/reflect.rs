@@ -10,13 +10,12 @@ use crate::vcpu::Vcpu;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
+use x86::debug::DR7_RESET;
 use x86::event::{Event, Vector};
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, SecondaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
-
-const DR7_AFTER_EXIT: u64 = 0x400;
 
 /// What an exit tells L1 where it is not what the hardware told the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +194,7 @@ pub(super) fn load_host_state<V: Vmcs, M: GuestMemory>(
     l1.vmcs.write(vmcs::GUEST_SYSENTER_CS, vmcs12.read(vmcs::HOST_SYSENTER_CS));
     l1.vmcs.write(vmcs::GUEST_SYSENTER_ESP, vmcs12.read(vmcs::HOST_SYSENTER_ESP));
     l1.vmcs.write(vmcs::GUEST_SYSENTER_EIP, vmcs12.read(vmcs::HOST_SYSENTER_EIP));
-    l1.vmcs.write(vmcs::GUEST_DR7, DR7_AFTER_EXIT);
+    l1.vmcs.write(vmcs::GUEST_DR7, DR7_RESET);
     l1.vmcs.write(vmcs::GUEST_DEBUGCTL, 0);
     l1.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
     l1.vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, 0);

@@ -6,21 +6,13 @@ use crate::vmx::nested::vmcs12::{NO_LINK, SHADOW_VMCS};
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::cr::Rflags;
+use x86::debug::{Debugctl, PendingDebugExceptions};
 use x86::event::Vector;
 use x86::segment::AccessRights;
 use x86::vmx::capability::{VmxBasic, VmxMisc};
 use x86::vmx::controls::{PinBasedControls, SecondaryControls};
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
-
-const DEBUGCTL_BTF: u64 = 1 << 1;
-
-// Pending debug exceptions (SDM, "Guest Non-Register State").
-const BREAKPOINTS: u64 = 0xf;
-const BUS_LOCK: u64 = 1 << 11;
-const ENABLED_BREAKPOINT: u64 = 1 << 12;
-const SINGLE_STEP: u64 = 1 << 14;
-const TRANSACTION: u64 = 1 << 16;
 
 /// Activity state, interruptibility state and pending debug exceptions.
 pub(super) fn check<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
@@ -106,18 +98,20 @@ fn interruptibility<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
 }
 
 fn pending_debug_exceptions<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
-    let pending = entry.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
-    let bus_lock = if entry.processor.has_bus_lock_detection { BUS_LOCK } else { 0 };
-    let defined = BREAKPOINTS | bus_lock | ENABLED_BREAKPOINT | SINGLE_STEP | TRANSACTION;
-    require(pending & !defined == 0, "reserved bits of the pending debug exceptions")?;
+    type Pending = PendingDebugExceptions;
+    let pending = Pending::from_bits_retain(entry.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS));
+    let mut defined =
+        Pending::BREAKPOINTS | Pending::ENABLED_BREAKPOINT | Pending::SINGLE_STEP | Pending::TRANSACTION;
+    defined.set(Pending::BUS_LOCK, entry.processor.has_bus_lock_detection);
+    require(pending.difference(defined).is_empty(), "reserved bits of the pending debug exceptions")?;
     let shadow = Interruptibility::BLOCKING_BY_STI | Interruptibility::BLOCKING_BY_MOV_SS;
     if interruptibility_of(entry).intersects(shadow) || activity_of(entry) == ActivityState::HLT {
-        let is_stepping =
-            entry.guest_flags().contains(Rflags::TF) && entry.read(vmcs::GUEST_DEBUGCTL) & DEBUGCTL_BTF == 0;
-        require((pending & SINGLE_STEP != 0) == is_stepping, "pending single step")?;
+        let debugctl = Debugctl::from_bits_retain(entry.read(vmcs::GUEST_DEBUGCTL));
+        let is_stepping = entry.guest_flags().contains(Rflags::TF) && !debugctl.contains(Debugctl::BTF);
+        require(pending.contains(Pending::SINGLE_STEP) == is_stepping, "pending single step")?;
     }
-    let is_transaction_right = pending & TRANSACTION == 0
-        || pending == TRANSACTION | ENABLED_BREAKPOINT
+    let is_transaction_right = !pending.contains(Pending::TRANSACTION)
+        || pending == Pending::TRANSACTION | Pending::ENABLED_BREAKPOINT
             && entry.processor.has_rtm
             && !interruptibility_of(entry).contains(Interruptibility::BLOCKING_BY_MOV_SS);
     require(is_transaction_right, "debug exception in a transaction")

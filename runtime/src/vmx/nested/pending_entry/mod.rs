@@ -14,6 +14,7 @@ use super::merge::Wanted;
 use super::nmi::{self, Arrival, Mode};
 use super::vmcs12::Vmcs12;
 use hw::Vmcs;
+use x86::debug::PendingDebugExceptions;
 use x86::event::Vector;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls};
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
@@ -299,14 +300,14 @@ impl PendingEntry {
 
 impl Boundary {
     fn of(vmcs02: &impl Vmcs) -> Self {
-        /// An enabled breakpoint, or a single step (SDM, "Guest Non-Register State").
-        const DEBUG_EXCEPTIONS: u64 = 1 << 12 | 1 << 14;
+        let pending = vmcs02.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
+        let pending = PendingDebugExceptions::from_bits_retain(pending);
         let pin_based = PinBasedControls::from_bits_retain(vmcs02.read(vmcs::PIN_BASED_CONTROLS));
         Self {
             event: Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION)),
             activity: ActivityState(vmcs02.read(vmcs::GUEST_ACTIVITY)),
             blocking: Interruptibility::from_bits_retain(vmcs02.read(vmcs::GUEST_INTERRUPTIBILITY)),
-            has_debug_exception: vmcs02.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS) & DEBUG_EXCEPTIONS != 0,
+            has_debug_exception: pending.intersects(PendingDebugExceptions::RAISED),
             is_time_over: pin_based.contains(PinBasedControls::PREEMPTION_TIMER)
                 && vmcs02.read(vmcs::PREEMPTION_TIMER) == 0,
         }
