@@ -14,7 +14,6 @@ use x86::paging::PAGE_SIZE;
 const REGION_LIMIT: u64 = 1 << 32;
 /// The first MiB belongs to the firmware and to the guest's boot sector.
 const REGION_FLOOR: u64 = 1 << 20;
-/// A hypapp module starts on a page of its own.
 
 /// Why no place was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

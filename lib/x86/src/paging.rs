@@ -9,9 +9,9 @@ use crate::address::HostPhysAddr;
 use crate::mtrr::MemoryType;
 
 /// Bytes of the smallest page, of a page table, and of most structures that the processor finds by an address.
-pub const PAGE_SIZE: u64 = 4096;
+pub const PAGE_SIZE: u64 = PAGE_BYTES as u64;
 /// [`PAGE_SIZE`] as the size of an array.
-pub const PAGE_BYTES: usize = PAGE_SIZE as usize;
+pub const PAGE_BYTES: usize = 4096;
 /// Entries of a table.
 pub const ENTRIES: usize = 512;
 /// Bits of an entry that hold a physical address.

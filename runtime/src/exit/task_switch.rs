@@ -21,8 +21,6 @@ use x86::segment::{AccessRights, Segment, SegmentRegister};
 
 /// Local breakpoint enables of DR7, which belong to a task.
 const DR7_LOCAL: u64 = 0x155;
-/// DR6.BT: the debug exception is a task switch's.
-
 /// Carries out a task switch for the guest, or has it take the fault that the processor would raise.
 // Rare: kept out of the way of the exits that are not.
 #[cold]

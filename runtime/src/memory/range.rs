@@ -3,8 +3,6 @@
 use x86::address::GuestPhysAddr;
 use x86::paging::PAGE_SIZE;
 
-/// Bytes of a 4 KiB page.
-
 /// Whole 4 KiB pages of guest-physical memory that follow each other; never empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct GuestRange {
