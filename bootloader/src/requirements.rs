@@ -3,17 +3,11 @@
 use core::fmt;
 
 use hw::{Cpuid, GeneralProtection, Msrs};
+use x86::cpuid::{Leaf1Ecx, Leaf80000001Edx};
 use x86::feature_control::FeatureControl;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, EptVpidCapability};
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
-
-/// CPUID.01H:ECX: virtual-machine extensions.
-const VMX: u32 = 1 << 5;
-/// CPUID.01H:ECX: safer-mode extensions.
-const SMX: u32 = 1 << 6;
-/// CPUID.80000001H:EDX: Intel 64.
-const LONG_MODE: u32 = 1 << 29;
 
 /// What the processor lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +32,15 @@ pub enum Missing {
 /// The first thing that is missing.
 pub fn check(processor: &(impl Cpuid + Msrs)) -> Result<(), Missing> {
     if processor.cpuid(0x8000_0000, 0).eax < 0x8000_0001
-        || processor.cpuid(0x8000_0001, 0).edx & LONG_MODE == 0
+        || processor.cpuid(0x8000_0001, 0).edx & Leaf80000001Edx::LONG_MODE.bits() == 0
     {
         return Err(Missing::LongMode);
     }
     let features = processor.cpuid(1, 0).ecx;
-    if features & VMX == 0 {
+    if features & Leaf1Ecx::VMX.bits() == 0 {
         return Err(Missing::Vmx);
     }
-    switch_on(processor, features & SMX != 0)?;
+    switch_on(processor, features & Leaf1Ecx::SMX.bits() != 0)?;
     check_capabilities(processor)
 }
 
@@ -166,6 +160,10 @@ mod tests {
     use x86::cpuid::CpuidResult;
 
     use super::*;
+
+    const VMX: u32 = 1 << 5;
+    const SMX: u32 = 1 << 6;
+    const LONG_MODE: u32 = 1 << 29;
 
     /// A processor with everything, IA32_FEATURE_CONTROL as the firmware may leave it.
     struct Fake {

@@ -8,15 +8,13 @@ use hw::apic::Mode;
 use hw::{ApicRegisters, Cpuid, GeneralProtection, Msrs};
 use x86::apic::offset::{LVT_LINT0, LVT_LINT1, SPURIOUS};
 use x86::apic::{ApicBase, LocalVector};
-use x86::cpuid::CpuidResult;
+use x86::cpuid::{CpuidResult, Leaf1Edx};
 use x86::msr::Msr;
 
 use core::cell::Cell;
 
 const MODE: u64 = ApicBase::MODE.bits();
 const ENABLE: u64 = ApicBase::ENABLE.bits();
-/// CPUID leaf 1, EDX: there is a local APIC, and it is on.
-const CPUID_APIC: u32 = 1 << 9;
 
 /// Enabled by software, spurious vector 255.
 const ENABLED_BY_SOFTWARE: u32 = 0x1ff;
@@ -96,7 +94,7 @@ impl<C: Cpuid, F: Fn() -> bool> Cpuid for GuestCpuid<'_, C, F> {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
         let mut result = self.hardware.cpuid(leaf, subleaf);
         if leaf == 1 && (self.is_off)() {
-            result.edx &= !CPUID_APIC;
+            result.edx &= !Leaf1Edx::APIC.bits();
         }
         result
     }
@@ -174,6 +172,6 @@ mod tests {
         let leaf = CpuidResult { edx: !0, ..CpuidResult::default() };
         let hardware = SimCpuid::default().with(1, 0, leaf).with(2, 0, leaf);
         let edx = |is_off, leaf| GuestCpuid::new(&hardware, || is_off).cpuid(leaf, 0).edx;
-        assert_eq!([edx(true, 1), edx(false, 1), edx(true, 2)], [!CPUID_APIC, !0, !0]);
+        assert_eq!([edx(true, 1), edx(false, 1), edx(true, 2)], [!Leaf1Edx::APIC.bits(), !0, !0]);
     }
 }

@@ -22,7 +22,10 @@ use crate::hypapp::Hypapp;
 use crate::vcpu::Vcpu;
 use bitflags::bitflags;
 use hw::Cpuid;
-use x86::cpuid::CpuidResult;
+use x86::cpuid::{
+    CpuidResult, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, Leaf7Edx, Leaf7Sub1Eax, Leaf7Sub1Ecx, Leaf7Sub1Edx,
+    Leaf19Ebx, Leaf80000001Edx, LeafDSub1Eax,
+};
 use x86::cr::Cr4;
 
 /// Leaf and answer by which software counts the hypervisors of our kind beneath it: "XMHF".
@@ -90,91 +93,59 @@ fn answer<V: Vcpu>(
     match leaf {
         1 => features(hardware, policy, vcpu.cr4()),
         7 => extended_features(hardware, policy, subleaf, vcpu.cr4()),
-        0xd if subleaf == 1 => {
-            without(hardware, policy, Instructions::XSAVES, |result| result.eax &= !xsave::XSAVES)
-        }
+        0xd if subleaf == 1 => without(hardware, policy, Instructions::XSAVES, |result| {
+            result.eax &= !LeafDSub1Eax::XSAVES.bits()
+        }),
         0x14 => CpuidResult::default(),
         0x23 => performance(hardware, subleaf),
-        0x19 => {
-            CpuidResult { ebx: mirror(hardware.ebx, key_locker::AESKLE, vcpu.cr4(), Cr4::KL), ..hardware }
-        }
+        0x19 => CpuidResult {
+            ebx: mirror(hardware.ebx, Leaf19Ebx::AESKLE.bits(), vcpu.cr4(), Cr4::KL),
+            ..hardware
+        },
         0x4000_0000 | 0x4000_0001 if !has_outer_hypervisor(cpuid) => signature(leaf),
-        0x8000_0001 => {
-            without(hardware, policy, Instructions::RDTSCP, |result| result.edx &= !amd_features::RDTSCP)
-        }
+        0x8000_0001 => without(hardware, policy, Instructions::RDTSCP, |result| {
+            result.edx &= !Leaf80000001Edx::RDTSCP.bits()
+        }),
         0x8000_0008 if policy.hides_la57 => CpuidResult { eax: four_levels(hardware.eax), ..hardware },
         MARKER => markers(hardware),
         _ => hardware,
     }
 }
 
-/// Leaf 1 (SDM, "CPUID-CPU Identification", feature information).
-mod feature {
-    pub(super) const ECX_DTES64: u32 = 1 << 2;
-    pub(super) const ECX_DS_CPL: u32 = 1 << 4;
-    pub(super) const ECX_VMX: u32 = 1 << 5;
-    pub(super) const ECX_SMX: u32 = 1 << 6;
-    pub(super) const ECX_OSXSAVE: u32 = 1 << 27;
-    pub(super) const ECX_HYPERVISOR: u32 = 1 << 31;
-    pub(super) const EDX_DS: u32 = 1 << 21;
-}
-
 fn features(mut result: CpuidResult, policy: &CpuidPolicy, cr4: Cr4) -> CpuidResult {
-    use feature::{ECX_DS_CPL, ECX_DTES64, ECX_HYPERVISOR, ECX_OSXSAVE, ECX_SMX, ECX_VMX, EDX_DS};
-    result.ecx &= !(ECX_SMX | ECX_DTES64 | ECX_DS_CPL);
-    result.edx &= !EDX_DS;
+    result.ecx &= !(Leaf1Ecx::SMX | Leaf1Ecx::DTES64 | Leaf1Ecx::DS_CPL).bits();
+    result.edx &= !Leaf1Edx::DS.bits();
     if !policy.nested {
-        result.ecx &= !ECX_VMX;
+        result.ecx &= !Leaf1Ecx::VMX.bits();
     }
     if policy.hypervisor_bit {
-        result.ecx |= ECX_HYPERVISOR;
+        result.ecx |= Leaf1Ecx::HYPERVISOR.bits();
     }
-    result.ecx = mirror(result.ecx, ECX_OSXSAVE, cr4, Cr4::OSXSAVE);
+    result.ecx = mirror(result.ecx, Leaf1Ecx::OSXSAVE.bits(), cr4, Cr4::OSXSAVE);
     result
 }
 
-/// Leaf 7 (SDM, "CPUID-CPU Identification", structured extended feature flags).
-mod extended_feature {
-    pub(super) const EBX_INVPCID: u32 = 1 << 10;
-    pub(super) const EBX_PROCESSOR_TRACE: u32 = 1 << 25;
-    pub(super) const ECX_OSPKE: u32 = 1 << 4;
-    pub(super) const ECX_LA57: u32 = 1 << 16;
-    pub(super) const ECX_WAITPKG: u32 = 1 << 5;
-    pub(super) const ECX_RDPID: u32 = 1 << 22;
-    pub(super) const EDX_PCONFIG: u32 = 1 << 18;
-}
-
-/// Subleaf 1 of leaf 7: event delivery by FRED, and the newer ways to access MSRs.
-mod extended_feature_1 {
-    pub(super) const EAX_FRED: u32 = 1 << 17;
-    pub(super) const EAX_MSRLIST: u32 = 1 << 27;
-    pub(super) const ECX_MSR_IMM: u32 = 1 << 5;
-    pub(super) const EDX_USER_MSR: u32 = 1 << 15;
-}
-
 fn extended_features(mut result: CpuidResult, policy: &CpuidPolicy, subleaf: u32, cr4: Cr4) -> CpuidResult {
-    use extended_feature as bit;
     match subleaf {
         0 => {}
         1 => return extended_features_1(result),
         _ => return result,
     }
-    result.ebx &= !bit::EBX_PROCESSOR_TRACE;
-    result.ecx = mirror(result.ecx, bit::ECX_OSPKE, cr4, Cr4::PKE);
+    result.ebx &= !Leaf7Ebx::PROCESSOR_TRACE.bits();
+    result.ecx = mirror(result.ecx, Leaf7Ecx::OSPKE.bits(), cr4, Cr4::PKE);
     if policy.hides_la57 {
-        result.ecx &= !bit::ECX_LA57;
+        result.ecx &= !Leaf7Ecx::LA57.bits();
     }
-    result = without(result, policy, Instructions::RDTSCP, |result| result.ecx &= !bit::ECX_RDPID);
-    result = without(result, policy, Instructions::INVPCID, |result| result.ebx &= !bit::EBX_INVPCID);
-    result = without(result, policy, Instructions::WAITPKG, |result| result.ecx &= !bit::ECX_WAITPKG);
-    without(result, policy, Instructions::PCONFIG, |result| result.edx &= !bit::EDX_PCONFIG)
+    result = without(result, policy, Instructions::RDTSCP, |result| result.ecx &= !Leaf7Ecx::RDPID.bits());
+    result = without(result, policy, Instructions::INVPCID, |result| result.ebx &= !Leaf7Ebx::INVPCID.bits());
+    result = without(result, policy, Instructions::WAITPKG, |result| result.ecx &= !Leaf7Ecx::WAITPKG.bits());
+    without(result, policy, Instructions::PCONFIG, |result| result.edx &= !Leaf7Edx::PCONFIG.bits())
 }
 
 fn extended_features_1(mut result: CpuidResult) -> CpuidResult {
-    use extended_feature_1 as bit;
-    result.eax &= !(bit::EAX_FRED | bit::EAX_MSRLIST);
-    result.ecx &= !bit::ECX_MSR_IMM;
-    result.edx &= !bit::EDX_USER_MSR;
+    result.eax &= !(Leaf7Sub1Eax::FRED | Leaf7Sub1Eax::MSRLIST).bits();
+    result.ecx &= !Leaf7Sub1Ecx::MSR_IMM.bits();
+    result.edx &= !Leaf7Sub1Edx::USER_MSR.bits();
     result
 }
 
@@ -196,21 +167,6 @@ const fn four_levels(eax: u32) -> u32 {
     if eax & LINEAR > FOUR_LEVELS { eax & !LINEAR | FOUR_LEVELS } else { eax }
 }
 
-/// Leaf 0DH, subleaf 1.
-mod xsave {
-    pub(super) const XSAVES: u32 = 1 << 3;
-}
-
-/// Leaf 19H.
-mod key_locker {
-    pub(super) const AESKLE: u32 = 1 << 0;
-}
-
-/// Leaf 8000_0001H.
-mod amd_features {
-    pub(super) const RDTSCP: u32 = 1 << 27;
-}
-
 /// Clears a feature bit where the policy says that the guest cannot have the instruction.
 fn without(
     mut result: CpuidResult,
@@ -230,7 +186,7 @@ fn mirror(register: u32, bit: u32, cr4: Cr4, enable: Cr4) -> u32 {
 }
 
 fn has_outer_hypervisor(cpuid: &impl Cpuid) -> bool {
-    cpuid.cpuid(1, 0).ecx & feature::ECX_HYPERVISOR != 0
+    cpuid.cpuid(1, 0).ecx & Leaf1Ecx::HYPERVISOR.bits() != 0
 }
 
 /// Version in leaf 0x40000001: major, minor and patch, a byte each.

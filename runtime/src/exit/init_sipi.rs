@@ -3,6 +3,7 @@
 use super::{Action, ResetCause};
 use crate::vcpu::{Activity, Registers, Vcpu};
 use hw::{Cpuid, Msrs};
+use x86::cpuid::{Leaf7Ebx, Leaf7Ecx, Leaf7Edx};
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::msr::Msr;
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
@@ -50,9 +51,6 @@ pub fn startup<V: Vcpu + ?Sized>(vcpu: &mut V, cpuid: &impl Cpuid, msrs: &impl M
 /// Clears the MSRs that INIT clears (SDM, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"):
 /// those of control-flow enforcement and of bound checking, where the processor has them.
 pub fn reset_msrs(cpuid: &impl Cpuid, msrs: &impl Msrs) {
-    const SHADOW_STACKS: u32 = 1 << 7;
-    const BRANCH_TRACKING: u32 = 1 << 20;
-    const BOUND_CHECKING: u32 = 1 << 14;
     if cpuid.cpuid(0, 0).eax < 7 {
         return;
     }
@@ -63,10 +61,10 @@ pub fn reset_msrs(cpuid: &impl Cpuid, msrs: &impl Msrs) {
             let _ = msrs.write(msr, 0);
         }
     };
-    if features.ecx & SHADOW_STACKS != 0 || features.edx & BRANCH_TRACKING != 0 {
+    if features.ecx & Leaf7Ecx::CET_SS.bits() != 0 || features.edx & Leaf7Edx::CET_IBT.bits() != 0 {
         clear(&CET_MSRS);
     }
-    if features.ebx & BOUND_CHECKING != 0 {
+    if features.ebx & Leaf7Ebx::MPX.bits() != 0 {
         clear(&[BNDCFGS]);
     }
 }

@@ -10,13 +10,11 @@ use crate::smp::percpu::PerCpu;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::{Processor, Region, vmx};
 use hw::{Cpuid, Msrs, PhysMemory};
+use x86::cpuid::{Leaf1Ecx, Leaf1Edx};
 use x86::cr::{Cr0, Cr4};
 use x86::msr::Msr;
 use x86::vmx::capability::VmxBasic;
 use x86_64::registers::control as registers;
-
-const CPUID_MCE: u32 = 1 << 7;
-const CPUID_XSAVE: u32 = 1 << 26;
 
 /// Why this CPU cannot enter VMX operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +85,10 @@ fn set_control_registers() {
     let cr0 = registers::Cr0::read_raw() & !(Cr0::CD | Cr0::NW).bits()
         | (Cr0::NE | Cr0::WP).bits()
         | fixed(Msr::IA32_VMX_CR0_FIXED0);
-    let xsave = if Processor.cpuid(1, 0).ecx & CPUID_XSAVE != 0 { Cr4::OSXSAVE } else { Cr4::empty() };
+    let xsave =
+        if Processor.cpuid(1, 0).ecx & Leaf1Ecx::XSAVE.bits() != 0 { Cr4::OSXSAVE } else { Cr4::empty() };
     let features = Processor.cpuid(1, 0).edx;
-    let machine_checks = if features & CPUID_MCE != 0 { Cr4::MCE } else { Cr4::empty() };
+    let machine_checks = if features & Leaf1Edx::MCE.bits() != 0 { Cr4::MCE } else { Cr4::empty() };
     let cr4 = registers::Cr4::read_raw()
         | (Cr4::VMXE | xsave | machine_checks).bits()
         | fixed(Msr::IA32_VMX_CR4_FIXED0);

@@ -3,11 +3,7 @@
 use super::Processor;
 use crate::Cpuid;
 use core::arch::asm;
-
-/// CPUID leaf 7, EBX.
-const RDSEED: u32 = 1 << 18;
-/// CPUID leaf 1, ECX.
-const RDRAND: u32 = 1 << 30;
+use x86::cpuid::{Leaf1Ecx, Leaf7Ebx};
 
 /// The generators that the processor has.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +18,8 @@ impl Generators {
     pub fn find() -> Self {
         let has_leaf_7 = Processor.cpuid(0, 0).eax >= 7;
         Self {
-            has_rdseed: has_leaf_7 && Processor.cpuid(7, 0).ebx & RDSEED != 0,
-            has_rdrand: Processor.cpuid(1, 0).ecx & RDRAND != 0,
+            has_rdseed: has_leaf_7 && Processor.cpuid(7, 0).ebx & Leaf7Ebx::RDSEED.bits() != 0,
+            has_rdrand: Processor.cpuid(1, 0).ecx & Leaf1Ecx::RDRAND.bits() != 0,
         }
     }
 

@@ -6,8 +6,8 @@
 
 use hw::{Cpuid, Msrs};
 use x86::msr::Msr;
+use x86::speculation::SpeculationFeatures;
 
-const IBRS_AND_IBPB: u32 = 1 << 26;
 const BARRIER: u64 = 1;
 
 /// The barrier between L2 and L1.
@@ -19,7 +19,7 @@ pub(super) struct PredictorBarrier {
 impl PredictorBarrier {
     /// That of the processor, where it has one.
     pub(super) fn of(cpuid: &impl Cpuid) -> Self {
-        Self { is_there: cpuid.cpuid(7, 0).edx & IBRS_AND_IBPB != 0 }
+        Self { is_there: cpuid.cpuid(7, 0).edx & SpeculationFeatures::IBRS_AND_IBPB.bits() != 0 }
     }
 
     /// Keeps what was learnt before from all that follows.
