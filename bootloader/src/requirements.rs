@@ -74,14 +74,10 @@ const XMHF: u32 = u32::from_le_bytes(*b"XMHF");
 /// The local APIC ID of the processor that runs this.
 #[must_use]
 pub fn local_apic_id(processor: &impl Cpuid) -> u32 {
-    const EXTENDED_TOPOLOGY: u32 = 0xb;
-    if processor.cpuid(0, 0).eax >= EXTENDED_TOPOLOGY {
-        let topology = processor.cpuid(EXTENDED_TOPOLOGY, 0);
-        if topology.ebx != 0 {
-            return topology.edx;
-        }
-    }
-    processor.cpuid(1, 0).ebx >> 24
+    let id = processor.identify();
+    let topology = id.get_extended_topology_info().and_then(|mut levels| levels.next());
+    let own = || id.get_feature_info().map(|features| features.initial_local_apic_id().into());
+    topology.map(|level| level.x2apic_id()).or_else(own).unwrap_or(0)
 }
 
 /// SDM, "Enabling and Entering VMX Operation".
@@ -283,12 +279,13 @@ mod tests {
     #[test]
     fn the_apic_id_comes_from_the_widest_leaf() {
         assert_eq!(local_apic_id(&Fake::new(VMX)), 5);
-        let wide = |ebx| {
+        let wide = |ecx| {
             SimCpuid::default()
                 .with(0, 0, CpuidResult { eax: 0xb, ..CpuidResult::default() })
                 .with(1, 0, CpuidResult { ebx: 0x0700_0000, ..CpuidResult::default() })
-                .with(0xb, 0, CpuidResult { ebx, edx: 0x1_0007, ..CpuidResult::default() })
+                .with(0xb, 0, CpuidResult { ebx: 1, ecx, edx: 0x1_0007, ..CpuidResult::default() })
         };
-        assert_eq!((local_apic_id(&wide(1)), local_apic_id(&wide(0))), (0x1_0007, 7));
+        // A level of threads, and none.
+        assert_eq!((local_apic_id(&wide(1 << 8)), local_apic_id(&wide(0))), (0x1_0007, 7));
     }
 }

@@ -6,17 +6,12 @@
 use hw::{Cpuid, Msrs};
 #[cfg(target_os = "none")]
 use spin::Once;
+use x86::cpuid::{Leaf6Eax, Leaf7Ebx, Leaf7Ecx, Leaf7Edx};
 use x86::msr::Msr;
 use x86::paging::PAGE_SIZE;
 
 /// Bit of IA32_MISC_ENABLE that has CPUID end at leaf 2 or 3.
 const LIMIT_CPUID: u64 = 1 << 22;
-const ECX_X2APIC: u32 = 1 << 21;
-const ECX_TME: u32 = 1 << 13;
-const EBX_TSC_ADJUST: u32 = 1 << 1;
-const EDX_ARCHITECTURAL_LBRS: u32 = 1 << 19;
-const EAX_HARDWARE_FEEDBACK: u32 = 1 << 19;
-const EDX_PAGES_1G: u32 = 1 << 26;
 
 /// Facts that hold on every CPU for the whole boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,20 +55,24 @@ impl Features {
     /// The facts of the executing processor, whose CPUID is not limited.
     #[must_use]
     pub(crate) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
+        let id = cpuid.identify();
+        let width = id.get_processor_capacity_feature_info().map_or(0, |info| info.physical_address_bits());
+        let identifiers = id.get_extended_processor_and_feature_identifiers();
+        let counters = id.get_performance_monitoring_info();
+        // What follows has no names there.
         let last = cpuid.cpuid(0, 0).eax;
         let leaf = |leaf| if leaf <= last { cpuid.cpuid(leaf, 0) } else { Default::default() };
-        let (basic, thermal, extended, counters) = (leaf(1), leaf(6), leaf(7), leaf(0xa));
-        let [width, ..] = cpuid.cpuid(0x8000_0008, 0).eax.to_le_bytes();
-        let key_bits = if extended.ecx & ECX_TME != 0 { key_bits(msrs) } else { 0 };
+        let (thermal, extended) = (leaf(6), leaf(7));
+        let key_bits = if extended.ecx & Leaf7Ecx::TME.bits() != 0 { key_bits(msrs) } else { 0 };
         let feedback_pages = u64::from(thermal.edx >> 8 & 0xf) + 1;
-        let has_feedback = thermal.eax & EAX_HARDWARE_FEEDBACK != 0;
+        let has_feedback = thermal.eax & Leaf6Eax::HARDWARE_FEEDBACK.bits() != 0;
         Self {
             physical_address_bits: width.saturating_sub(key_bits),
-            has_1gib_pages: cpuid.cpuid(0x8000_0001, 0).edx & EDX_PAGES_1G != 0,
-            has_x2apic: basic.ecx & ECX_X2APIC != 0,
-            has_global_counters: counters.eax & 0xff >= 2,
-            has_architectural_lbrs: extended.edx & EDX_ARCHITECTURAL_LBRS != 0,
-            has_tsc_adjust: extended.ebx & EBX_TSC_ADJUST != 0,
+            has_1gib_pages: identifiers.is_some_and(|identifiers| identifiers.has_1gib_pages()),
+            has_x2apic: id.get_feature_info().is_some_and(|features| features.has_x2apic()),
+            has_global_counters: counters.is_some_and(|counters| counters.version_id() >= 2),
+            has_architectural_lbrs: extended.edx & Leaf7Edx::ARCHITECTURAL_LBRS.bits() != 0,
+            has_tsc_adjust: extended.ebx & Leaf7Ebx::TSC_ADJUST.bits() != 0,
             feedback_bytes: if has_feedback { feedback_pages * PAGE_SIZE } else { 0 },
         }
     }
@@ -110,11 +109,11 @@ mod tests {
         let leaf = |eax, ebx, ecx, edx| CpuidResult { eax, ebx, ecx, edx };
         SimCpuid::default()
             .with(0, 0, leaf(last, 0, 0, 0))
-            .with(1, 0, leaf(0, 0, ECX_X2APIC, 0))
-            .with(6, 0, leaf(EAX_HARDWARE_FEEDBACK, 0, 0, 3 << 8))
-            .with(7, 0, leaf(0, EBX_TSC_ADJUST, ECX_TME, EDX_ARCHITECTURAL_LBRS))
+            .with(1, 0, leaf(0, 0, 1 << 21, 0))
+            .with(6, 0, leaf(1 << 19, 0, 0, 3 << 8))
+            .with(7, 0, leaf(0, 1 << 1, 1 << 13, 1 << 19))
             .with(0xa, 0, leaf(0x0730_0805, 0, 0, 0))
-            .with(0x8000_0001, 0, leaf(0, 0, 0, EDX_PAGES_1G))
+            .with(0x8000_0001, 0, leaf(0, 0, 0, 1 << 26))
             .with(0x8000_0008, 0, leaf(0x302e, 0, 0, 0))
     }
 

@@ -10,6 +10,7 @@
 
 use platform::handoff::{Handoff, LOADER_TABLES_OFFSET};
 pub use platform::handoff::{STACK_OFFSET as STACK, STACK_SIZE};
+use static_assertions::const_assert;
 use x86::paging::PAGE_SIZE;
 
 /// First of the runtime's page tables.
@@ -25,6 +26,6 @@ pub const REGION_LIMIT: u64 = 512 << 20;
 /// Virtual offset at which the secure loader's own map shows the first 2 MiB of memory, VGA text included.
 pub const LOW_MEMORY: u64 = 511 << 21;
 
-const _: () = assert!(size_of::<Handoff>() as u64 <= BOOT - COPY);
-const _: () = assert!(TABLES + 8 * PAGE_SIZE <= COPY);
-const _: () = assert!(REGION_LIMIT <= LOW_MEMORY);
+const_assert!(size_of::<Handoff>() as u64 <= BOOT - COPY);
+const_assert!(TABLES + 8 * PAGE_SIZE <= COPY);
+const_assert!(REGION_LIMIT <= LOW_MEMORY);

@@ -4,6 +4,7 @@
 //! `bare`, where all inline assembly lives, one instruction family a file.
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 
+use raw_cpuid::{CpuId, CpuIdReader, CpuIdResult};
 use x86::address::HostPhysAddr;
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
@@ -28,6 +29,17 @@ pub struct Unmapped;
 pub trait Cpuid {
     /// Executes CPUID with EAX = `leaf` and ECX = `subleaf`.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult;
+
+    /// What the processor says of itself, by name; it asks for no leaf that the processor lacks.
+    fn identify(&self) -> CpuId<impl CpuIdReader>
+    where
+        Self: Sized,
+    {
+        CpuId::with_cpuid_reader(|leaf, subleaf| {
+            let CpuidResult { eax, ebx, ecx, edx } = self.cpuid(leaf, subleaf);
+            CpuIdResult { eax, ebx, ecx, edx }
+        })
+    }
 }
 
 /// Model-specific registers.

@@ -17,6 +17,8 @@
 //!
 //! The file `xmhf-HYPAPP.bin` is the secure loader padded to [`LOADER_SIZE`], then the runtime image.
 
+use static_assertions::{assert_eq_size, const_assert};
+
 /// Virtual address at which the hypervisor region is mapped.
 pub const VIRTUAL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// Size in bytes of the secure loader's measured image.
@@ -230,9 +232,9 @@ pub struct Handoff {
     pub boot_sector: [u8; BOOT_SECTOR_CAPACITY],
 }
 
-const _: () = assert!(size_of::<Handoff>() as u64 <= SCRATCH_OFFSET - HANDOFF_OFFSET);
-const _: () = assert!(size_of::<LoaderHeader>() == 56);
-const _: () = assert!(size_of::<ImageHeader>() == 64);
+const_assert!(size_of::<Handoff>() as u64 <= SCRATCH_OFFSET - HANDOFF_OFFSET);
+assert_eq_size!(LoaderHeader, [u64; 7]);
+assert_eq_size!(ImageHeader, [u64; 8]);
 
 /// Why a [`Handoff`] was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

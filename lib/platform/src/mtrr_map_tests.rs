@@ -238,4 +238,4 @@ proptest! {
     }
 }
 
-const _: () = assert!(VARIABLE_CAPACITY == 0x250 / 2 - 0x200 / 2);
+static_assertions::const_assert_eq!(VARIABLE_CAPACITY, 0x250 / 2 - 0x200 / 2);

@@ -7,6 +7,7 @@
 use crate::e820::MemoryMap;
 use crate::handoff::{HANDOFF_MAGIC, HANDOFF_OFFSET, PhysRange, REGION_ALIGNMENT};
 use crate::physical::ReadPhysical;
+use static_assertions::const_assert_eq;
 
 /// Where a region can end.
 const REGION_LIMIT: u64 = 1 << 32;
@@ -26,7 +27,7 @@ pub fn find(memory: &impl ReadPhysical, map: &MemoryMap) -> Option<u64> {
 }
 
 const STEP: usize = 0x20_0000;
-const _: () = assert!(STEP as u64 == REGION_ALIGNMENT);
+const_assert_eq!(STEP as u64, REGION_ALIGNMENT);
 
 /// Gives what is to be zeroed, piece by piece, to `zero`: usable memory but what is `kept`.
 pub fn pieces(map: &MemoryMap, kept: &[PhysRange], mut zero: impl FnMut(PhysRange)) {

@@ -5,6 +5,7 @@
 
 use arrayvec::ArrayVec;
 use platform::handoff::CPU_CAPACITY;
+use static_assertions::const_assert;
 use x86::address::HostPhysAddr;
 
 /// Most views besides the shared one that are open at a time.
@@ -14,7 +15,7 @@ pub const VIEW_CAPACITY: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct View(u64);
 
-const _: () = assert!(CPU_CAPACITY < 0xfff);
+const_assert!(CPU_CAPACITY < 0xfff);
 
 impl View {
     /// The view that all CPUs share.

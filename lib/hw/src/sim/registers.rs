@@ -128,7 +128,13 @@ impl SimCpuid {
 
 impl Cpuid for SimCpuid {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-        self.leaves.get(&(leaf, subleaf)).copied().unwrap_or_default()
+        let given = self.leaves.get(&(leaf, subleaf)).copied();
+        // The first leaf of each of the two ranges tells the last one.
+        let last = |first: u32| self.leaves.range((first, 0)..=(first | 0xffff, u32::MAX)).next_back();
+        given.unwrap_or_else(|| match (leaf, last(leaf)) {
+            (0 | 0x8000_0000, Some((&(last, _), _))) => CpuidResult { eax: last, ..CpuidResult::default() },
+            _ => CpuidResult::default(),
+        })
     }
 }
 

@@ -10,8 +10,10 @@ use super::fields::{self, Access, COUNT, Treatment};
 use crate::memory::guest::{GuestMemory, Refused};
 use bitflags::bitflags;
 use hw::Vmcs;
+use static_assertions::const_assert;
 use x86::address::GuestPhysAddr;
 use x86::cr::Cr0;
+use x86::paging::PAGE_SIZE;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue, Width};
 
@@ -23,7 +25,7 @@ const ABORT_INDICATOR: u64 = 4;
 const LAUNCH_STATE: u64 = 8;
 const VALUES: u64 = 16;
 const BYTES: usize = COUNT * size_of::<u64>();
-const _: () = assert!(VALUES + BYTES as u64 <= 4096);
+const_assert!(VALUES + BYTES as u64 <= PAGE_SIZE);
 
 bitflags! {
     /// What L1 has written since it was last used.

@@ -23,6 +23,7 @@ use hw::Msrs;
 use hw::bare::Processor;
 use platform::handoff::PhysRange;
 use spin::{Mutex, Once};
+use static_assertions::{assert_eq_align, const_assert};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::msr::Msr;
 use x86::paging::PAGE_BYTES;
@@ -116,8 +117,8 @@ unsafe fn lists(
     (root_list, unsafe { core::slice::from_raw_parts_mut(frame_list, frames) })
 }
 
-const _: () = assert!(size_of::<Root>().is_multiple_of(8) && align_of::<Root>() == 8);
-const _: () = assert!(align_of::<Frame>() == 8);
+const_assert!(size_of::<Root>().is_multiple_of(8));
+assert_eq_align!(Root, Frame, u64);
 
 /// There is a cache: L1 can have EPT of its own.
 pub(in crate::vmx) fn is_ready() -> bool {

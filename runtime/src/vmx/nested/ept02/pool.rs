@@ -5,11 +5,12 @@
 //! to use its frame again.
 
 use hw::PhysMemory;
+use static_assertions::assert_eq_size;
 use x86::address::HostPhysAddr;
 use x86::paging::PAGE_SIZE;
 
 const NONE: u32 = u32::MAX;
-const _: () = assert!(size_of::<Frame>() == 24);
+assert_eq_size!(Frame, [u64; 3]);
 static ZEROES: [u8; 4096] = [0; 4096];
 
 /// What one frame is.
