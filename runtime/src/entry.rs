@@ -12,7 +12,7 @@ use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
 use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
 use spin::Mutex;
-use x86::address::{GuestPhysAddr, HostPhysAddr, HostVirtAddr};
+use x86::address::{GIB, GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 
 /// Runs the guest under `hypapp`, for ever. Called by the entry point that [`crate::hypapp!`] makes.
 ///
@@ -90,11 +90,10 @@ fn call_cpus(listed: &[u32]) -> Trampoline {
 }
 
 fn start_guest_memory(cpu: &crate::smp::percpu::PerCpu) {
-    const FOUR_GIB: u64 = 1 << 32;
     let facts = machine::second_level_facts(cpu);
     let mut second_level = machine::SECOND_LEVEL.lock();
     let filled =
-        second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(FOUR_GIB)));
+        second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(4 * GIB)));
     if let Err(error) = filled {
         panic!("the pool is too small for the guest's page tables: {error:?}");
     }

@@ -7,11 +7,8 @@ use hw::{Cpuid, Msrs};
 #[cfg(target_os = "none")]
 use spin::Once;
 use x86::cpuid::{Leaf6Eax, Leaf7Ebx, Leaf7Ecx, Leaf7Edx};
-use x86::msr::Msr;
+use x86::msr::{MISC_ENABLE_LIMIT_CPUID, Msr};
 use x86::paging::PAGE_SIZE;
-
-/// Bit of IA32_MISC_ENABLE that has CPUID end at leaf 2 or 3.
-const LIMIT_CPUID: u64 = 1 << 22;
 
 /// Facts that hold on every CPU for the whole boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +84,8 @@ fn key_bits(msrs: &impl Msrs) -> u8 {
 
 /// Makes CPUID of the executing processor show all its leaves; returns what [`limit_cpuid_again`] takes.
 pub(crate) fn show_all_leaves(msrs: &impl Msrs) -> Option<u64> {
-    let old = msrs.read(Msr::IA32_MISC_ENABLE).ok().filter(|value| value & LIMIT_CPUID != 0)?;
-    msrs.write(Msr::IA32_MISC_ENABLE, old & !LIMIT_CPUID).ok().map(|()| old)
+    let old = msrs.read(Msr::IA32_MISC_ENABLE).ok().filter(|value| value & MISC_ENABLE_LIMIT_CPUID != 0)?;
+    msrs.write(Msr::IA32_MISC_ENABLE, old & !MISC_ENABLE_LIMIT_CPUID).ok().map(|()| old)
 }
 
 /// Gives the executing processor the limit back that its firmware set, if it did.
@@ -153,11 +150,11 @@ mod tests {
 
     #[test]
     fn a_limit_of_the_firmwares_is_lifted_and_given_back() {
-        let msrs = SimMsrs::new([(Msr::IA32_MISC_ENABLE, LIMIT_CPUID | 1)]);
+        let msrs = SimMsrs::new([(Msr::IA32_MISC_ENABLE, MISC_ENABLE_LIMIT_CPUID | 1)]);
         let old = show_all_leaves(&msrs);
         assert_eq!(msrs.read(Msr::IA32_MISC_ENABLE), Ok(1));
         limit_cpuid_again(&msrs, old);
-        assert_eq!(msrs.read(Msr::IA32_MISC_ENABLE), Ok(LIMIT_CPUID | 1));
+        assert_eq!(msrs.read(Msr::IA32_MISC_ENABLE), Ok(MISC_ENABLE_LIMIT_CPUID | 1));
         let without = SimMsrs::new([(Msr::IA32_MISC_ENABLE, 1)]);
         assert_eq!(show_all_leaves(&without), None);
         assert_eq!(without.writes(), []);

@@ -259,9 +259,14 @@ mod tests {
     #[test]
     fn what_is_not_enumerated_is_not_done() {
         let processor = processor(0);
-        for cpuid in
-            [cpuid(0, 0), SimCpuid::default().with(7, 0, CpuidResult { edx: !0, ..CpuidResult::default() })]
-        {
+        for cpuid in [
+            cpuid(0, 0),
+            SimCpuid::default().with(0, 0, CpuidResult::default()).with(
+                7,
+                0,
+                CpuidResult { edx: !0, ..CpuidResult::default() },
+            ),
+        ] {
             let means = Means::of(&cpuid, &processor);
             assert_eq!(means, Means::default());
             let crossing = Crossing::new();

@@ -7,15 +7,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use bootloader::launch::Place;
 use platform::handoff::{HANDOFF_OFFSET, Handoff, PhysRange};
 use platform::physical::{ReadPhysical, Unreadable};
+use x86::address::GIB;
 
 /// End of what is mapped.
-const MAPPED_END: u64 = 1 << 32;
+const MAPPED_END: u64 = 4 * GIB;
 /// The real-mode interrupt vectors lie below; nothing is read there, and no pointer is null.
 const MAPPED_START: u64 = 0x400;
 
 /// The window: the GiB behind what is mapped.
 const WINDOW: u64 = MAPPED_END;
-const WINDOW_SIZE: u64 = 1 << 30;
+const WINDOW_SIZE: u64 = GIB;
 const LARGE_PAGE: u64 = 2 << 20;
 /// Entries (SDM, "4-Level Paging and 5-Level Paging"): present and writable, and that of a 2 MiB page.
 const TABLE: u64 = 3;

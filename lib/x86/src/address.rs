@@ -1,4 +1,11 @@
-//! The four kinds of address, kept apart by type.
+//! The four kinds of address, kept apart by type, and the units of memory.
+
+/// Bytes of a kibibyte.
+pub const KIB: u64 = 1024;
+/// Bytes of a mebibyte.
+pub const MIB: u64 = 1024 * KIB;
+/// Bytes of a gibibyte.
+pub const GIB: u64 = 1024 * MIB;
 
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {

@@ -2,6 +2,9 @@
 
 use bitflags::bitflags;
 
+/// Of a value for CR3: MOV keeps translations, where CR4.PCIDE is set (SDM, "MOV-Move to/from Control Registers").
+pub const CR3_KEEPS_TRANSLATIONS: u64 = 1 << 63;
+
 bitflags! {
     /// CR0.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod apic;
+pub mod cet;
 pub mod cpuid;
 pub mod cr;
 pub mod debug;

@@ -10,6 +10,23 @@ impl core::fmt::Debug for Msr {
     }
 }
 
+/// IA32_MISC_ENABLE: CPUID ends at leaf 2 or 3.
+pub const MISC_ENABLE_LIMIT_CPUID: u64 = 1 << 22;
+/// IA32_MISC_ENABLE: execute-disable is taken away.
+pub const MISC_ENABLE_XD_DISABLE: u64 = 1 << 34;
+/// IA32_CORE_CAPABILITIES: a processor has others act by lists in memory, which are named by physical addresses.
+pub const CORE_CAPABILITIES_RAR: u64 = 1 << 1;
+/// IA32_HW_FEEDBACK_PTR: the processor uses the table.
+pub const HW_FEEDBACK_PTR_VALID: u64 = 1 << 0;
+/// IA32_RTIT_CTL: processor trace is on.
+pub const RTIT_CTL_TRACE_EN: u64 = 1 << 0;
+/// IA32_MCG_STATUS: the interrupted program can go on.
+pub const MCG_STATUS_RIPV: u64 = 1 << 0;
+/// IA32_PERF_CAPABILITIES: there is a counter of performance metrics.
+pub const PERF_CAPABILITIES_METRICS: u64 = 1 << 15;
+/// IA32_PERF_GLOBAL_CTRL: performance metrics are on.
+pub const PERF_GLOBAL_CTRL_METRICS: u64 = 1 << 48;
+
 macro_rules! msrs {
     ($($(#[$doc:meta])* $name:ident = $number:expr;)*) => {
         impl Msr {

@@ -30,6 +30,35 @@ impl SegmentRegister {
         [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs, Self::Ldtr, Self::Tr];
 }
 
+/// Of a selector: the descriptor is in the local table (SDM, "Segment Selectors").
+pub const SELECTOR_LOCAL: u16 = 1 << 2;
+
+bitflags! {
+    /// Type of a code or data segment (SDM, "Code- and Data-Segment Descriptor Types").
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SegmentType: u8 {
+        /// It has been loaded.
+        const ACCESSED = 1 << 0;
+        /// Code may be read, data written.
+        const READABLE_OR_WRITABLE = 1 << 1;
+        /// Code of any privilege level may enter; data extends downwards.
+        const CONFORMING_OR_DOWN = 1 << 2;
+        /// Code, not data.
+        const CODE = 1 << 3;
+    }
+
+    /// Type of a task-state segment (SDM, "System Descriptor Types").
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct TssType: u8 {
+        /// The task runs, or is left for another that it called.
+        const BUSY = 1 << 1;
+        /// 32-bit or 64-bit, not 16-bit.
+        const WIDE = 1 << 3;
+        /// What makes it a task-state segment.
+        const _ = !0;
+    }
+}
+
 bitflags! {
     /// Access rights in the format of the VMCS (SDM, "Format of Access Rights").
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +87,18 @@ impl AccessRights {
     #[must_use]
     pub const fn kind(self) -> u8 {
         (self.bits() & 0xf) as u8
+    }
+
+    /// The same, where it is code or data.
+    #[must_use]
+    pub const fn segment_type(self) -> SegmentType {
+        SegmentType::from_bits_truncate(self.kind())
+    }
+
+    /// The same, where it is a task-state segment.
+    #[must_use]
+    pub const fn tss_type(self) -> TssType {
+        TssType::from_bits_retain(self.kind())
     }
 
     /// Descriptor privilege level.

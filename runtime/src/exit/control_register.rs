@@ -8,9 +8,9 @@
 use super::{Action, ControlRegisterAccess};
 use crate::memory::guest::{GuestMemory, load_pdptes};
 use crate::vcpu::{CodeSize, Vcpu};
-use x86::cr::{Cr0, Cr4, Efer};
+use x86::cr::{CR3_KEEPS_TRANSLATIONS, Cr0, Cr4, Efer};
 use x86::event::Event;
-use x86::segment::{AccessRights, SegmentRegister};
+use x86::segment::{AccessRights, SegmentRegister, TssType};
 
 /// CR0 bits that the hypervisor owns: NE must be 1 with VMX on; CD and NW would switch the hypervisor's
 /// caches off with the guest's.
@@ -138,10 +138,8 @@ fn mov_to_cr0<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
 
 /// Whether IA-32e mode may begin (SDM, "Initializing IA-32e Mode").
 fn can_begin_long_mode<V: Vcpu + ?Sized>(vcpu: &V) -> bool {
-    /// Bit of a system segment's type that tells a 32-bit TSS from a 16-bit one.
-    const TSS_32BIT: u8 = 1 << 3;
     let is_64bit_code = vcpu.segment(SegmentRegister::Cs).rights.contains(AccessRights::L);
-    let has_16bit_tss = vcpu.segment(SegmentRegister::Tr).rights.kind() & TSS_32BIT == 0;
+    let has_16bit_tss = !vcpu.segment(SegmentRegister::Tr).rights.tss_type().contains(TssType::WIDE);
     vcpu.cr4().contains(Cr4::PAE) && !is_64bit_code && !has_16bit_tss
 }
 
@@ -150,9 +148,8 @@ fn mov_to_cr3<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     memory: &M,
     value: u64,
 ) -> Result<(), Event> {
-    const KEEP_TRANSLATIONS: u64 = 1 << 63;
     let (cr4, is_long) = (vcpu.cr4(), vcpu.efer().contains(Efer::LMA));
-    let value = if is_long && cr4.contains(Cr4::PCIDE) { value & !KEEP_TRANSLATIONS } else { value };
+    let value = if is_long && cr4.contains(Cr4::PCIDE) { value & !CR3_KEEPS_TRANSLATIONS } else { value };
     if is_long && value >> memory.physical_address_bits() != 0 {
         return Err(Event::GP0);
     }

@@ -11,7 +11,7 @@ use x86::msr::Msr;
 
 const IA32_MCG_STATUS: Msr = Msr(0x17a);
 /// The interrupted program can be gone on with.
-const RESTART_IP_VALID: u64 = 1 << 0;
+const RESTART_IP_VALID: u64 = x86::msr::MCG_STATUS_RIPV;
 
 /// Whether the hypervisor can go on where it was struck; what happened is then the guest's to know.
 pub fn can_go_on(msrs: &impl Msrs) -> bool {

@@ -11,7 +11,7 @@ use hw::{GeneralProtection, Msrs};
 use x86::apic::ApicBase;
 use x86::event::Event;
 use x86::feature_control::FeatureControl;
-use x86::msr::Msr;
+use x86::msr::{CORE_CAPABILITIES_RAR, MISC_ENABLE_XD_DISABLE, Msr};
 
 /// What reading and writing MSRs depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub fn read<V: Vcpu + ?Sized>(vcpu: &mut V, msr: Msr, policy: &MsrPolicy, msrs: 
     let value = match treatment(msr) {
         Treatment::Absent | Treatment::Switched => Err(GeneralProtection),
         Treatment::FeatureControl => msrs.read(msr).map(|value| feature_control(value, policy)),
-        Treatment::CoreCapabilities => msrs.read(msr).map(|value| value & !REMOTE_ACTION_REQUESTS),
+        Treatment::CoreCapabilities => msrs.read(msr).map(|value| value & !CORE_CAPABILITIES_RAR),
         _ => msrs.read(msr),
     };
     match value {
@@ -102,7 +102,7 @@ pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, physical: &impl Physical,
         Treatment::ApicBase => {
             is_apic_base_legal(value, policy, msrs) && pointer::is_apic_base_allowed(value, physical)
         }
-        Treatment::MiscEnable => value & XD_BIT_DISABLE == 0,
+        Treatment::MiscEnable => value & MISC_ENABLE_XD_DISABLE == 0,
         Treatment::Pebs => value == 0,
         Treatment::HardwareFeedback => pointer::is_feedback_allowed(value, policy.feedback_bytes, physical),
         Treatment::Hardware | Treatment::CoreCapabilities => true,
@@ -188,11 +188,6 @@ fn is_apic_base_legal(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool 
     };
     value & reserved == 0 && is_legal_transition
 }
-
-/// Bit of IA32_MISC_ENABLE that takes execute-disable away.
-const XD_BIT_DISABLE: u64 = 1 << 34;
-/// Bit of IA32_CORE_CAPABILITIES: a processor has others act by lists in memory, which are named by physical addresses.
-const REMOTE_ACTION_REQUESTS: u64 = 1 << 1;
 
 #[cfg(test)]
 mod tests {

@@ -10,13 +10,11 @@ use hw::{Msrs, PhysMemory};
 use spin::Mutex;
 use x86::address::GuestPhysAddr;
 use x86::apic::ApicBase;
-use x86::msr::Msr;
+use x86::msr::{HW_FEEDBACK_PTR_VALID, Msr};
 use x86::paging::{PAGE_SIZE, TableFormat};
 
 /// The address in an MSR that names a page.
 const ADDRESS: u64 = 0xf_ffff_ffff_f000;
-/// The processor uses the table.
-const FEEDBACK_VALID: u64 = 1 << 0;
 
 /// The guest's physical memory, as far as such pointers matter.
 pub trait Physical {
@@ -38,7 +36,7 @@ pub(super) fn is_apic_base_allowed(value: u64, physical: &impl Physical) -> bool
 
 /// Whether the processor may have `value` of IA32_HW_FEEDBACK_PTR, with a table of `bytes`; from then on it may write.
 pub(super) fn is_feedback_allowed(value: u64, bytes: u64, physical: &impl Physical) -> bool {
-    value & FEEDBACK_VALID == 0 || range(value, bytes).is_some_and(|range| physical.lend(range))
+    value & HW_FEEDBACK_PTR_VALID == 0 || range(value, bytes).is_some_and(|range| physical.lend(range))
 }
 
 /// Takes note of the pointers that the firmware left in the executing processor.

@@ -17,7 +17,7 @@ use x86::address::GuestLinearAddr;
 use x86::cr::{Cr0, Cr4, Rflags};
 use x86::debug::Dr6;
 use x86::event::{Event, Vector};
-use x86::segment::{AccessRights, Segment, SegmentRegister};
+use x86::segment::{AccessRights, SELECTOR_LOCAL, Segment, SegmentRegister, TssType};
 
 /// Local breakpoint enables of DR7, which belong to a task.
 const DR7_LOCAL: u64 = 0x155;
@@ -64,7 +64,7 @@ fn prepare<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     let invalid = fault(invalid_vector, selector, source);
     let new = read_descriptor(vcpu, &view, selector)?.ok_or(invalid)?;
     let is_available = new.is_tss() && new.is_busy() == (source == TaskSwitchSource::Iret);
-    if selector & descriptor::LOCAL != 0 || !is_available {
+    if selector & SELECTOR_LOCAL != 0 || !is_available {
         return Err(invalid);
     }
     if !new.is_present() {
@@ -158,7 +158,7 @@ impl Plan {
     ) -> Result<(), Event> {
         let (selector, base) = (self.old.selector, GuestLinearAddr::new(self.old.base));
         if !self.nests() {
-            rewrite_type(vcpu, view, selector, |kind| kind & !descriptor::BUSY)?;
+            rewrite_type(vcpu, view, selector, |kind| kind & !TssType::BUSY.bits())?;
         }
         let format = Format::of(self.old.rights);
         let mut image = [0; state::MOST_BYTES];
@@ -172,7 +172,7 @@ impl Plan {
             view.write(self.new_base, &selector.to_le_bytes(), Privilege::Implicit)?;
         }
         if self.source() != TaskSwitchSource::Iret {
-            rewrite_type(vcpu, view, self.switch.selector, |kind| kind | descriptor::BUSY)?;
+            rewrite_type(vcpu, view, self.switch.selector, |kind| kind | TssType::BUSY.bits())?;
         }
         Ok(())
     }

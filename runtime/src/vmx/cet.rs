@@ -7,14 +7,15 @@ use super::nested;
 use crate::smp::percpu;
 use hw::bare::Processor;
 use hw::{Msrs, Vmcs};
+use x86::cet::CetControl;
 use x86::msr::Msr;
 use x86::vmx::capability::Allowed;
 use x86::vmx::controls::EntryControls;
 use x86::vmx::vmcs;
 
-const SHADOW_STACK: u64 = 1 << 0;
-const ENDBR: u64 = 1 << 2;
-const WAITS_FOR_ENDBR: u64 = 1 << 11;
+const SHADOW_STACK: u64 = CetControl::SH_STK_EN.bits();
+const ENDBR: u64 = CetControl::ENDBR_EN.bits();
+const WAITS_FOR_ENDBR: u64 = CetControl::TRACKER.bits();
 
 /// Clears the executing CPU's wait for a branch target in user mode (SDM, "Indirect Branch Tracking"). Where the user has a
 /// shadow stack that an entry can set, gives IA32_S_CET for it; of a guest's guest it cannot.

@@ -12,7 +12,7 @@ use hw::bare::{Processor, Region, vmx};
 use hw::{Cpuid, Msrs, PhysMemory};
 use x86::cpuid::{Leaf1Ecx, Leaf1Edx};
 use x86::cr::{Cr0, Cr4};
-use x86::msr::Msr;
+use x86::msr::{Msr, RTIT_CTL_TRACE_EN};
 use x86::vmx::capability::VmxBasic;
 use x86_64::registers::control as registers;
 
@@ -73,8 +73,7 @@ fn allow_vmx(is_first: bool) -> Result<(), EnableError> {
 /// A trace that the firmware left on would write what the hypervisor does; VMXON ends it on some processors only (SDM,
 /// "Tracing Post-VMXON").
 fn end_trace() {
-    const TRACE: u64 = 1 << 0;
-    if Processor.read(Msr::IA32_RTIT_CTL).is_ok_and(|control| control & TRACE != 0) {
+    if Processor.read(Msr::IA32_RTIT_CTL).is_ok_and(|control| control & RTIT_CTL_TRACE_EN != 0) {
         // Zero fits.
         let _ = Processor.write(Msr::IA32_RTIT_CTL, 0);
     }

@@ -12,7 +12,7 @@ use crate::exit::control_register::{CR4_KNOWN, CR4_OWNED};
 /// Bits of IA32_DEBUGCTL that the manual defines (SDM, "IA32_DEBUGCTL MSR").
 const DEBUGCTL: u64 = 0xffc7;
 /// An address that is canonical with 57 bits and not with 48.
-const WIDE_ADDRESS: u64 = 1 << 55;
+const WIDE_ADDRESS: u64 = 0x0080_0000_0000_0000;
 
 /// The bits that IA32_DEBUGCTL has. Each is set alone, for some instructions, and what was there comes back.
 pub(super) fn debugctl(msrs: &impl Msrs) -> u64 {

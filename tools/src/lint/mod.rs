@@ -6,6 +6,7 @@ mod dependencies;
 mod file_names;
 mod file_sizes;
 mod links;
+mod manual_words;
 mod sources;
 mod test_names;
 mod unsafe_opt_in;
@@ -91,10 +92,11 @@ fn house_rules() -> Result<()> {
 }
 
 fn check(sources: &[Source]) -> Vec<Finding> {
-    const RULES: [fn(&Source) -> Vec<Finding>; 6] = [
+    const RULES: [fn(&Source) -> Vec<Finding>; 7] = [
         citations::check,
         file_names::check,
         file_sizes::check,
+        manual_words::check,
         test_names::check,
         unsafe_opt_in::check,
         vendor_words::check,

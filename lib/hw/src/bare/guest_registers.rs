@@ -3,6 +3,7 @@
 use super::{Processor, vmx};
 use crate::Msrs;
 use core::arch::asm;
+use x86::cet::CetControl;
 use x86::msr::Msr;
 use x86::vmx::instruction_error::VmFail;
 
@@ -72,15 +73,14 @@ pub fn pkrs() -> u32 {
 /// supervisor (SDM, "Indirect Branch Tracking"). The guest has CR4.CET set, so the processor has the registers; the
 /// hypervisor has not.
 pub fn expect_branch_target(is_user: bool) {
-    const ENDBR_ENABLE: u64 = 1 << 2;
-    const SUPPRESS: u64 = 1 << 10;
-    const WAITS_FOR_ENDBR: u64 = 1 << 11;
     let register = if is_user { Msr::IA32_U_CET } else { Msr::IA32_S_CET };
-    if let Ok(value) = Processor.read(register)
-        && value & ENDBR_ENABLE != 0
-    {
+    let Ok(value) = Processor.read(register) else { return };
+    let mut control = CetControl::from_bits_retain(value);
+    if control.contains(CetControl::ENDBR_EN) {
+        control.remove(CetControl::SUPPRESS);
+        control.insert(CetControl::TRACKER);
         // What was read fits, and these bits fit each other.
-        let _ = Processor.write(register, value & !SUPPRESS | WAITS_FOR_ENDBR);
+        let _ = Processor.write(register, control.bits());
     }
 }
 

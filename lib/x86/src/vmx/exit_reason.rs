@@ -42,6 +42,12 @@ impl ExitReason {
         self.0 >> 31 == 1
     }
 
+    /// The same, of an entry that failed.
+    #[must_use]
+    pub const fn of_entry_failure(self) -> Self {
+        Self(self.0 | 1 << 31)
+    }
+
     /// The SDM's name of the basic reason.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -5,6 +5,9 @@
 
 use core::marker::PhantomData;
 
+/// Of the first word of a VMCS region: it is a shadow VMCS (SDM, "Format of the VMCS Region").
+pub const SHADOW_INDICATOR: u32 = 1 << 31;
+
 /// A field whose value is a `T`: `u16`, `u32`, or `u64` for 64-bit and natural-width fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<T> {

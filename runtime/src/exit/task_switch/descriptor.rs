@@ -4,14 +4,8 @@ use crate::memory::guest::{Access, GuestMemory, GuestView, Privilege};
 use crate::vcpu::Vcpu;
 use x86::address::GuestLinearAddr;
 use x86::event::Event;
-use x86::segment::{AccessRights, Segment, SegmentRegister};
+use x86::segment::{AccessRights, SELECTOR_LOCAL, Segment, SegmentRegister, SegmentType, TssType};
 
-/// Bit of a selector that names the LDT.
-pub(super) const LOCAL: u16 = 1 << 2;
-/// Bit of a TSS's type: the task runs, or another returns to it.
-pub(super) const BUSY: u8 = 1 << 1;
-/// Bit of the type of code and data: the segment has been loaded.
-pub(super) const ACCESSED: u8 = 1 << 0;
 /// Type of an LDT.
 pub(super) const LDT: u8 = 2;
 /// Offset of the byte that holds the type.
@@ -56,7 +50,7 @@ impl Descriptor {
 
     /// Of a TSS: busy.
     pub(super) const fn is_busy(self) -> bool {
-        self.rights().kind() & BUSY != 0
+        self.rights().tss_type().contains(TssType::BUSY)
     }
 
     /// The segment register that `selector` loads with it.
@@ -66,13 +60,14 @@ impl Descriptor {
 
     /// The task register that `selector` loads with it.
     pub(super) const fn busy_segment(self, selector: u16) -> Segment {
-        let rights = AccessRights::from_bits_retain(self.rights().bits() | BUSY as u32);
+        let rights = AccessRights::from_bits_retain(self.rights().bits() | TssType::BUSY.bits() as u32);
         Segment { rights, ..self.segment(selector) }
     }
 
     /// The segment register of code or data that `selector` loads with it.
     pub(super) const fn accessed_segment(self, selector: u16) -> Segment {
-        let rights = AccessRights::from_bits_retain(self.rights().bits() | ACCESSED as u32);
+        let rights =
+            AccessRights::from_bits_retain(self.rights().bits() | SegmentType::ACCESSED.bits() as u32);
         Segment { rights, ..self.segment(selector) }
     }
 }
@@ -119,7 +114,7 @@ fn type_address<V: Vcpu + ?Sized>(vcpu: &V, selector: u16) -> Option<GuestLinear
 
 /// Linear address of the descriptor.
 fn address<V: Vcpu + ?Sized>(vcpu: &V, selector: u16) -> Option<GuestLinearAddr> {
-    let (base, limit) = if selector & LOCAL == 0 {
+    let (base, limit) = if selector & SELECTOR_LOCAL == 0 {
         let gdtr = vcpu.gdtr();
         (gdtr.base, u32::from(gdtr.limit))
     } else {

@@ -1,20 +1,14 @@
 //! Segment registers of the new task (SDM, "Exception Conditions Checked During a Task Switch").
 
-use super::descriptor::{ACCESSED, Descriptor, LDT, LOCAL, is_not_null, read_descriptor, rewrite_type};
+use super::descriptor::{Descriptor, LDT, is_not_null, read_descriptor, rewrite_type};
 use super::state::{SEGMENTS, TaskState};
 use super::{TaskSwitchSource, fault};
 use crate::memory::guest::{GuestMemory, GuestView};
 use crate::vcpu::Vcpu;
 use x86::cr::Rflags;
 use x86::event::{Event, Vector};
-use x86::segment::{AccessRights, Segment, SegmentRegister};
+use x86::segment::{AccessRights, SELECTOR_LOCAL, Segment, SegmentRegister, SegmentType};
 
-/// Bit of a segment's type that says code.
-const CODE: u8 = 1 << 3;
-/// Bit of a code segment's type that says conforming.
-const CONFORMING: u8 = 1 << 2;
-/// Bit of a segment's type that says readable code, or writable data.
-const READABLE_OR_WRITABLE: u8 = 1 << 1;
 /// Present, accessed, writable data of DPL 3: every segment of a virtual-8086 task.
 const VIRTUAL_8086: u32 = 0xf3;
 /// Present, accessed, readable code.
@@ -62,7 +56,7 @@ fn ldt<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     source: TaskSwitchSource,
 ) -> Result<Descriptor, Event> {
     let invalid = fault(Vector::TS, selector, source);
-    if selector & LOCAL != 0 {
+    if selector & SELECTOR_LOCAL != 0 {
         return Err(invalid);
     }
     let found = read_descriptor(vcpu, view, selector)?;
@@ -96,17 +90,18 @@ impl<M: GuestMemory + ?Sized> Loader<'_, M> {
             let vector = if register == SegmentRegister::Ss { Vector::SS } else { Vector::NP };
             return Err(fault(vector, selector, self.source));
         }
-        rewrite_type(vcpu, self.view, selector, |kind| kind | ACCESSED)?;
+        rewrite_type(vcpu, self.view, selector, |kind| kind | SegmentType::ACCESSED.bits())?;
         vcpu.set_segment(register, descriptor.accessed_segment(selector));
         Ok(())
     }
 
     /// Type and privilege.
     fn allows(&self, register: SegmentRegister, selector: u16, descriptor: Descriptor) -> bool {
-        let (kind, dpl, rpl) = (descriptor.rights().kind(), descriptor.rights().dpl(), privilege(selector));
-        let is_code = kind & CODE != 0;
-        let is_conforming = is_code && kind & CONFORMING != 0;
-        let has_right = kind & READABLE_OR_WRITABLE != 0;
+        let (kind, dpl) = (descriptor.rights().segment_type(), descriptor.rights().dpl());
+        let rpl = privilege(selector);
+        let is_code = kind.contains(SegmentType::CODE);
+        let is_conforming = is_code && kind.contains(SegmentType::CONFORMING_OR_DOWN);
+        let has_right = kind.contains(SegmentType::READABLE_OR_WRITABLE);
         descriptor.is_segment()
             && match register {
                 SegmentRegister::Cs => is_code && if is_conforming { dpl <= rpl } else { dpl == rpl },

@@ -5,14 +5,7 @@ use crate::vcpu::{CodeSize, Vcpu};
 use x86::address::GuestLinearAddr;
 use x86::cr::{Cr0, Cr4, Rflags};
 use x86::event::{Event, Vector};
-use x86::segment::{AccessRights, Segment, SegmentRegister};
-
-/// Bit of a segment's type that says code.
-const CODE: u8 = 1 << 3;
-/// Bit of a data segment's type that says expand-down.
-const EXPAND_DOWN: u8 = 1 << 2;
-/// Bit of the type that says readable code, or writable data.
-const READABLE_OR_WRITABLE: u8 = 1 << 1;
+use x86::segment::{AccessRights, Segment, SegmentRegister, SegmentType};
 
 /// The linear address of `length` bytes at `offset` in a segment, of which each may be accessed.
 ///
@@ -69,11 +62,12 @@ pub fn is_alignment_fault<V: Vcpu + ?Sized>(vcpu: &V, address: GuestLinearAddr, 
 }
 
 fn allows(segment: &Segment, intent: Intent) -> bool {
-    let kind = segment.rights.kind();
+    let kind = segment.rights.segment_type();
     if segment.rights.contains(AccessRights::UNUSABLE) {
         return false;
     }
-    let (is_code, has_right) = (kind & CODE != 0, kind & READABLE_OR_WRITABLE != 0);
+    let (is_code, has_right) =
+        (kind.contains(SegmentType::CODE), kind.contains(SegmentType::READABLE_OR_WRITABLE));
     match intent {
         Intent::Read => !is_code || has_right,
         Intent::Write => !is_code && has_right,
@@ -83,7 +77,8 @@ fn allows(segment: &Segment, intent: Intent) -> bool {
 
 fn reaches(segment: &Segment, first: u64, last: u64) -> bool {
     let limit = u64::from(segment.limit);
-    if segment.rights.kind() & (CODE | EXPAND_DOWN) != EXPAND_DOWN {
+    let kind = segment.rights.segment_type();
+    if kind.contains(SegmentType::CODE) || !kind.contains(SegmentType::CONFORMING_OR_DOWN) {
         return last <= limit;
     }
     let top = if segment.rights.contains(AccessRights::DB) { 0xffff_ffff } else { 0xffff };

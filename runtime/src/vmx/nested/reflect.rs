@@ -37,9 +37,6 @@ impl ExitFacts {
     }
 }
 
-/// Bit 31 of the exit reason.
-const ENTRY_FAILURE: u32 = 1 << 31;
-
 impl From<EntryFailure> for ExitFacts {
     fn from(failure: EntryFailure) -> Self {
         let (reason, qualification) = match failure {
@@ -48,7 +45,7 @@ impl From<EntryFailure> for ExitFacts {
             }
             EntryFailure::MsrLoading { entry } => (ExitReason::MSR_LOADING, entry.into()),
         };
-        Self::new(ExitReason(reason.0 | ENTRY_FAILURE), qualification)
+        Self::new(reason.of_entry_failure(), qualification)
     }
 }
 
@@ -249,7 +246,7 @@ mod rights {
     pub(super) const CODE32: u32 = 0xc09b;
     pub(super) const DATA: u32 = 0xc093;
     pub(super) const TASK: u32 = 0x8b;
-    pub(super) const UNUSABLE: u32 = 1 << 16;
+    pub(super) const UNUSABLE: u32 = x86::segment::AccessRights::UNUSABLE.bits();
 }
 
 fn load_segments(to: &mut impl Vmcs, vmcs12: &Vmcs12, is_long: bool) {

@@ -7,6 +7,7 @@ use crate::vcpu::Registers;
 use core::ops::RangeInclusive;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
+use x86::cr::Cr0;
 use x86::event::Vector;
 use x86::msr::Msr;
 use x86::segment::AccessRights;
@@ -116,7 +117,7 @@ fn wants_control_register(
     registers: &Registers,
     facts: ControlRegisterQualification,
 ) -> bool {
-    const TS: u64 = 1 << 3;
+    const TS: u64 = Cr0::TS.bits();
     const LMSW_BITS: u64 = 0xe;
     let (mask0, shadow0) = (vmcs12.read(vmcs::CR0_MASK), vmcs12.read(vmcs::CR0_READ_SHADOW));
     let register = || match facts.register() {

@@ -18,7 +18,7 @@ use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue, Width};
 
 /// Bit 31 of the first word: the shadow-VMCS indicator (SDM, "Format of the VMCS Region").
-pub(super) const SHADOW_VMCS: u32 = 1 << 31;
+pub(super) const SHADOW_VMCS: u32 = vmcs::SHADOW_INDICATOR;
 /// The VMCS link pointer of a VMCS that links nothing.
 pub(super) const NO_LINK: u64 = u64::MAX;
 const ABORT_INDICATOR: u64 = 4;

@@ -3,7 +3,7 @@
 use crate::vmx::probe;
 use hw::{Cpuid, Msrs};
 use x86::cr::{Cr4, Efer};
-use x86::msr::Msr;
+use x86::msr::{Msr, PERF_CAPABILITIES_METRICS, PERF_GLOBAL_CTRL_METRICS};
 use x86::pat::Pat;
 
 /// What L1's processor accepts in registers that a VM entry or VM exit loads.
@@ -28,8 +28,6 @@ pub(in super::super) struct Processor {
     pub(in super::super) has_bus_lock_detection: bool,
 }
 
-const PERF_METRICS_AVAILABLE: u64 = 1 << 15;
-const PERF_METRICS: u64 = 1 << 48;
 /// Linear-address masking for user and for supervisor pointers of 57 and of 48 bits.
 const CR3_LAM: u64 = 3 << 61;
 /// Width of linear addresses with four levels of paging.
@@ -124,7 +122,7 @@ fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
         _ => below(leaf.edx & 0x1f) | u64::from(leaf.ecx),
     };
     let capabilities = msrs.read(Msr::IA32_PERF_CAPABILITIES).unwrap_or(0);
-    let metrics = if capabilities & PERF_METRICS_AVAILABLE != 0 { PERF_METRICS } else { 0 };
+    let metrics = if capabilities & PERF_CAPABILITIES_METRICS != 0 { PERF_GLOBAL_CTRL_METRICS } else { 0 };
     below(general.into()) | fixed << 32 | metrics
 }
 

@@ -14,13 +14,12 @@ use core::cell::RefCell;
 use hw::sim::SimMemory;
 use platform::handoff::PhysRange;
 use platform::mtrr_map::Mtrrs;
-use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::address::{GuestPhysAddr, HostPhysAddr, MIB};
 use x86::paging::PAGE_SIZE;
 use x86::paging::{PageSize, Rights};
 use x86::vmx::ept::{EptFormat, EptPointer};
 use x86::vmx::ept_entry::{EptEntry, EptFeatures};
 
-const MIB: u64 = 1 << 20;
 /// The hypervisor's memory.
 pub(super) const REGION: PhysRange = PhysRange { base: 64 * MIB, length: 8 * MIB };
 /// The pool of the cache, in it.

@@ -6,6 +6,7 @@ use crate::vmx::nested::capability::Capability;
 use hw::Vmcs;
 use x86::event::Event;
 use x86::vmx::capability::EptVpidCapability;
+use x86::vmx::ept::EptPointer;
 use x86::vmx::instruction_error::InstructionError;
 
 const SINGLE_CONTEXT: u64 = 1;
@@ -43,17 +44,16 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
 
 /// Whether a VM entry would take the EPT pointer.
 fn is_valid(pointer: u64, capability: &Capability) -> bool {
-    const ACCESSED_DIRTY: u64 = 1 << 6;
     const RESERVED: u64 = 0xf80;
-    const WALK_LENGTH_4: u64 = 3;
-    let is_type_there = match pointer & 7 {
+    let eptp = EptPointer(pointer);
+    let is_type_there = match eptp.memory_type() {
         0 => capability.ept_vpid.contains(EptVpidCapability::UNCACHEABLE),
         6 => capability.ept_vpid.contains(EptVpidCapability::WRITE_BACK),
         _ => false,
     };
     is_type_there
-        && pointer >> 3 & 7 == WALK_LENGTH_4
-        && (pointer & ACCESSED_DIRTY == 0 || capability.ept_vpid.contains(EptVpidCapability::ACCESSED_DIRTY))
+        && eptp.walk_length() == 4
+        && (!eptp.has_accessed_dirty() || capability.ept_vpid.contains(EptVpidCapability::ACCESSED_DIRTY))
         && pointer & RESERVED == 0
         && pointer >> capability.physical_address_bits == 0
 }
