@@ -118,7 +118,7 @@ impl MachineWishes {
 /// What the command line asks for; a bare guest is built, and has the machine that its first lines describe where the
 /// command line does not.
 fn run_options(arguments: RunArguments) -> Result<RunOptions> {
-    refuse_a_used_folder(arguments.keep.as_deref())?;
+    refuse_at_once(&arguments)?;
     let mut options = RunOptions {
         guest: arguments.guest,
         machine: arguments.machine,
@@ -152,6 +152,19 @@ fn run_options(arguments: RunArguments) -> Result<RunOptions> {
         "--add, --exec and --shell are for the guests linux and xmhf"
     );
     Ok(options)
+}
+
+/// What cannot be run is refused before anything is built for it.
+fn refuse_at_once(arguments: &RunArguments) -> Result<()> {
+    refuse_a_used_folder(arguments.keep.as_deref())?;
+    let usual = RunOptions::default();
+    let RunArguments { machine, machine_wishes: wishes, module, add, guest, .. } = arguments;
+    machine.check(wishes.cpus.unwrap_or(usual.cpus), wishes.memory.unwrap_or(usual.memory_mib))?;
+    let disk = if let Guest::Image(path) = guest { Some(path) } else { None };
+    for file in add.iter().chain(module).chain(disk) {
+        ensure!(file.exists(), "there is no file {}", file.display());
+    }
+    Ok(())
 }
 
 /// A folder that holds a run would get a second one's files among the first one's.
@@ -204,9 +217,10 @@ mod tests {
 
     #[test]
     fn ones_own_things_find_their_way_in() {
-        let run = options("xmhf run --args -x=1 --module m --add a --add b --exec ./a").unwrap();
-        assert_eq!((run.arguments.as_str(), run.module), ("-x=1", Some("m".into())));
-        assert_eq!(run.linux.added, [PathBuf::from("a"), "b".into()]);
+        let run = options("xmhf run --args -x=1 --module Cargo.toml --add xmhf --add get-bochs --exec ./a")
+            .unwrap();
+        assert_eq!((run.arguments.as_str(), run.module), ("-x=1", Some("Cargo.toml".into())));
+        assert_eq!(run.linux.added, [PathBuf::from("xmhf"), "get-bochs".into()]);
         assert_eq!((run.linux.actions, run.linux.command), (vec!["exec".to_owned()], Some("./a".into())));
         let run = options("xmhf run --shell --hypapp trustvisor").unwrap();
         assert!(run.is_typed_at && run.linux.actions == ["shell"] && run.hypapp == "trustvisor");
@@ -239,6 +253,24 @@ mod tests {
         std::fs::write(folder.path().join("guest.log"), "").unwrap();
         let why = refuse_a_used_folder(Some(folder.path())).unwrap_err().to_string();
         assert!(why.contains(&*folder.path().to_string_lossy()), "{why}");
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_before_anything_is_built() {
+        for (line, why) in [
+            ("--cpus 33", "Bochs takes at most 14 CPUs, not 33"),
+            ("--guest bare:hello --cpus 33", "Bochs takes at most 14 CPUs, not 33"),
+            ("--memory 262145", "Bochs takes at most 262144 MiB of memory, not 262145"),
+            ("--module /nowhere/x", "there is no file /nowhere/x"),
+            ("--add Cargo.toml --add /nowhere/y", "there is no file /nowhere/y"),
+            ("--guest /nowhere/disk.img", "there is no file /nowhere/disk.img"),
+        ] {
+            let Some(arguments) = parse(&format!("xmhf run {line}")) else {
+                panic!("not understood: {line}")
+            };
+            assert_eq!(refuse_at_once(&arguments).unwrap_err().to_string(), why, "{line}");
+        }
+        assert!(refuse_at_once(&parse("xmhf run --machine qemu-kvm --cpus 33").unwrap()).is_ok());
     }
 
     #[test]

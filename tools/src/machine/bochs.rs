@@ -68,6 +68,16 @@ pub(super) fn fault(log: &str, output: &str) -> Option<String> {
     (!orderly).then(|| panic.to_owned())
 }
 
+/// Refuses a machine that is larger than the emulator's largest.
+pub(super) fn check(cpus: u32, memory_mib: u32) -> Result<()> {
+    ensure!(cpus <= CPU_LIMIT, "Bochs takes at most {CPU_LIMIT} CPUs, not {cpus}");
+    ensure!(
+        memory_mib <= MEMORY_LIMIT_MIB,
+        "Bochs takes at most {MEMORY_LIMIT_MIB} MiB of memory, not {memory_mib}"
+    );
+    Ok(())
+}
+
 fn executable() -> Result<PathBuf> {
     let private = crate::paths::bochs();
     if private.exists() {
@@ -84,11 +94,7 @@ fn configure(machine: &Machine<'_>, typed: Option<&Terminal>) -> Result<String> 
     let Machine { cpus, memory_mib, quirks, .. } = machine;
     let reset = u8::from(quirks.resets_on_triple_fault);
     let ignore = u8::from(!quirks.faults_on_unknown_msrs);
-    ensure!(*cpus <= CPU_LIMIT, "Bochs takes at most {CPU_LIMIT} CPUs, not {cpus}");
-    ensure!(
-        *memory_mib <= MEMORY_LIMIT_MIB,
-        "Bochs takes at most {MEMORY_LIMIT_MIB} MiB of memory, not {memory_mib}"
-    );
+    check(*cpus, *memory_mib)?;
     let bios = if quirks.has_legacy_bios { "BIOS-bochs-legacy" } else { "BIOS-bochs-latest" };
     let host_memory = memory_mib.min(&HOST_MEMORY_MIB);
     let block = block_kib(*memory_mib);

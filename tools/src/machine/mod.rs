@@ -26,6 +26,20 @@ pub enum MachineKind {
     QemuKvm,
 }
 
+impl MachineKind {
+    /// Refuses a machine of this kind that cannot be.
+    ///
+    /// # Errors
+    ///
+    /// It has more CPUs or memory than there may be; the error names the limit.
+    pub fn check(self, cpus: u32, memory_mib: u32) -> Result<()> {
+        match self {
+            Self::Bochs => bochs::check(cpus, memory_mib),
+            Self::QemuKvm => Ok(()),
+        }
+    }
+}
+
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
