@@ -168,6 +168,8 @@ msrs! {
     IA32_U_CET = 0x6a0;
     /// Control-flow enforcement of supervisors.
     IA32_S_CET = 0x6a2;
+    /// Table of the shadow stacks of interrupts.
+    IA32_INTERRUPT_SSP_TABLE_ADDR = 0x6a8;
     /// Rights by the protection keys of supervisor pages.
     IA32_PKRS = 0x6e1;
     /// First x2APIC MSR.

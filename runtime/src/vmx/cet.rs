@@ -1,9 +1,8 @@
-//! Control-flow enforcement of ring 3 where the hypervisor returns from a call in the called code's stead.
+//! Control-flow enforcement of guests, where the hypervisor has to change its state.
 //!
-//! The guest's state stays in the processor's registers. Of these SSP can be written by a VM entry alone, so the one
-//! entry behind such a return loads what exits save anyway.
+//! That state stays in the processor's registers, for the hypervisor uses none of it. Of these SSP can be written by a VM
+//! entry alone, so the one entry behind a change loads what exits save anyway.
 
-use super::nested;
 use crate::smp::percpu;
 use hw::bare::Processor;
 use hw::{Msrs, Vmcs};
@@ -17,28 +16,43 @@ const SHADOW_STACK: u64 = CetControl::SH_STK_EN.bits();
 const ENDBR: u64 = CetControl::ENDBR_EN.bits();
 const WAITS_FOR_ENDBR: u64 = CetControl::TRACKER.bits();
 
-/// Clears the executing CPU's wait for a branch target in user mode (SDM, "Indirect Branch Tracking"). Where the user has a
-/// shadow stack that an entry can set, gives IA32_S_CET for it; of a guest's guest it cannot.
-pub(super) fn end_branch_target() -> Option<u64> {
-    let value = Processor.read(Msr::IA32_U_CET).ok()?;
+/// Clears the executing CPU's wait for a branch target in user mode (SDM, "Indirect Branch Tracking"). Returns whether the
+/// user has a shadow stack that an entry can set.
+pub(super) fn end_branch_target() -> bool {
+    let Ok(value) = Processor.read(Msr::IA32_U_CET) else { return false };
     if value & ENDBR != 0 && value & WAITS_FOR_ENDBR != 0 {
         // What was read fits, without this bit too.
         let _ = Processor.write(Msr::IA32_U_CET, value & !WAITS_FOR_ENDBR);
     }
-    let cpu = percpu::current();
     let allowed = Allowed(Processor.read(Msr::IA32_VMX_TRUE_ENTRY_CTLS).unwrap_or(0)).may_be_one();
-    if value & SHADOW_STACK == 0 || allowed & EntryControls::LOAD_CET_STATE.bits() == 0 || nested::is_l2(cpu)
-    {
-        return None;
-    }
-    cpu.set_loads_cet(true);
-    Processor.read(Msr::IA32_S_CET).ok()
+    value & SHADOW_STACK != 0 && allowed & EntryControls::LOAD_CET_STATE.bits() != 0
+}
+
+/// Writes the guest's IA32_S_CET and IA32_INTERRUPT_SSP_TABLE_ADDR. The values have been checked.
+pub(super) fn write_registers(s_cet: u64, table: u64) {
+    let _ = Processor.write(Msr::IA32_S_CET, s_cet);
+    let _ = Processor.write(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR, table);
+}
+
+/// Makes the next entry, under `vmcs`, load `ssp` and the registers as they are.
+#[cold]
+pub(super) fn load_at_entry(vmcs: &mut impl Vmcs, ssp: u64) {
+    let register = |msr| Processor.read(msr).unwrap_or(0);
+    vmcs.write(vmcs::GUEST_SSP, ssp);
+    vmcs.write(vmcs::GUEST_S_CET, register(Msr::IA32_S_CET));
+    vmcs.write(vmcs::GUEST_INTERRUPT_SSP_TABLE, register(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR));
+    set_loading(vmcs, true);
 }
 
 /// Makes entries leave the state alone again.
 #[cold]
 pub(super) fn stop_loading(vmcs: &mut impl Vmcs) {
-    percpu::current().set_loads_cet(false);
-    let entry = EntryControls::from_bits_retain(vmcs.read(vmcs::ENTRY_CONTROLS));
-    vmcs.write(vmcs::ENTRY_CONTROLS, (entry - EntryControls::LOAD_CET_STATE).bits());
+    set_loading(vmcs, false);
+}
+
+fn set_loading(vmcs: &mut impl Vmcs, is_loaded: bool) {
+    percpu::current().set_loads_cet(is_loaded);
+    let mut entry = EntryControls::from_bits_retain(vmcs.read(vmcs::ENTRY_CONTROLS));
+    entry.set(EntryControls::LOAD_CET_STATE, is_loaded);
+    vmcs.write(vmcs::ENTRY_CONTROLS, entry.bits());
 }

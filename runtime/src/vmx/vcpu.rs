@@ -220,12 +220,10 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         if !self.cr4().contains(Cr4::CET) {
             return;
         }
-        let Some(s_cet) = machine_registers::end_branch_target() else { return };
-        let ssp = self.vmcs.read(vmcs::GUEST_SSP);
-        self.vmcs.write(vmcs::GUEST_SSP, ssp.wrapping_add(bytes));
-        self.vmcs.write(vmcs::GUEST_S_CET, s_cet);
-        let entry = EntryControls::from_bits_retain(self.vmcs.read(vmcs::ENTRY_CONTROLS));
-        self.vmcs.write(vmcs::ENTRY_CONTROLS, (entry | EntryControls::LOAD_CET_STATE).bits());
+        if machine_registers::end_branch_target() {
+            let ssp = self.vmcs.read(vmcs::GUEST_SSP);
+            machine_registers::load_at_entry(&mut self.vmcs, ssp.wrapping_add(bytes));
+        }
     }
 
     fn cpl(&self) -> u8 {

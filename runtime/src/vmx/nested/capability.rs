@@ -100,12 +100,14 @@ const EXIT: ExitControls = ExitControls::SAVE_DEBUG_CONTROLS
     .union(ExitControls::LOAD_PAT)
     .union(ExitControls::SAVE_EFER)
     .union(ExitControls::LOAD_EFER)
-    .union(ExitControls::SAVE_PREEMPTION_TIMER);
+    .union(ExitControls::SAVE_PREEMPTION_TIMER)
+    .union(ExitControls::LOAD_CET_STATE);
 const ENTRY: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
     .union(EntryControls::IA32E_MODE_GUEST)
     .union(EntryControls::LOAD_PERF_GLOBAL_CTRL)
     .union(EntryControls::LOAD_PAT)
-    .union(EntryControls::LOAD_EFER);
+    .union(EntryControls::LOAD_EFER)
+    .union(EntryControls::LOAD_CET_STATE);
 const EPT_VPID: EptVpidCapability = EptVpidCapability::EXECUTE_ONLY
     .union(EptVpidCapability::WALK_LENGTH_4)
     .union(EptVpidCapability::UNCACHEABLE)
@@ -151,6 +153,10 @@ impl Capability {
             // Some emulators have controls that load a register which they do not have.
             exits -= ExitControls::LOAD_PERF_GLOBAL_CTRL;
             entries -= EntryControls::LOAD_PERF_GLOBAL_CTRL;
+        }
+        if msrs.read(Msr::IA32_S_CET).is_err() {
+            exits -= ExitControls::LOAD_CET_STATE;
+            entries -= EntryControls::LOAD_CET_STATE;
         }
         let (exit, plain_exit) = precise(EXIT_MSRS, exits.bits())?;
         let (entry, plain_entry) = precise(ENTRY_MSRS, entries.bits())?;
@@ -232,6 +238,11 @@ impl Capability {
     /// Whether L1 may have secondary processor-based controls at all.
     pub(super) const fn has_secondary_controls(&self) -> bool {
         self.primary.may_be_one() & PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits() != 0
+    }
+
+    /// Whether entries of L1's may load the state of control-flow enforcement, which exits save then.
+    pub(super) const fn has_cet(&self) -> bool {
+        self.entry.may_be_one() & EntryControls::LOAD_CET_STATE.bits() != 0
     }
 
     /// Whether L1 may have shadow VMCSs.

@@ -29,8 +29,8 @@ fn a_processor_with_every_control_offers_the_known_ones() {
     let words = [capability.pin_based, capability.primary, capability.exit, capability.entry];
     assert_eq!(words.map(Allowed::must_be_one), DEFAULT_1);
     let may = words.map(Allowed::may_be_one);
-    // No tertiary controls; neither trace nor bounds, CET, PKRS or second exit controls; no dual-monitor treatment.
-    assert_eq!(may, [0xff, 0xfff9_fffe, 0x007f_ffff, 0x0000_f3ff]);
+    // No tertiary controls; neither trace nor bounds, PKRS or second exit controls; no dual-monitor treatment.
+    assert_eq!(may, [0xff, 0xfff9_fffe, 0x107f_ffff, 0x0010_f3ff]);
     // No VM functions, #VE, trace, mode-based execution, sub-page rights, ENCLV, PCONFIG and later.
     assert_eq!(capability.secondary.may_be_one(), 0x0613_dfff);
 }

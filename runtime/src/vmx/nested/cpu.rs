@@ -103,7 +103,9 @@ impl NestedHardware {
 
 impl Hardware for NestedHardware {
     fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
-        merge::copy_cold_guest_state(&self.select_l2(), vmcs12);
+        if let Some(facts) = facts() {
+            merge::copy_cold_guest_state(&self.select_l2(), vmcs12, &facts.capability);
+        }
         self.select_l1();
     }
 

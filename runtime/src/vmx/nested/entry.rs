@@ -18,8 +18,8 @@ use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
-use crate::vmx::inject;
 use crate::vmx::vcpu::VmxVcpu;
+use crate::vmx::{cet, inject};
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::event::Event;
@@ -118,6 +118,12 @@ fn enter(
     if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
         area_msrs::load_perf_global_ctrl(vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL));
     }
+    let loads_cet = Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_CET_STATE);
+    if loads_cet {
+        let [s_cet, table] =
+            [vmcs::GUEST_S_CET, vmcs::GUEST_INTERRUPT_SSP_TABLE].map(|field| vmcs02.read(field));
+        cet::write_registers(s_cet, table);
+    }
     // What comes to a hypapp from here on is L2's.
     nested.operation = Operation::NonRoot;
     let (mut state, loaded) = area_msrs::load_on_entry(state, l1.registers_mut(), cpu, facts);
@@ -129,6 +135,11 @@ fn enter(
         let is_blocked = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), false).l1;
         let facts = ExitFacts::from(EntryFailure::MsrLoading { entry });
         return fail(state, l1, cpu, &facts, &left, is_blocked);
+    }
+    if loads_cet {
+        let mut vmcs02 = hardware.current();
+        let ssp = vmcs02.read(vmcs::GUEST_SSP);
+        cet::load_at_entry(&mut vmcs02, ssp);
     }
     (state, Action::Resume)
 }
@@ -196,8 +207,17 @@ fn load_host_state(
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
         area_msrs::load_perf_global_ctrl(nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL));
     }
+    let mut ssp = left.ssp;
+    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
+        let host = &nested.vmcs12;
+        cet::write_registers(host.read(vmcs::HOST_S_CET), host.read(vmcs::HOST_INTERRUPT_SSP_TABLE));
+        ssp = Some(host.read(vmcs::HOST_SSP));
+    }
     let Some(facts) = cpu::facts() else { return (state, Action::Resume) };
     let (state, loaded) = area_msrs::load_on_exit(state, l1, cpu, facts);
+    if let Some(ssp) = ssp {
+        cet::load_at_entry(&mut l1.vmcs, ssp);
+    }
     let action = match loaded {
         Ok(()) => Action::Resume,
         Err(_) => abort(&state.nested, vmcs12::Abort::HostMsrs),

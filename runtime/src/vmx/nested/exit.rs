@@ -223,7 +223,10 @@ pub(super) fn leave(
         }
     }
     let NestedCpu { nested, hardware, .. } = &mut *state;
-    let left = Left::of(&vmcs02, &nested.vmcs12);
+    let mut left = Left::of(&vmcs02, &nested.vmcs12);
+    if cpu.loads_cet() {
+        left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
+    }
     let blocking = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), is_nmi);
     nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
     nested.pending.withdraw(&mut vmcs02);

@@ -89,8 +89,8 @@ const fn treatment_of(field: FieldInfo) -> Treatment {
         (0x0004 | 0x2018 | 0x2024 | 0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
         // The page-modification log, VMREAD and VMWRITE bitmap, VMCS link pointer.
         (0x0812 | 0x200e | 0x2026 | 0x2028 | 0x2800, _) => Treatment::ByValue,
-        // Bounds, processor trace, protection keys of supervisor pages, shadow stacks.
-        (0x2812 | 0x2814 | 0x2818 | 0x2c06 | 0x6828..=0x682c | 0x6c18..=0x6c1c, _) => Treatment::Absent,
+        // Bounds, processor trace, protection keys of supervisor pages.
+        (0x2812 | 0x2814 | 0x2818 | 0x2c06, _) => Treatment::Absent,
         // Executive-VMCS pointer, SMBASE: there is no SMM monitor.
         (0x200c | 0x4828, _) => Treatment::Ignored,
         // Counts and addresses of MSR areas, IA32_PERF_GLOBAL_CTRL.
@@ -175,6 +175,8 @@ pub(super) fn exists(field: FieldInfo, capability: &Capability) -> bool {
         0x401e => primary(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS),
         0x4020 | 0x4022 => secondary(Secondary::PAUSE_LOOP_EXITING),
         0x482e => pin_based(PinBasedControls::PREEMPTION_TIMER),
+        0x6828..=0x682c => entry(EntryControls::LOAD_CET_STATE),
+        0x6c18..=0x6c1c => exit(ExitControls::LOAD_CET_STATE),
         encoding => !matches!(index(encoding).map(treatment), None | Some(Treatment::Absent)),
     }
 }
@@ -249,7 +251,7 @@ mod tests {
     #[test]
     fn a_field_that_one_control_uses_comes_and_goes_with_it() {
         let everything = missing(&[]);
-        let fields: [(&[Control], &[u32]); 20] = [
+        let fields: [(&[Control], &[u32]); 22] = [
             (&[(PIN_BASED, 6)], &[0x482e]),
             (&[(PIN_BASED, 7)], &[0x0002, 0x2016]),
             (&[(PRIMARY, 21)], &[0x2012, 0x401c]),
@@ -267,6 +269,8 @@ mod tests {
             (&[(EXIT, 12)], &[0x2c04]),
             (&[(EXIT, 19)], &[0x2c00]),
             (&[(EXIT, 21)], &[0x2c02]),
+            (&[(ENTRY, 20)], &[0x6828, 0x682a, 0x682c]),
+            (&[(EXIT, 28)], &[0x6c18, 0x6c1a, 0x6c1c]),
             // A guest field is there for loading or for saving.
             (&[(ENTRY, 14)], &[]),
             (&[(ENTRY, 14), (EXIT, 18)], &[0x2804]),

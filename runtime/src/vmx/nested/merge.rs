@@ -60,7 +60,7 @@ pub(super) fn enter(
         rare_controls(vmcs02, vmcs12, capability);
     }
     if vmcs12.dirty.contains(Dirty::COLD) {
-        copy_cold_guest_state(vmcs12, vmcs02);
+        copy_cold_guest_state(vmcs12, vmcs02, capability);
     }
     hot_guest_state(vmcs02, vmcs12, capability, inherited);
     inherit(vmcs02, vmcs12, own, inherited);
@@ -171,7 +171,7 @@ fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capabilit
 }
 
 /// Copies the guest state that is [`super::fields::Treatment::Cold`], into L2's VMCS or back.
-pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs) {
+pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capability: &Capability) {
     copy!(from => to;
         GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
         GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
@@ -183,6 +183,10 @@ pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs) {
         GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE
         GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT GUEST_GDTR_BASE GUEST_IDTR_BASE
         GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP);
+    // The hardware's VMCS has these fields on some processors only.
+    if capability.has_cet() {
+        copy!(from => to; GUEST_S_CET GUEST_SSP GUEST_INTERRUPT_SSP_TABLE);
+    }
 }
 
 fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability, inherited: &Inherited) {

@@ -74,7 +74,7 @@ fn guest_state_is_copied_whole_and_comes_back_whole() {
     changed.write(vmcs::GUEST_ES_BASE, 0x78);
     reflect::save_guest_state(&changed, &mut vmcs12);
     assert_eq!((vmcs12.read(vmcs::GUEST_RIP), vmcs12.is_stale), (0x77, true));
-    copy_cold_guest_state(&changed, &mut vmcs12);
+    copy_cold_guest_state(&changed, &mut vmcs12, &capability());
     assert_eq!(vmcs12.read(vmcs::GUEST_ES_BASE), 0x78);
     assert_eq!(vmcs12.dirty, Dirty::empty());
 }

@@ -151,11 +151,13 @@ pub(super) struct Left {
     cr0: u64,
     efer: Efer,
     pat: u64,
+    /// SSP, where the processor has another still: the entry that was to load it did not come to pass.
+    pub(super) ssp: Option<u64>,
 }
 
 impl From<&Inherited> for Left {
     fn from(l1: &Inherited) -> Self {
-        Self { cr0: l1.cr0.bits(), efer: l1.efer, pat: l1.pat }
+        Self { cr0: l1.cr0.bits(), efer: l1.efer, pat: l1.pat, ssp: None }
     }
 }
 
@@ -166,6 +168,7 @@ impl Left {
             cr0: cr0(vmcs02, vmcs12),
             efer: Efer::from_bits_retain(vmcs02.read(vmcs::GUEST_EFER)),
             pat: vmcs02.read(vmcs::GUEST_PAT),
+            ssp: None,
         }
     }
 }

@@ -45,6 +45,7 @@ pub(in super::super) fn hardware() -> Vec<(Msr, u64)> {
         (Msr::IA32_VMX_TRUE_EXIT_CTLS, all(exit)),
         (Msr::IA32_VMX_TRUE_ENTRY_CTLS, all(entry)),
         (Msr::IA32_PERF_GLOBAL_CTRL, 0),
+        (Msr::IA32_S_CET, 0),
     ]
 }
 
@@ -64,14 +65,15 @@ impl Machine {
         // Not offered, and yet their checks must be right once they are.
         let also = |allowed: &mut Allowed, bits: u64| allowed.0 |= bits << 32;
         also(&mut capability.secondary, 1 << 22);
-        also(&mut capability.exit, 1 << 23 | 1 << 28 | 1 << 29);
-        also(&mut capability.entry, 1 << 16 | 1 << 20 | 1 << 22);
+        also(&mut capability.exit, 1 << 23 | 1 << 29);
+        also(&mut capability.entry, 1 << 16 | 1 << 22);
         let processor = Processor {
             linear_address_bits: 48,
             cr3_reserved: !0 << 39,
             efer: 0xd01,
             debugctl: 0xffc7,
             perf_global_ctrl: 0x7_0000_000f,
+            s_cet: !(0xf << 6),
             has_sgx: true,
             has_rtm: true,
             has_bus_lock_detection: true,

@@ -2,6 +2,8 @@
 
 use crate::vmx::probe;
 use hw::{Cpuid, Msrs};
+use x86::cet::CetControl;
+use x86::cpuid::{Leaf7Ecx, Leaf7Edx};
 use x86::cr::{Cr4, Efer};
 use x86::msr::{Msr, PERF_CAPABILITIES_METRICS, PERF_GLOBAL_CTRL_METRICS};
 use x86::pat::Pat;
@@ -20,6 +22,8 @@ pub(in super::super) struct Processor {
     pub(in super::super) debugctl: u64,
     /// Bits that IA32_PERF_GLOBAL_CTRL has.
     pub(in super::super) perf_global_ctrl: u64,
+    /// Bits that IA32_S_CET has.
+    pub(in super::super) s_cet: u64,
     /// Enclaves.
     pub(in super::super) has_sgx: bool,
     /// Restricted transactional memory.
@@ -48,6 +52,7 @@ impl Processor {
             efer: efer(cpuid.cpuid(0x8000_0001, 0).edx),
             debugctl: probe::debugctl(msrs),
             perf_global_ctrl: perf_global_ctrl(cpuid, msrs),
+            s_cet: s_cet(extended.ecx, extended.edx),
             has_sgx: extended.ebx >> 2 & 1 == 1,
             has_rtm: extended.ebx >> 11 & 1 == 1,
             has_bus_lock_detection,
@@ -85,10 +90,9 @@ impl Processor {
 
     /// Whether IA32_S_CET takes `value` (SDM, "Control-flow Enforcement Technology", "IA32_U_CET and IA32_S_CET").
     pub(super) const fn accepts_s_cet(&self, value: u64) -> bool {
-        const RESERVED: u64 = 0xf << 6;
-        const SUPPRESS_AND_TRACKER: u64 = 3 << 10;
-        value & RESERVED == 0
-            && value & SUPPRESS_AND_TRACKER != SUPPRESS_AND_TRACKER
+        let control = CetControl::from_bits_retain(value);
+        value & !self.s_cet == 0
+            && !control.contains(CetControl::SUPPRESS.union(CetControl::TRACKER))
             && self.is_canonical(value & !0xfff)
     }
 }
@@ -106,6 +110,15 @@ fn efer(features: u32) -> u64 {
     bits.set(Efer::LME | Efer::LMA, has_64_bit_mode);
     bits.set(Efer::NXE, has_execute_disable);
     bits.bits()
+}
+
+/// Bits of IA32_S_CET: for shadow stacks, and for tracking of indirect branches with the legacy bitmap's address.
+const fn s_cet(leaf7_ecx: u32, leaf7_edx: u32) -> u64 {
+    const SHADOW_STACKS: u64 = 3;
+    const TRACKING: u64 = !0xfff | 3 << 10 | 0xf << 2;
+    let shadow_stacks = if leaf7_ecx & Leaf7Ecx::CET_SS.bits() != 0 { SHADOW_STACKS } else { 0 };
+    let tracking = if leaf7_edx & Leaf7Edx::CET_IBT.bits() != 0 { TRACKING } else { 0 };
+    shadow_stacks | tracking
 }
 
 /// Bits of IA32_PERF_GLOBAL_CTRL (SDM, "Architectural Performance Monitoring").
@@ -168,6 +181,15 @@ mod tests {
         let processor = Processor::of(&widths(46, 57), &SimMsrs::new([]));
         assert_eq!(processor.linear_address_bits, 48);
         assert!(!processor.is_canonical(1 << 55) && !processor.is_canonical_code(1 << 55, Cr4::LA57));
+    }
+
+    #[test]
+    fn control_flow_enforcement_has_the_bits_of_what_there_is() {
+        let bits = |ecx, edx| {
+            Processor::of(&widths(46, 48).with(7, 0, leaf(1, 0, ecx, edx)), &SimMsrs::new([])).s_cet
+        };
+        assert_eq!([bits(1 << 7, 0), bits(0, 1 << 20)], [3, 0xffff_ffff_ffff_fc3c]);
+        assert_eq!([bits(1 << 7, 1 << 20), bits(!(1 << 7), !(1 << 20))], [0xffff_ffff_ffff_fc3f, 0]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ const PAT: u32 = 0x2804;
 const EFER: u32 = 0x2806;
 /// Guest fields that are not of the processor's registers or are loaded by other means: link pointer,
 /// IA32_PERF_GLOBAL_CTRL, SMBASE, index of the page-modification log; and those that L1 does not have.
-const OTHERS: [u32; 10] = [0x2800, 0x2808, 0x4828, 0x0812, 0x2812, 0x2814, 0x2818, 0x6828, 0x682a, 0x682c];
+const OTHERS: [u32; 7] = [0x2800, 0x2808, 0x4828, 0x0812, 0x2812, 0x2814, 0x2818];
 
 pub(super) fn bit(value: u64, number: u32) -> bool {
     value >> number & 1 == 1

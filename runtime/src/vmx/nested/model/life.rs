@@ -50,6 +50,7 @@ pub(super) fn check(input: &[u8]) {
 /// The hardware's two VMCSs beside L1's own.
 #[derive(Debug)]
 struct Fake {
+    capability: Capability,
     vmcs02: SimVmcs,
     /// `None` where the processor has no VMCS shadowing.
     shadow: Option<(SimVmcs, Told)>,
@@ -57,7 +58,7 @@ struct Fake {
 
 impl Hardware for Fake {
     fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
-        merge::copy_cold_guest_state(&self.vmcs02, vmcs12);
+        merge::copy_cold_guest_state(&self.vmcs02, vmcs12, &self.capability);
     }
     fn fetch_shadow(&mut self, vmcs12: &mut Vmcs12) {
         if let Some((shadow, told)) = &mut self.shadow {
@@ -105,7 +106,7 @@ impl World {
         let all = FIELDS.iter().map(|field| (field.encoding, 0)).collect::<Fields>();
         let model = REGIONS.into_iter().map(|region| (region, all.clone())).collect();
         let shadow = has_shadowing.then(|| (SimVmcs::default(), Told::new(true)));
-        let hardware = Fake { vmcs02: SimVmcs::default(), shadow };
+        let hardware = Fake { capability: facts.capability, vmcs02: SimVmcs::default(), shadow };
         let mut nested = Nested::new();
         nested.switch_on(GuestPhysAddr::new(VMXON_REGION));
         Self { nested, hardware, memory, facts, vmcs01, model, current: None }
