@@ -10,6 +10,10 @@ use platform::handoff::{
 use sha2::{Digest, Sha256};
 use std::mem::offset_of;
 
+/// Most bytes of a runtime's data that are not zero at the start. There is little; more is a static that was to be zero,
+/// and lies in the image for one field that is not.
+const DATA_LIMIT: u64 = 64 << 10;
+
 /// Makes the hypervisor image of the two ELF files' contents.
 ///
 /// # Errors
@@ -75,6 +79,12 @@ fn check_runtime(runtime: &[u8]) -> Result<()> {
     ensure!(field(offset_of!(ImageHeader, magic)) == Some(IMAGE_MAGIC), "it does not start with its header");
     let end = field(offset_of!(ImageHeader, data_end)).and_then(|end| end.checked_sub(RUNTIME_OFFSET));
     ensure!(end == Some(runtime.len() as u64), "its header gives another size than {}", runtime.len());
+    let [start, end] = [offset_of!(ImageHeader, rodata_end), offset_of!(ImageHeader, data_end)].map(field);
+    let data = end.zip(start).map_or(0, |(end, start)| end.saturating_sub(start));
+    ensure!(
+        data <= DATA_LIMIT,
+        "it has {data} bytes of data: a large static is not all zero, and each boot reads and hashes it"
+    );
     Ok(())
 }
 
@@ -121,8 +131,12 @@ mod tests {
     }
 
     fn runtime() -> Vec<u8> {
+        runtime_with_data_from(RUNTIME_OFFSET + 0x1000)
+    }
+
+    fn runtime_with_data_from(start: u64) -> Vec<u8> {
         let end = RUNTIME_OFFSET + 0x2000;
-        let header = [IMAGE_MAGIC, 0, 0, 0, end, end + 0x1000, 0, 0];
+        let header = [IMAGE_MAGIC, 0, 0, start, end, end + 0x1000, 0, 0];
         let mut text: Vec<u8> = header.map(u64::to_le_bytes).concat();
         text.resize(0x800, 0x90);
         let base = VIRTUAL_BASE + RUNTIME_OFFSET;
@@ -149,6 +163,14 @@ mod tests {
         bytes.resize(0x1_0001, 0);
         let error = pack(&executable(&[(VIRTUAL_BASE, bytes, 0x1_0001)]), &runtime()).unwrap_err();
         assert!(error.to_string().contains("more than 65536"), "{error}");
+    }
+
+    #[test]
+    fn a_runtime_with_a_large_static_that_is_not_zero_is_refused() {
+        assert!(pack(&loader(), &runtime_with_data_from(RUNTIME_OFFSET + 0x2000 - DATA_LIMIT)).is_ok());
+        let error =
+            pack(&loader(), &runtime_with_data_from(RUNTIME_OFFSET + 0x1000 - DATA_LIMIT)).unwrap_err();
+        assert!(format!("{error:#}").contains("a large static"), "{error:#}");
     }
 
     #[test]
