@@ -5,7 +5,7 @@ use crate::mutants;
 use crate::quote::{self, VerifyArguments};
 use crate::run_arguments::RunArguments;
 use crate::test::{self, Filter};
-use crate::{bench, book, build, coverage, demo, lint, pal, run_arguments};
+use crate::{bench, book, build, coverage, demo, lint, output, pal, run_arguments};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 /// XMHF, a small hypervisor beneath one unmodified guest: build it, boot a guest under it, test and measure it.
 #[derive(Debug, Parser)]
-#[command(name = "tools/xmhf", version, arg_required_else_help = true)]
+#[command(name = "tools/xmhf", bin_name = "tools/xmhf", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -138,8 +138,8 @@ fn build_what(arguments: &BuildArguments) -> Result<()> {
 }
 
 fn write_image(arguments: ImageArguments) -> Result<()> {
+    output::create_folder(&arguments.out)?;
     build::build_with(&arguments.hypapp)?;
-    std::fs::create_dir_all(&arguments.out)?;
     let options = ImageOptions { hypapp: arguments.hypapp, ..ImageOptions::default() };
     println!("{}", image::write(&arguments.out, &options)?.display());
     Ok(())

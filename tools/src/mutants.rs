@@ -4,8 +4,8 @@
 //! Files that only the bare target compiles are left out: a change there is none for the host.
 
 use crate::installed::installed;
-use crate::paths;
 use crate::toolchain::cargo;
+use crate::{paths, process};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fmt;
@@ -37,6 +37,10 @@ pub struct Wanted {
 ///
 /// cargo-mutants cannot be installed, the tests fail without any change, or the bar is missed.
 pub fn run(wanted: &Wanted) -> Result<()> {
+    if let Some(package) = wanted.package.as_deref().map(full_name) {
+        // It takes minutes before cargo-mutants would say that there is no such package.
+        process::output(cargo().current_dir(paths::root()).args(["pkgid", "--package", &package]))?;
+    }
     let program = installed("cargo-mutants", VERSION, "cargo-mutants")?;
     let package = wanted.package.as_deref().map(full_name);
     let out = paths::out().join("mutants").join(package.as_deref().unwrap_or("all"));

@@ -3,10 +3,10 @@
 use crate::console::Console;
 use crate::guest::{Expectation, Guest, LinuxOptions};
 use crate::image::{self, ImageOptions, Multiboot};
-use crate::interrupt;
 use crate::machine::{Machine, MachineKind, Quirks, Running};
 use crate::stage::{Origin, Stage};
 use crate::verdict::{End, Outcome};
+use crate::{interrupt, output};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -97,7 +97,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
     let temporary = tempfile::Builder::new().prefix("xmhf-run-").tempdir()?;
     let folder = match &options.keep {
         Some(folder) => {
-            std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+            output::create_folder(folder)?;
             folder.canonicalize()?
         }
         None => temporary.path().to_path_buf(),

@@ -156,10 +156,12 @@ fn run_options(arguments: RunArguments) -> Result<RunOptions> {
 
 /// What cannot be run is refused before anything is built for it.
 fn refuse_at_once(arguments: &RunArguments) -> Result<()> {
-    refuse_a_used_folder(arguments.keep.as_deref())?;
+    let RunArguments { machine, machine_wishes: wishes, module, add, guest, keep, shell, .. } = arguments;
+    refuse_a_used_folder(keep.as_deref())?;
+    keep.as_deref().map(output::create_folder).transpose()?;
     let usual = RunOptions::default();
-    let RunArguments { machine, machine_wishes: wishes, module, add, guest, .. } = arguments;
     machine.check(wishes.cpus.unwrap_or(usual.cpus), wishes.memory.unwrap_or(usual.memory_mib))?;
+    ensure!(!shell || *machine == MachineKind::Bochs, "a shell is to be had with --machine bochs alone");
     let disk = if let Guest::Image(path) = guest { Some(path) } else { None };
     for file in add.iter().chain(module).chain(disk) {
         ensure!(file.exists(), "there is no file {}", file.display());
@@ -264,6 +266,8 @@ mod tests {
             ("--module /nowhere/x", "there is no file /nowhere/x"),
             ("--add Cargo.toml --add /nowhere/y", "there is no file /nowhere/y"),
             ("--guest /nowhere/disk.img", "there is no file /nowhere/disk.img"),
+            ("--keep /proc/nowhere", "creating /proc/nowhere"),
+            ("--shell --machine qemu-kvm", "a shell is to be had with --machine bochs alone"),
         ] {
             let Some(arguments) = parse(&format!("xmhf run {line}")) else {
                 panic!("not understood: {line}")
