@@ -13,8 +13,7 @@ use platform::handoff::PhysRange;
 use platform::mtrr_map::Mtrrs;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::mtrr::{MemoryType, MtrrCapabilities, MtrrDefaultType, VariableMtrr};
-use x86::paging::PAGE_SIZE;
-use x86::paging::{PageSize, Rights};
+use x86::paging::{PAGE_SIZE, PageSize, Rights};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -26,6 +25,8 @@ const CPU_VIEWS: [View; 2] = [View::SHARED, View::of_cpu(0)];
 mod model;
 #[path = "second_level_pointer_tests.rs"]
 mod pointers;
+#[path = "second_level_watch_tests.rs"]
+mod watches;
 
 type Memory = SecondLevel<SimMemory, PlainFormat>;
 
@@ -276,41 +277,6 @@ fn more_than_a_tebibyte_is_mapped_where_it_is_touched() {
 }
 
 #[test]
-fn a_write_to_a_watched_page_is_served_and_ends_the_watch() {
-    let mut memory = started(PageSize::Size1G, 512);
-    let page = GuestPhysAddr::new(5 * MIB);
-    assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
-    let (watch, flush) = memory.watch(page).unwrap();
-    assert!(flush.is_needed());
-    memory.flushed(flush);
-    assert_eq!(memory.take_changes().iter().collect::<Vec<_>>(), [(CPU, pages(5 * MIB, PAGE_SIZE))]);
-    assert_eq!(memory.watch_of(page), Some(watch));
-    assert_eq!(memory.rights(CPU, page), Rights::READ | Rights::EXECUTE);
-    assert_eq!(memory.rights(CPU, GuestPhysAddr::new(5 * MIB + PAGE_SIZE)), Rights::all());
-
-    assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
-    assert_eq!(memory.watch(page), Ok((watch, Flush::NONE)));
-    assert!(matches!(memory.violation(CPU, page, Rights::WRITE), Resolution::Noticed(_)));
-    assert_eq!((memory.watch_of(page), memory.rights(CPU, page)), (None, Rights::all()));
-    let (_, size, attributes) = memory.mapped(CPU, page).unwrap();
-    assert_eq!((size, attributes.rights), (PageSize::Size2M, Rights::all()));
-}
-
-#[test]
-fn a_watch_gives_no_right_and_takes_none_but_writes() {
-    let mut memory = started(PageSize::Size4K, 512);
-    let page = GuestPhysAddr::new(0x7000);
-    assert!(
-        memory.set_rights(CPU, pages(0x7000, PAGE_SIZE), Rights::READ).is_ok() && memory.watch(page).is_ok()
-    );
-    let results = [0, 1].map(|_| memory.violation(CPU, page, Rights::WRITE));
-    assert!(matches!(results, [Resolution::Noticed(_), Resolution::Protected(Rights::READ)]));
-    let hidden = memory.watch(GuestPhysAddr::new(REGION.base));
-    assert_eq!(hidden.err(), Some(ProtectError::HypervisorMemory));
-    assert_eq!(memory.watch(GuestPhysAddr::new(1 << 39)).err(), Some(ProtectError::OutOfReach));
-}
-
-#[test]
 fn a_decoy_is_read_only_and_one_frame_stands_in_for_all() {
     let mut memory = started(PageSize::Size1G, 512);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
@@ -391,15 +357,4 @@ fn covering_empty_tables_waits_for_flushes_in_flight() {
     let dropped = memory.drop_tables();
     let covered = memory.cover(range, Some(Protection::Decoy)).unwrap();
     assert!(dropped.is_needed() && covered.is_needed());
-}
-
-#[test]
-fn a_write_that_ends_a_watch_is_told_to_all_before_it_is_done() {
-    let mut memory = started(PageSize::Size1G, 512);
-    let page = GuestPhysAddr::new(5 * MIB);
-    let (_, flush) = memory.watch(page).unwrap();
-    memory.flushed(flush);
-    let noticed = memory.violation(CPU, page, Rights::READ | Rights::WRITE);
-    assert!(matches!(&noticed, Resolution::Noticed(flush) if flush.is_needed()), "{noticed:?}");
-    assert_eq!(memory.violation(CPU, page, Rights::READ | Rights::WRITE), Resolution::Filled);
 }

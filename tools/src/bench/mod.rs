@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_machine_may_start_later_by_its_tables_and_what_it_hides() {
+    fn a_large_machine_may_start_later_by_tables_and_hidden_memory() {
         // 2 % of 10,000,000 ticks, and an eighth of 4 MiB.
         assert_eq!(row("256 GiB").bar, Some(Bar::AtMost(10_724_288)));
         assert!(row("256 GiB").meets_bar());
