@@ -5,8 +5,7 @@
 
 use core::ops::RangeInclusive;
 
-use crate::exit::world::WorldExit;
-use crate::exit::{PortAccess, SecondLevelViolation};
+use crate::exit::{PortAccess, SecondLevelViolation, WorldExit};
 use crate::vcpu::Vcpu;
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;

@@ -8,7 +8,6 @@
 //! and then by the digest of each section's contents.
 
 use crate::bank::Bank;
-use crate::pcr::PcrBanks;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -70,21 +69,11 @@ impl SectionDigests {
     }
 }
 
-impl PcrBanks {
-    /// The registers of a PAL with this header and these sections, right after its registration.
-    pub fn measured(header: &[u8; 32], sections: impl IntoIterator<Item = SectionDigests>) -> Self {
-        let mut banks = Self::new();
-        banks.extend_header(header);
-        sections.into_iter().for_each(|section| banks.extend_section(&section));
-        banks
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bytes::hex;
-    use crate::pcr::PcrIndex;
+    use crate::pcr::{PcrBanks, PcrIndex};
     use proptest::prelude::*;
 
     /// Code, data, parameters and stack, as type, start, contents.

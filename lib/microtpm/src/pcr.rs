@@ -49,6 +49,14 @@ impl PcrBanks {
         Self { sha1: [[0; 20]; PCRS], sha256: [[0; 32]; PCRS] }
     }
 
+    /// The registers of a PAL with this header and these sections, right after its registration.
+    pub fn measured(header: &[u8; 32], sections: impl IntoIterator<Item = SectionDigests>) -> Self {
+        let mut banks = Self::new();
+        banks.extend_header(header);
+        sections.into_iter().for_each(|section| banks.extend_section(&section));
+        banks
+    }
+
     /// The value of a register.
     #[must_use]
     pub fn read(&self, pcr: PcrIndex) -> &[u8] {

@@ -10,8 +10,9 @@ use trustvisor::parameter::{ParameterType, WordSize};
 use trustvisor::section::{self, SectionType};
 use trustvisor::status::Status;
 
-/// Bytes of a page.
-pub const PAGE: u64 = 4096;
+pub use crate::lists::Parameter;
+pub use crate::machine::PAGE;
+
 const ZEROES: [u8; 4096] = [0; 4096];
 
 /// What a section of a registered PAL is.
@@ -104,15 +105,6 @@ impl Section {
     pub fn is_whole(&self) -> bool {
         self.pages.len() as u64 == u64::from(self.count)
     }
-}
-
-/// A parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// What it is.
-    pub kind: ParameterType,
-    /// Size in words.
-    pub words: u64,
 }
 
 /// A whole PAL.

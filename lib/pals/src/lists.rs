@@ -1,13 +1,21 @@
 //! The two lists of a registration, read out of the process and checked.
 
 use crate::fallible::{put, reserved};
-use crate::layout::{PAGE, Parameter};
-use crate::machine::{Inaccessible, Process};
+use crate::machine::{Inaccessible, PAGE, Process};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use trustvisor::parameter::{self, ParameterRecord, ParameterType, WordSize};
 use trustvisor::section::{self, SectionRecord, SectionType};
 use trustvisor::status::Status;
+
+/// A parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// What it is.
+    pub kind: ParameterType,
+    /// Size in words.
+    pub words: u64,
+}
 
 /// First address behind what programs have, in 64-bit mode with four levels of tables.
 pub(crate) const USER_END_64: u64 = 1 << 47;

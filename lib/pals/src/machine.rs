@@ -1,5 +1,8 @@
 //! What the hypapp's logic needs of the machine, as traits: the process that calls, and pages of memory.
 
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
 /// The process cannot access the memory that was named, or not in that way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inaccessible;

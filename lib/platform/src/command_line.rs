@@ -8,6 +8,7 @@ use core::fmt;
 use log::LevelFilter;
 
 use crate::handoff::Console;
+use crate::number::number;
 use crate::serial::{SerialError, SerialLine};
 
 /// What the command line asks for.
@@ -146,14 +147,6 @@ impl Options {
 pub fn serial_of_broken(line: &str) -> SerialLine {
     let values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("serial="));
     values.rev().find_map(|value| SerialLine::parse(value).ok()).unwrap_or_default()
-}
-
-/// Reads a decimal number, or a hexadecimal one behind `0x`.
-pub(crate) fn number(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    }
 }
 
 fn boot_drive(value: &str) -> Result<u8, CommandLineError> {

@@ -23,6 +23,7 @@ pub mod mp_table;
 pub mod mtrr_map;
 pub mod multiboot;
 pub mod near_miss;
+mod number;
 pub mod physical;
 pub mod placement;
 pub mod processors;

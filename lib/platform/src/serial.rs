@@ -9,8 +9,8 @@ use uart_16550::BaudRate;
 use uart_16550::Config;
 use uart_16550::spec::registers::{Parity, WordLength};
 
-use crate::command_line::number;
 use crate::handoff::Console;
+use crate::number::number;
 
 /// Input clock of a PC's UART, in Hz.
 const PC_CLOCK: u32 = 1_843_200;

@@ -25,7 +25,8 @@ pub mod power;
 pub mod real_mode;
 pub mod shutdown_status;
 pub mod task_switch;
-pub mod world;
+#[cfg(any(test, target_os = "none"))]
+pub(crate) mod world;
 pub mod xsetbv;
 
 pub use hw::PortWidth;
@@ -89,6 +90,23 @@ pub enum Exit {
     TripleFault,
     /// The time is over that a world's software may run for.
     TimeOver,
+}
+
+/// Why software left the world that it runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorldExit {
+    /// It raised an exception. The guest knows nothing of it.
+    Exception(Event),
+    /// It touched what the world does not allow.
+    Violation(SecondLevelViolation),
+    /// It executed what no software in a world may.
+    Forbidden,
+    /// Its time is over, or interrupts wait no longer.
+    TimeOver,
+    /// Another CPU called this one, for whatever reason.
+    Called,
+    /// An INIT signal arrived: this CPU's guest starts anew, or a guest of its own leaves for it.
+    Init,
 }
 
 /// What to do with the guest after an exit was handled.

@@ -2,34 +2,11 @@
 //!
 //! CPUID and VMCALL come to the hypapp as they do from elsewhere.
 
-#[cfg(any(test, target_os = "none"))]
-use super::Exit;
-use super::SecondLevelViolation;
-#[cfg(any(test, target_os = "none"))]
+use super::{Exit, WorldExit};
 use crate::hypapp::Hypapp;
-#[cfg(any(test, target_os = "none"))]
 use crate::vcpu::Vcpu;
-use x86::event::Event;
-
-/// Why software left the world that it runs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorldExit {
-    /// It raised an exception. The guest knows nothing of it.
-    Exception(Event),
-    /// It touched what the world does not allow.
-    Violation(SecondLevelViolation),
-    /// It executed what no software in a world may.
-    Forbidden,
-    /// Its time is over, or interrupts wait no longer.
-    TimeOver,
-    /// Another CPU called this one, for whatever reason.
-    Called,
-    /// An INIT signal arrived: this CPU's guest starts anew, or a guest of its own leaves for it.
-    Init,
-}
 
 /// Whether the core has still to act.
-#[cfg(any(test, target_os = "none"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inside {
     /// It has not.
@@ -39,7 +16,6 @@ pub(crate) enum Inside {
 }
 
 /// Calls the hypapp.
-#[cfg(any(test, target_os = "none"))]
 pub(crate) fn handle(vcpu: &mut dyn Vcpu, hypapp: &dyn Hypapp, exit: Exit) -> Inside {
     let (told, inside) = match exit {
         Exit::Nmi => return Inside::Chained,
@@ -60,6 +36,7 @@ mod tests {
     use super::*;
     use crate::vcpu::fake::FakeVcpu;
     use std::sync::Mutex;
+    use x86::event::Event;
     use x86::msr::Msr;
 
     struct Witness(Mutex<Vec<WorldExit>>);

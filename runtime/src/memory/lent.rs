@@ -3,12 +3,9 @@
 //! Nothing tells when it has written for the last time, so what was lent once is never protected in this boot.
 
 use arrayvec::ArrayVec;
-use hw::PhysMemory;
-use x86::paging::TableFormat;
 
 use super::protect::Full;
 use super::range::GuestRange;
-use super::second_level::{ProtectError, SecondLevel};
 
 /// Most ranges: an operating system names one a package.
 const CAPACITY: usize = 64;
@@ -29,37 +26,11 @@ impl Lent {
         self.ranges.iter().any(|lent| lent.intersection(range).is_some())
     }
 
-    fn insert(&mut self, range: GuestRange) -> Result<(), Full> {
+    pub(super) fn insert(&mut self, range: GuestRange) -> Result<(), Full> {
         if self.ranges.iter().any(|lent| lent.contains(range)) {
             return Ok(());
         }
         self.ranges.try_push(range).map_err(|_| Full)
-    }
-}
-
-impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
-    /// Lets the processor write `range` past the tables, for good.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtectError::Lent`] where some view says anything of the range; it is the hypervisor's, beyond reach, or one
-    /// range too many. Nothing changed then.
-    pub fn lend(&mut self, range: GuestRange) -> Result<(), ProtectError> {
-        if range.end() > self.policy.reach() {
-            return Err(ProtectError::OutOfReach);
-        }
-        if self.policy.is_hidden(range) {
-            return Err(ProtectError::HypervisorMemory);
-        }
-        if (0..self.roots.len()).any(|index| self.policy.protections.touches(self.roots.at(index).0, range)) {
-            return Err(ProtectError::Lent);
-        }
-        self.policy.lent.insert(range)?;
-        // What is derived from these pages goes stale without a fault from now on: nobody is to rely on one.
-        for page in range.pages() {
-            self.written(page);
-        }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod boundaries;
 pub mod changes;
+mod derived;
 pub mod flush;
 pub mod frame;
 pub mod guest;

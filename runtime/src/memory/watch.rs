@@ -7,14 +7,7 @@
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use hw::PhysMemory;
-use x86::address::GuestPhysAddr;
-use x86::paging::TableFormat;
-
-use super::flush::Flush;
 use super::range::GuestRange;
-use super::second_level::{ProtectError, SecondLevel};
-use super::views::View;
 use x86::paging::PAGE_SIZE;
 
 /// Most pages that are watched at a time.
@@ -97,50 +90,6 @@ impl WatchedPages {
                 (GuestRange::between(run.start().max(before), run.end().min(next)), false)
             }
         }
-    }
-}
-
-impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
-    /// Watches the page at `gpa` for the next write. The flush comes before the page is read.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProtectError`]; nothing changed then.
-    pub fn watch(&mut self, gpa: GuestPhysAddr) -> Result<(Watch, Flush), ProtectError> {
-        let range = GuestRange::page(gpa);
-        if let Some(watch) = self.policy.watched.get(range.start()) {
-            return Ok((watch, self.flush_if(false)));
-        }
-        if range.end() > self.policy.reach() {
-            return Err(ProtectError::OutOfReach);
-        }
-        if self.policy.is_hidden(range) {
-            return Err(ProtectError::HypervisorMemory);
-        }
-        if self.policy.lent.touches(range) {
-            return Err(ProtectError::Lent);
-        }
-        let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
-        self.changes.note(View::SHARED, range);
-        let is_stale = self.refresh(View::SHARED, range);
-        Ok((watch, self.flush_if(is_stale)))
-    }
-
-    /// The watch of the page at `gpa`, unless it was written.
-    #[must_use]
-    pub fn watch_of(&self, gpa: GuestPhysAddr) -> Option<Watch> {
-        self.policy.watched.get(gpa.page().get())
-    }
-
-    /// Ends the watch of the page at `gpa`, which is about to be written; tells whether there was one.
-    pub fn written(&mut self, gpa: GuestPhysAddr) -> bool {
-        let is_noticed = self.policy.watched.end(gpa.page().get());
-        if is_noticed {
-            // Rights only grow: a stale translation faults once more, and tables that joining drops wait for
-            // the next flush.
-            self.refresh(View::SHARED, GuestRange::page(gpa));
-        }
-        is_noticed
     }
 }
 

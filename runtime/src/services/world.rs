@@ -4,7 +4,7 @@
 //! comes to [`Hypapp::world_exit`](crate::hypapp::Hypapp::world_exit), but CPUID and VMCALL, which come as ever.
 //! Only the executing CPU is concerned: others go on, and nothing of theirs is flushed.
 
-pub use crate::exit::world::WorldExit;
+pub use crate::exit::WorldExit;
 pub use crate::memory::world::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
 
 use super::no_frames;

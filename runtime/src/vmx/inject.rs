@@ -15,15 +15,17 @@ use x86::vmx::vmcs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shutdown;
 
-/// Injects `event`, whatever was being delivered to it.
-pub(super) fn inject<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, event: Event) {
-    match event {
-        Event::Nmi => nmi(vcpu),
-        Event::PageFault { address, error_code } => {
-            super::machine_registers::set_cr2(address);
-            exception(vcpu, Vector::PF, Some(error_code));
+impl<V: Vmcs> VmxVcpu<'_, V> {
+    /// Injects `event`, whatever was being delivered to the guest.
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Nmi => nmi(self),
+            Event::PageFault { address, error_code } => {
+                super::machine_registers::set_cr2(address);
+                exception(self, Vector::PF, Some(error_code));
+            }
+            Event::Exception { vector, error_code } => exception(self, vector, error_code),
         }
-        Event::Exception { vector, error_code } => exception(vcpu, vector, error_code),
     }
 }
 
@@ -259,11 +261,11 @@ mod tests {
     fn an_exception_wakes_and_has_no_error_code_in_real_mode() {
         let mut halted = SimVmcs::default();
         halted.write(vmcs::GUEST_ACTIVITY, ActivityState::HLT.0);
-        let protected = after(halted, |vcpu| inject(vcpu, Event::GP0));
+        let protected = after(halted, |vcpu| vcpu.inject(Event::GP0));
         assert_eq!((entry(&protected).0, protected.read(vmcs::GUEST_ACTIVITY)), (0x8000_0b0d, 0));
         let real = after(SimVmcs::default(), |vcpu| {
             vcpu.vmcs.write(vmcs::GUEST_CR0, 0);
-            inject(vcpu, Event::GP0);
+            vcpu.inject(Event::GP0);
         });
         assert_eq!(entry(&real).0, 0x8000_030d);
     }
@@ -272,7 +274,7 @@ mod tests {
     fn a_fault_sets_the_resume_flag_and_a_trap_does_not() {
         let flags = |vector| {
             let event = Event::Exception { vector, error_code: None };
-            let vmcs = after(SimVmcs::default(), |vcpu| inject(vcpu, event));
+            let vmcs = after(SimVmcs::default(), |vcpu| vcpu.inject(event));
             vmcs.read(vmcs::GUEST_RFLAGS)
         };
         assert_eq!((flags(Vector::UD), flags(Vector::DB), flags(Vector::DF)), (Rflags::RF.bits(), 0, 0));

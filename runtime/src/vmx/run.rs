@@ -6,8 +6,10 @@
 use super::inject::{self, Shutdown};
 use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, setup, world_switch};
-use crate::exit::world::{Inside, WorldExit};
-use crate::exit::{Action, Exit, ResetCause, dispatch, machine_check, nmi_source, shutdown_status};
+use crate::exit::world::Inside;
+use crate::exit::{
+    Action, Exit, ResetCause, WorldExit, dispatch, machine_check, nmi_source, shutdown_status,
+};
 use crate::features;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;

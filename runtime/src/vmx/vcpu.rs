@@ -1,6 +1,6 @@
 //! A guest's processor as its VMCS and saved registers hold it.
 
-use super::{inject, machine_registers};
+use super::machine_registers;
 use crate::vcpu::{Activity, CodeSize, Registers, Vcpu};
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
@@ -321,7 +321,7 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn inject(&mut self, event: Event) {
-        inject::inject(self, event);
+        self.take(event);
     }
 }
 

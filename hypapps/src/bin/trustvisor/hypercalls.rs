@@ -1,5 +1,6 @@
 //! Hypercalls: who may call, and which command goes where.
 
+use crate::command::{Arguments, Refusal};
 use crate::microtpm::{self, Outcome};
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -8,46 +9,7 @@ use runtime::services::{self, pages, private, world};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::Command;
 use trustvisor::flags;
-use trustvisor::parameter::WordSize;
 use trustvisor::status::Status;
-
-/// Arguments, as wide as the caller's words.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arguments {
-    pub(crate) ecx: u64,
-    pub(crate) edx: u64,
-    pub(crate) esi: u64,
-    pub(crate) edi: u64,
-    pub(crate) word: WordSize,
-}
-
-impl Arguments {
-    fn of(vcpu: &dyn Vcpu, word: WordSize) -> Self {
-        let registers = vcpu.registers();
-        Self {
-            ecx: word.truncate(registers.rcx()),
-            edx: word.truncate(registers.rdx()),
-            esi: word.truncate(registers.rsi()),
-            edi: word.truncate(registers.rdi()),
-            word,
-        }
-    }
-}
-
-/// Why a command was not carried out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Refusal {
-    /// The process is told.
-    Status(Status),
-    /// Another CPU, or what was found in the way, has to be done first: the process gives the command again.
-    Again,
-}
-
-impl From<Status> for Refusal {
-    fn from(status: Status) -> Self {
-        Self::Status(status)
-    }
-}
 
 /// Answers VMCALL. Every number has an answer, from wherever it comes.
 #[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]

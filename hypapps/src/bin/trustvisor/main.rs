@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod calls;
+mod command;
 mod heap;
 mod hypercalls;
 mod memory;
@@ -19,7 +20,7 @@ mod revocation;
 mod state;
 
 use runtime::exit::SecondLevelViolation;
-use runtime::exit::world::WorldExit;
+use runtime::exit::WorldExit;
 use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
 use runtime::services::{self, Scope, private, world};
 use runtime::vcpu::{CodeSize, Vcpu};

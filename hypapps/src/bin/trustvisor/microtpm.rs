@@ -3,7 +3,7 @@
 //! One is carried out at a time, and none for long: what takes long is done in steps, and between two of them the
 //! PAL stands suspended at its VMCALL, so that its CPU takes interrupts.
 
-use crate::hypercalls::Arguments;
+use crate::command::Arguments;
 use crate::memory::Machine;
 use crate::state::{self, Pal};
 use crate::{calls, heap, revocation};
@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use microtpm::{Conditioned, Noise, PerBootRoot};
 use pals::pal::State;
 use pals::tpm::{MicroTpm, PalMemory, Request};
-use runtime::exit::world::WorldExit;
+use runtime::exit::WorldExit;
 use runtime::services::{self, private};
 use runtime::vcpu::Vcpu;
 use spin::Mutex;

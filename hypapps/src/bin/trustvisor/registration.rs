@@ -1,7 +1,7 @@
 //! Registration and its end, in steps: between two of them the process stands at its VMCALL, and its CPU takes
 //! interrupts.
 
-use crate::hypercalls::{Arguments, Refusal};
+use crate::command::{Arguments, Refusal};
 use crate::memory::{Caller, Machine};
 use crate::revocation::{self, Progress};
 use crate::state::{self, ADMISSIONS, Belongings, Pal, REGISTRY};

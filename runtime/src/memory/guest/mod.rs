@@ -5,6 +5,7 @@
 //! forbid comes back as the [`Event`] that the processor would have raised. Key types: [`GuestView`],
 //! [`GuestMemory`]; neighbour: [`segmentation`], from segment and offset to a linear address.
 
+pub mod canonical;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fake;
 mod paging;

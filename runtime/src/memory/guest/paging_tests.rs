@@ -1,5 +1,5 @@
 use super::fake::FakeMemory;
-use super::{Access, GuestView, Intent, Privilege, segmentation};
+use super::{Access, GuestView, Intent, Privilege, canonical, segmentation};
 use crate::vcpu::Vcpu;
 use crate::vcpu::fake::{FakeVcpu, flat};
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
@@ -380,6 +380,6 @@ fn in_64_bit_mode_fs_and_gs_have_bases() {
     assert_eq!(run(SegmentRegister::Ds, 0x7fff_ffff_fffc, 4), Ok(0x7fff_ffff_fffc));
     assert_eq!(run(SegmentRegister::Ds, 0x7fff_ffff_fffd, 4), Err(Event::GP0));
     assert_eq!(run(SegmentRegister::Ds, u64::MAX, 2), Err(Event::GP0));
-    assert!(segmentation::is_canonical(0x00ff_0000_0000_0000, Cr4::LA57));
-    assert!(!segmentation::is_canonical(0x00ff_0000_0000_0000, Cr4::empty()));
+    assert!(canonical::is_canonical(0x00ff_0000_0000_0000, Cr4::LA57));
+    assert!(!canonical::is_canonical(0x00ff_0000_0000_0000, Cr4::empty()));
 }

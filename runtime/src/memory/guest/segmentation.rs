@@ -1,9 +1,10 @@
 //! From segment and offset to a linear address (SDM, "Protected-Mode Memory Management", "Segmentation").
 
-use super::Intent;
+use super::canonical::is_canonical;
+use super::walk::Intent;
 use crate::vcpu::{CodeSize, Vcpu};
 use x86::address::GuestLinearAddr;
-use x86::cr::{Cr0, Cr4, Rflags};
+use x86::cr::{Cr0, Rflags};
 use x86::event::{Event, Vector};
 use x86::segment::{AccessRights, Segment, SegmentRegister, SegmentType};
 
@@ -43,13 +44,6 @@ pub fn linear<V: Vcpu + ?Sized>(
         return Err(fault);
     }
     Ok(GuestLinearAddr::new(segment.base.wrapping_add(offset) & 0xffff_ffff))
-}
-
-/// Whether the bits above the linear-address width repeat its highest bit (SDM, "Canonical Addressing").
-#[must_use]
-pub fn is_canonical(address: u64, cr4: Cr4) -> bool {
-    let unused_bits = if cr4.contains(Cr4::LA57) { 7 } else { 16 };
-    (address << unused_bits).cast_signed() >> unused_bits == address.cast_signed()
 }
 
 /// Whether an access crosses alignment where CPL 3 asked to be told (SDM, "Alignment Check Exception (#AC)").

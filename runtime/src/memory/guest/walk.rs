@@ -1,7 +1,7 @@
 //! The walk of the guest's page tables (SDM, "Paging"): one loop for all modes.
 
+use super::canonical::is_canonical;
 use super::paging::{Mode, Paging, has};
-use super::segmentation::is_canonical;
 use super::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};

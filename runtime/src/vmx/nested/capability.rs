@@ -4,14 +4,14 @@
 //! to the hypervisor what nobody thought of, so it fails the entry as a reserved bit. What must be 1 on the
 //! hardware must be 1 for L1, for VMCS02 cannot have it otherwise.
 
-use super::fields;
+use super::fields::{self, Access, Treatment};
 use crate::vmx::probe::cr4_for_guest;
 use hw::{GeneralProtection, Msrs};
 use x86::cr::Cr4;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
-use x86::vmx::vmcs::FIELDS;
+use x86::vmx::vmcs::{FIELDS, FieldInfo, Width};
 
 /// The VMX of L1's processor: the values of its capability MSRs, in the TRUE versions where there are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +250,56 @@ impl Capability {
         self.secondary.may_be_one() & SecondaryControls::VMCS_SHADOWING.bits() != 0
     }
 
+    /// The field with this encoding; `None` where L1's processor has none.
+    pub(super) fn field(&self, encoding: u64) -> Option<Access> {
+        let encoding = u32::try_from(encoding).ok()?;
+        let index = fields::index(encoding & !1)?;
+        let is_high = encoding & 1 == 1;
+        let info = FIELDS[index];
+        let is_there = self.has_field(info) && (!is_high || info.width() == Width::Bits64);
+        is_there.then_some(Access { index, is_high })
+    }
+
+    /// Whether L1's processor has the field: those that only one control uses exist where it is offered (SDM,
+    /// appendix "Field Encoding in VMCS").
+    pub(super) fn has_field(&self, field: FieldInfo) -> bool {
+        use SecondaryControls as Secondary;
+        let primary = |control: PrimaryControls| self.primary.may_be_one() & control.bits() != 0;
+        let secondary = |control: Secondary| self.secondary.may_be_one() & control.bits() != 0;
+        let pin_based = |control: PinBasedControls| self.pin_based.may_be_one() & control.bits() != 0;
+        let exit = |control: ExitControls| self.exit.may_be_one() & control.bits() != 0;
+        let entry = |control: EntryControls| self.entry.may_be_one() & control.bits() != 0;
+        match field.encoding {
+            0x0000 => secondary(Secondary::ENABLE_VPID),
+            0x0002 | 0x2016 => pin_based(PinBasedControls::PROCESS_POSTED_INTERRUPTS),
+            0x0810 | 0x201c..=0x2022 => secondary(Secondary::VIRTUAL_INTERRUPT_DELIVERY),
+            0x0812 | 0x200e => secondary(Secondary::ENABLE_PML),
+            0x2004 => primary(PrimaryControls::USE_MSR_BITMAPS),
+            0x2012 | 0x401c => primary(PrimaryControls::USE_TPR_SHADOW),
+            0x2014 => secondary(Secondary::VIRTUALIZE_APIC_ACCESSES),
+            0x201a | 0x2400 | 0x280a..=0x2810 => secondary(Secondary::ENABLE_EPT),
+            0x2026 | 0x2028 => secondary(Secondary::VMCS_SHADOWING),
+            0x202c => secondary(Secondary::ENABLE_XSAVES),
+            0x202e => secondary(Secondary::ENABLE_ENCLS_EXITING),
+            0x2032 => secondary(Secondary::USE_TSC_SCALING),
+            0x2036 => secondary(Secondary::ENABLE_ENCLV_EXITING),
+            0x2804 => entry(EntryControls::LOAD_PAT) || exit(ExitControls::SAVE_PAT),
+            0x2806 => entry(EntryControls::LOAD_EFER) || exit(ExitControls::SAVE_EFER),
+            0x2808 => entry(EntryControls::LOAD_PERF_GLOBAL_CTRL),
+            0x2c00 => exit(ExitControls::LOAD_PAT),
+            0x2c02 => exit(ExitControls::LOAD_EFER),
+            0x2c04 => exit(ExitControls::LOAD_PERF_GLOBAL_CTRL),
+            0x401e => primary(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS),
+            0x4020 | 0x4022 => secondary(Secondary::PAUSE_LOOP_EXITING),
+            0x482e => pin_based(PinBasedControls::PREEMPTION_TIMER),
+            0x6828..=0x682c => entry(EntryControls::LOAD_CET_STATE),
+            0x6c18..=0x6c1c => exit(ExitControls::LOAD_CET_STATE),
+            encoding => {
+                !matches!(fields::index(encoding).map(fields::treatment), None | Some(Treatment::Absent))
+            }
+        }
+    }
+
     /// Whether CR0 can hold `value` in VMX operation, bits of `ignored` aside.
     pub(super) const fn allows_cr0(&self, value: u64, ignored: u64) -> bool {
         are_fixed_bits_right(value, self.cr0_fixed, ignored)
@@ -279,7 +329,7 @@ const fn are_fixed_bits_right(value: u64, [must_be_one, may_be_one]: [u64; 2], i
 
 /// The highest index of a field that L1 has, where IA32_VMX_VMCS_ENUM has it (bits 9:1).
 fn highest_index(capability: &Capability) -> u64 {
-    let there = FIELDS.iter().filter(|&&field| fields::exists(field, capability));
+    let there = FIELDS.iter().filter(|&&field| capability.has_field(field));
     there.map(|field| u64::from(field.encoding & 0x3fe)).max().unwrap_or_default()
 }
 

@@ -1,7 +1,5 @@
 //! The VMCS fields as nesting sees them: for each row of [`FIELDS`] what becomes of it, and when it exists.
 
-use super::capability::Capability;
-use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs::{FIELDS, FieldInfo, Group, Width};
 
 /// Number of fields.
@@ -133,57 +131,10 @@ impl Access {
     }
 }
 
-/// The field with this encoding; `None` where L1's processor has none.
-pub(super) fn access(encoding: u64, capability: &Capability) -> Option<Access> {
-    let encoding = u32::try_from(encoding).ok()?;
-    let index = index(encoding & !1)?;
-    let is_high = encoding & 1 == 1;
-    let info = FIELDS[index];
-    let is_there = exists(info, capability) && (!is_high || info.width() == Width::Bits64);
-    is_there.then_some(Access { index, is_high })
-}
-
-/// Whether L1's processor has the field: those that only one control uses exist where it is offered (SDM,
-/// appendix "Field Encoding in VMCS").
-pub(super) fn exists(field: FieldInfo, capability: &Capability) -> bool {
-    use SecondaryControls as Secondary;
-    let primary = |control: PrimaryControls| capability.primary.may_be_one() & control.bits() != 0;
-    let secondary = |control: Secondary| capability.secondary.may_be_one() & control.bits() != 0;
-    let pin_based = |control: PinBasedControls| capability.pin_based.may_be_one() & control.bits() != 0;
-    let exit = |control: ExitControls| capability.exit.may_be_one() & control.bits() != 0;
-    let entry = |control: EntryControls| capability.entry.may_be_one() & control.bits() != 0;
-    match field.encoding {
-        0x0000 => secondary(Secondary::ENABLE_VPID),
-        0x0002 | 0x2016 => pin_based(PinBasedControls::PROCESS_POSTED_INTERRUPTS),
-        0x0810 | 0x201c..=0x2022 => secondary(Secondary::VIRTUAL_INTERRUPT_DELIVERY),
-        0x0812 | 0x200e => secondary(Secondary::ENABLE_PML),
-        0x2004 => primary(PrimaryControls::USE_MSR_BITMAPS),
-        0x2012 | 0x401c => primary(PrimaryControls::USE_TPR_SHADOW),
-        0x2014 => secondary(Secondary::VIRTUALIZE_APIC_ACCESSES),
-        0x201a | 0x2400 | 0x280a..=0x2810 => secondary(Secondary::ENABLE_EPT),
-        0x2026 | 0x2028 => secondary(Secondary::VMCS_SHADOWING),
-        0x202c => secondary(Secondary::ENABLE_XSAVES),
-        0x202e => secondary(Secondary::ENABLE_ENCLS_EXITING),
-        0x2032 => secondary(Secondary::USE_TSC_SCALING),
-        0x2036 => secondary(Secondary::ENABLE_ENCLV_EXITING),
-        0x2804 => entry(EntryControls::LOAD_PAT) || exit(ExitControls::SAVE_PAT),
-        0x2806 => entry(EntryControls::LOAD_EFER) || exit(ExitControls::SAVE_EFER),
-        0x2808 => entry(EntryControls::LOAD_PERF_GLOBAL_CTRL),
-        0x2c00 => exit(ExitControls::LOAD_PAT),
-        0x2c02 => exit(ExitControls::LOAD_EFER),
-        0x2c04 => exit(ExitControls::LOAD_PERF_GLOBAL_CTRL),
-        0x401e => primary(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS),
-        0x4020 | 0x4022 => secondary(Secondary::PAUSE_LOOP_EXITING),
-        0x482e => pin_based(PinBasedControls::PREEMPTION_TIMER),
-        0x6828..=0x682c => entry(EntryControls::LOAD_CET_STATE),
-        0x6c18..=0x6c1c => exit(ExitControls::LOAD_CET_STATE),
-        encoding => !matches!(index(encoding).map(treatment), None | Some(Treatment::Absent)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmx::nested::capability::Capability;
     use crate::vmx::nested::checks::fixture::hardware;
     use hw::Msrs;
     use hw::sim::SimMsrs;
@@ -206,7 +157,7 @@ mod tests {
             msrs.set(msr, msrs.read(msr).unwrap() & !(1 << (32 + control)));
         }
         let capability = Capability::of(&msrs, 39).unwrap();
-        let missing = FIELDS.iter().filter(|field| !exists(**field, &capability));
+        let missing = FIELDS.iter().filter(|field| !capability.has_field(**field));
         missing.map(|field| field.encoding).collect()
     }
 

@@ -65,7 +65,7 @@ impl World {
     }
 
     fn set(&mut self, encoding: u32, value: u64) {
-        let access = fields::access(encoding.into(), &self.facts.capability).unwrap();
+        let access = self.facts.capability.field(encoding.into()).unwrap();
         self.nested.vmcs12.set_value(access, value);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::exit::{self, L2Vcpu};
 use super::{cpu, is_l2, signals};
-use crate::exit::world::WorldExit;
+use crate::exit::WorldExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;
 use crate::smp::percpu::PerCpu;

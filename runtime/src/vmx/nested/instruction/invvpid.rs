@@ -2,7 +2,7 @@
 
 use super::{Hardware, L1, Status, VpidScope, operand};
 use crate::memory::guest::GuestMemory;
-use crate::memory::guest::segmentation::is_canonical;
+use crate::memory::guest::canonical::is_canonical;
 use crate::vcpu::Vcpu;
 use hw::Vmcs;
 use x86::address::GuestLinearAddr;

@@ -4,7 +4,6 @@ use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::checks::Processor;
 use crate::vmx::nested::checks::fixture::hardware;
-use crate::vmx::nested::fields;
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
 use x86::cr::Rflags;
 
@@ -75,7 +74,7 @@ impl World {
 fn every_field_of_a_linked_vmcs_reads_as_when_it_is_current() {
     let mut world = World::new();
     let there = |facts: &Facts| {
-        let exists = |field: &&vmcs::FieldInfo| fields::exists(**field, &facts.capability);
+        let exists = |field: &&vmcs::FieldInfo| facts.capability.has_field(**field);
         vmcs::FIELDS.iter().filter(exists).map(|field| field.encoding).collect::<Vec<_>>()
     };
     let encodings = there(&world.facts);
@@ -86,7 +85,7 @@ fn every_field_of_a_linked_vmcs_reads_as_when_it_is_current() {
     let mut current = vmcs12::Vmcs12::new();
     current.load(&world.memory, GuestPhysAddr::new(LINKED)).unwrap();
     for encoding in encodings {
-        let access = fields::access(encoding.into(), &world.facts.capability).unwrap();
+        let access = world.facts.capability.field(encoding.into()).unwrap();
         assert_eq!(world.read(encoding), current.value(access), "{encoding:#x}");
         assert_ne!(current.value(access), 0, "{encoding:#x}");
     }

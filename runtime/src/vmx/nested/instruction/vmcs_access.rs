@@ -5,7 +5,7 @@ use super::{Hardware, L1, Status, operand};
 use crate::memory::guest::GuestMemory;
 use crate::vmx::nested::Nested;
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::fields::{self, Access};
+use crate::vmx::nested::fields::Access;
 use crate::vmx::nested::shadow;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
@@ -58,7 +58,7 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
 /// The field that the instruction names, where L1's processor has it.
 pub(super) fn field<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, capability: &Capability) -> Option<Access> {
     let encoding = operand::read_register(vcpu, operand::information(vcpu).register2());
-    fields::access(encoding, capability)
+    capability.field(encoding)
 }
 
 /// The field that VMWRITE names, where it may write there.

@@ -14,7 +14,7 @@ use crate::vmx::nested::instruction::{self, Hardware, L1, VpidScope};
 use crate::vmx::nested::merge::{self, Inherited};
 use crate::vmx::nested::shadow::{self, Bitmap, PIECE_BYTES, Told};
 use crate::vmx::nested::vmcs12::Vmcs12;
-use crate::vmx::nested::{Facts, Nested, fields, reflect};
+use crate::vmx::nested::{Facts, Nested, reflect};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
@@ -148,7 +148,7 @@ impl World {
 
     /// The fields that L1 has.
     fn there(&self) -> Vec<FieldInfo> {
-        let is_there = |field: &FieldInfo| fields::exists(*field, &self.facts.capability);
+        let is_there = |field: &FieldInfo| self.facts.capability.has_field(*field);
         FIELDS.iter().copied().filter(is_there).collect()
     }
 
