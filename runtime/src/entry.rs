@@ -3,11 +3,18 @@
 //! UNSAFETY: the image's entry point.
 #![expect(unsafe_code, reason = "image entry")]
 
+use crate::exit::bios_memory_map;
 use crate::hypapp::{Boot, Hypapp};
-use crate::memory::host;
+use crate::memory::guest_physical::GuestPhysical;
+use crate::memory::host::{self, GuestFrames};
+use crate::memory::policy::Machine as Facts;
+use crate::policies;
+use crate::smp::cpus;
+use crate::smp::percpu::PerCpu;
 use crate::smp::roster::{Roster, processors_of_package};
 use crate::smp::startup::{self, Trampoline};
-use crate::{exception, features, log, machine, vmx};
+use crate::vmx::{self, VMX};
+use crate::{exception, features, log, machine};
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
 use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
@@ -26,30 +33,30 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     let base = HostPhysAddr::new(handoff.region.base);
     // SAFETY: the secure loader mapped the region there; frames come from the pool, apart from the image.
     let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
-    machine::start(handoff, region, hypapp);
+    machine::start(handoff, region, hypapp, &VMX);
     let root = HostPhysAddr::new(page_tables);
     machine::with_frames(|frames| host::start(root, frames));
     log::show_on_screen(&handoff.console);
     let limit = features::show_all_leaves(&Processor);
     features::start(&Processor, &Processor);
-    let cpu = machine::create_bootstrap(own_id());
+    let cpu = cpus::create_bootstrap(own_id());
     // SAFETY: this is the bootstrap processor's data, on it.
     unsafe { cpu.install() };
     exception::load();
     host::follow_apic();
     let trampoline = call_cpus(handoff.apic_ids());
-    let cpus = machine::cpus().len();
+    let cpus = cpus::all().len();
     let plural = if cpus == 1 { "" } else { "s" };
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
     start_guest_memory(cpu);
-    machine::set_policies();
+    policies::decide();
     vmx::prepare();
-    if let Err(missing) = trampoline.start(&machine::cpus()[1..], vmx::run_application_processor) {
+    if let Err(missing) = trampoline.start(&cpus::all()[1..], vmx::run_application_processor) {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
     }
     let boot = Boot {
         command_line: handoff.command_line(),
-        cpus: machine::cpus().len(),
+        cpus: cpus::all().len(),
         boot_drive: handoff.boot_drive,
         module: machine::hypapp_module(),
     };
@@ -58,7 +65,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     }
     // Behind `init`, which may have taken pages out of the address space: CPUs drop their translations on their way.
     startup::finish();
-    machine::place_boot_sector();
+    place_boot_sector();
     vmx::run_bootstrap_processor(cpu, || features::limit_cpuid_again(&Processor, limit))
 }
 
@@ -85,17 +92,37 @@ fn call_cpus(listed: &[u32]) -> Trampoline {
     if let Some(ids) = processors_of_package(&Processor) {
         ::log::debug!("cpus={count} listed={} ids_of_package={ids}", listed.len());
     }
-    machine::create_others(count, roster.members(listed));
+    cpus::create_others(count, roster.members(listed));
     trampoline
 }
 
-fn start_guest_memory(cpu: &crate::smp::percpu::PerCpu) {
-    let facts = machine::second_level_facts(cpu);
+fn start_guest_memory(cpu: &PerCpu) {
+    let tables = machine::vendor().second_level_features();
+    let facts = Facts {
+        region: machine::handoff().region,
+        memory_map: machine::handoff().memory_map(),
+        physical_address_bits: features::features().physical_address_bits,
+        largest_page: tables.largest_page,
+        has_execute_only: tables.has_execute_only,
+        mtrrs: cpu.mtrrs.lock().registers().clone(),
+    };
     let mut second_level = machine::SECOND_LEVEL.lock();
     let filled =
         second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(4 * GIB)));
     if let Err(error) = filled {
         panic!("the pool is too small for the guest's page tables: {error:?}");
+    }
+}
+
+/// Puts the guest's boot sector where a BIOS would, and the memory map's hook in its way.
+fn place_boot_sector() {
+    /// Where a BIOS puts a boot sector.
+    const BOOT_SECTOR: u64 = 0x7c00;
+    if GuestFrames::write(HostPhysAddr::new(BOOT_SECTOR), machine::handoff().boot_sector()).is_err() {
+        panic!("nothing is mapped where a boot sector goes");
+    }
+    if let Err(refused) = bios_memory_map::install(&GuestPhysical) {
+        panic!("the BIOS data area is not the guest's: {refused:?}");
     }
 }
 

@@ -4,10 +4,12 @@
 #![expect(unsafe_code, reason = "interrupt entry")]
 
 use crate::exit::machine_check;
-use crate::machine;
-use crate::smp::percpu::{self, PerCpu};
+use crate::smp::cpus;
+use crate::smp::percpu::{self, FAULT_STACK, NMI_STACK, PerCpu};
+use crate::{machine, panic, stop};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hw::bare::processor::cr2;
 use hw::bare::{Processor, exception_table};
 use x86_64::VirtAddr;
 use x86_64::structures::DescriptorTablePointer;
@@ -36,10 +38,6 @@ pub(crate) struct Frame {
 
 const NMI: u64 = 2;
 const MACHINE_CHECK: u64 = 18;
-/// Interrupt stack table slot of NMIs.
-pub(crate) const NMI_STACK: u16 = 0;
-/// Interrupt stack table slot of double faults and machine checks.
-pub(crate) const FAULT_STACK: u16 = 1;
 
 /// Vectors that the processor itself raises; the hypervisor takes no interrupts.
 const VECTORS: u8 = 32;
@@ -77,12 +75,12 @@ fn load_with(stack_of: impl Fn(u64) -> u16) {
 }
 
 extern "C" fn handle(frame: &mut Frame) {
-    if frame.vector == NMI && machine::is_ready() {
-        if crate::panic::is_stopping() {
-            crate::panic::stand_still();
+    if frame.vector == NMI && cpus::is_ready() {
+        if stop::is_stopping() {
+            stop::stand_still();
         }
         percpu::current().note_nmi();
-        if let Some(restart) = crate::vmx::restart_after_nmi(frame.rip) {
+        if let Some(restart) = machine::vendor().restart_after_nmi(frame.rip) {
             frame.rip = restart;
             frame.rsp = PerCpu::registers_address(percpu::current());
         }
@@ -93,7 +91,17 @@ extern "C" fn handle(frame: &mut Frame) {
     }
     match exception_table::resume_address(frame.vector, frame.rip) {
         Some(resume) => frame.rip = resume,
-        None => crate::panic::stop_on_exception(frame),
+        None => panic::stop_on_exception(
+            format_args!(
+                "exception {} in the hypervisor, error code {:#x}, rip {:#x}, cr2 {:#x}",
+                frame.vector,
+                frame.error_code,
+                frame.rip,
+                cr2()
+            ),
+            frame.rsp,
+            frame,
+        ),
     }
 }
 

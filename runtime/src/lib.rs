@@ -39,6 +39,8 @@ mod machine;
 #[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
+mod policies;
+#[cfg(target_os = "none")]
 mod reset;
 #[cfg(any(test, target_os = "none"))]
 mod ring;
@@ -50,7 +52,11 @@ pub mod services;
 mod smp;
 pub mod speculation;
 #[cfg(target_os = "none")]
+mod stop;
+#[cfg(target_os = "none")]
 mod summary;
+#[cfg(target_os = "none")]
+mod vendor;
 #[cfg(any(test, fuzzing, target_os = "none"))]
 mod vmx;
 

@@ -9,9 +9,9 @@
 
 use crate::features::features;
 use crate::log_limit::{self, Limits, Reason};
-use crate::machine;
 use crate::memory::host;
 use crate::ring::Ring;
+use crate::smp::cpus;
 use crate::smp::percpu;
 use ::log::{LevelFilter, Log, Metadata, Record};
 use core::fmt::{self, Write};
@@ -166,7 +166,7 @@ pub(crate) fn try_for_a_while<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 }
 
 fn own_index() -> usize {
-    if machine::is_ready() { percpu::current().index } else { 0 }
+    if cpus::is_ready() { percpu::current().index } else { 0 }
 }
 
 struct Logger;

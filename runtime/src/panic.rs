@@ -4,23 +4,19 @@
 //! UNSAFETY: reads its own stack as words.
 #![expect(unsafe_code, reason = "backtrace")]
 
-use crate::exception::Frame;
 use crate::log::print_at_any_price as print;
 use crate::memory::host;
 use crate::scrub::{self, Last};
-use crate::smp::percpu;
-use crate::{machine, vmx};
+use crate::smp::{cpus, percpu};
+use crate::{machine, stop};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use hw::apic::{Command, Destination};
 use hw::bare::memory;
-use hw::bare::processor::{cr2, halt, wait_until};
+use hw::bare::processor::{halt, wait_until};
 
-static IS_STOPPING: AtomicBool = AtomicBool::new(false);
 /// The CPU that stopped first.
 static STOPPED: AtomicUsize = AtomicUsize::new(usize::MAX);
-/// CPUs that stand still because of it.
-static STANDING: AtomicUsize = AtomicUsize::new(0);
 /// Ticks after which a CPU that does not come is given up.
 const PATIENCE: u64 = 200_000_000;
 /// Words above the stack pointer that are searched for return addresses; a guard page is half of them.
@@ -35,17 +31,6 @@ pub(crate) fn read_unmapped() -> u64 {
     unsafe { core::ptr::without_provenance::<u64>(0x1000).read_volatile() }
 }
 
-/// Whether some CPU has stopped the hypervisor.
-pub(crate) fn is_stopping() -> bool {
-    IS_STOPPING.load(Ordering::SeqCst)
-}
-
-/// Halts this CPU, as another has stopped the hypervisor.
-pub(crate) fn stand_still() -> ! {
-    STANDING.fetch_add(1, Ordering::SeqCst);
-    halt()
-}
-
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let place = info.location().map_or("", core::panic::Location::file);
@@ -53,23 +38,14 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     stop(format_args!("{} ({place}:{line})", info.message()), None)
 }
 
-/// Stops on an exception of the hypervisor's own.
-pub(crate) fn stop_on_exception(frame: &Frame) -> ! {
-    stop(
-        format_args!(
-            "exception {} in the hypervisor, error code {:#x}, rip {:#x}, cr2 {:#x}",
-            frame.vector,
-            frame.error_code,
-            frame.rip,
-            cr2()
-        ),
-        Some(frame),
-    )
+/// Stops for `reason`, an exception of the hypervisor's own. `frame` is what it pushed, `stack` where it struck.
+pub(crate) fn stop_on_exception(reason: fmt::Arguments<'_>, stack: u64, frame: &dyn fmt::Debug) -> ! {
+    stop(reason, Some((stack, frame)))
 }
 
-fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
-    let is_first = !IS_STOPPING.swap(true, Ordering::SeqCst);
-    if !machine::is_ready() {
+fn stop(reason: fmt::Arguments<'_>, exception: Option<(u64, &dyn fmt::Debug)>) -> ! {
+    let is_first = stop::begin();
+    if !cpus::is_ready() {
         // Before the per-CPU data stands there is nothing more to say.
         print(format_args!("stop: runtime: {reason}"));
         halt();
@@ -80,17 +56,17 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
         scrub::leave_at_once(Last::Halt);
     }
     if !is_first {
-        stand_still();
+        stop::stand_still();
     }
     STOPPED.store(own.index, Ordering::SeqCst);
-    for cpu in machine::cpus().iter().filter(|cpu| cpu.index != own.index) {
+    for cpu in cpus::all().iter().filter(|cpu| cpu.index != own.index) {
         cpu.demand_attention();
         let _ = host::local_apic().send(Destination::Cpu(cpu.apic_id()), Command::Nmi);
     }
     print(format_args!("stop: cpu={} apic={:#x}", own.index, own.apic_id()));
     // What a world's software has in its registers is a secret, and ours may still have it.
     let is_secret = own.is_in_world();
-    if let Some(frame) = frame.filter(|_| !is_secret) {
+    if let Some((_, frame)) = exception.filter(|_| !is_secret) {
         print(format_args!("{frame:x?}"));
     }
     if is_secret {
@@ -99,13 +75,13 @@ fn stop(reason: fmt::Arguments<'_>, frame: Option<&Frame>) -> ! {
         // SAFETY: the guest's registers lie on the top of this CPU's stack for as long as it runs.
         print(format_args!("guest registers {:x?}", unsafe { own.registers().read() }));
     }
-    let _ = vmx::dump(&mut Lines, !is_secret);
-    backtrace(frame.map(|frame| frame.rsp));
+    let _ = machine::vendor().dump(&mut Lines, !is_secret);
+    backtrace(exception.map(|(stack, _)| stack));
     crate::log::print_last_lines(LOG_LINES);
     print(format_args!("stop: end of dump"));
-    let running = machine::cpus().iter().filter(|cpu| cpu.index != own.index);
+    let running = cpus::all().iter().filter(|cpu| cpu.index != own.index);
     let running = running.filter(|cpu| cpu.is_running()).count();
-    wait_until(PATIENCE, || STANDING.load(Ordering::SeqCst) >= running);
+    wait_until(PATIENCE, || stop::standing() >= running);
     scrub::leave(Last::Halt)
 }
 

@@ -6,10 +6,12 @@
 use crate::ending::{Cpu, Ending, Part};
 use crate::exit::{ResetCause, shutdown_status};
 use crate::machine;
+use crate::policies;
 use crate::scrub::{self, Last, LastWrite};
+use crate::smp::cpus;
 use crate::smp::percpu::{self, PerCpu};
-use crate::smp::quiesce;
-use crate::{summary, vmx};
+use crate::smp::{ipi, quiesce};
+use crate::summary;
 use hw::apic::{Command, Destination};
 use hw::bare::Processor;
 use hw::bare::processor::{halt, wait_until};
@@ -53,8 +55,8 @@ impl Cpu for PerCpu {
     }
 
     fn call_others(&self) {
-        for cpu in machine::cpus().iter().filter(|cpu| cpu.index != self.index) {
-            quiesce::wake(cpu);
+        for cpu in cpus::all().iter().filter(|cpu| cpu.index != self.index) {
+            ipi::wake(cpu);
             if !cpu.is_running() {
                 // It waits for a start-up IPI, and takes this one for the guest's.
                 let _ = crate::memory::host::local_apic()
@@ -64,7 +66,7 @@ impl Cpu for PerCpu {
     }
 
     fn others(&self) -> usize {
-        machine::cpus().len() - 1
+        cpus::all().len() - 1
     }
 
     fn clean_up(&self) {
@@ -72,7 +74,7 @@ impl Cpu for PerCpu {
     }
 
     fn leave_virtualization(&self) {
-        vmx::leave_vmx();
+        machine::vendor().leave();
         // What this CPU zeroed is to be in memory when the machine is reset.
         Processor.write_back_and_invalidate();
         self.waits_for_startup();
@@ -87,11 +89,12 @@ impl Cpu for PerCpu {
 fn last(cause: ResetCause) -> Last {
     let ResetCause::Port { port, width, value } = cause else { return Last::Reset(LastWrite::default()) };
     let own = LastWrite::new(port, width, value);
-    if !machine::power().cuts_power(port, width, value) {
+    if !policies::power().cuts_power(port, width, value) {
         return Last::Reset(own);
     }
     let mut writes = [own, LastWrite::default(), LastWrite::default()];
-    for (write, (port, byte)) in writes[1..].iter_mut().zip(machine::power().completing(port, width, value)) {
+    for (write, (port, byte)) in writes[1..].iter_mut().zip(policies::power().completing(port, width, value))
+    {
         let others = Processor.read(port, PortWidth::Word) & !SLEEP_BITS;
         *write = LastWrite::new(port, PortWidth::Word, others | u32::from(byte) << 8);
     }

@@ -11,7 +11,8 @@ pub use x86::paging::Rights;
 use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::second_level::ProtectError;
 use crate::memory::views::View;
-use crate::smp::{percpu, quiesce as rendezvous};
+use crate::policies;
+use crate::smp::{cpus, percpu, quiesce as rendezvous, shootdown};
 use crate::vmx;
 use x86::address::GuestPhysAddr;
 
@@ -24,7 +25,7 @@ pub fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
 #[must_use]
 pub fn exits_of_others(_: &Quiesced) -> u64 {
     let own = percpu::current().index;
-    let others = machine::cpus().iter().filter(|cpu| cpu.index != own);
+    let others = cpus::all().iter().filter(|cpu| cpu.index != own);
     others.flat_map(|cpu| cpu.exits()).map(|(_, count)| count).sum()
 }
 
@@ -82,13 +83,13 @@ pub fn time_stamp() -> u64 {
 /// RDSEED, once; `None` where the processor has no number now, or never.
 #[must_use]
 pub fn seed_word() -> Option<u64> {
-    machine::generators().rdseed()
+    policies::generators().rdseed()
 }
 
 /// RDRAND, once; `None` where the processor has no number now, or never.
 #[must_use]
 pub fn random_word() -> Option<u64> {
-    machine::generators().rdrand()
+    policies::generators().rdrand()
 }
 
 fn no_frames() -> ProtectError {
@@ -127,7 +128,7 @@ pub fn protection(scope: Scope, address: GuestPhysAddr) -> Rights {
 /// express the rights; this CPU has no view of its own; or resources are exhausted. Nothing has changed then.
 pub fn set_protection(scope: Scope, range: GuestRange, rights: Rights) -> Result<(), ProtectError> {
     let flush = SECOND_LEVEL.lock().set_rights(scope.view(), range, rights)?;
-    machine::flush_second_level(flush);
+    shootdown::flush(flush);
     Ok(())
 }
 
@@ -138,7 +139,7 @@ pub fn set_protection(scope: Scope, range: GuestRange, rights: Rights) -> Result
 /// As for [`set_protection`].
 pub fn reset_protection(scope: Scope, range: GuestRange) -> Result<(), ProtectError> {
     let flush = SECOND_LEVEL.lock().reset_rights(scope.view(), range)?;
-    machine::flush_second_level(flush);
+    shootdown::flush(flush);
     Ok(())
 }
 
@@ -162,7 +163,7 @@ pub fn close_view() {
     percpu::current().set_own_view(false);
     let flush = second_level.close_view(Scope::ThisCpu.view());
     drop(second_level);
-    machine::flush_second_level(flush);
+    shootdown::flush(flush);
 }
 
 /// The word at `address` in the hypervisor's own address space; `None` where nothing is mapped.

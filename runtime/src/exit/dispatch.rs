@@ -12,7 +12,10 @@ use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host;
 use crate::memory::second_level::Resolution;
+use crate::policies;
+use crate::smp::cpus;
 use crate::smp::percpu::{self, PerCpu};
+use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
@@ -29,10 +32,10 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
         Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
         Exit::SecondLevelViolation(violation) => second_level(vcpu, cpu, violation),
         Exit::Port(access) => {
-            port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, machine::power(), access)
+            port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, policies::power(), access)
         }
         Exit::ControlRegister(access) => {
-            control_register::handle(vcpu, &GuestPhysical, machine::control_register_policy(), access)
+            control_register::handle(vcpu, &GuestPhysical, policies::control_register(), access)
         }
         Exit::Xsetbv => xsetbv::handle(vcpu, &Processor),
         Exit::TaskSwitch(switch) => task_switch::handle(vcpu, &GuestPhysical, switch),
@@ -63,7 +66,7 @@ pub(crate) fn in_world<V: Vcpu>(vcpu: &mut V, exit: Exit) -> Inside {
 #[inline]
 pub(crate) fn cpuid<V: Vcpu>(vcpu: &mut V) -> Action {
     let processor = GuestCpuid::new(&Processor, || percpu::current().is_apic_off());
-    cpuid::handle(vcpu, machine::hypapp(), machine::cpuid_policy(), &processor)
+    cpuid::handle(vcpu, machine::hypapp(), policies::cpuid(), &processor)
 }
 
 /// VMCALL.
@@ -81,7 +84,7 @@ pub(crate) fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action 
     }
     if !VirtualMtrrs::covers(msr) {
         let msrs = GuestMsrs::new(&Processor, cpu.is_apic_off());
-        return msr::read(vcpu, msr, machine::msr_policy(), &msrs);
+        return msr::read(vcpu, msr, policies::msr(), &msrs);
     }
     match cpu.mtrrs.lock().read(msr) {
         Ok(value) => {
@@ -108,10 +111,10 @@ pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
         return (Action::Advance, Effect::Unchanged);
     }
     if !VirtualMtrrs::covers(msr) {
-        if msr == Msr::IA32_APIC_BASE && machine::cpus().len() > 1 {
+        if msr == Msr::IA32_APIC_BASE && cpus::all().len() > 1 {
             return (write_apic_base(cpu, value), Effect::Unchanged);
         }
-        let action = msr::write(msr, value, machine::msr_policy(), &SECOND_LEVEL, &Processor);
+        let action = msr::write(msr, value, policies::msr(), &SECOND_LEVEL, &Processor);
         if msr == Msr::IA32_APIC_BASE {
             host::follow_apic();
         }
@@ -130,20 +133,20 @@ pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
 pub(crate) fn adopt_mtrrs(cpu: &PerCpu) {
     let mtrrs = cpu.mtrrs.lock();
     let flush = SECOND_LEVEL.lock().adopt_mtrrs(mtrrs.registers());
-    machine::flush_second_level(flush);
+    shootdown::flush(flush);
 }
 
 /// WRMSR of IA32_APIC_BASE where other CPUs are called by the local APIC, which hence stays on.
 fn write_apic_base(cpu: &PerCpu, value: u64) -> Action {
     let was_off = cpu.is_apic_off();
     let msrs = GuestMsrs::new(&Processor, was_off);
-    let action = msr::write(Msr::IA32_APIC_BASE, value, machine::msr_policy(), &SECOND_LEVEL, &msrs);
+    let action = msr::write(Msr::IA32_APIC_BASE, value, policies::msr(), &SECOND_LEVEL, &msrs);
     host::follow_apic();
     if msrs.is_off() != was_off {
         // Switching it off and on resets it (SDM, "Enabling or Disabling the Local APIC").
         local_apic::reset(&host::local_apic());
         if msrs.is_off() {
-            machine::hide_apic_base();
+            machine::vendor().intercept_apic_base();
             apic_base::pass_pins(&host::local_apic());
         }
         cpu.set_apic_off(msrs.is_off());
@@ -160,7 +163,7 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
     match resolution {
         Resolution::Filled => Action::Resume,
         Resolution::Noticed(flush) | Resolution::Reclaimed(flush) => {
-            machine::flush_second_level(flush);
+            shootdown::flush(flush);
             Action::Resume
         }
         Resolution::Hidden => Action::Inject(Event::GP0),

@@ -8,6 +8,10 @@ use hw::PhysMemory;
 use x86::address::HostPhysAddr;
 use x86::paging::PAGE_BYTES;
 
+/// A source of zeroed 4 KiB frames, which boot-time exhaustion ends.
+#[cfg(target_os = "none")]
+pub(crate) type FrameSource<'a> = &'a mut dyn FnMut() -> HostPhysAddr;
+
 /// Most frames of a pool: 128 MiB.
 pub const CAPACITY: usize = 32768;
 

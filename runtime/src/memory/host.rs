@@ -10,6 +10,7 @@
 #![expect(unsafe_code, reason = "page tables")]
 
 use crate::machine;
+use crate::memory::frame::FrameSource;
 use crate::smp::percpu::{self, PerCpu, Stacks};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -46,9 +47,6 @@ const DEVICE: u64 = DATA | PageFlags::PCD.bits() | PageFlags::PWT.bits();
 static ROOT: AtomicU64 = AtomicU64::new(0);
 /// Tables of the windows, to find each CPU's entry without a walk.
 static WINDOW_TABLES: Once<[HostPhysAddr; WINDOW_TABLE_COUNT]> = Once::new();
-
-/// A source of zeroed 4 KiB frames, which boot-time exhaustion ends.
-pub(crate) type FrameSource<'a> = &'a mut dyn FnMut() -> HostPhysAddr;
 
 /// Takes over the page tables that the secure loader made, and maps devices and windows for as many CPUs as there can
 /// be: how many there are shows only when they have been called.

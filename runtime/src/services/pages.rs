@@ -8,6 +8,7 @@ use crate::memory::host::GuestFrames;
 use crate::memory::protect::{BOUNDARIES, Protection};
 use crate::memory::second_level::ProtectError;
 use crate::memory::{Flush, GuestRange};
+use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
 use crate::vmx;
 use core::fmt;
@@ -64,7 +65,7 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
             Err(error) => result = Err(error),
         }
     }
-    machine::flush_second_level(last);
+    shootdown::flush(last);
     REMAPPING.flush();
     result
 }

@@ -8,10 +8,10 @@ pub use crate::exit::WorldExit;
 pub use crate::memory::world::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
 
 use super::no_frames;
-use crate::machine::{self, RegionMemory, SECOND_LEVEL};
+use crate::machine::{RegionMemory, SECOND_LEVEL};
 use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::memory::world::{STOCK_LIMIT, TooSmall};
-use crate::smp::percpu;
+use crate::smp::{cpus, percpu, shootdown};
 use crate::vmx;
 
 /// A guest's processor as it was before it entered a world.
@@ -30,13 +30,13 @@ pub fn reserve(frames: usize) -> Result<(), ProtectError> {
     grow(frames).or_else(|_| {
         // Tables of pages that were covered once may have taken the frames; misses fill what is needed.
         let flush = SECOND_LEVEL.lock().drop_tables();
-        machine::flush_second_level(flush);
+        shootdown::flush(flush);
         grow(frames)
     })
 }
 
 fn grow(frames: usize) -> Result<(), ProtectError> {
-    for cpu in machine::cpus() {
+    for cpu in cpus::all() {
         cpu.world.lock().grow(&RegionMemory, frames, || {
             let mut second_level = SECOND_LEVEL.lock();
             let frames = second_level.frames();

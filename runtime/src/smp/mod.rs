@@ -2,6 +2,10 @@
 
 pub(crate) mod call;
 #[cfg(target_os = "none")]
+pub(crate) mod cpus;
+#[cfg(target_os = "none")]
+pub(crate) mod ipi;
+#[cfg(target_os = "none")]
 pub(crate) mod percpu;
 #[cfg(target_os = "none")]
 pub(crate) mod quiesce;
@@ -11,6 +15,8 @@ pub(crate) mod running;
 pub(crate) mod shootdown;
 #[cfg(target_os = "none")]
 mod signals;
+#[cfg(target_os = "none")]
+mod stale;
 #[cfg(target_os = "none")]
 pub(crate) mod startup;
 

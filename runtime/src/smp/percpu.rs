@@ -3,15 +3,14 @@
 //! UNSAFETY: GS-relative access, and a structure that holds pointers to itself and to its CPU's stack.
 #![expect(unsafe_code, reason = "per-CPU data")]
 
-use crate::exception::{FAULT_STACK, NMI_STACK};
 use crate::exit::mtrr::VirtualMtrrs;
 use crate::features::features;
-use crate::machine::SecondLevelFormat;
 use crate::memory::views::View;
 use crate::memory::world::World;
 use crate::smp::running::Running;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
+use crate::vendor::SecondLevelFormat;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ops::Range;
@@ -30,6 +29,11 @@ pub(crate) const CODE_SELECTOR: u16 = 0x08;
 pub(crate) const DATA_SELECTOR: u16 = 0x10;
 /// Selector of this CPU's task-state segment.
 pub(crate) const TASK_SELECTOR: u16 = 0x18;
+
+/// Interrupt stack table slot of NMIs.
+pub(crate) const NMI_STACK: u16 = 0;
+/// Interrupt stack table slot of double faults and machine checks.
+pub(crate) const FAULT_STACK: u16 = 1;
 
 /// Numbers that a vendor can give to causes of exits.
 const EXIT_CAUSES: usize = 88;

@@ -7,10 +7,9 @@
 //! first instruction. No CPU ever has two of our NMIs in flight, so each is told apart from the guest's.
 
 use super::percpu::{self, PerCpu};
-use super::{call, shootdown};
-use crate::machine;
+use super::{cpus, ipi, stale};
+use crate::stop;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use hw::apic::{Command, Destination};
 use hw::bare::processor::{halt, time_stamp};
 
 /// Proof that no other CPU runs guest code.
@@ -34,11 +33,11 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
         core::hint::spin_loop();
     }
     IS_STOPPED.store(true, Ordering::SeqCst);
-    let others = || machine::cpus().iter().filter(|cpu| cpu.index != own.index);
+    let others = || cpus::all().iter().filter(|cpu| cpu.index != own.index);
     for cpu in others() {
         if cpu.is_running() {
             cpu.is_awaited.store(true, Ordering::SeqCst);
-            call::call(*cpu, send);
+            ipi::call(cpu);
         }
     }
     for cpu in others() {
@@ -56,9 +55,9 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
 /// Does what other CPUs wait for on this one. Whoever waits for another CPU calls it meanwhile: that one may itself wait
 /// for this.
 pub(crate) fn serve(own: &PerCpu) {
-    shootdown::serve(own);
+    stale::drop_translations(own);
     join(own);
-    if crate::panic::is_stopping() {
+    if stop::is_stopping() {
         halt();
     }
 }
@@ -72,8 +71,8 @@ pub(crate) fn join(own: &PerCpu) {
     while IS_STOPPED.load(Ordering::SeqCst) {
         // Said again and again: one rendezvous may end and the next begin while this CPU stands here.
         own.is_awaited.store(false, Ordering::SeqCst);
-        shootdown::serve(own);
-        if crate::panic::is_stopping() {
+        stale::drop_translations(own);
+        if stop::is_stopping() {
             halt();
         }
         core::hint::spin_loop();
@@ -81,20 +80,11 @@ pub(crate) fn join(own: &PerCpu) {
     PRESENT.fetch_sub(1, Ordering::Release);
 }
 
-/// Makes another CPU leave its guest, whatever for.
-pub(crate) fn wake(cpu: &PerCpu) {
-    if cpu.is_running() {
-        call::call(cpu, send);
-    } else {
-        cpu.demand_attention();
-    }
-}
-
 fn await_arrival(own: &PerCpu, cpu: &'static PerCpu) {
     let mut sent = time_stamp();
     let mut attempt = 0;
     while cpu.is_awaited.load(Ordering::SeqCst) {
-        if crate::panic::is_stopping() {
+        if stop::is_stopping() {
             halt();
         }
         if !cpu.is_running() {
@@ -103,23 +93,10 @@ fn await_arrival(own: &PerCpu, cpu: &'static PerCpu) {
             return;
         }
         if time_stamp().wrapping_sub(sent) > RESEND_AFTER {
-            call_again(own, cpu, attempt);
+            ipi::call_again(own, cpu, attempt);
             attempt += 1;
             sent = time_stamp();
         }
         core::hint::spin_loop();
-    }
-}
-
-/// Sends an NMI whose predecessors, so many since the first, seem lost.
-pub(super) fn call_again(own: &PerCpu, cpu: &'static PerCpu, attempt: u32) {
-    log::warn!("cpu={} does not answer, NMI sent again", cpu.index);
-    let others = machine::cpus().iter().copied().filter(|cpu| cpu.index != own.index);
-    call::call_again(cpu, others, attempt, send);
-}
-
-fn send(to: Destination) {
-    if crate::memory::host::local_apic().send(to, Command::Nmi).is_err() {
-        log::warn!("{to:?} cannot be called: the local APIC takes no such command");
     }
 }

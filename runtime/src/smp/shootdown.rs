@@ -6,8 +6,9 @@
 //! wait for each other. No lock is held meanwhile that another CPU could want.
 
 use super::percpu::{self, PerCpu};
-use super::quiesce;
-use crate::machine;
+use super::{cpus, ipi, quiesce, stale};
+use crate::machine::{self, SECOND_LEVEL};
+use crate::memory::flush::Flush;
 use core::sync::atomic::Ordering;
 use hw::bare::processor::time_stamp;
 
@@ -15,16 +16,25 @@ use hw::bare::processor::time_stamp;
 /// NMI blocked.
 const CALL_AGAIN_AFTER: u64 = 50_000_000;
 
+/// Makes every CPU drop its translations before its guest goes on, then frees what they named.
+pub(crate) fn flush(flush: Flush) {
+    let is_derived_stale = machine::vendor().forget_changes();
+    if flush.is_needed() || is_derived_stale {
+        shoot_down();
+    }
+    SECOND_LEVEL.lock().flushed(flush);
+}
+
 /// Returns when no guest code can use a second-level translation from before the call.
 pub(crate) fn shoot_down() {
     let own = percpu::current();
-    let others = || machine::cpus().iter().filter(|cpu| cpu.index != own.index);
+    let others = || cpus::all().iter().filter(|cpu| cpu.index != own.index);
     for cpu in others().filter(|cpu| cpu.is_running()) {
         cpu.flush.store(true, Ordering::SeqCst);
-        quiesce::wake(cpu);
+        ipi::wake(cpu);
     }
     own.flush.store(true, Ordering::SeqCst);
-    serve(own);
+    stale::drop_translations(own);
     for cpu in others() {
         wait_for(own, cpu);
     }
@@ -33,12 +43,12 @@ pub(crate) fn shoot_down() {
 /// Makes every CPU drop its translations, and look after what it derived, before its guest goes on; waits for none.
 pub(crate) fn ask() {
     let own = percpu::current();
-    for cpu in machine::cpus().iter().filter(|cpu| cpu.is_running()) {
+    for cpu in cpus::all().iter().filter(|cpu| cpu.is_running()) {
         cpu.flush.store(true, Ordering::SeqCst);
         if cpu.index == own.index {
             own.demand_attention();
         } else {
-            quiesce::wake(cpu);
+            ipi::wake(cpu);
         }
     }
 }
@@ -46,17 +56,8 @@ pub(crate) fn ask() {
 /// Drops the executing CPU's translations if that is asked for. Tells whether they were dropped since the last time
 /// that this was called, so that what else was derived can follow before the guest goes on.
 pub(crate) fn finish(own: &PerCpu) -> bool {
-    serve(own);
+    stale::drop_translations(own);
     own.has_flushed.swap(false, Ordering::SeqCst)
-}
-
-/// Drops the executing CPU's translations if that is asked for.
-pub(super) fn serve(own: &PerCpu) {
-    if own.flush.swap(false, Ordering::SeqCst) {
-        machine::invalidate_second_level();
-        own.has_flushed.store(true, Ordering::SeqCst);
-        own.demand_attention();
-    }
 }
 
 /// A CPU that waits for a start-up IPI drops its translations when it starts.
@@ -66,7 +67,7 @@ fn wait_for(own: &PerCpu, cpu: &'static PerCpu) {
     while cpu.flush.load(Ordering::SeqCst) && cpu.is_running() {
         quiesce::serve(own);
         if time_stamp().wrapping_sub(called) > CALL_AGAIN_AFTER {
-            quiesce::call_again(own, cpu, attempt);
+            ipi::call_again(own, cpu, attempt);
             attempt += 1;
             called = time_stamp();
         }

@@ -7,7 +7,7 @@ use x86::vmx::vmcs::{self, Group};
 
 /// Writes every field of the current VMCS that this processor has, the guest's state only where `with_guest`; nothing
 /// where there is no current VMCS.
-pub(crate) fn dump(to: &mut impl Write, with_guest: bool) -> core::fmt::Result {
+pub(super) fn dump(to: &mut dyn Write, with_guest: bool) -> core::fmt::Result {
     let Some(reason) = probe(vmcs::EXIT_REASON.encoding()) else { return Ok(()) };
     let reason = ExitReason(u32::try_from(reason).unwrap_or_default());
     writeln!(to, "exit: {} ({:#x})", reason.name(), reason.0)?;

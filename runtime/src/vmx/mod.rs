@@ -1,6 +1,10 @@
 //! Intel VMX: the guest's processor, and the way in and out of it.
 
 #[cfg(target_os = "none")]
+mod apply;
+#[cfg(target_os = "none")]
+mod bitmaps;
+#[cfg(target_os = "none")]
 mod cet;
 mod controls;
 mod decode;
@@ -13,6 +17,8 @@ mod feature_control;
 #[cfg(target_os = "none")]
 mod host_state;
 mod inject;
+#[cfg(target_os = "none")]
+mod invalidate;
 mod machine_registers;
 #[expect(dead_code, reason = "some parts are entered from the machine alone, some from tests")]
 mod nested;
@@ -21,7 +27,11 @@ mod probe;
 mod run;
 #[cfg(target_os = "none")]
 mod setup;
+#[cfg(target_os = "none")]
+mod start;
 mod vcpu;
+#[cfg(target_os = "none")]
+mod vendor;
 #[cfg(target_os = "none")]
 mod watch;
 #[cfg(target_os = "none")]
@@ -30,21 +40,15 @@ pub(crate) mod world;
 mod world_switch;
 
 #[cfg(target_os = "none")]
-pub(crate) use dump::dump;
+pub(crate) use bitmaps::prepare;
 #[cfg(target_os = "none")]
-pub(crate) use nested::{
-    ask_l1, forget_changes, memory as nested_memory, note_fault, translate as translate_nested,
-};
+pub(crate) use nested::{ask_l1, memory as nested_memory, note_fault, translate as translate_nested};
 #[cfg(target_os = "none")]
-pub(crate) use probe::cr4_for_guest;
+pub(crate) use start::{run_application_processor, run_bootstrap_processor};
 #[cfg(target_os = "none")]
-pub(crate) use run::{leave_vmx, run_application_processor, run_bootstrap_processor, use_second_level};
+pub(crate) use vendor::VMX;
 #[cfg(target_os = "none")]
-pub(crate) use setup::{intercept_apic_base, prepare};
-#[cfg(target_os = "none")]
-pub(crate) use watch::{watch_external_interrupts, watch_interrupt_window};
-#[cfg(target_os = "none")]
-pub(crate) use world_switch::restart as restart_after_nmi;
+pub(crate) use watch::{use_second_level, watch_external_interrupts, watch_interrupt_window};
 
 #[cfg(any(test, fuzzing))]
 pub use nested::model;
@@ -59,10 +63,4 @@ pub(crate) fn is_nested(cpu: &crate::smp::percpu::PerCpu) -> bool {
 #[cfg(target_os = "none")]
 pub(crate) fn has_nested_second_level(cpu: &crate::smp::percpu::PerCpu) -> bool {
     nested::is_l2(cpu) && nested::has_second_level(cpu)
-}
-
-/// The name of what [`PerCpu::count_exit`](crate::smp::percpu::PerCpu) counted under `cause`.
-#[cfg(target_os = "none")]
-pub(crate) fn exit_name(cause: u32) -> &'static str {
-    x86::vmx::exit_reason::ExitReason(cause).name()
 }

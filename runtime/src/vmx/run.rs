@@ -3,92 +3,31 @@
 //! UNSAFETY: called by the world switch, with the guest's registers where it put them.
 #![expect(unsafe_code, reason = "entered from the world switch")]
 
-use super::inject::{self, Shutdown};
+use super::apply::apply;
+use super::bitmaps;
+use super::inject;
 use super::vcpu::VmxVcpu;
-use super::{cet, decode, nested, setup, world_switch};
+use super::{cet, decode, nested};
 use crate::exit::world::Inside;
-use crate::exit::{
-    Action, Exit, ResetCause, WorldExit, dispatch, machine_check, nmi_source, shutdown_status,
-};
-use crate::features;
+use crate::exit::{Action, Exit, WorldExit, dispatch, machine_check, nmi_source};
 use crate::machine;
-use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host;
+use crate::policies;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
-use crate::smp::{quiesce, shootdown, startup};
+use crate::smp::{quiesce, shootdown};
+use crate::stop;
 use crate::vcpu::{Registers, Vcpu};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::Processor;
-use hw::bare::processor::{halt, time_stamp};
-use hw::bare::vmx::{self, CurrentVmcs};
-use x86::address::HostPhysAddr;
+use hw::bare::vmx::CurrentVmcs;
 use x86::event::Event;
 use x86::vmx::controls::PrimaryControls;
-use x86::vmx::ept::EptPointer;
-use x86::vmx::exit_qualification::EptViolationQualification;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
-use x86::vmx::interruption::{ActivityState, Interruption};
+use x86::vmx::interruption::ActivityState;
 use x86::vmx::vmcs;
-
-/// Enters the guest at its boot sector, behind `finish`. Never returns: the guest's exits come to [`handle_exit`].
-pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: impl FnOnce()) -> ! {
-    let registers = match setup::set_up(cpu) {
-        Ok(registers) => registers,
-        Err(error) => panic!("cpu={} cannot run a guest: {error:?}", cpu.index),
-    };
-    cpu.runs_again();
-    cpu.is_ready.store(true, Ordering::SeqCst);
-    finish();
-    log::info!("stage=guest");
-    crate::log::end_boot();
-    cpu.first_entry.store(time_stamp(), Ordering::Relaxed);
-    // SAFETY: `set_up` completed the VMCS and returned this CPU's register place.
-    unsafe { world_switch::launch(registers) }
-}
-
-/// Waits, as a guest, for the guest's start-up IPI.
-pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
-    host::follow_apic();
-    cpu.set_mtrrs();
-    let limit = features::show_all_leaves(&Processor);
-    let result = setup::set_up(cpu);
-    features::limit_cpuid_again(&Processor, limit);
-    match result {
-        Ok(registers) => {
-            cpu.is_ready.store(true, Ordering::SeqCst);
-            startup::await_finish();
-            x86_64::instructions::tlb::flush_all();
-            // SAFETY: as on the bootstrap processor.
-            unsafe { world_switch::launch(registers) }
-        }
-        Err(error) => {
-            log::error!("cpu={} cannot run a guest: {error:?}", cpu.index);
-            halt()
-        }
-    }
-}
-
-/// Leaves VMX operation on this CPU, whose guest is never entered again.
-pub(crate) fn leave_vmx() {
-    // SAFETY: the caller ends the guest.
-    if unsafe { vmx::vmxoff() }.is_err() {
-        log::warn!("cpu={} did not leave VMX operation", percpu::current().index);
-    }
-}
-
-/// Puts this CPU's guest on the second-level tables under `root` from its next entry on.
-pub(crate) fn use_second_level(root: HostPhysAddr) {
-    if nested::use_second_level(percpu::current(), root) {
-        return;
-    }
-    percpu::current().require_guest();
-    // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
-    let mut vmcs = unsafe { CurrentVmcs::new() };
-    vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
-}
 
 /// Every VM exit comes here. Causes that a guest may bring about often take the short way.
 pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
@@ -166,7 +105,7 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         Exit::Init if nested::init_arrived(vcpu.registers_mut(), cpu) => Action::Resume,
         Exit::Init => init(vcpu, cpu),
         Exit::Startup { .. } => {
-            set_monitor_trap(vcpu, setup::has_monitor_trap());
+            set_monitor_trap(vcpu, bitmaps::has_monitor_trap());
             dispatch::dispatch(vcpu, cpu, cause)
         }
         _ => dispatch::dispatch(vcpu, cpu, cause),
@@ -212,87 +151,21 @@ fn tell_of_world(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, reason: ExitReason) -> Ins
     cause.map_or(Inside::Chained, |cause| dispatch::in_world(vcpu, cause))
 }
 
-#[inline(never)]
-pub(super) fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
-    match action {
-        Action::Advance => vcpu.advance(),
-        Action::Resume => resume(vcpu, reason),
-        Action::Inject(event) => match combined(vcpu, reason, event) {
-            Ok(event) => vcpu.inject(event),
-            Err(Shutdown) => end(vcpu, ResetCause::TripleFault),
-        },
-        Action::Reset(cause) => end(vcpu, cause),
-    }
-}
-
-/// Ends the guest, unless it only wanted back to real mode.
-#[cold]
-fn end<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cause: ResetCause) {
-    let cpu = percpu::current();
-    let is_alone = machine::cpus()[1..].iter().all(|other| !other.is_running());
-    let can_go_on = cpu.index == 0 && is_alone && !cpu.is_in_world() && !nested::is_in_operation(cpu);
-    if !can_go_on || !shutdown_status::resume(vcpu, &GuestPhysical, &Processor, &Processor, cause) {
-        reset::end_guest(cause);
-    }
-    inject::set_nmi_window(vcpu, false);
-}
-
-/// `event` as the guest takes it, given what was being delivered when it exited.
-pub(super) fn combined<V: Vmcs>(
-    vcpu: &VmxVcpu<'_, V>,
-    reason: ExitReason,
-    event: Event,
-) -> Result<Event, Shutdown> {
-    let vectoring = if can_interrupt_delivery(reason) && !vcpu.is_delivery_finished {
-        Interruption(vcpu.vmcs.read(vmcs::IDT_VECTORING_INFORMATION))
-    } else {
-        Interruption(0)
-    };
-    inject::combine(vectoring, event)
-}
-
-/// Goes on where the exit happened: what was being delivered is delivered again, and an IRET that faulted
-/// has not yet ended the blocking of NMIs (SDM, "Information for VM Exits Due to Vectored Events").
-fn resume<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason) {
-    if !can_interrupt_delivery(reason) || vcpu.is_delivery_finished || inject::deliver_again(vcpu) {
-        return;
-    }
-    if reason == ExitReason::EPT_VIOLATION {
-        let facts = EptViolationQualification(vcpu.vmcs.read(vmcs::EXIT_QUALIFICATION));
-        if facts.is_nmi_unblocking() {
-            vcpu.set_nmi_blocking(true);
-        }
-    }
-}
-
-/// Whether an exit can happen while an event is being delivered (SDM, "Information for VM Exits During
-/// Event Delivery").
-fn can_interrupt_delivery(reason: ExitReason) -> bool {
-    matches!(
-        reason,
-        ExitReason::EPT_VIOLATION
-            | ExitReason::TASK_SWITCH
-            | ExitReason::EXCEPTION_OR_NMI
-            | ExitReason::EPT_MISCONFIGURATION
-            | ExitReason::PAGE_MODIFICATION_LOG_FULL
-    )
-}
-
 /// Looks around before the guest is entered. What private memory left in the processor goes last: nothing that is
 /// done afterwards touches any.
 pub(super) extern "C" fn attend(registers: &mut Registers) {
     let cpu = percpu::current();
     cpu.crossing.leave();
     look_around(registers, cpu);
-    cpu.crossing.end(machine::speculation_means(), &Processor, cpu.is_in_world());
+    cpu.crossing.end(policies::speculation(), &Processor, cpu.is_in_world());
 }
 
 /// The rendezvous, stale translations, the end, NMIs.
 fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     cpu.clear_attention();
     quiesce::join(cpu);
-    if crate::panic::is_stopping() {
-        crate::panic::stand_still();
+    if stop::is_stopping() {
+        stop::stand_still();
     }
     reset::attend(cpu);
     if shootdown::finish(cpu) {

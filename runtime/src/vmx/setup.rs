@@ -1,103 +1,33 @@
 //! Fills a CPU's VMCS for the first entry.
 //!
-//! UNSAFETY: frames of the pool become bitmaps that the processor reads.
-#![expect(unsafe_code, reason = "bitmap frames")]
+//! UNSAFETY: the VMCS that was just made current, and the place of the guest's registers.
+#![expect(unsafe_code, reason = "current VMCS")]
 
+use super::bitmaps;
 use super::controls::Controls;
 use super::enable::{EnableError, enable, revision};
 use super::host_state::{self, HostRegisters};
+use super::invalidate::VPID;
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
-use super::{nested, world, world_switch};
-use crate::exit::mtrr::VirtualMtrrs;
-use crate::exit::{init_sipi, msr, pointer, real_mode};
+use super::{nested, world_switch};
+use crate::exit::{init_sipi, pointer, real_mode};
 use crate::features::features;
 use crate::machine;
 use crate::memory::views::View;
+use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Activity, Registers, Vcpu};
 use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
-use hw::{Msrs, PhysMemory, Vmcs};
-use spin::Once;
-use x86::address::HostPhysAddr;
+use hw::{Msrs, Vmcs};
 use x86::cr::Cr0 as Cr0View;
 use x86::msr::Msr;
-use x86::vmx::bitmap::{IoBitmap, MsrBitmap, intercept_msr, intercept_port};
-use x86::vmx::capability::Allowed;
-use x86::vmx::controls::PrimaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
-/// The guest's virtual-processor identifier: there is one guest.
-pub(super) const VPID: u16 = 1;
 const NO_LINK: u64 = u64::MAX;
 const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
-
-/// What all CPUs' VMCSs share.
-struct Shared {
-    msr: HostPhysAddr,
-    io: HostPhysAddr,
-    has_monitor_trap: bool,
-}
-
-static SHARED: Once<Shared> = Once::new();
-
-/// Finds out what worlds need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
-pub(crate) fn prepare() {
-    world::prepare();
-    let frames = machine::with_frame_run(1);
-    let io_frames = machine::with_frame_run(2);
-    let msr_pointer = machine::region().virt(frames, size_of::<MsrBitmap>()).cast::<MsrBitmap>();
-    let io_pointer = machine::region().virt(io_frames, size_of::<IoBitmap>()).cast::<IoBitmap>();
-    // SAFETY: fresh zeroed frames that nobody else uses; bytes need no alignment.
-    let msr_bitmap = unsafe { &mut *msr_pointer };
-    for number in 0..=0x2ff {
-        if VirtualMtrrs::covers(Msr(number)) {
-            intercept_msr(msr_bitmap, Msr(number), true, true);
-        }
-    }
-    for wanted in msr::intercepted() {
-        intercept_msr(msr_bitmap, wanted.msr, wanted.read, wanted.write);
-    }
-    for number in machine::hypapp().msrs().iter().cloned().flatten() {
-        intercept_msr(msr_bitmap, Msr(number), true, true);
-    }
-    // SAFETY: as above.
-    let io_bitmap = unsafe { &mut *io_pointer };
-    for port in machine::power().intercepted() {
-        intercept_port(io_bitmap, port);
-    }
-    for port in machine::hypapp().ports().iter().cloned().flatten() {
-        intercept_port(io_bitmap, port);
-    }
-    let primary = Processor.read(Msr::IA32_VMX_PROCBASED_CTLS).unwrap_or_default();
-    let has_monitor_trap = Allowed(primary).may_be_one() & PrimaryControls::MONITOR_TRAP_FLAG.bits() != 0;
-    SHARED.call_once(|| Shared { msr: frames, io: io_frames, has_monitor_trap });
-    if machine::cpuid_policy().nested {
-        // The bitmap of guests' guests is merged with their hypervisor's and kept, so no bit of it is set later.
-        let nested_frame = machine::with_frame_run(1);
-        let mut nested_bitmap = *msr_bitmap;
-        intercept_msr(&mut nested_bitmap, Msr::IA32_APIC_BASE, true, true);
-        machine::region().write(nested_frame, &nested_bitmap);
-        nested::prepare(nested::OwnBitmaps { msr: nested_frame, io: io_frames });
-    }
-}
-
-/// Makes reads of IA32_APIC_BASE exit on every CPU. Those that are in the guest meanwhile may go on without, as theirs is
-/// what they made it.
-pub(crate) fn intercept_apic_base() {
-    let Some(shared) = SHARED.get() else { return };
-    let mut bitmap: MsrBitmap = [0; _];
-    machine::region().read(shared.msr, &mut bitmap);
-    intercept_msr(&mut bitmap, Msr::IA32_APIC_BASE, true, true);
-    machine::region().write(shared.msr, &bitmap);
-}
-
-/// Whether the guest can be stepped.
-pub(super) fn has_monitor_trap() -> bool {
-    SHARED.get().is_some_and(|shared| shared.has_monitor_trap)
-}
 
 /// Enters VMX operation on this CPU and fills its VMCS: the bootstrap processor at the guest's boot sector,
 /// any other waiting for a start-up IPI. Returns the guest's registers on the top of this CPU's stack.
@@ -155,9 +85,9 @@ fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
         vmcs.write(vmcs::XSS_EXITING_BITMAP, 0);
     }
     vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
-    let cr4_offered = machine::control_register_policy().cr4_offered;
+    let cr4_offered = policies::control_register().cr4_offered;
     vmcs.write(vmcs::CR4_MASK, (CR4_MASK | !cr4_offered).bits());
-    if let Some(bitmaps) = SHARED.get() {
+    if let Some(bitmaps) = bitmaps::shared() {
         vmcs.write(vmcs::MSR_BITMAPS, bitmaps.msr.get());
         vmcs.write(vmcs::IO_BITMAP_A, bitmaps.io.get());
         vmcs.write(vmcs::IO_BITMAP_B, bitmaps.io.get() + 4096);

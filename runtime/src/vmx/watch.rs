@@ -1,12 +1,15 @@
-//! Exits that a hypapp switches on and off, on the CPU that it runs on.
+//! What a hypapp switches on the CPU that it runs on: exits, and the tables that its guest runs on.
 //!
 //! UNSAFETY: the current VMCS, while an exit is handled.
 #![expect(unsafe_code, reason = "current VMCS")]
 
+use super::nested;
 use crate::smp::percpu;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
+use x86::address::HostPhysAddr;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls};
+use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
 
 /// Makes external interrupts exit, or reach the guest.
@@ -27,4 +30,15 @@ pub(crate) fn watch_interrupt_window(wanted: bool) {
     let mut controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
     controls.set(PrimaryControls::INTERRUPT_WINDOW_EXITING, wanted);
     vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+}
+
+/// Puts this CPU's guest on the second-level tables under `root` from its next entry on.
+pub(crate) fn use_second_level(root: HostPhysAddr) {
+    if nested::use_second_level(percpu::current(), root) {
+        return;
+    }
+    percpu::current().require_guest();
+    // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
+    let mut vmcs = unsafe { CurrentVmcs::new() };
+    vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
 }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "current VMCS")]
 
 use super::controls::Controls;
-use super::nested;
+use super::{invalidate, nested};
 use crate::features::features;
 use crate::memory::world::Roots;
 use crate::smp::percpu;
@@ -227,7 +227,7 @@ pub(crate) fn forget_translations(roots: &Roots) {
     percpu::current().require_guest();
     let means = means();
     if !means.has_single_invept {
-        return crate::machine::invalidate_second_level();
+        return invalidate::all_guest_physical();
     }
     // SAFETY: this CPU is in VMX root operation, and has the instruction's type.
     if unsafe { vmx::invept_single(EptPointer::new(roots.second_level).0) }.is_err() {

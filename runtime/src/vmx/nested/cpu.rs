@@ -13,9 +13,10 @@ use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
-use super::{Facts, Nested, merge};
+use super::{Facts, Nested, Operation, merge};
 use crate::features::features;
 use crate::machine;
+use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
 use crate::vmx::controls::Controls;
 use hw::bare::vmx::{self, CurrentVmcs};
@@ -171,11 +172,11 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
         return;
     }
     let shadow_bitmaps = Bitmaps::make();
-    let count = machine::cpus().len();
+    let count = cpus::all().len();
     let frames = (count * size_of::<Mutex<NestedCpu>>()).div_ceil(4096);
     let place = machine::with_frame_run(frames);
     let list = machine::region().virt(place, frames * 4096).cast::<Mutex<NestedCpu>>();
-    for (index, cpu) in machine::cpus().iter().enumerate() {
+    for (index, cpu) in cpus::all().iter().enumerate() {
         let vmcs02 = machine::with_frame_run(1);
         let hardware = NestedHardware {
             own,
@@ -240,4 +241,14 @@ pub(super) fn unlocked<T>(state: State, cpu: &PerCpu, act: impl FnOnce() -> T) -
 /// The VMX of L1's processors.
 pub(super) fn facts() -> Option<&'static Facts> {
     SHARED.get().map(|shared| &shared.facts)
+}
+
+/// Whether L2 runs on `cpu`, which executes this.
+pub(in crate::vmx) fn is_l2(cpu: &PerCpu) -> bool {
+    of(cpu).is_some_and(|state| state.nested.operation == Operation::NonRoot)
+}
+
+/// Whether the guest of `cpu`, which executes this, is in VMX operation.
+pub(in crate::vmx) fn is_in_operation(cpu: &PerCpu) -> bool {
+    of(cpu).is_some_and(|state| state.nested.operation != Operation::Off)
 }

@@ -6,14 +6,15 @@ use super::checks::EntryFailure;
 use super::cpu::{self, NestedCpu, State};
 use super::instruction::{self, Completion, L1, Status};
 use super::lack::Note;
+use super::leave;
 use super::merge::{self, Inherited, Wanted};
 use super::msr_area::Unusable;
 use super::reflect::{self, ExitFacts, Left};
 use super::translation::set_translation;
 use super::view::L2View;
 use super::vmcs12;
-use super::{Facts, Nested, Operation, nmi, pages, signals, translation};
-use crate::exit::{Action, ResetCause};
+use super::{Facts, Nested, Operation, nmi, pages, signals};
+use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
@@ -24,7 +25,7 @@ use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::event::Event;
 use x86::msr::Msr;
-use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls, SecondaryControls};
+use x86::vmx::controls::{EntryControls, PrimaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs;
@@ -101,7 +102,7 @@ fn enter(
         Ok(pdptes) => pdptes,
         Err(failure) => {
             let is_blocked = nmi::is_blocked(&l1.vmcs);
-            return fail(state, l1, cpu, &ExitFacts::from(failure), &left, is_blocked);
+            return leave::fail(state, l1, cpu, &ExitFacts::from(failure), &left, is_blocked);
         }
     };
     nested.begin_entry();
@@ -134,7 +135,7 @@ fn enter(
         // The blocking that the entry loaded stays.
         let is_blocked = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), false).l1;
         let facts = ExitFacts::from(EntryFailure::MsrLoading { entry });
-        return fail(state, l1, cpu, &facts, &left, is_blocked);
+        return leave::fail(state, l1, cpu, &facts, &left, is_blocked);
     }
     if loads_cet {
         let mut vmcs02 = hardware.current();
@@ -153,86 +154,6 @@ fn take_nmi(l1: &mut VmxVcpu<'_, CurrentVmcs>, nested: &mut Nested) {
     }
 }
 
-/// Ends an entry that failed: an exit that saves no guest state (SDM, "VM-Entry Failures During or After Loading
-/// Guest State"). The VMCS of L1 is current, and NMIs are blocked behind the exit or not.
-pub(super) fn fail(
-    mut state: State,
-    l1: &mut VmxVcpu<'_, CurrentVmcs>,
-    cpu: &PerCpu,
-    facts: &ExitFacts,
-    left: &Left,
-    is_blocked: bool,
-) -> (State, Action) {
-    let NestedCpu { nested, hardware, .. } = &mut *state;
-    reflect::save_facts(&mut nested.vmcs12, facts);
-    hardware.return_to_l1(&nested.vmcs12);
-    load_host(state, l1, cpu, left, is_blocked)
-}
-
-/// L1 goes on with its host state, NMIs blocked or not, and takes one that waits. The VMCS of L1 is current.
-pub(super) fn load_host(
-    state: State,
-    l1: &mut VmxVcpu<'_, CurrentVmcs>,
-    cpu: &PerCpu,
-    left: &Left,
-    is_blocked: bool,
-) -> (State, Action) {
-    let (mut state, action) = load_host_state(state, l1, cpu, left);
-    if is_blocked {
-        l1.set_nmi_blocking(true);
-    }
-    if state.nested.pending.take_nmi() {
-        inject::nmi(l1);
-    }
-    (state, action)
-}
-
-fn load_host_state(
-    mut state: State,
-    l1: &mut VmxVcpu<'_, CurrentVmcs>,
-    cpu: &PerCpu,
-    left: &Left,
-) -> (State, Action) {
-    cpu.runs_again();
-    let nested = &mut state.nested;
-    nested.operation = Operation::Root;
-    if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
-        // CR3 is loaded, whether the entry failed or not.
-        translation::drop_own_translations();
-    }
-    if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
-        let action = abort(nested, vmcs12::Abort::HostPdptes);
-        return (state, action);
-    }
-    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
-        area_msrs::load_perf_global_ctrl(nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL));
-    }
-    let mut ssp = left.ssp;
-    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
-        let host = &nested.vmcs12;
-        cet::write_registers(host.read(vmcs::HOST_S_CET), host.read(vmcs::HOST_INTERRUPT_SSP_TABLE));
-        ssp = Some(host.read(vmcs::HOST_SSP));
-    }
-    let Some(facts) = cpu::facts() else { return (state, Action::Resume) };
-    let (state, loaded) = area_msrs::load_on_exit(state, l1, cpu, facts);
-    if let Some(ssp) = ssp {
-        cet::load_at_entry(&mut l1.vmcs, ssp);
-    }
-    let action = match loaded {
-        Ok(()) => Action::Resume,
-        Err(_) => abort(&state.nested, vmcs12::Abort::HostMsrs),
-    };
-    (state, action)
-}
-
-/// A VMX abort: the processor shuts down (SDM, "VMX Aborts").
-pub(super) fn abort(nested: &Nested, cause: vmcs12::Abort) -> Action {
-    if let Some(region) = nested.current {
-        vmcs12::set_abort_indicator(&GuestPhysical, region, cause);
-    }
-    Action::Reset(ResetCause::TripleFault)
-}
-
 /// The processor does not take the state with which L1 was to go on. Where an exit of L2 loaded it, no check of ours saw
 /// what the processor saw: a VMX abort. `None` where the hypervisor made the state.
 pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu) -> Option<Action> {
@@ -242,7 +163,7 @@ pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCp
         return None;
     }
     log::warn!("cpu={} the processor refuses host state that L1's checks let pass", cpu.index);
-    Some(abort(nested, vmcs12::Abort::HostMsrs))
+    Some(leave::abort(nested, vmcs12::Abort::HostMsrs))
 }
 
 /// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.

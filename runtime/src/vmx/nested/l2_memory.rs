@@ -11,7 +11,7 @@ use super::ept12::PageModificationLog;
 use super::lack::{Lack, Note};
 use super::merge::Wanted;
 use super::route;
-use super::second_level;
+use super::vmcs12::Vmcs12;
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
@@ -20,6 +20,7 @@ use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::event::{Event, Vector};
 use x86::paging::Rights;
+use x86::vmx::controls::SecondaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_qualification::EptViolationQualification;
 use x86::vmx::vmcs;
@@ -42,7 +43,7 @@ impl L2Memory {
         if let Some(state) = cpu::of(cpu) {
             let vmcs12 = &state.nested.vmcs12;
             pointer = Wanted::of(vmcs12).has_ept().then(|| EptPointer(vmcs12.read(vmcs::EPT_POINTER)));
-            log = second_level::log_of(vmcs12);
+            log = log_of(vmcs12);
         }
         Self { pointer, log: Cell::new(log), index: log.map(|log| log.index), denied: Cell::new(None) }
     }
@@ -89,6 +90,15 @@ impl L2Memory {
     }
 }
 
+/// L1's page-modification log, where it keeps one.
+pub(super) fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
+    let has_log = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
+    has_log.then(|| PageModificationLog {
+        page: GuestPhysAddr::new(vmcs12.read(vmcs::PML_ADDRESS)),
+        index: vmcs12.read(vmcs::PML_INDEX),
+    })
+}
+
 impl GuestMemory for L2Memory {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
         GuestPhysical.read(self.reach(gpa, Rights::READ)?, bytes)
@@ -121,7 +131,7 @@ impl GuestMemory for L2Memory {
 pub(crate) fn memory() -> Option<&'static dyn GuestMemory> {
     static MEMORY: NotedMemory = NotedMemory;
     let cpu = percpu::current();
-    if !super::is_l2(cpu) {
+    if !cpu::is_l2(cpu) {
         return None;
     }
     change_note(cpu, Note::clear);

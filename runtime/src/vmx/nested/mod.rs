@@ -22,8 +22,12 @@ mod fields;
 mod instruction;
 mod io_bitmap;
 #[cfg(target_os = "none")]
+mod l2;
+#[cfg(target_os = "none")]
 mod l2_memory;
 mod lack;
+#[cfg(target_os = "none")]
+mod leave;
 mod merge;
 mod merged_page;
 #[cfg(any(test, fuzzing))]
@@ -60,19 +64,21 @@ mod watcher;
 mod world;
 
 #[cfg(target_os = "none")]
-pub(super) use cpu::{OwnBitmaps, prepare, set_up};
+pub(super) use cpu::{OwnBitmaps, is_in_operation, is_l2, prepare, set_up};
 #[cfg(target_os = "none")]
 pub(super) use entry::{instruction, invalid_state, read_msr, refused, releases_init};
 #[cfg(target_os = "none")]
 pub(crate) use ept02::machine::forget_changes;
 #[cfg(target_os = "none")]
-pub(super) use exit::{follow, handle_l2_exit, is_in_operation, is_l2, use_second_level};
+pub(super) use exit::handle_l2_exit;
 #[cfg(target_os = "none")]
 pub(crate) use l2_memory::{ask_l1, memory, note_fault, translate};
 #[cfg(target_os = "none")]
 pub(super) use second_level::is_nested as has_second_level;
 #[cfg(target_os = "none")]
 pub(super) use signals::{init_arrived, nmi_arrived};
+#[cfg(target_os = "none")]
+pub(super) use translation::{follow, use_second_level};
 #[cfg(target_os = "none")]
 pub(super) use world::{called, controls_of_world};
 

@@ -2,13 +2,14 @@
 
 use super::cpu;
 use super::entry;
-use super::exit::L2Vcpu;
 use super::instruction::linked::{self, L2};
+use super::l2::L2Vcpu;
 use super::l2_memory::L2Memory;
 use super::switched_msrs;
 use crate::exit::{Action, Exit, control_register, dispatch, port};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
+use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
@@ -27,10 +28,10 @@ pub(super) fn handle(
 ) -> Option<Action> {
     Some(match decode::decode(vcpu, reason)? {
         Exit::Port(access) => {
-            port::handle(vcpu, memory, machine::hypapp(), &Processor, machine::power(), access)
+            port::handle(vcpu, memory, machine::hypapp(), &Processor, policies::power(), access)
         }
         Exit::ControlRegister(access) => {
-            control_register::handle(vcpu, memory, machine::control_register_policy(), access)
+            control_register::handle(vcpu, memory, policies::control_register(), access)
         }
         // L1's bitmap wanted the exit when the processor looked, and no more when we did.
         Exit::ReadMsr { msr } if switched_msrs::is_switched(msr) => {

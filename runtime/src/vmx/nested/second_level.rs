@@ -3,19 +3,18 @@
 use super::cpu::{self, NestedCpu};
 use super::ept02::access::{Access, Outcome};
 use super::ept02::machine as ept02;
-use super::ept12::PageModificationLog;
-use super::exit::{self, L2Vcpu};
 use super::instruction::operand;
+use super::l2::{self, L2Vcpu};
+use super::lack::Lack;
 use super::merge::Wanted;
 use super::reflect::ExitFacts;
-use super::vmcs12::Vmcs12;
+use super::{l2_memory, leave};
 use crate::exit::{Action, Exit, dispatch};
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
-use x86::vmx::controls::SecondaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::vmcs;
@@ -33,7 +32,7 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
         qualification: vcpu.vmcs.read(vmcs::EXIT_QUALIFICATION),
     };
     match serve(cpu, access) {
-        Outcome::Mapped | Outcome::Exhausted => exit::apply(vcpu, cpu, reason, Action::Resume),
+        Outcome::Mapped | Outcome::Exhausted => l2::apply(vcpu, cpu, reason, Action::Resume),
         Outcome::Ept01(gpa) => {
             let action = decode::decode(vcpu, reason).map_or(Action::Resume, |exit| {
                 let exit = match exit {
@@ -44,7 +43,7 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
                 };
                 dispatch::dispatch(vcpu, cpu, exit)
             });
-            exit::conclude(vcpu, cpu, reason, action);
+            conclude(vcpu, cpu, reason, action);
         }
         Outcome::Violation { qualification } => {
             reflect(vcpu, cpu, ExitFacts::new(ExitReason::EPT_VIOLATION, qualification));
@@ -55,6 +54,15 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
         Outcome::LogFull { qualification } => {
             reflect(vcpu, cpu, ExitFacts::new(ExitReason::PAGE_MODIFICATION_LOG_FULL, qualification));
         }
+    }
+}
+
+/// Carries out what was decided for L2, unless L1 has to be asked for something first.
+pub(super) fn conclude(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
+    match l2_memory::take_asked(cpu) {
+        None => l2::apply(vcpu, cpu, reason, action),
+        Some(Lack::Fault(event)) => l2::apply(vcpu, cpu, reason, Action::Inject(event)),
+        Some(Lack::SecondLevel(access)) => ask(vcpu, cpu, reason, access, None),
     }
 }
 
@@ -75,7 +83,7 @@ pub(super) fn ask(
 ) {
     let facts = match serve(cpu, access) {
         Outcome::Mapped | Outcome::Exhausted | Outcome::Ept01(_) => {
-            return exit::apply(vcpu, cpu, reason, Action::Resume);
+            return l2::apply(vcpu, cpu, reason, Action::Resume);
         }
         Outcome::Violation { qualification } => ExitFacts::new(ExitReason::EPT_VIOLATION, qualification),
         Outcome::Misconfiguration => ExitFacts::new(ExitReason::EPT_MISCONFIGURATION, 0),
@@ -85,7 +93,7 @@ pub(super) fn ask(
     };
     let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let (mut state, action) = exit::reflect_facts(state, registers, cpu, &facts);
+    let (mut state, action) = leave::reflect_facts(state, registers, cpu, &facts);
     // The hardware's exit told nothing of it.
     let NestedCpu { nested, hardware, .. } = &mut *state;
     nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
@@ -93,13 +101,13 @@ pub(super) fn ask(
         nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
     }
     hardware.return_to_l1(&nested.vmcs12);
-    exit::left(state, registers, cpu, action);
+    leave::left(state, registers, cpu, action);
 }
 
 fn serve(cpu: &PerCpu, access: Access) -> Outcome {
     let Some(state) = cpu::of(cpu) else { return Outcome::Mapped };
     let pointer = EptPointer(state.nested.vmcs12.read(vmcs::EPT_POINTER));
-    let mut log = log_of(&state.nested.vmcs12);
+    let mut log = l2_memory::log_of(&state.nested.vmcs12);
     // Serving may have to wait for all CPUs.
     drop(state);
     let outcome = ept02::serve(cpu, pointer, access, log.as_mut());
@@ -109,18 +117,9 @@ fn serve(cpu: &PerCpu, access: Access) -> Outcome {
     outcome
 }
 
-/// L1's page-modification log, where it keeps one.
-pub(super) fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
-    let has_log = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
-    has_log.then(|| PageModificationLog {
-        page: GuestPhysAddr::new(vmcs12.read(vmcs::PML_ADDRESS)),
-        index: vmcs12.read(vmcs::PML_INDEX),
-    })
-}
-
 fn reflect(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: ExitFacts) {
     let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let (state, action) = exit::reflect_facts(state, registers, cpu, &facts);
-    exit::left(state, registers, cpu, action);
+    let (state, action) = leave::reflect_facts(state, registers, cpu, &facts);
+    leave::left(state, registers, cpu, action);
 }

@@ -1,7 +1,7 @@
 //! NMIs and INIT signals for L1's processor on the machine: they strike an entry into L2, or wait for one.
 
 use super::cpu::{self, NestedCpu, State};
-use super::exit::{self, leave, left};
+use super::leave;
 use super::pending_entry::{EarlyExit, Entry, TrapOwner};
 use super::reflect::{self, ExitFacts};
 use super::{Operation, cpu::facts};
@@ -37,7 +37,7 @@ pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &PerCpu) {
 pub(super) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) {
     if reason == ExitReason::MONITOR_TRAP_FLAG && state.nested.pending.trap_owner() == TrapOwner::L1 {
         drop(state);
-        return exit::reflect_now(registers, cpu);
+        return leave::reflect_now(registers, cpu);
     }
     if reason == ExitReason::NMI_WINDOW {
         inject::end_sti_blocking(&mut state.hardware.current());
@@ -64,9 +64,9 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
         let checked = nested.check_all_guest_state(facts, &GuestPhysical, hardware);
         hardware.select_l2();
         if let Err(failure) = checked {
-            let (state, action) = exit::give_up(state, registers, cpu, &ExitFacts::from(failure));
+            let (state, action) = leave::give_up(state, registers, cpu, &ExitFacts::from(failure));
             drop(state);
-            return exit::end(action);
+            return leave::end(action);
         }
     }
     nested.pending.leave_early(exit);
@@ -79,6 +79,6 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
         },
     };
     reflect::save_early_exit(&mut nested.vmcs12, &facts);
-    let (state, action) = leave(state, registers, cpu, exit == EarlyExit::Nmi);
-    left(state, registers, cpu, action);
+    let (state, action) = leave::leave(state, registers, cpu, exit == EarlyExit::Nmi);
+    leave::left(state, registers, cpu, action);
 }

@@ -1,15 +1,18 @@
 //! How addresses of L2 are translated: the tables and the VPID that the hardware gets for it.
 
-use super::cpu;
+use super::cpu::{self, NestedCpu};
 use super::ept02::machine as ept02;
 use super::merge::Wanted;
 use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
+use super::{Operation, pages};
 use crate::machine::SECOND_LEVEL;
 use crate::smp::percpu::PerCpu;
-use crate::vmx::setup;
+use crate::vmx::invalidate::VPID;
+use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
+use x86::address::HostPhysAddr;
 use x86::vmx::controls::SecondaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
@@ -43,5 +46,34 @@ pub(super) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu
 /// Drops L1's translations, which under VPID 0000H each entry and exit does, as L1 sees it (SDM, "Operations that
 /// Invalidate Cached Mappings").
 pub(super) fn drop_own_translations() {
-    cpu::drop_translations(Invvpid::of(setup::VPID));
+    cpu::drop_translations(Invvpid::of(VPID));
+}
+
+/// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU. A world
+/// has tables of its own, and L2 follows when it is back from it.
+pub(in crate::vmx) fn follow(cpu: &PerCpu) {
+    if cpu.is_in_world() {
+        return;
+    }
+    let Some(mut state) = cpu::of(cpu) else { return };
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    if nested.operation == Operation::NonRoot {
+        let mut vmcs02 = hardware.current();
+        pages::follow(&mut vmcs02, &nested.vmcs12, hardware);
+        set_tables(&mut vmcs02, &nested.vmcs12, cpu);
+    }
+}
+
+/// Runs L1 on `cpu` on the tables under `root`; what L2 runs on follows before it goes on. Returns whether L2
+/// runs: else the VMCS of L1 is current.
+pub(in crate::vmx) fn use_second_level(cpu: &PerCpu, root: HostPhysAddr) -> bool {
+    let Some(state) = cpu::of(cpu) else { return false };
+    if state.nested.operation != Operation::NonRoot {
+        return false;
+    }
+    state.hardware.select_l1().write(vmcs::EPT_POINTER, EptPointer::new(root).0);
+    state.hardware.select_l2();
+    cpu.flush.store(true, Ordering::SeqCst);
+    cpu.demand_attention();
+    true
 }

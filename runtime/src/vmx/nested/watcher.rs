@@ -1,9 +1,10 @@
 //! Watches of L1's pages on the machine.
 
 use super::merged_page::Watcher;
-use crate::machine::{self, SECOND_LEVEL};
+use crate::machine::SECOND_LEVEL;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::watch::{self, Watch};
+use crate::smp::shootdown;
 use x86::address::GuestPhysAddr;
 
 impl Watcher for GuestPhysical {
@@ -15,7 +16,7 @@ impl Watcher for GuestPhysical {
     fn watch(&self, page: GuestPhysAddr) -> Option<Watch> {
         let (watch, flush) = SECOND_LEVEL.lock().watch(page).ok()?;
         if flush.is_needed() {
-            machine::flush_second_level(flush);
+            shootdown::flush(flush);
         }
         Some(watch)
     }

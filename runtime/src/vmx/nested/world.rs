@@ -1,7 +1,7 @@
 //! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
 
-use super::exit::{self, L2Vcpu};
-use super::{cpu, is_l2, signals};
+use super::l2::{self, L2Vcpu};
+use super::{cpu, second_level, signals};
 use crate::exit::WorldExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;
@@ -17,7 +17,7 @@ use x86::vmx::vmcs;
 
 /// The controls for the world of a guest of L1's; `None` where L1 itself runs.
 pub(in crate::vmx) fn controls_of_world(cpu: &PerCpu) -> Option<Controls> {
-    if !is_l2(cpu) {
+    if !cpu::is_l2(cpu) {
         return None;
     }
     cpu::of(cpu).map(|state| state.hardware.own)
@@ -52,16 +52,16 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             Action::Resume
         }
     };
-    exit::conclude(vcpu, cpu, reason, action);
+    second_level::conclude(vcpu, cpu, reason, action);
 }
 
 /// Another CPU called this one, whose guest is in a world; false where it is L1.
 pub(in crate::vmx) fn called(registers: &mut Registers, cpu: &PerCpu) -> bool {
-    if !is_l2(cpu) {
+    if !cpu::is_l2(cpu) {
         return false;
     }
     if let Some(state) = cpu::of(cpu) {
-        machine::hypapp().world_exit(&mut exit::view_of(state, registers, cpu, false), WorldExit::Called);
+        machine::hypapp().world_exit(&mut l2::view_of(state, registers, cpu, false), WorldExit::Called);
     }
     true
 }

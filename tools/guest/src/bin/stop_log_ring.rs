@@ -2,7 +2,7 @@
 //! hypapp: stop
 //! cmdline: log=error
 //! bare: no
-//! expect-hypervisor: log [0 INFO run] stage=guest
+//! expect-hypervisor: log [0 INFO start] stage=guest
 //! expect-hypervisor: stop: end of dump
 #![no_std]
 #![no_main]

@@ -15,7 +15,10 @@ use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::policy::Policy;
 use crate::memory::range::GuestRange;
+use crate::smp::cpus;
 use crate::smp::percpu::{self, PerCpu};
+use crate::smp::shootdown;
+use crate::vmx::invalidate;
 use crate::vmx::nested::ept12::{Ept12, PageModificationLog, Translation};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,7 +76,7 @@ pub(in crate::vmx) fn start(memory: PhysRange, roots: usize) {
         (false, true) => PageSize::Size2M,
         (false, false) => PageSize::Size4K,
     };
-    let cpus = machine::cpus().len();
+    let cpus = cpus::all().len();
     let roots = roots.clamp(cpus + 1, usize::from(u16::MAX) - 1);
     let bytes = usize::try_from(memory.length).unwrap_or(0);
     let frames = bytes.saturating_sub(roots * size_of::<Root>()) / (PAGE_BYTES + size_of::<Frame>());
@@ -223,7 +226,7 @@ pub(in crate::vmx) fn invalidate(named: Named) {
     cache().ept02.lock().invalidate(named, |pointer| {
         // SAFETY: in VMX root operation, while an exit is handled; a pointer that entries of L2 use.
         if unsafe { hw::bare::vmx::invept_single(pointer.0) }.is_err() {
-            machine::invalidate_second_level();
+            invalidate::all_guest_physical();
         }
     });
 }
@@ -267,7 +270,7 @@ pub(crate) fn forget_changes() -> bool {
 /// Makes frames free, which takes all CPUs; no lock is held.
 fn reclaim() {
     let dropped = cache().ept02.lock().reclaim();
-    machine::flush_all();
+    shootdown::shoot_down();
     cache().ept02.lock().flushed(dropped);
 }
 

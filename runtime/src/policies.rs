@@ -1,0 +1,85 @@
+//! What handlers of exits know of the processor and the configuration: decided once, at boot.
+
+use crate::exit::control_register::ControlRegisterPolicy;
+use crate::exit::cpuid::CpuidPolicy;
+use crate::exit::msr::MsrPolicy;
+use crate::exit::power::PowerControl;
+use crate::features::features;
+use crate::machine;
+use crate::speculation::Means;
+use hw::bare::Processor;
+use hw::bare::random::Generators;
+use spin::Once;
+use x86::cr::Cr4;
+
+struct Policies {
+    generators: Generators,
+    cpuid: CpuidPolicy,
+    msr: MsrPolicy,
+    control_register: ControlRegisterPolicy,
+    power: PowerControl,
+    speculation: Means,
+}
+
+static POLICIES: Once<Policies> = Once::new();
+
+/// Decides what exits' handlers are to know of the processor and the configuration; once, at boot.
+pub(crate) fn decide() {
+    let nested = machine::handoff().nested_ept02 != 0;
+    let cr4_offered = machine::vendor().cr4_for_guest();
+    POLICIES.call_once(|| Policies {
+        generators: Generators::find(),
+        cpuid: CpuidPolicy {
+            nested,
+            hypervisor_bit: machine::handoff().hypervisor_bit != 0,
+            without: machine::vendor().missing_instructions(),
+            hides_la57: !cr4_offered.contains(Cr4::LA57),
+        },
+        msr: MsrPolicy {
+            nested,
+            physical_address_bits: features().physical_address_bits,
+            has_x2apic: features().has_x2apic,
+            feedback_bytes: features().feedback_bytes,
+        },
+        control_register: ControlRegisterPolicy { nested, cr4_offered },
+        power: PowerControl::new(machine::handoff().power),
+        speculation: Means::of(&Processor, &Processor),
+    });
+}
+
+/// The processor's random numbers.
+pub(crate) fn generators() -> Generators {
+    policies().generators
+}
+
+/// What CPUID shows the guest.
+pub(crate) fn cpuid() -> &'static CpuidPolicy {
+    &policies().cpuid
+}
+
+/// What this processor has against speculation.
+pub(crate) fn speculation() -> &'static Means {
+    &policies().speculation
+}
+
+/// How intercepted MSRs behave.
+pub(crate) fn msr() -> &'static MsrPolicy {
+    &policies().msr
+}
+
+/// Which control-register bits the guest may set.
+pub(crate) fn control_register() -> &'static ControlRegisterPolicy {
+    &policies().control_register
+}
+
+/// Reset and power ports.
+pub(crate) fn power() -> &'static PowerControl {
+    &policies().power
+}
+
+fn policies() -> &'static Policies {
+    match POLICIES.get() {
+        Some(policies) => policies,
+        None => unreachable!("the runtime's entry sets the policies before the guest runs"),
+    }
+}

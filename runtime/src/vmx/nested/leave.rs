@@ -1,0 +1,200 @@
+//! From L2 back to L1: exits that L1 gets, entries that fail, and L1's host state.
+
+use super::area_msrs;
+use super::cpu::{self, NestedCpu, State};
+use super::merge::Wanted;
+use super::reflect::{self, ExitFacts, Left};
+use super::vmcs12::{self, Abort};
+use super::{Nested, Operation, nmi, translation};
+use crate::exit::{Action, ResetCause};
+use crate::machine;
+use crate::memory::guest_physical::GuestPhysical;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::vcpu::VmxVcpu;
+use crate::vmx::{cet, inject};
+use hw::Vmcs;
+use hw::bare::Processor;
+use hw::bare::vmx::CurrentVmcs;
+use x86::vmx::controls::{ExitControls, SecondaryControls};
+use x86::vmx::exit_reason::ExitReason;
+use x86::vmx::interruption::InterruptionType;
+use x86::vmx::vmcs;
+
+/// Hands the exit that the hardware tells of to L1.
+pub(super) fn reflect_now(registers: &mut Registers, cpu: &PerCpu) {
+    let Some(state) = cpu::of(cpu) else { return };
+    let told = ExitReason(state.hardware.current().read(vmcs::EXIT_REASON));
+    let (state, action) = reflect(state, registers, cpu, told);
+    left(state, registers, cpu, action);
+}
+
+/// Hands the exit that the hardware tells of to L1, with its flags.
+pub(super) fn reflect(
+    mut state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    told: ExitReason,
+) -> (State, Action) {
+    reflect::save_exit(&state.hardware.current(), &mut state.nested.vmcs12, told);
+    leave(state, registers, cpu, false)
+}
+
+/// Hands an exit to L1 that the hardware does not tell of as it is.
+pub(super) fn reflect_facts(
+    mut state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &ExitFacts,
+) -> (State, Action) {
+    let vmcs02 = state.hardware.current();
+    reflect::save_exit(&vmcs02, &mut state.nested.vmcs12, facts.reason);
+    reflect::save_facts(&mut state.nested.vmcs12, facts);
+    leave(state, registers, cpu, facts.interruption.kind() == InterruptionType::NMI)
+}
+
+/// From L2 to L1, which VMCS12 tells of the exit.
+pub(super) fn leave(
+    mut state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    is_nmi: bool,
+) -> (State, Action) {
+    cpu.count_reflected_exit();
+    let mut vmcs02 = state.hardware.current();
+    reflect::save_guest_state(&vmcs02, &mut state.nested.vmcs12);
+    if let Some(facts) = cpu::facts() {
+        let stored;
+        (state, stored) = area_msrs::store_on_exit(state, registers, cpu, facts);
+        if stored.is_err() {
+            state.hardware.select_l1();
+            let action = abort(&state.nested, Abort::GuestMsrs);
+            return (state, action);
+        }
+    }
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    let mut left = Left::of(&vmcs02, &nested.vmcs12);
+    if cpu.loads_cet() {
+        left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
+    }
+    let blocking = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), is_nmi);
+    nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
+    nested.pending.withdraw(&mut vmcs02);
+    hardware.barrier.raise(&Processor);
+    let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
+    load_host(state, &mut l1, cpu, &left, blocking.l1)
+}
+
+/// The entry fails, and L1 is told. The VMCS of L2 is current, and the hardware did not enter.
+pub(super) fn give_up(
+    mut state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &ExitFacts,
+) -> (State, Action) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    let mut vmcs02 = hardware.current();
+    let left = Left::of(&vmcs02, &nested.vmcs12);
+    nested.revert_entry();
+    nested.pending.withdraw(&mut vmcs02);
+    let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
+    // L1's was not replaced.
+    let is_blocked = nmi::is_blocked(&l1.vmcs);
+    fail(state, &mut l1, cpu, facts, &left, is_blocked)
+}
+
+/// An exit was handed to L1, whose VMCS is current: the hypapp is told, and `action` carried out.
+pub(super) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
+    let vmcs01 = state.hardware.current();
+    // A hypapp may ask for things that need the state.
+    drop(state);
+    machine::hypapp().nested_exit(&mut VmxVcpu::new(vmcs01, registers, cpu.index));
+    end(action);
+}
+
+/// Carries out what is left of an exit that was handed to L1: nothing, or the end of the guest.
+pub(super) fn end(action: Action) {
+    if let Action::Reset(cause) = action {
+        crate::reset::end_guest(cause);
+    }
+}
+
+/// Ends an entry that failed: an exit that saves no guest state (SDM, "VM-Entry Failures During or After Loading
+/// Guest State"). The VMCS of L1 is current, and NMIs are blocked behind the exit or not.
+pub(super) fn fail(
+    mut state: State,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    facts: &ExitFacts,
+    left: &Left,
+    is_blocked: bool,
+) -> (State, Action) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
+    reflect::save_facts(&mut nested.vmcs12, facts);
+    hardware.return_to_l1(&nested.vmcs12);
+    load_host(state, l1, cpu, left, is_blocked)
+}
+
+/// L1 goes on with its host state, NMIs blocked or not, and takes one that waits. The VMCS of L1 is current.
+pub(super) fn load_host(
+    state: State,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    left: &Left,
+    is_blocked: bool,
+) -> (State, Action) {
+    let (mut state, action) = load_host_state(state, l1, cpu, left);
+    if is_blocked {
+        l1.set_nmi_blocking(true);
+    }
+    if state.nested.pending.take_nmi() {
+        inject::nmi(l1);
+    }
+    (state, action)
+}
+
+fn load_host_state(
+    mut state: State,
+    l1: &mut VmxVcpu<'_, CurrentVmcs>,
+    cpu: &PerCpu,
+    left: &Left,
+) -> (State, Action) {
+    cpu.runs_again();
+    let nested = &mut state.nested;
+    nested.operation = Operation::Root;
+    if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
+        // CR3 is loaded, whether the entry failed or not.
+        translation::drop_own_translations();
+    }
+    if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
+        let action = abort(nested, Abort::HostPdptes);
+        return (state, action);
+    }
+    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
+        area_msrs::load_perf_global_ctrl(nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL));
+    }
+    let mut ssp = left.ssp;
+    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
+        let host = &nested.vmcs12;
+        cet::write_registers(host.read(vmcs::HOST_S_CET), host.read(vmcs::HOST_INTERRUPT_SSP_TABLE));
+        ssp = Some(host.read(vmcs::HOST_SSP));
+    }
+    let Some(facts) = cpu::facts() else { return (state, Action::Resume) };
+    let (state, loaded) = area_msrs::load_on_exit(state, l1, cpu, facts);
+    if let Some(ssp) = ssp {
+        cet::load_at_entry(&mut l1.vmcs, ssp);
+    }
+    let action = match loaded {
+        Ok(()) => Action::Resume,
+        Err(_) => abort(&state.nested, Abort::HostMsrs),
+    };
+    (state, action)
+}
+
+/// A VMX abort: the processor shuts down (SDM, "VMX Aborts").
+pub(super) fn abort(nested: &Nested, cause: Abort) -> Action {
+    if let Some(region) = nested.current {
+        vmcs12::set_abort_indicator(&GuestPhysical, region, cause);
+    }
+    Action::Reset(ResetCause::TripleFault)
+}
