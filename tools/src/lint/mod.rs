@@ -1,12 +1,14 @@
 //! `tools/xmhf lint`: what the compiler checks, then the house rules, one a file.
 
 mod behaviours;
+mod circles;
 mod citations;
 mod dependencies;
 mod file_names;
 mod file_sizes;
 mod links;
 mod manual_words;
+mod modules;
 mod sources;
 mod test_names;
 mod unsafe_opt_in;
@@ -84,6 +86,7 @@ fn house_rules() -> Result<()> {
     let mut findings = check(&sources);
     findings.extend(behaviours::check(paths::root(), &sources)?);
     findings.extend(links::check(paths::root())?);
+    findings.extend(circles::check(&sources)?);
     for finding in &findings {
         println!("{finding}");
     }
