@@ -4,6 +4,7 @@ use crate::image::{self, ImageOptions};
 use crate::mutants;
 use crate::quote::{self, VerifyArguments};
 use crate::run_arguments::RunArguments;
+use crate::sign::{self, SignArguments};
 use crate::test::{self, Filter};
 use crate::{bench, book, build, coverage, demo, lint, output, pal, run_arguments};
 use anyhow::Result;
@@ -61,6 +62,8 @@ enum Command {
     Coverage,
     /// Change the code in small ways, one at a time, and see whether the host tests notice
     Mutants(MutantsArguments),
+    /// Sign a PAL's file, so that its updates open what it seals
+    SignPal(SignArguments),
     /// Check a quote of a PAL's microTPM against the PAL's file, and say why it is not good
     VerifyQuote(VerifyArguments),
 }
@@ -118,6 +121,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Docs => book::report(),
         Command::Coverage => coverage::report(),
         Command::Mutants(arguments) => mutants::run(&arguments.into()),
+        Command::SignPal(arguments) => sign::run(&arguments),
         Command::VerifyQuote(arguments) => return quote::verify(&arguments).map(ExitCode::from),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -204,6 +208,14 @@ mod tests {
         let more = "--pcr 1=00 --pcr 2=00 --parameter integer --parameter pointer=128 --flags 1";
         assert!(parse(&format!("{line} {more}")).is_some());
         assert!(parse("xmhf verify-quote --pal p --quote q --key k").is_none());
+    }
+
+    #[test]
+    fn sign_pal_takes_a_key_and_numbers() {
+        let line = "xmhf sign-pal --pal p --key k --product 1 --security-version 2 --out o";
+        assert!(matches!(parse(line), Some(Command::SignPal(_))));
+        assert!(parse(&format!("{line} --flags 4 --stack-pages 8 --parameter integer")).is_some());
+        assert!(parse("xmhf sign-pal --pal p --key k --product 1 --out o").is_none());
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod quote;
 pub mod run;
 mod run_arguments;
 pub mod sdk_example;
+mod sign;
 pub mod stage;
 pub mod summary;
 pub mod test;

@@ -68,7 +68,8 @@ impl DeprecatedSelection {
 }
 
 /// Quotes for `nonce`: version, "QUOT", the selection as it was given, the values, the nonce; the signature over
-/// these, by PKCS #1 v1.5 with SHA-1; the modulus of the key.
+/// these, by PKCS #1 v1.5 with SHA-1; the modulus of the key. The version says, as in other quotes, whether the PAL is
+/// one to be debugged.
 ///
 /// # Errors
 ///
@@ -79,13 +80,14 @@ pub fn quote_deprecated(
     banks: &PcrBanks,
     selection: &DeprecatedSelection,
     nonce: &[u8; 20],
+    is_debug: bool,
 ) -> Result<Vec<u8>, Error> {
     let indices = &selection.0;
     // At most four.
     let count = u32::try_from(indices.len()).unwrap_or(0).to_le_bytes();
     let values = indices.iter().map(|index| usize::try_from(*index).unwrap_or(PCRS));
     let values = values.flat_map(|index| banks.value(Bank::Sha1, index)).copied();
-    let head = version(Bank::Sha1).into_iter().chain(FIXED).chain(count);
+    let head = version(Bank::Sha1, is_debug).into_iter().chain(FIXED).chain(count);
     let selected = head.chain(indices.iter().flat_map(|index| index.to_le_bytes()));
     let signed: ArrayVec<u8, SIGNED_BYTES_LIMIT> = selected.chain(values).chain(*nonce).collect();
     let signature = key.sign(random, Bank::Sha1, &signed)?;
@@ -133,7 +135,8 @@ mod tests {
     fn a_quote_carries_what_it_signs_and_the_key() {
         let selection = DeprecatedSelection([3, 0].into_iter().collect());
         let mut random = HmacDrbg::new(&[b"blinding"]);
-        let quote = quote_deprecated(&test_key(), &mut random, &banks(), &selection, &[7; 20]).unwrap();
+        let quote =
+            quote_deprecated(&test_key(), &mut random, &banks(), &selection, &[7; 20], false).unwrap();
         let (signed, rest) = quote.split_at(quote.len() - 512);
         let (signature, modulus) = rest.split_at(256);
         let head = [1, 1, 0, 0, b'Q', b'U', b'O', b'T', 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];

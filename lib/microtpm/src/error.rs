@@ -12,8 +12,10 @@ pub enum Error {
     InsufficientEntropy = 3,
     /// Any other: the registers are not those that a blob is bound to.
     Other = 4,
-    /// No memory is left; the one number that is not the original's.
+    /// No memory is left; this number, and those that follow, are not the original's.
     OutOfMemory = 36,
+    /// The PAL was registered without a signed header.
+    NotSigned = 51,
 }
 
 impl Error {

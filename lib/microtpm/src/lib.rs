@@ -23,8 +23,10 @@ extern crate alloc;
 
 mod bank;
 mod bytes;
+mod credentials;
 mod deprecated;
 mod drbg;
+mod ed25519;
 mod error;
 mod generator;
 mod header;
@@ -42,8 +44,10 @@ mod seal;
 mod selection;
 
 pub use bank::{Bank, Digest};
+pub use credentials::{Credentials, Signer};
 pub use deprecated::{DEPRECATED_PCRS_LIMIT, DeprecatedSelection, deprecated_policy, quote_deprecated};
 pub use drbg::HmacDrbg;
+pub use ed25519::{ED25519_KEY_BYTES, ED25519_SIGNATURE_BYTES, Ed25519Verification};
 pub use error::Error;
 pub use generator::{Entropy, Generator, RANDOM_BYTES_LIMIT};
 pub use header::{Header, HeaderSection};
@@ -56,5 +60,5 @@ pub use policy::{PCR_INFO_BYTES_LIMIT, PcrInfo, Policy};
 pub use public_key::{KeyBytes, MODULUS_BYTES, PUBLIC_KEY_BYTES, PublicKey};
 pub use quote::{NONCE_BYTES_LIMIT, Quote, QuoteInfo, quote};
 pub use quote_file::QuoteFile;
-pub use seal::{BLOB_BYTES_LIMIT, SEAL_BYTES_LIMIT, Unsealed, seal, unseal};
+pub use seal::{BLOB_BYTES_LIMIT, SEAL_BYTES_LIMIT, Unsealed, seal, seal_to_signer, unseal};
 pub use selection::{Composite, SELECTION_BYTES, Selection};

@@ -29,6 +29,8 @@ pub struct PcrIndex {
 impl PcrIndex {
     /// Bit that stands for the SHA-256 bank.
     pub const SHA256_BANK: u64 = 0x100;
+    /// The register that says what a PAL is.
+    pub const FIRST_SHA256: Self = Self { bank: Bank::Sha256, index: 0 };
 
     /// The register that `number` names.
     ///

@@ -41,10 +41,10 @@ impl QuoteFile {
         Some(Self { selection, quote: Quote { signature, composite }, nonce })
     }
 
-    /// Whether `key` signed this composite for this nonce.
+    /// Whether `key` signed this composite for this nonce, of a PAL that was registered to be debugged, or not.
     #[must_use]
-    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
-        let info = QuoteInfo::new(self.bank(), &self.quote.composite, self.nonce.clone());
+    pub fn is_signed_by(&self, key: &PublicKey, is_debug: bool) -> bool {
+        let info = QuoteInfo::new(self.bank(), &self.quote.composite, self.nonce.clone(), is_debug);
         key.verifies(self.bank(), &info.to_bytes(), &self.quote.signature)
     }
 
@@ -79,7 +79,8 @@ mod tests {
         let selection = Selection { bank, map: Some(map) };
         let nonce: Digest = (0..bank.digest_bytes() as u8).collect();
         let quote =
-            crate::quote(&test_key(), &mut HmacDrbg::new(&[b"test"]), &banks, selection, &nonce).unwrap();
+            crate::quote(&test_key(), &mut HmacDrbg::new(&[b"test"]), &banks, selection, &nonce, false)
+                .unwrap();
         QuoteFile { selection, quote, nonce }
     }
 
@@ -89,9 +90,10 @@ mod tests {
             for map in [0, 0b101, 0xff] {
                 let file = file(bank, map);
                 assert_eq!(QuoteFile::parse(&file.to_bytes()).as_ref(), Some(&file));
-                assert!(file.is_signed_by(&test_key().public_key()));
+                assert!(file.is_signed_by(&test_key().public_key(), false));
+                assert!(!file.is_signed_by(&test_key().public_key(), true));
                 let other = QuoteFile { nonce: file.nonce.iter().map(|byte| byte + 1).collect(), ..file };
-                assert!(!other.is_signed_by(&test_key().public_key()));
+                assert!(!other.is_signed_by(&test_key().public_key(), false));
             }
         }
     }

@@ -4,7 +4,9 @@
 #![expect(unsafe_code, reason = "a global allocator")]
 #![expect(clippy::unwrap_used, reason = "tests may stop")]
 
-use microtpm::{Bank, HmacDrbg, Identity, PcrBanks, Policy, SEAL_BYTES_LIMIT, SealKeys, Selection};
+use microtpm::{
+    Bank, Credentials, HmacDrbg, Identity, PcrBanks, Policy, SEAL_BYTES_LIMIT, SealKeys, Selection,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -50,16 +52,19 @@ fn a_command_stays_within_its_share_of_the_heap() {
     let mut random = HmacDrbg::new(&[b"test"]);
     let selection = Selection { bank: Bank::Sha256, map: Some(0xff) };
     let policy = Policy::current(selection, &banks);
+    let credentials = Credentials::default();
     let data = vec![7; SEAL_BYTES_LIMIT];
 
-    let (sealing, blob) =
-        most(|| microtpm::seal(&keys, &mut random, &banks, Some(&policy), true, &data).unwrap());
-    let (unsealing, _) = most(|| microtpm::unseal(&keys, &banks, &blob).unwrap());
+    let (sealing, blob) = most(|| {
+        microtpm::seal(&keys, &mut random, &banks, &credentials, Some(&policy), true, &data).unwrap()
+    });
+    let (unsealing, _) = most(|| microtpm::unseal(&keys, &banks, &credentials, &blob).unwrap());
     let (finding, key) = most(|| {
         let mut identity = Identity::new(&[3; 32]);
         std::iter::repeat_with(|| identity.advance()).flatten().next().unwrap()
     });
-    let (quoting, _) = most(|| microtpm::quote(&key, &mut random, &banks, selection, &[5; 32]).unwrap());
+    let (quoting, _) =
+        most(|| microtpm::quote(&key, &mut random, &banks, selection, &[5; 32], false).unwrap());
 
     for (what, bytes) in
         [("sealing", sealing), ("unsealing", unsealing), ("finding a key", finding), ("quoting", quoting)]

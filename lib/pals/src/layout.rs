@@ -124,6 +124,8 @@ pub struct Layout {
     pub parameters: Vec<Parameter>,
     /// What it was registered with.
     pub flags: u32,
+    /// It has a signed header.
+    pub is_signed: bool,
 }
 
 impl Layout {
@@ -138,6 +140,7 @@ impl Layout {
             word: WordSize::Bits64,
             parameters: Vec::new(),
             flags: 0,
+            is_signed: false,
         }
     }
 
@@ -168,8 +171,9 @@ impl Layout {
             put(&mut found, Section { kind, start: record.start, count: record.pages, pages })?;
             order[usize::from(index)] = position;
         }
-        let layout =
-            Self { sections: found, shared: Vec::new(), listed: order, entry, word, parameters, flags };
+        let (sections, listed) = (found, order);
+        let (shared, is_signed) = (Vec::new(), false);
+        let layout = Self { sections, shared, listed, entry, word, parameters, flags, is_signed };
         layout.check()?;
         Ok(layout)
     }

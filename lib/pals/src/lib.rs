@@ -1,7 +1,7 @@
 //! What TrustVisor keeps of PALs and decides about them.
 //!
 //! [`layout`] checks what is registered, [`registry`] keeps it, [`admission`] knows who may register, [`pal`] is one
-//! PAL's life, [`marshal`] carries parameters; [`measurement`] and [`tpm`] are its microTPM. They reach processes and pages through the traits of [`machine`], so that they run in host tests.
+//! PAL's life, [`marshal`] carries parameters; [`measurement`], [`signing`] and [`tpm`] are its microTPM, [`debug`] is what it prints. They reach processes and pages through the traits of [`machine`], so that they run in host tests.
 //! What programs have to know is in the crate `trustvisor`, which needs no heap.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@
 extern crate alloc;
 
 pub mod admission;
+pub mod debug;
 #[cfg(test)]
 mod fake;
 mod fallible;
@@ -31,4 +32,5 @@ pub mod pal;
 pub mod quota;
 pub mod registry;
 pub mod sharing;
+pub mod signing;
 pub mod tpm;

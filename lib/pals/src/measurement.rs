@@ -10,9 +10,10 @@
 use crate::fallible::{copied, put, reserved};
 use crate::layout::{FoundPage, Layout, Section, Step};
 use crate::machine::Pages;
+use crate::signing::{self, Signing};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use microtpm::{Header, HeaderSection, PcrBanks, SectionMeasurement};
+use microtpm::{Header, HeaderSection, PcrBanks, PcrIndex, SectionMeasurement};
 use trustvisor::parameter::WordSize;
 use zeroize::optimization_barrier;
 
@@ -38,6 +39,8 @@ pub struct Measurement {
     current: Option<SectionMeasurement>,
     /// The header is hashed.
     is_headed: bool,
+    /// Whose the PAL is, to be found out behind all that.
+    pub signing: Signing,
 }
 
 /// A part of a section, with the state of its hash.
@@ -63,11 +66,12 @@ struct Kept(Vec<u8>);
 impl Measurement {
     /// Begins, for a PAL of which no page has been taken.
     #[must_use]
-    pub fn new(layout: &Layout) -> Self {
+    pub fn new(layout: &Layout, signing: Signing) -> Self {
         let writable = layout.sections.iter().filter(|section| section.kind.is_writable());
         let count = writable.map(|section| usize::try_from(section.count).unwrap_or(usize::MAX));
         let kept = reserved(count.fold(0, usize::saturating_add)).ok();
-        Self { banks: PcrBanks::new(), kept, section: 0, offset: 0, current: None, is_headed: false }
+        let (banks, current) = (PcrBanks::new(), None);
+        Self { banks, kept, section: 0, offset: 0, current, is_headed: false, signing }
     }
 
     /// Keeps what pages hold that nobody can write any more, and that the PAL will.
@@ -93,6 +97,11 @@ impl Measurement {
     /// The registers, where all is hashed.
     pub fn banks(&mut self, layout: &Layout) -> Option<&mut PcrBanks> {
         (self.section >= layout.listed.len()).then_some(&mut self.banks)
+    }
+
+    /// The next step towards the PAL's signer, where all is hashed; see [`Signing::take`].
+    pub fn take_signing(&mut self) -> Option<signing::Step> {
+        self.signing.take(self.banks.read(PcrIndex::FIRST_SHA256))
     }
 
     /// Hashes the header, which comes first; false where that is done.

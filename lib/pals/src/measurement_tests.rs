@@ -21,7 +21,7 @@ fn expected(layout: &Layout, memory: &Memory) -> PcrBanks {
 
 /// A measurement of a PAL all of whose pages have been taken.
 fn begun(layout: &Layout, memory: &Memory) -> Measurement {
-    let mut measurement = Measurement::new(layout);
+    let mut measurement = Measurement::new(layout, Signing::none());
     let pages: Vec<FoundPage> =
         layout.pages().map(|(page, section)| FoundPage { page, kind: section.kind }).collect();
     pages.chunks(STEP_PAGES).for_each(|step| measurement.keep(&step.iter().copied().collect(), memory));
@@ -85,7 +85,7 @@ fn what_decides_how_a_pal_runs_is_in_the_larger_bank_alone() {
     ];
     let value = |layout: &Layout, number| {
         let banks = expected(layout, &memory);
-        banks.read(microtpm::PcrIndex::from_number(number).unwrap()).to_vec()
+        banks.read(PcrIndex::from_number(number).unwrap()).to_vec()
     };
     let mut values: Vec<_> = others.iter().chain([&layout]).map(|layout| value(layout, 0x100)).collect();
     values.sort();

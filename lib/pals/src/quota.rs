@@ -9,6 +9,8 @@ use trustvisor::status::Status;
 const BYTES_A_SECTION: usize = 96;
 const BYTES_A_PARAMETER: usize = 16;
 const BYTES_A_PAGE: usize = 8;
+/// A signed header, with its verification.
+const BYTES_OF_SIGNING: usize = crate::signing::CLAIM_BYTES;
 /// What the allocator needs around a block.
 const BYTES_A_BLOCK: usize = 64;
 
@@ -33,7 +35,8 @@ impl Amounts {
         let pages = pages.fold(0, usize::saturating_add);
         let bytes = layout.all_sections().count() * BYTES_A_SECTION
             + layout.parameters.len() * BYTES_A_PARAMETER
-            + BYTES_A_BLOCK;
+            + BYTES_A_BLOCK
+            + if layout.is_signed { BYTES_OF_SIGNING + BYTES_A_BLOCK } else { 0 };
         Self { pals: 1, pages, runs: 0, bytes: pages.saturating_mul(BYTES_A_PAGE).saturating_add(bytes) }
     }
 

@@ -11,9 +11,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use microtpm::{
-    BLOB_BYTES_LIMIT, DeprecatedSelection, Entropy, Error, Generator, Identity, PCR_INFO_BYTES_LIMIT,
-    PcrBanks, PcrIndex, PcrInfo, Policy, RootSecret, SEAL_BYTES_LIMIT, SELECTION_BYTES, SealKeys, Selection,
-    SigningKey,
+    BLOB_BYTES_LIMIT, Credentials, DeprecatedSelection, Entropy, Error, Generator, Identity,
+    PCR_INFO_BYTES_LIMIT, PcrBanks, PcrIndex, PcrInfo, Policy, RootSecret, SEAL_BYTES_LIMIT, SELECTION_BYTES,
+    SealKeys, Selection, SigningKey,
 };
 use trustvisor::command::Command;
 use trustvisor::status::Status;
@@ -111,6 +111,7 @@ impl<E: Entropy> MicroTpm<E> {
         request: &Request,
         key: Option<&SigningKey>,
         banks: &mut PcrBanks,
+        credentials: &Credentials,
         memory: &PalMemory<'_, P>,
     ) -> Result<(), Status> {
         let stores = match request.command {
@@ -125,14 +126,21 @@ impl<E: Entropy> MicroTpm<E> {
                 Stores::new()
             }
             Command::RANDOM => self.random(request, memory)?,
-            Command::SEAL | Command::SEAL_DEPRECATED => self.seal(request, banks, memory)?,
+            Command::SEAL | Command::SEAL_DEPRECATED => self.seal(request, banks, credentials, memory)?,
+            Command::SEAL_TO_SIGNER => self.seal_to_signer(request, banks, credentials, memory)?,
             Command::UNSEAL | Command::UNSEAL_DEPRECATED | Command::UNSEAL_OWN => {
-                self.unseal(request, banks, memory)?
+                self.unseal(request, banks, credentials, memory)?
             }
-            Command::QUOTE => self.quote(request, key.ok_or(Status::OTHER)?, banks, memory)?,
-            Command::QUOTE_DEPRECATED => {
-                self.quote_deprecated(request, key.ok_or(Status::OTHER)?, banks, memory)?
+            Command::QUOTE => {
+                self.quote(request, key.ok_or(Status::OTHER)?, banks, credentials.is_debug, memory)?
             }
+            Command::QUOTE_DEPRECATED => self.quote_deprecated(
+                request,
+                key.ok_or(Status::OTHER)?,
+                banks,
+                credentials.is_debug,
+                memory,
+            )?,
             Command::ID_GETPUB => public_key(request, key.ok_or(Status::OTHER)?, memory)?,
             _ => return Err(Status::UNKNOWN_COMMAND),
         };
@@ -149,6 +157,7 @@ impl<E: Entropy> MicroTpm<E> {
         &mut self,
         request: &Request,
         banks: &PcrBanks,
+        credentials: &Credentials,
         memory: &PalMemory<'_, P>,
     ) -> Result<Stores, Status> {
         let data = memory.input(request.ecx, SEAL_BYTES_LIMIT)?;
@@ -160,7 +169,23 @@ impl<E: Entropy> MicroTpm<E> {
         };
         let output = memory.output(request.esi)?;
         let random = self.generator.ready().map_err(status)?;
-        let blob = microtpm::seal(&self.keys, random, banks, policy.as_ref(), !is_deprecated, &data);
+        let (policy, with_creation) = (policy.as_ref(), !is_deprecated);
+        let blob = microtpm::seal(&self.keys, random, banks, credentials, policy, with_creation, &data);
+        output.filled(Zeroizing::new(blob.map_err(status)?))
+    }
+
+    fn seal_to_signer<P: Pages>(
+        &mut self,
+        request: &Request,
+        banks: &PcrBanks,
+        credentials: &Credentials,
+        memory: &PalMemory<'_, P>,
+    ) -> Result<Stores, Status> {
+        let data = memory.input(request.ecx, SEAL_BYTES_LIMIT)?;
+        let minimum = u32::try_from(request.edx).map_err(|_| Status::BAD_PARAMETER)?;
+        let output = memory.output(request.esi)?;
+        let random = self.generator.ready().map_err(status)?;
+        let blob = microtpm::seal_to_signer(&self.keys, random, banks, credentials, minimum, &data);
         output.filled(Zeroizing::new(blob.map_err(status)?))
     }
 
@@ -168,11 +193,12 @@ impl<E: Entropy> MicroTpm<E> {
         &self,
         request: &Request,
         banks: &PcrBanks,
+        credentials: &Credentials,
         memory: &PalMemory<'_, P>,
     ) -> Result<Stores, Status> {
         let blob = memory.input(request.ecx, BLOB_BYTES_LIMIT)?;
         let output = memory.output(request.edx)?;
-        let unsealed = microtpm::unseal(&self.keys, banks, &blob).map_err(status)?;
+        let unsealed = microtpm::unseal(&self.keys, banks, credentials, &blob).map_err(status)?;
         if request.command == Command::UNSEAL_OWN && !unsealed.is_own {
             return Err(Status::FOREIGN_BLOB);
         }
@@ -188,6 +214,7 @@ impl<E: Entropy> MicroTpm<E> {
         request: &Request,
         key: &SigningKey,
         banks: &PcrBanks,
+        is_debug: bool,
         memory: &PalMemory<'_, P>,
     ) -> Result<Stores, Status> {
         let selection = memory.selection(request.ecx)?;
@@ -196,7 +223,7 @@ impl<E: Entropy> MicroTpm<E> {
         let composite_bytes = selection.composite(banks).len();
         memory.require_room(&[(signature, microtpm::MODULUS_BYTES), (composite, composite_bytes)])?;
         let random = self.generator.ready().map_err(status)?;
-        let quote = microtpm::quote(key, random, banks, selection, &nonce).map_err(status)?;
+        let quote = microtpm::quote(key, random, banks, selection, &nonce, is_debug).map_err(status)?;
         let mut stores = signature.filled(Zeroizing::new(copied(&quote.signature)?))?;
         stores.extend(composite.filled(Zeroizing::new(copied(&quote.composite)?))?);
         Ok(stores)
@@ -207,6 +234,7 @@ impl<E: Entropy> MicroTpm<E> {
         request: &Request,
         key: &SigningKey,
         banks: &PcrBanks,
+        is_debug: bool,
         memory: &PalMemory<'_, P>,
     ) -> Result<Stores, Status> {
         let bytes = DeprecatedSelection::bytes(memory.number(request.ecx)?).map_err(status)?;
@@ -215,7 +243,7 @@ impl<E: Entropy> MicroTpm<E> {
         memory.read(request.esi, &mut nonce)?;
         let output = memory.output(request.edx)?;
         let random = self.generator.ready().map_err(status)?;
-        let quote = microtpm::quote_deprecated(key, random, banks, &selection, &nonce);
+        let quote = microtpm::quote_deprecated(key, random, banks, &selection, &nonce, is_debug);
         output.filled(Zeroizing::new(quote.map_err(status)?))
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::layout::{Kind, PAGE, Section};
 use crate::machine::Cover;
-use microtpm::{Bank, PublicKey, QuoteInfo};
+use microtpm::{Bank, PublicKey, QuoteInfo, Signer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -55,6 +55,7 @@ pub(crate) fn pal() -> (Layout, Memory) {
         word: WordSize::Bits64,
         parameters: Vec::new(),
         flags: 0,
+        is_signed: false,
     };
     (layout, memory)
 }
@@ -83,6 +84,7 @@ static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| {
 struct Machine {
     tpm: MicroTpm<Seeds>,
     banks: PcrBanks,
+    credentials: Credentials,
     layout: Layout,
     memory: Memory,
 }
@@ -90,13 +92,14 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let (layout, memory) = pal();
-        Self { tpm: microtpm(), banks: PcrBanks::new(), layout, memory }
+        let (banks, credentials) = (PcrBanks::new(), Credentials::default());
+        Self { tpm: microtpm(), banks, credentials, layout, memory }
     }
 
     fn call(&mut self, command: Command, [ecx, edx, esi, edi]: [u64; 4]) -> Status {
         let memory = PalMemory { layout: &self.layout, pages: &self.memory };
         let request = Request { command, ecx, edx, esi, edi };
-        match self.tpm.carry_out(&request, Some(&KEY), &mut self.banks, &memory) {
+        match self.tpm.carry_out(&request, Some(&KEY), &mut self.banks, &self.credentials, &memory) {
             Ok(()) => Status::SUCCESS,
             Err(status) => status,
         }
@@ -236,6 +239,55 @@ fn a_pal_opens_as_its_own_what_it_sealed_itself() {
 }
 
 #[test]
+fn what_is_sealed_to_a_signer_opens_for_its_later_versions() {
+    let mut machine = ready();
+    let seal =
+        |machine: &mut Machine, minimum| machine.call(Command::SEAL_TO_SIGNER, [INPUT, minimum, OUTPUT, 0]);
+    assert_eq!(seal(&mut machine, 0), Status::NOT_SIGNED);
+    let version = |version| Some(Signer::new(&[1; 32], 7, version));
+    machine.credentials.signer = version(3);
+    for minimum in [4, u32::MAX.into(), 1 << 32 | 3] {
+        assert_eq!(seal(&mut machine, minimum), Status::BAD_PARAMETER, "{minimum:#x}");
+    }
+    assert_eq!(seal(&mut machine, 3), Status::SUCCESS);
+    machine.put_words(INPUT, &[RESULT as u32, machine.get_word(OUTPUT_LENGTH)]);
+    machine.put_words(OUTPUT, &[DATA as u32 + 0x100, OUTPUT_LENGTH as u32]);
+    // The next version consists of something else.
+    machine.put(DATA, &[7; 20]);
+    assert_eq!(machine.call(Command::PCR_EXTEND, [0, DATA, 0, 0]), Status::SUCCESS);
+    for (signer, is_debug, status) in [
+        (version(2), false, Status::OTHER),
+        (None, false, Status::OTHER),
+        (Some(Signer::new(&[1; 32], 8, 3)), false, Status::OTHER),
+        (Some(Signer::new(&[2; 32], 7, 3)), false, Status::OTHER),
+        (version(4), true, Status::OTHER),
+        (version(4), false, Status::SUCCESS),
+    ] {
+        machine.credentials = Credentials { is_debug, signer };
+        assert_eq!(machine.call(Command::UNSEAL_OWN, [INPUT, OUTPUT, 0, 0]), status, "{signer:?}");
+    }
+    assert_eq!(machine.get(DATA + 0x100, 14), b"fourteen bytes");
+}
+
+#[test]
+fn a_quote_says_that_a_pal_is_to_be_debugged() {
+    let mut machine = ready();
+    machine.credentials.is_debug = true;
+    machine.put(SELECTION, &Selection { bank: Bank::Sha256, map: Some(1) }.to_bytes());
+    assert_eq!(machine.call(Command::QUOTE, [SELECTION, OUTPUT, NONCE, COMPOSITE]), Status::SUCCESS);
+    let nonce: Vec<u8> = machine.get(NONCE, 32);
+    let is_quote = |is_debug| {
+        let nonce = nonce.iter().copied().collect();
+        let info = QuoteInfo::new(Bank::Sha256, &machine.get(VALUES, 39), nonce, is_debug).to_bytes();
+        KEY.public_key().verifies(Bank::Sha256, &info, &machine.get(RESULT, 256))
+    };
+    assert!(is_quote(true) && !is_quote(false));
+    machine.put_words(SELECTION, &[1, 0]);
+    assert_eq!(machine.call(Command::QUOTE_DEPRECATED, [SELECTION, OUTPUT, NONCE, 0]), Status::SUCCESS);
+    assert_eq!(machine.get(RESULT, 8), *b"\x01\x01\0\x01QUOT");
+}
+
+#[test]
 fn the_deprecated_pair_goes_by_register_zero() {
     let mut machine = ready();
     assert_eq!(machine.call(Command::SEAL_DEPRECATED, [INPUT, 0, OUTPUT, 0]), Status::SUCCESS);
@@ -262,7 +314,7 @@ fn a_quote_comes_with_its_composite_or_the_room_they_need() {
         assert_eq!((machine.get_word(OUTPUT_LENGTH), machine.get_word(COMPOSITE_LENGTH)), (256, composite));
         assert_eq!(machine.call(Command::QUOTE, arguments), Status::SUCCESS);
         let nonce = nonce[..bank.digest_bytes()].iter().copied().collect();
-        let info = QuoteInfo::new(bank, &machine.get(VALUES, composite as usize), nonce);
+        let info = QuoteInfo::new(bank, &machine.get(VALUES, composite as usize), nonce, false);
         assert!(KEY.public_key().verifies(bank, &info.to_bytes(), &machine.get(RESULT, 256)));
     }
 }
@@ -307,6 +359,8 @@ fn what_the_pal_cannot_access_is_refused_and_nothing_changes() {
         (Command::SEAL, [INPUT, 0, read_only, 0]),
         (Command::SEAL, [INPUT, 0, no_length, 0]),
         (Command::UNSEAL, [unreadable, OUTPUT, VALUES, 0]),
+        (Command::SEAL_TO_SIGNER, [unreadable, 0, OUTPUT, 0]),
+        (Command::SEAL_TO_SIGNER, [INPUT, 0, NOWHERE, 0]),
         (Command::SEAL_DEPRECATED, [INPUT, NOWHERE, OUTPUT, 0]),
         (Command::QUOTE, [NOWHERE, OUTPUT, NONCE, COMPOSITE]),
         (Command::QUOTE_DEPRECATED, [NOWHERE, OUTPUT, NONCE, 0]),
@@ -326,7 +380,7 @@ fn sizes_that_are_too_large_are_refused() {
     }
     machine.put_words(INPUT, &[DATA as u32, BLOB_BYTES_LIMIT as u32 + 1]);
     assert_eq!(machine.call(Command::UNSEAL, [INPUT, OUTPUT, VALUES, 0]), Status::BAD_PARAMETER);
-    assert_eq!(machine.call(Command(18), [0; 4]), Status::UNKNOWN_COMMAND);
+    assert_eq!(machine.call(Command::LOG, [0; 4]), Status::UNKNOWN_COMMAND);
 }
 
 #[test]

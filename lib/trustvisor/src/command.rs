@@ -57,6 +57,15 @@ impl Command {
     /// Says which processes may register: ECX is one of the [admissions](crate::admission), EDX the physical address of
     /// a process's top page table where it needs one. From privilege level 0 alone.
     pub const ADMIT: Self = Self(17);
+    /// As [`Self::REGISTER`], for a PAL with a [signed header](crate::signature), which EDX names; the flags are those in
+    /// the header.
+    pub const REGISTER_SIGNED: Self = Self(18);
+    /// Seals for PALs of the same signer and product: ECX names an input buffer, EDX is the least security version that
+    /// opens it, at most the PAL's own, ESI names an output buffer. From inside a PAL with a signed header.
+    pub const SEAL_TO_SIGNER: Self = Self(19);
+    /// Writes EDX characters at ECX, at most [`LOG_BYTES_LIMIT`], to the hypervisor's log; what comes too fast is counted
+    /// and left out. From inside a PAL with [`flags::DEBUG`](crate::flags::DEBUG).
+    pub const LOG: Self = Self(20);
     /// Writes ECX to the hypervisor's log, and returns 0. From anywhere.
     pub const TEST: Self = Self(255);
 
@@ -74,7 +83,13 @@ impl Command {
     /// Whether the command is one of a PAL's own, for its microTPM.
     #[must_use]
     pub const fn is_microtpm(self) -> bool {
-        matches!(self.0, 3..=5 | 7..=13 | 15)
+        matches!(self.0, 3..=5 | 7..=13 | 15 | 19)
+    }
+
+    /// Whether the command is one that PALs alone have.
+    #[must_use]
+    pub const fn is_of_pals(self) -> bool {
+        self.is_microtpm() || self.0 == Self::LOG.0
     }
 }
 
@@ -82,6 +97,8 @@ impl Command {
 pub const RANDOM_BYTES_LIMIT: u32 = 4096;
 /// Most bytes that one [`Command::SEAL`] takes.
 pub const SEAL_BYTES_LIMIT: u32 = 16384;
+/// Most characters that one [`Command::LOG`] writes.
+pub const LOG_BYTES_LIMIT: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +123,8 @@ mod tests {
     #[test]
     fn the_microtpms_commands_are_those_of_a_pal() {
         let own: Vec<u32> = (0..=256).filter(|&number| Command(number).is_microtpm()).collect();
-        assert_eq!(own, [3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 15]);
+        assert_eq!(own, [3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 15, 19]);
+        let more: Vec<u32> = (0..=256).filter(|&number| Command(number).is_of_pals()).collect();
+        assert_eq!(more, [&own[..], &[20]].concat());
     }
 }

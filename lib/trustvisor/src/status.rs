@@ -35,8 +35,9 @@ statuses! {
     PCR_OUT_OF_RANGE = 2, "PCRs have the indices 0 to 7";
     /// The random generator has no entropy.
     INSUFFICIENT_ENTROPY = 3, "the random generator could not be seeded";
-    /// Any other error of the microTPM: the PCRs are not those that the blob is bound to.
-    OTHER = 4, "the microTPM refused: the PCRs differ from those that the blob is bound to";
+    /// Any other error of the microTPM: the PCRs, or signer, product and version, are not those that the blob is bound to,
+    /// or one of the two PALs is to be debugged and the other is not.
+    OTHER = 4, "the microTPM refused: PCRs, signer or version are not those that the blob is bound to";
     /// No hypercall has this number.
     UNKNOWN_COMMAND = 16, "no hypercall has this number";
     /// The hypercall does not come from an ordinary process: CPL 3 with paging on.
@@ -102,6 +103,14 @@ statuses! {
     /// There is no suspended call, or the PAL was registered without
     /// [`flags::ABORTABLE`](crate::flags::ABORTABLE).
     NOT_ABORTABLE = 48, "no call of the PAL is suspended, or it was registered as one whose calls are not given up";
+    /// A signed header is none, or its flags or its stack are not those of the registration.
+    SIGNED_HEADER = 49, "the signed header is none, or has another stack than the section list";
+    /// The PAL's signature is not its signer's over what was registered.
+    SIGNATURE = 50, "the PAL is not what its signer signed, so it has no microTPM; sign it anew";
+    /// The PAL was registered without a signed header.
+    NOT_SIGNED = 51, "the PAL was registered without a signed header";
+    /// The PAL was registered without [`flags::DEBUG`](crate::flags::DEBUG).
+    NOT_DEBUG = 52, "only a PAL that was registered to be debugged may print";
     /// The PAL faulted or was revoked.
     DEAD = 41, "the PAL faulted or was revoked before: unregister it and register it again";
 }

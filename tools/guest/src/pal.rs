@@ -125,12 +125,23 @@ pub fn register_with_flags(
     register_by(Command::REGISTER_WITH_FLAGS, mode, sections, parameters, [entry, flags.into()])
 }
 
+/// The same with the signed header at `header`; gives the status.
+pub fn register_signed(
+    mode: Mode,
+    sections: &[SectionRecord],
+    parameters: &[(ParameterType, u64)],
+    entry: u64,
+    header: u64,
+) -> u32 {
+    register_by(Command::REGISTER_SIGNED, mode, sections, parameters, [entry, header])
+}
+
 fn register_by(
     command: Command,
     mode: Mode,
     sections: &[SectionRecord],
     parameters: &[(ParameterType, u64)],
-    [entry, flags]: [u64; 2],
+    [entry, edx]: [u64; 2],
 ) -> u32 {
     let lists = of_this_cpu(LISTS);
     let parameter_list = lists + PAGE;
@@ -142,7 +153,7 @@ fn register_by(
     for (address, &(kind, words)) in (parameter_list + 8..).step_by(16).zip(parameters) {
         put(address, ParameterRecord { kind: kind as u32, unused: 0, words }.to_bytes());
     }
-    hypercall(mode, command.0, [user(mode, lists), flags, user(mode, parameter_list), entry])
+    hypercall(mode, command.0, [user(mode, lists), edx, user(mode, parameter_list), entry])
 }
 
 fn of_this_cpu(address: u64) -> u64 {

@@ -20,10 +20,12 @@ enum xmhf_pal_command {
     TV_HC_UTPM_UNSEAL = 11, TV_HC_UTPM_QUOTE = 12, TV_HC_UTPM_ID_GETPUB = 13,
     /* Ours. */
     XMHF_HC_REG_WITH_FLAGS = 14, XMHF_HC_UTPM_UNSEAL_OWN = 15, XMHF_HC_ABORT = 16,
+    XMHF_HC_REG_SIGNED = 18, XMHF_HC_UTPM_SEAL_TO_SIGNER = 19, XMHF_HC_LOG = 20,
     TV_HC_TEST = 255
 };
-/* What a PAL is registered with; part of what it is. Pages can be shared with it; a call of it can be given up. */
-enum xmhf_pal_flags { XMHF_PAL_ACCEPTS_SHARE = 1, XMHF_PAL_ABORTABLE = 2 };
+/* What a PAL is registered with; part of what it is. Pages can be shared with it; a call of it can be given up; it can
+ * print to the hypervisor's log, and shares no sealed data with PALs that cannot. A signed PAL has its signer's. */
+enum xmhf_pal_flags { XMHF_PAL_ACCEPTS_SHARE = 1, XMHF_PAL_ABORTABLE = 2, XMHF_PAL_DEBUG = 4 };
 /* Added to command and CPUID leaf in a guest of a guest: define XMHF_PAL_L2. */
 #ifdef XMHF_PAL_L2
 #define XMHF_PAL_OFFSET 0x4c415000u
@@ -132,6 +134,24 @@ static inline uint32_t svc_utpm_seal(const void *data, uint32_t bytes, const uin
         !xmhf_pal_is_near(blob_bytes, sizeof *blob_bytes))
         return SVC_UTPM_BAD_ADDRESS;
     return xmhf_pal_vmcall(TV_HC_UTPM_SEAL, (uintptr_t)&in, (uintptr_t)selection, (uintptr_t)&out, 0);
+}
+
+/* Opens for PALs of the same signer and product, from the security version `minimum` on, which is at most the PAL's own. */
+static inline uint32_t xmhf_utpm_seal_to_signer(const void *data, uint32_t bytes, uint32_t minimum, void *blob,
+                                                uint32_t *blob_bytes)
+{
+    struct svc_utpm_input in = { (uint32_t)(uintptr_t)data, bytes };
+    struct svc_utpm_output out = { (uint32_t)(uintptr_t)blob, (uint32_t)(uintptr_t)blob_bytes };
+    if (!xmhf_pal_is_near(data, bytes) || !xmhf_pal_is_near(blob, (uintptr_t)bytes + 128) ||
+        !xmhf_pal_is_near(blob_bytes, sizeof *blob_bytes))
+        return SVC_UTPM_BAD_ADDRESS;
+    return xmhf_pal_vmcall(XMHF_HC_UTPM_SEAL_TO_SIGNER, (uintptr_t)&in, minimum, (uintptr_t)&out, 0);
+}
+
+/* Writes at most 256 characters to the hypervisor's log, from a PAL that is XMHF_PAL_DEBUG. */
+static inline uint32_t xmhf_pal_log(const char *text, uint32_t count)
+{
+    return xmhf_pal_vmcall(XMHF_HC_LOG, (uintptr_t)text, count, 0, 0);
 }
 
 /* The data takes at most as many bytes as the blob. Any PAL can seal for this one, so this opens what anybody chose: look

@@ -29,6 +29,16 @@ macro_rules! entry {
             $name($($argument),*)
         }
 
+        // UNSAFETY: the section is no part of the program; who signs the PAL reads it from the file.
+        #[allow(unsafe_code, reason = "the section that pal.ld sets aside")]
+        const _: () = {
+            const COUNT: usize = <[&str]>::len(&[$(stringify!($argument)),*]);
+            #[used]
+            #[unsafe(link_section = ".xmhf_parameters")]
+            static PARAMETERS: [$crate::trustvisor::parameter::ParameterRecord; COUNT] =
+                [$(<$type as $crate::Argument>::RECORD),*];
+        };
+
         #[panic_handler]
         fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
             $crate::microtpm::give_up()

@@ -11,9 +11,12 @@ use elf::endian::AnyEndian;
 use elf::file::Class;
 use trustvisor::parameter::{HEADER_BYTES, ParameterRecord, ParameterType, WordSize};
 use trustvisor::section::SectionType;
+use trustvisor::signature::{self, SignedHeader};
 
 /// Most segments of a file.
 pub const SEGMENTS_LIMIT: usize = 8;
+/// Pages of stack of a PAL that nobody signed.
+pub const DEFAULT_STACK_PAGES: u32 = 4;
 
 /// A PAL's file, understood.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,8 @@ pub struct Image<'a> {
     pub entry: u64,
     /// Size of its words.
     pub word_size: WordSize,
+    /// What its signer says, behind the rest of the file.
+    pub signed: Option<SignedHeader>,
     segments: [Option<Segment<'a>>; SEGMENTS_LIMIT],
 }
 
@@ -82,7 +87,8 @@ impl<'a> Image<'a> {
             end = segment.end();
             *segments.get_mut(index).ok_or(ImageError::SegmentCount)? = Some(segment);
         }
-        let image = Self { entry: elf.ehdr.e_entry, word_size, segments };
+        let signed = file.last_chunk::<{ signature::BYTES }>().and_then(SignedHeader::from_bytes);
+        let image = Self { entry: elf.ehdr.e_entry, word_size, signed, segments };
         let is_entry = |segment: Segment<'_>| {
             segment.kind == SectionType::Code && (segment.start..segment.end()).contains(&image.entry)
         };
@@ -102,6 +108,12 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn start(&self) -> u64 {
         self.segments().next().map_or(0, |segment| segment.start)
+    }
+
+    /// Pages of its stack.
+    #[must_use]
+    pub fn stack_pages(&self) -> u32 {
+        self.signed.map_or(DEFAULT_STACK_PAGES, |header| header.stack_pages)
     }
 
     /// Where the pages end that the file has content for.

@@ -40,6 +40,28 @@ fn segments_become_sections_by_their_rights() {
 }
 
 #[test]
+fn a_signed_header_is_found_behind_the_rest() {
+    let mut file = file(0x1000, &[(EXECUTE, 0x1000, 0x1000, b"code")]);
+    let image = Image::parse(&file).unwrap();
+    assert_eq!((image.signed, image.stack_pages()), (None, 4));
+    let header = SignedHeader {
+        flags: 1,
+        product: 2,
+        version: 3,
+        stack_pages: 9,
+        measurement: [4; 32],
+        public_key: [5; 32],
+        signature: [6; 64],
+    };
+    file.extend_from_slice(&header.to_bytes());
+    let image = Image::parse(&file).unwrap();
+    assert_eq!((image.signed, image.stack_pages()), (Some(header), 9));
+    assert_eq!((image.start(), image.end(), image.segments().count()), (0x1000, 0x2000, 1));
+    file.push(0);
+    assert_eq!(Image::parse(&file).unwrap().signed, None);
+}
+
+#[test]
 fn files_that_make_no_pal_are_told_apart() {
     let error = |entry, segments: &[_]| Image::parse(&file(entry, segments)).unwrap_err();
     assert_eq!(Image::parse(b"#!/bin/sh").unwrap_err(), ImageError::NotExecutable);

@@ -111,7 +111,43 @@ pub fn seal(registers: u8, data: &[u8], blob: &mut [u8]) -> Result<usize, Status
     Ok(used as usize)
 }
 
-/// Opens what this PAL itself sealed, with register 0 among the registers. Returns the bytes of `data` that are used; it
+/// Seals `data` for PALs of this one's signer and product, from the security version `minimum` on, which is at most this
+/// one's own: its updates open it, and so do, with a `minimum` below it, earlier versions. Returns the bytes of `blob` that
+/// are used; it needs [`SEAL_BYTES_MORE`] more than the data.
+///
+/// # Errors
+///
+/// [`Status::NOT_SIGNED`]; [`Status::BAD_PARAMETER`] where `minimum` is above this PAL's version; else as [`seal`].
+pub fn seal_to_signer(minimum: u32, data: &[u8], blob: &mut [u8]) -> Result<usize, Status> {
+    if blob.len() < data.len().saturating_add(SEAL_BYTES_MORE) {
+        return Err(Status::NO_ROOM);
+    }
+    let mut used = 0;
+    let input = Input::new(data)?;
+    let output = Output::new(blob, &mut used)?;
+    let arguments = Arguments {
+        c: (&raw const input).expose_provenance(),
+        d: minimum as usize,
+        si: (&raw const output).expose_provenance(),
+        ..Arguments::default()
+    };
+    // SAFETY: no blob is longer than what was checked above.
+    unsafe { hypercall::checked(Command::SEAL_TO_SIGNER, arguments)? };
+    Ok(used as usize)
+}
+
+/// Writes `text`, of which non-ASCII characters become dots, to the hypervisor's log. What comes too fast is left out.
+///
+/// # Errors
+///
+/// [`Status::NOT_DEBUG`]; [`Status::BAD_PARAMETER`] for more than 256 bytes; or not called from inside a PAL.
+pub fn log(text: &str) -> Result<(), Status> {
+    let arguments = Arguments { c: text.as_ptr().expose_provenance(), d: text.len(), ..Arguments::default() };
+    // SAFETY: the text is read.
+    unsafe { hypercall::checked(Command::LOG, arguments) }
+}
+
+/// Opens what this PAL itself sealed, with register 0 among the registers, or a version of it to their signer. Returns the bytes of `data` that are used; it
 /// needs as many as the blob has.
 ///
 /// Any PAL can seal data for this one: what another one chose, a key above all, is not this one's. [`unseal_from`]
@@ -267,6 +303,8 @@ mod tests {
         let far = &mut far.bytes_mut()[..1024];
         assert_eq!(seal(1, &far[..16], blob), Err(Status::BAD_ADDRESS));
         assert_eq!(seal(1, &data[..16], far), Err(Status::BAD_ADDRESS));
+        assert_eq!(seal_to_signer(1, &far[..16], blob), Err(Status::BAD_ADDRESS));
+        assert_eq!(seal_to_signer(1, &data[..16], far), Err(Status::BAD_ADDRESS));
         assert_eq!(unseal(&far[..92], data), Err(Status::BAD_ADDRESS));
         assert_eq!(unseal(&blob[..92], far), Err(Status::BAD_ADDRESS));
         assert_eq!(unseal_from(&blob[..92], far), Err(Status::BAD_ADDRESS));

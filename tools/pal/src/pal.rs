@@ -11,9 +11,6 @@ use crate::{Error, PAGE_SIZE};
 use trustvisor::parameter::{ParameterRecord, WordSize};
 use trustvisor::section::SectionType;
 
-/// Pages of stack that a PAL gets.
-const STACK_PAGES: u32 = 4;
-
 const WORD_SIZE: WordSize =
     if cfg!(target_pointer_width = "64") { WordSize::Bits64 } else { WordSize::Bits32 };
 
@@ -51,7 +48,8 @@ macro_rules! pal {
                 Self::register_with(0)
             }
 
-            /// The same with [flags]($crate::trustvisor::flags), which are part of what the PAL is.
+            /// The same with [flags]($crate::trustvisor::flags), which are part of what the PAL is. A signed PAL has
+            /// those that its signer gave it.
             ///
             /// # Errors
             ///
@@ -115,7 +113,7 @@ struct Layout {
 }
 
 impl Pal {
-    /// Maps a PAL at the addresses in its file, copies it there, and registers it with `flags`.
+    /// Maps a PAL at the addresses in its file, copies it there, and registers it with `flags`, or as its signer says.
     ///
     /// # Errors
     ///
@@ -131,7 +129,7 @@ impl Pal {
         let list = Parameters::new(parameters)?;
         let layout = Layout::new(image, parameters)?;
         let start = to_word(image.start())?;
-        let mut memory = Pages::at(start, layout.stack + STACK_PAGES as usize)?;
+        let mut memory = Pages::at(start, layout.stack + image.stack_pages() as usize)?;
         let mut sections = Sections::new();
         for segment in image.segments() {
             let offset = to_word(segment.start - image.start())?;
@@ -145,10 +143,14 @@ impl Pal {
         }
         let address = |page: usize| start + page * PAGE_SIZE;
         sections.add(SectionType::Parameters, address(layout.parameters), layout.parameter_pages)?;
-        sections.add(SectionType::Stack, address(layout.stack), STACK_PAGES)?;
-        // SAFETY: the pages are private to this value, which shows them to nobody while they are registered.
-        let registration =
-            unsafe { Registration::with_flags(&sections, &list, to_word(image.entry)?, flags)? };
+        sections.add(SectionType::Stack, address(layout.stack), image.stack_pages())?;
+        let entry = to_word(image.entry)?;
+        let registration = match &image.signed {
+            // SAFETY: the pages are private to this value, which shows them to nobody while they are registered.
+            None => unsafe { Registration::with_flags(&sections, &list, entry, flags)? },
+            // SAFETY: as above.
+            Some(header) => unsafe { Registration::signed(&sections, &list, entry, header)? },
+        };
         let mut pal = Self { registration, memory, parameters };
         for segment in image.segments().filter(|segment| segment.kind.is_code()) {
             let first = to_word(segment.start - image.start())? / PAGE_SIZE;

@@ -13,6 +13,7 @@ use trustvisor::call::{Failure, FaultKind};
 use trustvisor::command::Command;
 use trustvisor::parameter::{self, ParameterRecord};
 use trustvisor::section::{self, SectionRecord, SectionType};
+use trustvisor::signature::SignedHeader;
 
 /// Words that the entry's assembly reads at least.
 const WORDS_LEAST: usize = 6;
@@ -113,7 +114,28 @@ impl Registration {
         flags: u32,
     ) -> Result<Self, Error> {
         // SAFETY: the duty is the caller's.
-        unsafe { Self::register(Command::REGISTER_WITH_FLAGS, sections, parameters, entry, flags) }
+        unsafe { Self::register(Command::REGISTER_WITH_FLAGS, sections, parameters, entry, flags as usize) }
+    }
+
+    /// As [`Self::new`], as the signed header says.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub unsafe fn signed(
+        sections: &Sections,
+        parameters: &Parameters,
+        entry: usize,
+        header: &SignedHeader,
+    ) -> Result<Self, Error> {
+        let bytes = header.to_bytes();
+        let header = bytes.as_ptr().expose_provenance();
+        // SAFETY: the duty is the caller's.
+        unsafe { Self::register(Command::REGISTER_SIGNED, sections, parameters, entry, header) }
     }
 
     unsafe fn register(
@@ -121,7 +143,7 @@ impl Registration {
         sections: &Sections,
         parameters: &Parameters,
         entry: usize,
-        flags: u32,
+        d: usize,
     ) -> Result<Self, Error> {
         if !hypercall::is_present() {
             return Err(Error::Absent);
@@ -130,7 +152,7 @@ impl Registration {
             c: core::ptr::from_ref(sections).expose_provenance(),
             si: core::ptr::from_ref(parameters).expose_provenance(),
             di: entry,
-            d: flags as usize,
+            d,
         };
         // SAFETY: TrustVisor is there and reads the lists; what becomes of the sections is the caller's duty.
         let registered = unsafe { hypercall::checked(command, arguments) };

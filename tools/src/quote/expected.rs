@@ -8,101 +8,15 @@
 //! those are not 64 and 1, which is what the original's registration means.
 
 use anyhow::{Context, Result, bail, ensure};
-use elf::ElfBytes;
-use elf::abi::{PF_X, PT_LOAD};
-use elf::endian::AnyEndian;
-use elf::file::Class;
-use microtpm::{Header, HeaderSection, SectionDigests, SectionMeasurement};
-use std::fmt;
 use std::path::Path;
 use trustvisor::flags::ORIGINAL;
-use trustvisor::parameter::{ParameterRecord, WordSize};
-use xmhf_pal::image::parameter_pages;
+use trustvisor::signature::SignedHeader;
+use xmhf_pal::Image;
+use xmhf_pal_build::measured::{KINDS, PARAMETERS, STACK};
+pub(crate) use xmhf_pal_build::measured::{Pal, Section};
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
-/// Names of the types, by number; there is no number 0.
-const KINDS: [&str; 6] = ["", "code", "data", "parameters", "stack", "shared-code"];
-/// Number of the type `parameters`.
-const PARAMETERS: u32 = 3;
-/// Number of the type `stack`.
-const STACK: u32 = 4;
-/// Pages of stack that the SDK gives to a PAL.
-const SDK_STACK_PAGES: usize = 4;
-
-/// A whole PAL, as it is registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pal {
-    /// Bytes of a word.
-    pub(crate) word_bytes: u32,
-    /// Where it is entered.
-    pub(crate) entry: u64,
-    /// What it is registered with.
-    pub(crate) flags: u32,
-    /// Types and sizes in words of its parameters.
-    pub(crate) parameters: Vec<(u32, u64)>,
-    /// Its sections, in the order of the list.
-    pub(crate) sections: Vec<Section>,
-}
-
-impl Pal {
-    /// Digest of its header.
-    pub(crate) fn header_digest(&self) -> [u8; 32] {
-        let section = |section: &Section| HeaderSection {
-            kind: section.kind,
-            start: section.start,
-            size: u64::try_from(section.contents.len()).unwrap_or(u64::MAX),
-        };
-        let sections = self.sections.iter().map(section);
-        let parameters = self.parameters.iter().copied();
-        let (word_bytes, flags, entry) = (self.word_bytes, self.flags, self.entry);
-        Header { word_bytes, flags, entry, sections, parameters }.digest()
-    }
-}
-
-/// A section, as it is registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Section {
-    /// Number of its type.
-    pub(crate) kind: u32,
-    /// Address of its first page.
-    pub(crate) start: u64,
-    /// All its pages.
-    pub(crate) contents: Vec<u8>,
-}
-
-impl Section {
-    /// A section of `pages` pages, `bytes` and then zeros.
-    fn new(kind: u32, start: u64, pages: usize, bytes: &[u8]) -> Result<Self> {
-        let mut contents = bytes.to_vec();
-        let size = pages.checked_mul(PAGE).filter(|&size| size >= bytes.len());
-        contents.resize(size.context("the contents are longer than the section")?, 0);
-        Ok(Self { kind, start, contents })
-    }
-
-    /// Number of pages.
-    pub(crate) fn pages(&self) -> usize {
-        self.contents.len() / PAGE
-    }
-
-    /// What it is measured as.
-    pub(crate) fn digests(&self) -> SectionDigests {
-        let size = u64::try_from(self.contents.len()).unwrap_or(u64::MAX);
-        let mut measurement = SectionMeasurement::new(self.kind, self.start, size);
-        measurement.update(&self.contents);
-        measurement.finish()
-    }
-}
-
-impl fmt::Display for Section {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(usize::try_from(self.kind).ok().and_then(|kind| KINDS.get(kind)).unwrap_or(&"unknown"))?;
-        if !matches!(self.kind, PARAMETERS | STACK) {
-            write!(f, " at {:#x}", self.start)?;
-        }
-        write!(f, ", {} page{}", self.pages(), if self.pages() == 1 { "" } else { "s" })
-    }
-}
 
 /// The PAL in `path`, with these parameters; `flags` are those that it is registered with, where they are not the
 /// usual ones.
@@ -123,27 +37,20 @@ pub(crate) fn pal(path: &Path, parameters: Vec<(u32, u64)>, flags: Option<u32>) 
     Ok(Pal { parameters, flags: flags.unwrap_or(pal.flags), ..pal })
 }
 
+/// The signed header behind the PAL's file, where there is one.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub(crate) fn signed(path: &Path) -> Result<Option<SignedHeader>> {
+    let file = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(file.last_chunk().and_then(SignedHeader::from_bytes))
+}
+
 fn of_elf(file: &[u8], parameters: Vec<(u32, u64)>) -> Result<Pal> {
-    let elf = ElfBytes::<AnyEndian>::minimal_parse(file)?;
-    let segments = elf.segments().context("there are no segments")?;
-    let mut sections = Vec::new();
-    for segment in segments.iter().filter(|segment| segment.p_type == PT_LOAD && segment.p_memsz > 0) {
-        let kind = if segment.p_flags & PF_X == 0 { 2 } else { 1 };
-        let pages = usize::try_from(segment.p_memsz.div_ceil(PAGE as u64))?;
-        sections.push(Section::new(kind, segment.p_vaddr, pages, elf.segment_data(&segment)?)?);
-    }
-    let last = sections.last().context("nothing in it is loaded")?;
-    let end = |section: &Section| section.start + u64::try_from(section.contents.len()).unwrap_or(0);
-    let word_size = if elf.ehdr.class == Class::ELF64 { WordSize::Bits64 } else { WordSize::Bits32 };
-    let records: Vec<_> =
-        parameters.iter().map(|&(kind, words)| ParameterRecord { kind, unused: 0, words }).collect();
-    let room = usize::try_from(parameter_pages(&records, word_size))?;
-    let place = Section::new(PARAMETERS, end(last), room, &[])?;
-    // A page of nobody's is between them.
-    let stack = Section::new(STACK, end(&place) + PAGE as u64, SDK_STACK_PAGES, &[])?;
-    sections.extend([place, stack]);
-    let word_bytes = u32::try_from(word_size.bytes())?;
-    Ok(Pal { word_bytes, entry: elf.ehdr.e_entry, flags: 0, parameters, sections })
+    let image = Image::parse(file).map_err(|why| anyhow::anyhow!("{why}"))?;
+    let flags = image.signed.map_or(0, |header| header.flags);
+    Pal::new(&image, parameters, flags, image.stack_pages())
 }
 
 fn of_list(text: &str, folder: &Path) -> Result<Pal> {
@@ -194,6 +101,7 @@ fn of_line(line: &str, folder: &Path) -> Result<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use elf::abi::PT_LOAD;
 
     #[test]
     fn a_list_names_sections_and_their_contents() {

@@ -8,9 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use expected::Pal;
-use microtpm::{Bank, PublicKey, QuoteFile};
+use microtpm::{Bank, Ed25519Verification, PublicKey, QuoteFile};
+use std::iter::repeat_with;
 use std::path::PathBuf;
+use trustvisor::flags::DEBUG;
 use trustvisor::parameter::ParameterType;
+use trustvisor::signature::SignedHeader;
 
 /// What is checked against what.
 #[derive(Args, Clone, Debug)]
@@ -72,6 +75,7 @@ pub(crate) fn check(arguments: &VerifyArguments) -> Result<Vec<String>> {
         key,
         nonce: bytes(&arguments.nonce).context("--nonce")?,
         pal: expected::pal(&arguments.pal, parameters(&arguments.parameters)?, arguments.flags)?,
+        signed: expected::signed(&arguments.pal)?,
         others: arguments.registers.iter().map(|text| register(text)).collect::<Result<_>>()?,
     };
     question.check(&file)
@@ -103,6 +107,8 @@ struct Question {
     key: PublicKey,
     nonce: Vec<u8>,
     pal: Pal,
+    /// What the PAL's file says of its signer.
+    signed: Option<SignedHeader>,
     /// Values of registers that are not zero.
     others: Vec<(usize, Vec<u8>)>,
 }
@@ -110,8 +116,9 @@ struct Question {
 impl Question {
     /// What is good, a line each, or the first thing that is not.
     fn check(&self, file: &QuoteFile) -> Result<Vec<String>> {
+        let is_debug = file.is_signed_by(&self.key, true);
         ensure!(
-            file.is_signed_by(&self.key),
+            is_debug || file.is_signed_by(&self.key, false),
             "the signature is not this key's over this quote: another machine made it, or another boot, or the \
              quote was changed"
         );
@@ -120,12 +127,23 @@ impl Question {
             "the quote is sound but answers another nonce, {}: it was made for somebody else, or is an old one",
             hex(&file.nonce)
         );
+        let is_expected = self.pal.flags & DEBUG != 0;
+        ensure!(
+            !is_debug || is_expected,
+            "the quote is sound but of a PAL that was registered to be debugged, which has no secrets; with --flags it is \
+             what you ask for"
+        );
+        ensure!(is_debug || !is_expected, "the quote is of a PAL that is not to be debugged, as this one is");
+        let signature = if is_debug { "this key's, of a PAL that is to be debugged" } else { "this key's" };
         let mut good = vec![
             NOT_VOUCHED_FOR.into(),
-            "signature: this key's".into(),
+            format!("signature: {signature}"),
             "nonce: the one that was asked with".into(),
         ];
         good.push(self.check_pal(file)?);
+        if let Some(header) = self.signed.as_ref().filter(|_| file.bank() == Bank::Sha256) {
+            good.push(self.check_signer(header)?);
+        }
         for index in file.selection.indices().filter(|&index| index != 0) {
             good.push(self.check_other(file, index)?);
         }
@@ -161,6 +179,21 @@ impl Question {
         bail!("register 0 is {}, but this PAL makes it {}: {why}", hex(value), hex(&expected))
     }
 
+    /// The signer's own word on the PAL, which was not needed up to here.
+    fn check_signer(&self, header: &SignedHeader) -> Result<String> {
+        ensure!(
+            header.measurement == self.pal.measurement(),
+            "the PAL's file was signed with other parameters or flags than were given here"
+        );
+        let verification =
+            Ed25519Verification::new(&header.public_key, &header.signed_bytes(), &header.signature);
+        let is_good = verification
+            .and_then(|mut verification| repeat_with(|| verification.step()).find_map(|done| done));
+        ensure!(is_good == Some(true), "the signature behind the PAL's file is not its signer's");
+        let SignedHeader { public_key, product, version, .. } = header;
+        Ok(format!("signer: {}, product {product}, security version {version}", hex(public_key)))
+    }
+
     fn check_other(&self, file: &QuoteFile, index: usize) -> Result<String> {
         let value = file.value(index).unwrap_or_default();
         let given = self.others.iter().find(|(other, _)| *other == index);
@@ -177,7 +210,7 @@ impl Question {
 }
 
 /// Types and sizes in words: `integer`, or `pointer=WORDS`.
-fn parameters(texts: &[String]) -> Result<Vec<(u32, u64)>> {
+pub(crate) fn parameters(texts: &[String]) -> Result<Vec<(u32, u64)>> {
     let parameter = |text: &String| match text.split_once('=') {
         None if text == "integer" => Ok((ParameterType::Integer as u32, 0)),
         Some(("pointer", words)) => {

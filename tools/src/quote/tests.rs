@@ -7,7 +7,7 @@ fn key() -> Arc<SigningKey> {
     static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
     let search = || {
         let mut identity = Identity::new(&[0x5a; 32]);
-        std::iter::repeat_with(|| identity.advance()).flatten().next().unwrap()
+        repeat_with(|| identity.advance()).flatten().next().unwrap()
     };
     KEY.get_or_init(search).clone()
 }
@@ -24,7 +24,7 @@ fn pal(sections: &[Section]) -> Pal {
 
 fn question(bank: Bank) -> Question {
     let nonce = vec![7; bank.digest_bytes()];
-    Question { key: key().public_key(), nonce, pal: pal(&sections()), others: Vec::new() }
+    Question { key: key().public_key(), nonce, pal: pal(&sections()), signed: None, others: Vec::new() }
 }
 
 /// What a PAL of these sections answers, after it has extended register 1 where `extended`.
@@ -39,7 +39,9 @@ fn answer_of(bank: Bank, pal: &Pal, map: u8, extended: bool) -> QuoteFile {
         banks.extend(PcrIndex::from_number(1).unwrap(), &[1; 20]).unwrap();
     }
     let (selection, nonce) = (Selection { bank, map: Some(map) }, question(bank).nonce);
-    let quote = quote(&key(), &mut HmacDrbg::new(&[b"test"]), &banks, selection, &nonce).unwrap();
+    let quote =
+        quote(&key(), &mut HmacDrbg::new(&[b"test"]), &banks, selection, &nonce, pal.flags & DEBUG != 0)
+            .unwrap();
     QuoteFile { selection, quote, nonce: nonce.into_iter().collect() }
 }
 
@@ -60,6 +62,42 @@ fn a_good_quote_is_good_in_either_bank() {
 fn a_quote_by_anybodys_key_is_not_called_proved() {
     let lines = question(Bank::Sha256).check(&answer(Bank::Sha256, &sections(), 1, false)).unwrap();
     assert!(lines[0].starts_with("NOT PROVED: nothing vouches for the key"), "{lines:?}");
+}
+
+#[test]
+fn a_pal_to_be_debugged_passes_only_where_that_is_asked() {
+    for bank in [Bank::Sha1, Bank::Sha256] {
+        let debug = Pal { flags: 1 | DEBUG, ..pal(&sections()) };
+        let file = answer_of(bank, &debug, 1, false);
+        assert!(why_not(&question(bank), &file).contains("registered to be debugged"));
+        let asked = Question { pal: debug, ..question(bank) };
+        assert!(asked.check(&file).unwrap()[1].contains("to be debugged"));
+        assert!(why_not(&asked, &answer(bank, &sections(), 1, false)).contains("is not to be debugged"));
+    }
+}
+
+#[test]
+fn the_signer_is_named_where_its_signature_is_good() {
+    let secret = ed25519_dalek::SigningKey::from_bytes(&[0x21; 32]);
+    let mut header = SignedHeader {
+        flags: 1,
+        product: 7,
+        version: 3,
+        stack_pages: 1,
+        measurement: pal(&sections()).measurement(),
+        public_key: secret.verifying_key().to_bytes(),
+        signature: [0; 64],
+    };
+    header.signature = ed25519_dalek::Signer::sign(&secret, &header.signed_bytes()).to_bytes();
+    let asked = |signed| Question { signed: Some(signed), ..question(Bank::Sha256) };
+    let file = answer(Bank::Sha256, &sections(), 1, false);
+    let lines = asked(header).check(&file).unwrap();
+    let expected = format!("signer: {}, product 7, security version 3", hex(&header.public_key));
+    assert!(lines.contains(&expected), "{lines:?}");
+    let raised = SignedHeader { version: 4, ..header };
+    assert!(why_not(&asked(raised), &file).contains("not its signer's"));
+    let other = SignedHeader { measurement: [1; 32], ..header };
+    assert!(why_not(&asked(other), &file).contains("other parameters or flags"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::command::{Arguments, Refusal};
 use crate::microtpm::{self, Outcome};
+use crate::registration::Terms;
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use runtime::hypapp::Answer;
@@ -19,7 +20,7 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
         return Answer::Chain;
     };
     let _open = private::open();
-    let result = if command.is_microtpm() {
+    let result = if command.is_of_pals() {
         match of_pal(vcpu, command) {
             Outcome::Done(result) => result,
             Outcome::Suspended => return Answer::Moved,
@@ -61,12 +62,15 @@ impl Drop for Admission {
     }
 }
 
-/// A command of the microTPM, which only PALs have.
+/// A command that only PALs have.
 fn of_pal(vcpu: &mut dyn Vcpu, command: Command) -> Outcome {
     let Some(word) = state::word_size(vcpu).filter(|_| world::is_inside()) else {
         return Outcome::Done(Err(Status::NOT_IN_PAL));
     };
     let arguments = Arguments::of(vcpu, word);
+    if command == Command::LOG {
+        return Outcome::Done(microtpm::print(vcpu, &arguments));
+    }
     microtpm::answer(vcpu, command, &arguments)
 }
 
@@ -89,6 +93,7 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
     match command {
         Command::REGISTER
         | Command::REGISTER_WITH_FLAGS
+        | Command::REGISTER_SIGNED
         | Command::UNREGISTER
         | Command::ABORT
         | Command::SHARE
@@ -96,8 +101,11 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
         {
             Err(Status::IN_PAL.into())
         }
-        Command::REGISTER => registration::register(vcpu, &arguments, flags::ORIGINAL.into()),
-        Command::REGISTER_WITH_FLAGS => registration::register(vcpu, &arguments, arguments.edx),
+        Command::REGISTER => registration::register(vcpu, &arguments, Terms::Flags(flags::ORIGINAL.into())),
+        Command::REGISTER_WITH_FLAGS => registration::register(vcpu, &arguments, Terms::Flags(arguments.edx)),
+        Command::REGISTER_SIGNED => {
+            registration::register(vcpu, &arguments, Terms::SignedHeader(arguments.edx))
+        }
         Command::ABORT => Ok(registration::abort(vcpu, &arguments)?),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
         Command::SHARE => Ok(registration::share(vcpu, &arguments)?),

@@ -9,7 +9,8 @@ use crate::state::{self, Pal};
 use crate::{calls, heap, revocation};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use microtpm::{Conditioned, Noise, PerBootRoot};
+use microtpm::{Conditioned, Credentials, Noise, PerBootRoot};
+use pals::debug;
 use pals::pal::State;
 use pals::tpm::{MicroTpm, PalMemory, Request};
 use runtime::exit::WorldExit;
@@ -17,6 +18,7 @@ use runtime::services::{self, private};
 use runtime::vcpu::Vcpu;
 use spin::Mutex;
 use trustvisor::command::Command;
+use trustvisor::flags::DEBUG;
 use trustvisor::status::Status;
 
 type Source = Conditioned<Processor>;
@@ -82,9 +84,18 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Argument
     }
 }
 
+/// Has the PAL that runs on `vcpu` print, if it may.
+pub(crate) fn print(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+    let running = state::running(vcpu.index()).and_then(|running| Some(running.lock().as_ref()?.pal.clone()));
+    let pal = running.ok_or(Status::NOT_IN_PAL)?;
+    let line = debug::line(&pal.lock().layout, &Machine, arguments.ecx, arguments.edx)?;
+    log::info!("pal={} says: {line}", pal.number);
+    Ok(())
+}
+
 /// `None` where the command has to be given again.
 fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Option<Result<(), Status>> {
-    if revocation::measure(pal) {
+    if revocation::measure(pal) || revocation::verify(pal) {
         return None;
     }
     // Another CPU's command: waiting for it would keep this CPU's interrupts waiting.
@@ -107,9 +118,14 @@ fn carry_out_with(
         return None;
     }
     let Some(measurement) = &mut inner.belongings.measurement else { return Some(Err(Status::OTHER)) };
+    let signer = match measurement.signing.signer() {
+        Ok(signer) => signer,
+        Err(status) => return Some(Err(status)),
+    };
+    let credentials = Credentials { is_debug: inner.layout.flags & DEBUG != 0, signer };
     let banks = measurement.banks(&inner.layout)?;
     let memory = PalMemory { layout: &inner.layout, pages: &Machine };
     let Arguments { ecx, edx, esi, edi, .. } = *arguments;
     let request = Request { command, ecx, edx, esi, edi };
-    Some(microtpm.carry_out(&request, key.as_deref(), banks, &memory))
+    Some(microtpm.carry_out(&request, key.as_deref(), banks, &credentials, &memory))
 }

@@ -12,17 +12,27 @@ use pals::measurement::Measurement;
 use pals::pal::{Asked, End, Key, State};
 use pals::registry::Conflict;
 use pals::sharing::read_shared;
+use pals::signing::{Signing, read_header};
 use runtime::services::world;
 use runtime::vcpu::Vcpu;
 use trustvisor::status::Status;
+
+/// What a PAL is registered with beside its lists, as the process names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Terms {
+    /// Its flags.
+    Flags(u64),
+    /// Address of its signed header, which has them.
+    SignedHeader(u64),
+}
 
 /// Registers the PAL that the lists describe.
 ///
 /// A page is looked for, claimed and covered in one step: its process cannot lose it meanwhile, as the system that
 /// takes it away has to have this CPU forget it first. Only then is it looked at: what another CPU does to it comes too
 /// early or too late.
-pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments, flags: u64) -> Result<(), Refusal> {
-    match try_register(vcpu, arguments, flags) {
+pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments, terms: Terms) -> Result<(), Refusal> {
+    match try_register(vcpu, arguments, terms) {
         Err(Refusal::Status(Status::OUT_OF_MEMORY | Status::QUOTA)) if revocation::forget_one() => {
             Err(Refusal::Again)
         }
@@ -30,9 +40,10 @@ pub(crate) fn register(vcpu: &dyn Vcpu, arguments: &Arguments, flags: u64) -> Re
     }
 }
 
-fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments, flags: u64) -> Result<(), Refusal> {
+fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments, terms: Terms) -> Result<(), Refusal> {
     let lists = [arguments.ecx, arguments.esi, arguments.edi];
-    let asked = [lists[0], lists[1], lists[2], flags];
+    let (Terms::Flags(word) | Terms::SignedHeader(word)) = terms;
+    let asked = [lists[0], lists[1], lists[2], word];
     let process = Caller::of(vcpu);
     let entry = process.page(arguments.edi, Use::WriteAndExecute);
     if let Ok(page) = entry {
@@ -41,16 +52,37 @@ fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments, flags: u64) -> Result<()
             return result;
         }
     }
-    let flags = u32::try_from(flags).map_err(|_| Status::FLAGS)?;
-    let layout = Layout::read(&process, arguments.word, flags, lists)?;
+    let (layout, signing) = read(&process, arguments, lists, terms)?;
     let page = entry.map_err(|_| Status::SECTION_NOT_MAPPED)?;
     let key = state::key_at(vcpu, arguments.edi, page);
     if !ADMISSIONS.lock().admits(key.address_space) {
         return Err(Status::NOT_ADMITTED.into());
     }
-    let pal = insert(vcpu, key, page, layout)?;
+    let pal = insert(vcpu, key, page, layout, signing)?;
     pal.lock().state = State::Building(asked);
     step(vcpu, &pal, asked)
+}
+
+/// Reads all that the process says of the PAL, once.
+fn read(
+    process: &Caller,
+    arguments: &Arguments,
+    lists: [u64; 3],
+    terms: Terms,
+) -> Result<(Layout, Signing), Status> {
+    match terms {
+        Terms::Flags(flags) => {
+            let flags = u32::try_from(flags).map_err(|_| Status::FLAGS)?;
+            Ok((Layout::read(process, arguments.word, flags, lists)?, Signing::none()))
+        }
+        Terms::SignedHeader(address) => {
+            let header = read_header(process, address)?;
+            let mut layout = Layout::read(process, arguments.word, header.flags, lists)?;
+            layout.is_signed = true;
+            let signing = Signing::claimed(header, &layout)?;
+            Ok((layout, signing))
+        }
+    }
 }
 
 /// Goes on with what the same arguments began; `None` where that is at an end.
@@ -67,11 +99,17 @@ fn go_on(vcpu: &dyn Vcpu, pal: &Arc<Pal>, asked: Asked) -> Option<Result<(), Ref
     }
 }
 
-fn insert(vcpu: &dyn Vcpu, key: Key, page: u64, layout: Layout) -> Result<Arc<Pal>, Refusal> {
+fn insert(
+    vcpu: &dyn Vcpu,
+    key: Key,
+    page: u64,
+    layout: Layout,
+    signing: Signing,
+) -> Result<Arc<Pal>, Refusal> {
     let mode = state::mode(vcpu);
     let frames = world::frames_needed(mode, layout.runs());
     world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
-    let measurement = Some(Measurement::new(&layout));
+    let measurement = Some(Measurement::new(&layout, signing));
     let belongings = Belongings { mode, measurement, refused: None };
     let taken = REGISTRY.lock().insert(key, page, layout, belongings);
     taken.map_err(refusal)

@@ -99,6 +99,23 @@ pub(crate) fn forget_one() -> bool {
     revoked.is_some_and(|pal| forget(&pal))
 }
 
+/// Does a step towards a PAL's signer, with nothing locked meanwhile; false where that is known, or is not to be.
+pub(crate) fn verify(pal: &Pal) -> bool {
+    let mut step = {
+        let mut inner = pal.lock();
+        let Some(measurement) = &mut inner.belongings.measurement else { return false };
+        match measurement.take_signing() {
+            Some(step) => step,
+            None => return !measurement.signing.is_settled(),
+        }
+    };
+    step.make();
+    if let Some(measurement) = &mut pal.lock().belongings.measurement {
+        measurement.signing.give(step);
+    }
+    true
+}
+
 /// Does a step of a PAL's measurement, with nothing locked while it hashes; false where all is hashed.
 pub(crate) fn measure(pal: &Pal) -> bool {
     let mut piece = {

@@ -24,7 +24,7 @@ pub(super) fn open(keys: &SealKeys, blob: &[u8]) -> Result<Option<Opened>, Error
         .decrypt_padded::<NoPadding>(&mut content);
     let Ok(content) = decrypted else { return Ok(None) };
     let Some((bound, data)) = take_content(content) else { return Ok(None) };
-    Ok(Some(Opened { bound, data: Zeroizing::new(joined(&[data])?) }))
+    Ok(Some(Opened { is_debug: false, bound, data: Zeroizing::new(joined(&[data])?) }))
 }
 
 /// IV and content of a blob whose MAC is right.

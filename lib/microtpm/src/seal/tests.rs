@@ -8,6 +8,9 @@ use proptest::prelude::*;
 
 const DATA: &[u8] = b"the quick brown fox jumps over the lazy dog";
 
+/// A PAL that is not signed, nor to be debugged.
+const PLAIN: Credentials = Credentials { is_debug: false, signer: None };
+
 fn keys() -> SealKeys {
     SealKeys::new(&[0x5a; 32])
 }
@@ -28,11 +31,11 @@ fn policy(bank: Bank, map: u8) -> Policy {
 }
 
 fn sealed(policy: Option<&Policy>, data: &[u8]) -> Vec<u8> {
-    seal(&keys(), &mut random(), &banks(), policy, true, data).unwrap()
+    seal(&keys(), &mut random(), &banks(), &PLAIN, policy, true, data).unwrap()
 }
 
 fn data_of(blob: &[u8], banks: &PcrBanks) -> Result<Vec<u8>, Error> {
-    unseal(&keys(), banks, blob).map(|unsealed| unsealed.data.to_vec())
+    unseal(&keys(), banks, &PLAIN, blob).map(|unsealed| unsealed.data.to_vec())
 }
 
 // The blobs below are made by a script over Python's cryptography, from a root secret of bytes 0x5a.
@@ -68,9 +71,9 @@ const CURRENT_BOUND: &str = "
 
 #[test]
 fn blobs_of_the_originals_format_open() {
-    let unsealed = unseal(&keys(), &PcrBanks::new(), &hex(ORIGINAL_UNBOUND)).unwrap();
+    let unsealed = unseal(&keys(), &PcrBanks::new(), &PLAIN, &hex(ORIGINAL_UNBOUND)).unwrap();
     assert_eq!((&unsealed.data[..], unsealed.digest_at_creation), (DATA, [0; 20]));
-    let unsealed = unseal(&keys(), &banks(), &hex(ORIGINAL_BOUND)).unwrap();
+    let unsealed = unseal(&keys(), &banks(), &PLAIN, &hex(ORIGINAL_BOUND)).unwrap();
     assert_eq!((&unsealed.data[..], unsealed.digest_at_creation), (DATA, [0xcc; 20]));
     assert_eq!(data_of(&hex(ORIGINAL_BOUND), &PcrBanks::new()), Err(Error::Other));
 }
@@ -78,7 +81,7 @@ fn blobs_of_the_originals_format_open() {
 #[test]
 fn blobs_that_were_made_elsewhere_open() {
     assert_eq!(data_of(&hex(CURRENT_UNBOUND), &PcrBanks::new()).unwrap(), DATA);
-    let unsealed = unseal(&keys(), &banks(), &hex(CURRENT_BOUND)).unwrap();
+    let unsealed = unseal(&keys(), &banks(), &PLAIN, &hex(CURRENT_BOUND)).unwrap();
     assert_eq!((&unsealed.data[..], unsealed.digest_at_creation), (DATA, [0xcc; 20]));
     assert_eq!(data_of(&hex(CURRENT_BOUND), &PcrBanks::new()), Err(Error::Other));
 }
@@ -103,7 +106,7 @@ fn no_bit_of_a_blob_can_change() {
 fn another_machine_does_not_open_a_blob() {
     let other = SealKeys::new(&[0x5b; 32]);
     for blob in [hex(ORIGINAL_BOUND), sealed(None, DATA), sealed(Some(&policy(Bank::Sha1, 1)), DATA)] {
-        assert_eq!(unseal(&other, &banks(), &blob), Err(Error::BadParameter));
+        assert_eq!(unseal(&other, &banks(), &PLAIN, &blob), Err(Error::BadParameter));
     }
 }
 
@@ -114,9 +117,9 @@ fn the_digest_at_creation_is_of_the_registers_selected_then() {
     for bank in [Bank::Sha1, Bank::Sha256] {
         let selection = Selection { bank, map: Some(0b1001) };
         let release = Policy::current(selection, &later);
-        let blob = seal(&keys(), &mut random(), &banks(), Some(&release), true, DATA).unwrap();
+        let blob = seal(&keys(), &mut random(), &banks(), &PLAIN, Some(&release), true, DATA).unwrap();
         assert_eq!(data_of(&blob, &banks()), Err(Error::Other));
-        let unsealed = unseal(&keys(), &later, &blob).unwrap();
+        let unsealed = unseal(&keys(), &later, &PLAIN, &blob).unwrap();
         assert_eq!(unsealed.digest_at_creation[..], selection.composite_digest(&banks())[..20]);
     }
 }
@@ -136,10 +139,10 @@ fn what_sha_1_does_not_say_binds_what_is_sealed_by_it() {
     for (policy, with_creation) in
         [(Policy::current(first, &one), true), (deprecated_policy(&one, None), false)]
     {
-        let blob = seal(&keys(), &mut random(), &one, Some(&policy), with_creation, DATA).unwrap();
+        let blob = seal(&keys(), &mut random(), &one, &PLAIN, Some(&policy), with_creation, DATA).unwrap();
         assert_eq!(data_of(&blob, &one).unwrap(), DATA);
         assert_eq!(data_of(&blob, &other), Err(Error::Other));
-        let unsealed = unseal(&keys(), &one, &blob).unwrap();
+        let unsealed = unseal(&keys(), &one, &PLAIN, &blob).unwrap();
         assert_eq!(unsealed.digest_at_creation[..], first.composite_digest(&one)[..]);
     }
 }
@@ -150,8 +153,8 @@ fn data_is_a_pals_own_only_where_that_pal_sealed_it() {
     for bank in [Bank::Sha1, Bank::Sha256] {
         let select = |map| Selection { bank, map: Some(map) };
         let is_own = |sealer: &PcrBanks, policy: &Policy| {
-            let blob = seal(&keys(), &mut random(), sealer, Some(policy), true, DATA).unwrap();
-            unseal(&keys(), &one, &blob).map(|unsealed| unsealed.is_own)
+            let blob = seal(&keys(), &mut random(), sealer, &PLAIN, Some(policy), true, DATA).unwrap();
+            unseal(&keys(), &one, &PLAIN, &blob).map(|unsealed| unsealed.is_own)
         };
         assert_eq!(is_own(&one, &Policy::current(select(1), &one)), Ok(true));
         assert_eq!(is_own(&one, &Policy::current(select(0b11), &one)), Ok(true));
@@ -163,8 +166,8 @@ fn data_is_a_pals_own_only_where_that_pal_sealed_it() {
         stranger.extend(PcrIndex::from_number(0).unwrap(), &[3; 20]).unwrap();
         assert_eq!(is_own(&stranger, &Policy::current(select(1), &one)), Ok(false));
     }
-    assert!(!unseal(&keys(), &one, &sealed(None, DATA)).unwrap().is_own);
-    assert!(!unseal(&keys(), &banks(), &hex(ORIGINAL_BOUND)).unwrap().is_own);
+    assert!(!unseal(&keys(), &one, &PLAIN, &sealed(None, DATA)).unwrap().is_own);
+    assert!(!unseal(&keys(), &banks(), &PLAIN, &hex(ORIGINAL_BOUND)).unwrap().is_own);
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_blob_is_no_longer_than_the_originals_was() {
         assert!(sealed(None, &data).len() <= original(2, length));
         assert!(sealed(Some(&policy(Bank::Sha1, 1)), &data).len() <= original(43, length));
         let first = deprecated_policy(&banks(), None);
-        let blob = seal(&keys(), &mut random(), &banks(), Some(&first), false, &data).unwrap();
+        let blob = seal(&keys(), &mut random(), &banks(), &PLAIN, Some(&first), false, &data).unwrap();
         assert!(blob.len() <= deprecated(length));
         assert_eq!(data_of(&blob, &banks()).unwrap(), data);
     }
@@ -191,7 +194,7 @@ fn data_and_blobs_have_limits() {
     assert!(blob.len() <= BLOB_BYTES_LIMIT);
     assert_eq!(data_of(&blob, &banks()).unwrap(), most);
     let more = vec![0; SEAL_BYTES_LIMIT + 1];
-    assert_eq!(seal(&keys(), &mut random(), &banks(), None, true, &more), Err(Error::BadParameter));
+    assert_eq!(seal(&keys(), &mut random(), &banks(), &PLAIN, None, true, &more), Err(Error::BadParameter));
     assert_eq!(data_of(&vec![0; BLOB_BYTES_LIMIT + 1], &banks()), Err(Error::BadParameter));
     assert_eq!(data_of(&sealed(None, &[]), &banks()).unwrap(), []);
 }
@@ -200,8 +203,8 @@ fn data_and_blobs_have_limits() {
 fn a_blob_opens_up_to_the_limit_however_it_was_sealed() {
     assert_eq!((SEAL_BYTES_LIMIT, BLOB_BYTES_LIMIT), (16384, 16512));
     let of_length = |length: usize| {
-        let around = current::seal(&keys(), &mut random(), None, &[]).unwrap().len();
-        current::seal(&keys(), &mut random(), None, &vec![7; length - around]).unwrap()
+        let around = current::seal(&keys(), &mut random(), false, None, &[]).unwrap().len();
+        current::seal(&keys(), &mut random(), false, None, &vec![7; length - around]).unwrap()
     };
     let (longest, longer) = (of_length(BLOB_BYTES_LIMIT), of_length(BLOB_BYTES_LIMIT + 1));
     assert_eq!((longest.len(), longer.len()), (BLOB_BYTES_LIMIT, BLOB_BYTES_LIMIT + 1));
@@ -212,7 +215,7 @@ fn a_blob_opens_up_to_the_limit_however_it_was_sealed() {
 #[test]
 fn equal_data_makes_unequal_blobs() {
     let mut random = random();
-    let mut blob = || seal(&keys(), &mut random, &banks(), None, true, DATA).unwrap();
+    let mut blob = || seal(&keys(), &mut random, &banks(), &PLAIN, None, true, DATA).unwrap();
     assert_ne!(blob(), blob());
 }
 
@@ -242,4 +245,66 @@ proptest! {
         }
         prop_assert_eq!(data_of(&blob, &banks()), Err(Error::BadParameter));
     }
+}
+
+fn signed(byte: u8, product: u32, version: u32) -> Credentials {
+    Credentials { is_debug: false, signer: Some(Signer::new(&[byte; 32], product, version)) }
+}
+
+fn sealed_to_signer(credentials: &Credentials, minimum: u32) -> Result<Vec<u8>, Error> {
+    seal_to_signer(&keys(), &mut random(), &banks(), credentials, minimum, DATA)
+}
+
+/// Other code of the same signer's: nothing in its registers is the first one's.
+fn opens(blob: &[u8], credentials: &Credentials) -> Result<Unsealed, Error> {
+    unseal(&keys(), &PcrBanks::new(), credentials, blob)
+}
+
+#[test]
+fn data_for_a_signer_opens_for_its_product_from_a_version_on() {
+    let blob = sealed_to_signer(&signed(1, 7, 3), 2).unwrap();
+    assert!(blob.len() <= DATA.len() + 128);
+    for version in [2, 3, 4, u32::MAX] {
+        let unsealed = opens(&blob, &signed(1, 7, version)).unwrap();
+        assert_eq!((&unsealed.data[..], unsealed.is_own), (DATA, true), "version {version}");
+        let maker = Selection { bank: Bank::Sha256, map: Some(1) }.composite_digest(&banks());
+        assert_eq!(unsealed.digest_at_creation[..], maker[..20]);
+    }
+    for other in [signed(1, 7, 1), signed(1, 7, 0), signed(1, 8, 3), signed(2, 7, 3), PLAIN] {
+        assert_eq!(opens(&blob, &other), Err(Error::Other), "{other:?}");
+    }
+}
+
+#[test]
+fn nobody_seals_for_a_later_version_or_without_a_signer() {
+    assert_eq!(sealed_to_signer(&signed(1, 7, 3), 4), Err(Error::BadParameter));
+    assert!(sealed_to_signer(&signed(1, 7, 3), 3).is_ok());
+    assert_eq!(sealed_to_signer(&PLAIN, 0), Err(Error::NotSigned));
+}
+
+#[test]
+fn a_pal_to_be_debugged_opens_nothing_of_others_nor_they_of_it() {
+    let of = |is_debug| Credentials { is_debug, ..signed(1, 7, 3) };
+    let (current, sha1) = (policy(Bank::Sha256, 1), policy(Bank::Sha1, 1));
+    // Of the SHA-1 bank, for the registers of another PAL: the very same for one with another header.
+    let other = Policy { digest_at_release: Digest::from_iter([9; 20]), ..sha1.clone() };
+    let mut blobs = vec![(false, hex(ORIGINAL_UNBOUND)), (false, hex(ORIGINAL_BOUND))];
+    for is_debug in [false, true] {
+        for policy in [None, Some(&current), Some(&sha1), Some(&other)] {
+            for with_creation in [false, true] {
+                let credentials = &of(is_debug);
+                let blob =
+                    seal(&keys(), &mut random(), &banks(), credentials, policy, with_creation, DATA).unwrap();
+                blobs.push((is_debug, blob));
+            }
+        }
+        blobs.push((is_debug, sealed_to_signer(&of(is_debug), 1).unwrap()));
+    }
+    let mut opened = 0;
+    for (is_debug, blob) in blobs {
+        opened += usize::from(unseal(&keys(), &banks(), &of(is_debug), &blob).is_ok());
+        assert_eq!(unseal(&keys(), &banks(), &of(!is_debug), &blob), Err(Error::Other));
+    }
+    // All but the two pairs for the other PAL.
+    assert_eq!(opened, 16);
 }

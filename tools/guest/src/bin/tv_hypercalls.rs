@@ -15,13 +15,13 @@ guest!(main);
 fn main() {
     let vault = Vault::open(0);
     for number in (0..300).chain([0x1000, 0x4c41_5001, 0x7fff_ffff, 0x8000_0000, u32::MAX]) {
-        let is_microtpm = matches!(number, 3..=5 | 7..=13 | 15);
+        let is_of_pals = matches!(number, 3..=5 | 7..=13 | 15 | 19 | 20);
         for mode in [Mode::Kernel64, Mode::Compatibility32] {
             let expected = match number {
                 255 => 0,
                 // An admission that there is none of.
                 17 => Status::BAD_PARAMETER.0,
-                _ if is_microtpm => Status::NOT_IN_PAL.0,
+                _ if is_of_pals => Status::NOT_IN_PAL.0,
                 _ => Status::NOT_A_PROCESS.0,
             };
             check_eq!(hypercall(mode, number), Ok(expected), "hypercall {number} from {mode:?}");
@@ -33,8 +33,9 @@ fn main() {
                 1 | 6 => status.is_ok_and(|status| (21..=37).contains(&status)),
                 2 | 16 => status == Ok(Status::NOT_REGISTERED.0),
                 14 => status == Ok(Status::FLAGS.0),
+                18 => status == Ok(Status::SIGNED_HEADER.0) || status == Ok(Status::BAD_ADDRESS.0),
                 17 => status == Ok(Status::NOT_ADMITTED.0),
-                _ if is_microtpm => status == Ok(Status::NOT_IN_PAL.0),
+                _ if is_of_pals => status == Ok(Status::NOT_IN_PAL.0),
                 _ => status == Ok(Status::UNKNOWN_COMMAND.0),
             };
             check!(is_right, "hypercall {number} from {mode:?}: {status:x?}");

@@ -36,7 +36,7 @@ fn main() {
         [(0, Mode::User64, code_of_64_bits()), (1, Mode::CompatibilityUser32, code_of_32_bits())]
     {
         let pal = Pal::place(mode, number, code);
-        for command in (3..6).chain(7..14) {
+        for command in (3..6).chain(7..14).chain([15, 19, 20]) {
             check_eq!(
                 pal::hypercall(mode, command, [0; 4]),
                 Status::NOT_IN_PAL.0,
@@ -156,7 +156,7 @@ fn extended(pal: &Pal) {
             "register {index} to {at:#x}"
         );
     }
-    check_eq!(command(pal, Command(18), [0; 4]), Status::UNKNOWN_COMMAND.0, "a command that is none");
+    check_eq!(command(pal, Command(200), [0; 4]), Status::UNKNOWN_COMMAND.0, "a command that is none");
 }
 
 fn random(pal: &Pal) {

@@ -3,12 +3,18 @@
 //! [`build`] compiles `pal/NAME.rs` for general registers alone, with all that it calls, and links it with
 //! `pal.ld` into `NAME.pal` in the build's output, where `xmhf_pal::image!("NAME")` finds it. A PAL is a program of its
 //! own because it shares nothing with the one that calls it: neither code nor constants nor its memory functions.
+//!
+//! [`build_signed`] signs them too, and [`sign`] a file of any making. [`measured`] says what TrustVisor will measure.
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop where it is"))]
 
+pub mod measured;
+mod sign;
 mod toolchain;
 
-use anyhow::{Context, Result, bail, ensure};
+pub use anyhow::Result;
+use anyhow::{Context, bail, ensure};
+pub use sign::{Signing, sign};
 use std::env;
 use std::fmt::Write;
 use std::fs;
@@ -38,6 +44,27 @@ pub fn build(names: &[&str]) -> Result<()> {
 ///
 /// As [`build`].
 pub fn build_with(names: &[&str], dependencies: &str) -> Result<()> {
+    build_to(names, dependencies, |_, file| Ok(file))
+}
+
+/// As [`build_with`], and signs each PAL.
+///
+/// # Errors
+///
+/// As [`build`], or the key cannot be read.
+pub fn build_signed(names: &[&str], dependencies: &str, signing: &Signing<'_>) -> Result<()> {
+    println!("cargo:rerun-if-changed={}", signing.key.display());
+    build_to(names, dependencies, |name, file| {
+        sign(&file, None, signing).with_context(|| format!("signing the PAL {name}"))
+    })
+}
+
+/// Builds the PALs, and keeps of each what `finish` makes of its file.
+fn build_to(
+    names: &[&str],
+    dependencies: &str,
+    finish: impl Fn(&str, Vec<u8>) -> Result<Vec<u8>>,
+) -> Result<()> {
     let package = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     let target = Target::of_architecture(&variable("CARGO_CFG_TARGET_ARCH")?)?;
@@ -65,8 +92,9 @@ pub fn build_with(names: &[&str], dependencies: &str) -> Result<()> {
     }
     let built = target.build(&project)?;
     for name in names {
-        let file = built.join(name);
-        fs::copy(&file, out.join(format!("{name}.pal"))).with_context(|| file.display().to_string())?;
+        let path = built.join(name);
+        let file = fs::read(&path).with_context(|| path.display().to_string())?;
+        fs::write(out.join(format!("{name}.pal")), finish(name, file)?)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ uint32_t ask(uint32_t command, uintptr_t c, uintptr_t d, uintptr_t si, uintptr_t
 {
     asked.count++;
     asked.command = command, asked.c = c, asked.d = d, asked.si = si, asked.di = di;
-    if (command == TV_HC_UTPM_SEAL)
+    if (command == TV_HC_UTPM_SEAL || command == XMHF_HC_UTPM_SEAL_TO_SIGNER)
         in = *(struct svc_utpm_input *)c, out = *(struct svc_utpm_output *)si;
     if (command == TV_HC_UTPM_UNSEAL || command == XMHF_HC_UTPM_UNSEAL_OWN)
         in = *(struct svc_utpm_input *)c, out = *(struct svc_utpm_output *)d;
@@ -36,6 +36,9 @@ static int far_pages(uint8_t *near, uint8_t *far)
     NEED(svc_utpm_seal(far_data, 16, selection, data, length) == SVC_UTPM_BAD_ADDRESS);
     NEED(svc_utpm_seal(data, 16, selection, far_data, length) == SVC_UTPM_BAD_ADDRESS);
     NEED(svc_utpm_seal(data, 16, selection, data, far_length) == SVC_UTPM_BAD_ADDRESS);
+    NEED(xmhf_utpm_seal_to_signer(far_data, 16, 1, data, length) == SVC_UTPM_BAD_ADDRESS);
+    NEED(xmhf_utpm_seal_to_signer(data, 16, 1, far_data, length) == SVC_UTPM_BAD_ADDRESS);
+    NEED(xmhf_utpm_seal_to_signer(data, 16, 1, data, far_length) == SVC_UTPM_BAD_ADDRESS);
     NEED(svc_utpm_unseal(far_data, 16, data, length, digest) == SVC_UTPM_BAD_ADDRESS);
     NEED(svc_utpm_unseal(data, 16, far_data, length, digest) == SVC_UTPM_BAD_ADDRESS);
     NEED(svc_utpm_unseal(data, 16, data, far_length, digest) == SVC_UTPM_BAD_ADDRESS);
@@ -66,7 +69,10 @@ static int near_pages(uint8_t *near)
     NEED(!xmhf_utpm_unseal_own(blob, 92, data, length) && asked.command == 15);
     NEED(!svc_utpm_quote(nonce, selection, data, length, blob, more) && asked.command == 12);
     NEED(out.address == (uintptr_t)data && asked.si == (uintptr_t)nonce && asked.c == (uintptr_t)selection);
-    NEED(asked.count == 4);
+    NEED(!xmhf_utpm_seal_to_signer(data, 16, 3, blob, length) && asked.command == 19 && asked.d == 3);
+    NEED(in.address == (uintptr_t)data && in.bytes == 16 && out.address == (uintptr_t)blob);
+    NEED(!xmhf_pal_log("text", 4) && asked.command == 20 && asked.d == 4 && *(const char *)asked.c == 't');
+    NEED(asked.count == 6);
     return 0;
 }
 

@@ -1,12 +1,21 @@
-//! `notary [NONCE]`: a PAL with a key of its own, that seals it, shares memory, and proves what it is.
+//! `notary [NONCE]`: a PAL with a key of its own, that seals it, shares memory, and proves what it is; and another, that
+//! is signed, with its update.
 //!
 //! Tells each step. The quote for NONCE, 64 hexadecimal digits, and the key that verifies it are printed too: they may
 //! be carried anywhere, and `xmhf verify-quote` checks them against the PAL's file.
 #![no_std]
 #![no_main]
 
-#[path = "../../pal/commands.rs"]
+/// A sentence for who watches.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        pal_demo::say!("xmhf-guest: demo: {}\n", format_args!($($text)*))
+    };
+}
+
+#[path = "../../../pal/commands.rs"]
 mod commands;
+mod updates;
 
 use commands::{ADD, DRAW, EXTEND, FAILED, FINGERPRINT, PUBLIC_KEY, QUOTE, REGISTER, SEAL, SHARED, UNSEAL};
 use core::fmt;
@@ -39,7 +48,7 @@ fn main(arguments: Arguments) -> u32 {
         say!("usage: notary [NONCE], {} hexadecimal digits\n", 2 * NONCE_BYTES);
         return 1;
     };
-    match seals().and_then(|()| shares()).and_then(|()| proves(&nonce)) {
+    match seals().and_then(|()| shares()).and_then(|()| updates::updates()).and_then(|()| proves(&nonce)) {
         Ok(()) => 0,
         Err(why) => {
             say!("Error: {why}\n");
@@ -53,13 +62,6 @@ enum Wrong {
     Pal(Error),
     Status { command: u32, status: Status },
     Otherwise(&'static str),
-}
-
-/// A sentence for who watches.
-macro_rules! tell {
-    ($($text:tt)*) => {
-        say!("xmhf-guest: demo: {}\n", format_args!($($text)*))
-    };
 }
 
 /// The notary, which shares a page with its process.
