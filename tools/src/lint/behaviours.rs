@@ -2,6 +2,8 @@
 //!
 //! A row is `| behaviour | test |`; a test is in backquotes, several with commas between: `crate::module::test`
 //! for a host test, `guest/NAME` for a bare guest, `run/NAME` for a scenario of the runner.
+//!
+//! `docs/comparison.md` has in its second column what we promise: each yes with its tests.
 
 use super::{Finding, Source};
 use crate::toolchain::binaries;
@@ -11,6 +13,7 @@ use std::fs;
 use std::path::Path;
 
 const TABLE: &str = "docs/behaviours.md";
+const COMPARISON: &str = "docs/comparison.md";
 
 pub(super) fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>> {
     let mut known = host_tests(sources);
@@ -18,7 +21,10 @@ pub(super) fn check(root: &Path, sources: &[Source]) -> Result<Vec<Finding>> {
     known.extend(guests.iter().map(|name| format!("guest/{name}")));
     known.extend(scenarios(sources).map(|name| format!("run/{name}")));
     let table = fs::read_to_string(root.join(TABLE)).unwrap_or_default();
-    Ok(unknown_tests(&table, &known))
+    let comparison = fs::read_to_string(root.join(COMPARISON)).unwrap_or_default();
+    let mut findings = unknown_tests(&table, &known);
+    findings.extend(promises_without_test(&comparison, &known));
+    Ok(findings)
 }
 
 fn unknown_tests(table: &str, known: &BTreeSet<String>) -> Vec<Finding> {
@@ -33,6 +39,21 @@ fn unknown_tests(table: &str, known: &BTreeSet<String>) -> Vec<Finding> {
         let tests: Vec<&str> = cells.last().map_or(Vec::new(), |cell| quoted(cell));
         if cells.len() != 2 || tests.is_empty() {
             findings.push(finding(index + 1, "a row is | behaviour | `test` |".to_owned()));
+        }
+        let absent = tests.into_iter().filter(|test| !known.contains(*test));
+        findings.extend(absent.map(|test| finding(index + 1, format!("no test is called `{test}`"))));
+    }
+    findings
+}
+
+fn promises_without_test(table: &str, known: &BTreeSet<String>) -> Vec<Finding> {
+    let finding = |line, text| Finding { path: COMPARISON.to_owned(), line, text };
+    let mut findings = Vec::new();
+    for (index, row) in table.lines().enumerate() {
+        let ours = row.strip_prefix('|').and_then(|row| row.split('|').nth(1)).unwrap_or_default().trim();
+        let tests = quoted(ours);
+        if ours.starts_with("yes") && tests.is_empty() {
+            findings.push(finding(index + 1, "a yes of ours has a test: yes: `test`".to_owned()));
         }
         let absent = tests.into_iter().filter(|test| !known.contains(*test));
         findings.extend(absent.map(|test| finding(index + 1, format!("no test is called `{test}`"))));
@@ -107,6 +128,15 @@ mod tests {
             Source::new("lib/x86/build.rs", tests),
             Source::new("lib/platform/tests/multiboot2.rs", "#[test]\nfn copies() {}\n"),
         ])
+    }
+
+    #[test]
+    fn each_yes_in_the_comparison_has_a_test() {
+        let table = "| | ours | theirs |\n|---|---|---|\n| a | yes: `runtime::exit::stops` | yes |\n| b | no | `x` |\n";
+        assert_eq!(promises_without_test(table, &known()), []);
+        let wrong = "| a | yes | yes |\n\n| b | yes: `runtime::exit::goes` | no |\n";
+        let found: Vec<_> = promises_without_test(wrong, &known()).iter().map(|found| found.line).collect();
+        assert_eq!(found, [1, 3]);
     }
 
     #[test]
