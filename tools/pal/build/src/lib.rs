@@ -4,7 +4,7 @@
 //! `pal.ld` into `NAME.pal` in the build's output, where `xmhf_pal::image!("NAME")` finds it. A PAL is a program of its
 //! own because it shares nothing with the one that calls it: neither code nor constants nor its memory functions.
 //!
-//! [`build_signed`] signs them too, and [`sign`] a file of any making. [`measured`] says what TrustVisor will measure.
+//! [`build_signed`] signs them too, and [`sign()`] a file of any making. [`measured`] says what TrustVisor will measure.
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop where it is"))]
 
