@@ -3,6 +3,7 @@
 //! UNSAFETY: frames of the pool become bitmaps that the processor reads.
 #![expect(unsafe_code, reason = "bitmap frames")]
 
+use super::observers::{self, observers};
 use super::{nested, world};
 use crate::exit::msr;
 use crate::exit::mtrr::VirtualMtrrs;
@@ -27,6 +28,7 @@ static SHARED: Once<Shared> = Once::new();
 
 /// Finds out what worlds need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
 pub(crate) fn prepare() {
+    observers::prepare();
     world::prepare();
     let frames = machine::with_frame_run(1);
     let io_frames = machine::with_frame_run(2);
@@ -41,6 +43,9 @@ pub(crate) fn prepare() {
     }
     for wanted in msr::intercepted() {
         intercept_msr(msr_bitmap, wanted.msr, wanted.read, wanted.write);
+    }
+    for msr in observers().intercepted() {
+        intercept_msr(msr_bitmap, msr, false, true);
     }
     for number in machine::hypapp().msrs().iter().cloned().flatten() {
         intercept_msr(msr_bitmap, Msr(number), true, true);

@@ -1,5 +1,6 @@
 //! The controls under which the guest runs: what we want, and what the processor allows.
 
+use super::observers::Observers;
 use hw::Msrs;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, EptVpidCapability, MissingControls, VmxBasic};
@@ -59,14 +60,15 @@ pub(crate) enum Unsupported {
 }
 
 impl Controls {
-    /// Our controls as this processor allows them.
-    pub(super) fn for_processor(msrs: &impl Msrs) -> Result<Self, Unsupported> {
+    /// Our controls as this processor allows them, and those of `observers`, which all CPUs have to allow.
+    pub(super) fn for_processor(msrs: &impl Msrs, observers: &Observers) -> Result<Self, Unsupported> {
         let basic = VmxBasic(read(msrs, Msr::IA32_VMX_BASIC)?);
         let choose = |plain, precise| if basic.has_true_controls() { precise } else { plain };
         let pin = choose(Msr::IA32_VMX_PINBASED_CTLS, Msr::IA32_VMX_TRUE_PINBASED_CTLS);
         let primary = choose(Msr::IA32_VMX_PROCBASED_CTLS, Msr::IA32_VMX_TRUE_PROCBASED_CTLS);
         let exit = choose(Msr::IA32_VMX_EXIT_CTLS, Msr::IA32_VMX_TRUE_EXIT_CTLS);
         let entry = choose(Msr::IA32_VMX_ENTRY_CTLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS);
+        let (observers_exit, observers_entry) = observers.controls();
         let adjust = |msr, required, optional| {
             let allowed = Allowed(read(msrs, msr)?);
             allowed.adjust(required, optional).map_err(|missing| Unsupported::Controls(msr, missing))
@@ -81,10 +83,21 @@ impl Controls {
             pin_based: PinBasedControls::from_bits_retain(adjust(pin, PIN_BASED.bits(), 0)?),
             primary: PrimaryControls::from_bits_retain(adjust(primary, PRIMARY.bits(), 0)?),
             secondary: SecondaryControls::from_bits_retain(secondary),
-            exit: ExitControls::from_bits_retain(adjust(exit, EXIT.bits(), 0)?),
-            entry: EntryControls::from_bits_retain(adjust(entry, ENTRY.bits(), 0)?),
+            exit: ExitControls::from_bits_retain(adjust(exit, (EXIT | observers_exit).bits(), 0)?),
+            entry: EntryControls::from_bits_retain(adjust(entry, (ENTRY | observers_entry).bits(), 0)?),
         })
     }
+}
+
+/// The VM-exit and VM-entry controls that this processor allows; none where it does not say.
+pub(super) fn exit_and_entry(msrs: &impl Msrs) -> (ExitControls, EntryControls) {
+    let read = |msr| msrs.read(msr).unwrap_or(0);
+    let has_true_controls = VmxBasic(read(Msr::IA32_VMX_BASIC)).has_true_controls();
+    let allowed =
+        |plain, precise| Allowed(read(if has_true_controls { precise } else { plain })).may_be_one();
+    let exit = allowed(Msr::IA32_VMX_EXIT_CTLS, Msr::IA32_VMX_TRUE_EXIT_CTLS);
+    let entry = allowed(Msr::IA32_VMX_ENTRY_CTLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS);
+    (ExitControls::from_bits_retain(exit), EntryControls::from_bits_retain(entry))
 }
 
 fn read(msrs: &impl Msrs, msr: Msr) -> Result<u64, Unsupported> {
@@ -94,6 +107,7 @@ fn read(msrs: &impl Msrs, msr: Msr) -> Result<u64, Unsupported> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmx::observers;
     use hw::sim::SimMsrs;
 
     const TRUE_CONTROLS: u64 = 1 << 55;
@@ -119,10 +133,14 @@ mod tests {
         ])
     }
 
+    fn for_processor(msrs: &SimMsrs) -> Result<Controls, Unsupported> {
+        Controls::for_processor(msrs, &Observers::default())
+    }
+
     #[test]
     fn the_precise_capabilities_are_taken_where_there_are_any() {
         let primary = |basic| {
-            let controls = Controls::for_processor(&processor(basic, SecondaryControls::empty())).unwrap();
+            let controls = for_processor(&processor(basic, SecondaryControls::empty())).unwrap();
             u64::from(controls.primary.bits())
         };
         let wanted = u64::from(PRIMARY.bits());
@@ -131,8 +149,7 @@ mod tests {
 
     #[test]
     fn no_ordinary_instruction_of_the_guest_is_asked_to_exit() {
-        let controls =
-            Controls::for_processor(&processor(TRUE_CONTROLS, SecondaryControls::empty())).unwrap();
+        let controls = for_processor(&processor(TRUE_CONTROLS, SecondaryControls::empty())).unwrap();
         let of_ours = PrimaryControls::from_bits_retain(controls.primary.bits() & !0x0400_6172);
         assert_eq!(of_ours, PRIMARY);
         assert_eq!(controls.pin_based, PIN_BASED);
@@ -143,19 +160,34 @@ mod tests {
     #[test]
     fn what_the_processor_lacks_is_left_out_or_named() {
         let without = SecondaryControls::ENABLE_XSAVES;
-        let controls = Controls::for_processor(&processor(0, without)).unwrap();
+        let controls = for_processor(&processor(0, without)).unwrap();
         assert_eq!(controls.secondary, (SECONDARY | SECONDARY_IF_ALLOWED) - without);
         let missing = MissingControls(SecondaryControls::UNRESTRICTED_GUEST.bits());
         assert_eq!(
-            Controls::for_processor(&processor(0, SecondaryControls::UNRESTRICTED_GUEST)),
+            for_processor(&processor(0, SecondaryControls::UNRESTRICTED_GUEST)),
             Err(Unsupported::Controls(Msr::IA32_VMX_PROCBASED_CTLS2, missing))
         );
         for missing in INVALIDATION.iter() {
             let msrs = processor(0, SecondaryControls::empty());
             msrs.set(Msr::IA32_VMX_EPT_VPID_CAP, (INVALIDATION - missing).bits());
-            assert_eq!(Controls::for_processor(&msrs), Err(Unsupported::Invalidation(missing)));
+            assert_eq!(for_processor(&msrs), Err(Unsupported::Invalidation(missing)));
         }
-        let none = Controls::for_processor(&SimMsrs::new([]));
+        let none = for_processor(&SimMsrs::new([]));
         assert_eq!(none, Err(Unsupported::CapabilityMsr(Msr::IA32_VMX_BASIC)));
+    }
+
+    #[test]
+    fn what_counts_or_records_is_asked_for_on_every_cpu() {
+        let observers = observers::fixture::processor();
+        let (exit, entry) = observers.controls();
+        let msrs = processor(TRUE_CONTROLS, SecondaryControls::empty());
+        let controls = Controls::for_processor(&msrs, &observers).unwrap();
+        assert!(controls.exit.contains(exit | EXIT) && controls.entry.contains(entry | ENTRY));
+        for bit in exit.iter() {
+            let all = u64::from(u32::MAX & !bit.bits()) << 32;
+            msrs.set(Msr::IA32_VMX_TRUE_EXIT_CTLS, all);
+            let missing = Unsupported::Controls(Msr::IA32_VMX_TRUE_EXIT_CTLS, MissingControls(bit.bits()));
+            assert_eq!(Controls::for_processor(&msrs, &observers), Err(missing));
+        }
     }
 }

@@ -22,6 +22,7 @@ mod invalidate;
 mod machine_registers;
 #[expect(dead_code, reason = "some parts are entered from the machine alone, some from tests")]
 mod nested;
+mod observers;
 mod probe;
 #[cfg(target_os = "none")]
 mod run;

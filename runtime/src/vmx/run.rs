@@ -7,7 +7,7 @@ use super::apply::apply;
 use super::bitmaps;
 use super::inject;
 use super::vcpu::VmxVcpu;
-use super::{cet, decode, nested};
+use super::{cet, decode, nested, observers};
 use crate::exit::world::Inside;
 use crate::exit::{Action, Exit, WorldExit, dispatch, machine_check, nmi_source};
 use crate::machine;
@@ -45,7 +45,11 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
         ExitReason::VMCALL => dispatch::hypercall(&mut vcpu),
         ExitReason::RDMSR => {
             let msr = decode::msr(&vcpu);
-            dispatch::read_msr(&mut vcpu, cpu, msr)
+            if observers::covers(msr) {
+                observers::read_msr(&mut vcpu, cpu, msr)
+            } else {
+                dispatch::read_msr(&mut vcpu, cpu, msr)
+            }
         }
         _ => return handle_rarely(&mut vcpu, cpu, reason),
     };
@@ -104,6 +108,9 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         }
         Exit::Init if nested::init_arrived(vcpu.registers_mut(), cpu) => Action::Resume,
         Exit::Init => init(vcpu, cpu),
+        Exit::WriteMsr { msr, value } if observers::covers(msr) => {
+            observers::write_msr(vcpu, cpu, msr, value)
+        }
         Exit::Startup { .. } => {
             set_monitor_trap(vcpu, bitmaps::has_monitor_trap());
             dispatch::dispatch(vcpu, cpu, cause)

@@ -8,6 +8,7 @@ use super::controls::Controls;
 use super::enable::{EnableError, enable, revision};
 use super::host_state::{self, HostRegisters};
 use super::invalidate::VPID;
+use super::observers::observers;
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
 use super::{nested, world_switch};
 use crate::exit::{init_sipi, pointer, real_mode};
@@ -32,7 +33,7 @@ const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
 /// Enters VMX operation on this CPU and fills its VMCS: the bootstrap processor at the guest's boot sector,
 /// any other waiting for a start-up IPI. Returns the guest's registers on the top of this CPU's stack.
 pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError> {
-    let controls = Controls::for_processor(&Processor).map_err(EnableError::Unsupported)?;
+    let controls = Controls::for_processor(&Processor, observers()).map_err(EnableError::Unsupported)?;
     pointer::adopt(&Processor, features().feedback_bytes, &machine::SECOND_LEVEL)
         .map_err(EnableError::Pointers)?;
     enable(cpu, machine::region())?;
@@ -41,9 +42,11 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     write_controls(&mut vmcs, &controls);
     host_state::write(&mut vmcs, cpu, &host_registers(cpu));
     write_fixed_guest_state(&mut vmcs);
+    observers().begin(&mut vmcs, &Processor);
     nested::set_up(cpu, revision()?, |vmcs02| {
         let registers = HostRegisters { rip: world_switch::l2_exit_address(), ..host_registers(cpu) };
         write_l2_controls(vmcs02);
+        observers().begin(vmcs02, &Processor);
         host_state::write(vmcs02, cpu, &registers);
     });
     // SAFETY: the place is on the top of this CPU's main stack, far from where it runs now.

@@ -5,8 +5,8 @@
 #![expect(unsafe_code, reason = "current VMCS")]
 
 use super::controls::Controls;
+use super::observers::{Values, observers};
 use super::{invalidate, nested};
-use crate::features::features;
 use crate::memory::world::Roots;
 use crate::smp::percpu;
 use hw::bare::Processor;
@@ -88,16 +88,14 @@ const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
 const SELECTORS: [Field<u16>; 4] =
     [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
 
-/// Registers that have the processor count or record what runs, and are 0 in the world. Tracing is never the guest's.
-const OBSERVERS: [Msr; 2] = [Msr::IA32_PERF_GLOBAL_CTRL, Msr::IA32_LBR_CTL];
-
 /// The guest's processor as it was outside the world.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outside {
     wide: [u64; WIDE.len()],
     narrow: [u32; NARROW.len()],
     selectors: [u16; SELECTORS.len()],
-    observers: [u64; OBSERVERS.len()],
+    /// What counts and records, which is off in the world. Tracing is never the guest's.
+    observers: Values,
     l1: Option<OfL1>,
 }
 
@@ -118,12 +116,10 @@ const OF_L1: [Field<u32>; 5] = [
     vmcs::PREEMPTION_TIMER,
 ];
 
-/// What this processor has to end a world's time slice with, and to stop counters with.
+/// What this processor has to end a world's time slice with.
 struct Means {
     /// The VMX-preemption timer counts every so many ticks, as a power of two; `None` without the timer.
     timer_shift: Option<u32>,
-    /// Which of [`OBSERVERS`] there are.
-    has_observer: [bool; OBSERVERS.len()],
     has_single_invept: bool,
 }
 
@@ -155,7 +151,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     if own.is_none() {
         hold_nmi_window(&mut vmcs);
     }
-    let mut outside = put_aside(&vmcs, means);
+    let mut outside = put_aside(&mut vmcs);
     outside.l1 = own.map(|own| put_l1_aside(&mut vmcs, &own));
 
     let cr0 = Cr0::from_bits_retain(vmcs.read(vmcs::GUEST_CR0));
@@ -206,12 +202,7 @@ pub(crate) fn leave(outside: &Outside) {
     for (field, value) in SELECTORS.into_iter().zip(outside.selectors) {
         vmcs.write(field, value);
     }
-    for (msr, value) in OBSERVERS.into_iter().zip(outside.observers) {
-        if value != 0 {
-            // What was read from the register fits it.
-            let _ = Processor.write(msr, value);
-        }
-    }
+    observers().give_back(&mut vmcs, &Processor, outside.observers);
     let cpu = percpu::current();
     cpu.set_in_world(false);
     if let Some(l1) = outside.l1 {
@@ -245,17 +236,8 @@ fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
     }
 }
 
-fn put_aside(vmcs: &CurrentVmcs, means: &Means) -> Outside {
-    let mut observers = [0; OBSERVERS.len()];
-    for ((msr, has), value) in OBSERVERS.into_iter().zip(means.has_observer).zip(&mut observers) {
-        if has {
-            *value = Processor.read(msr).unwrap_or(0);
-        }
-        if *value != 0 {
-            // Zero fits any register of this kind.
-            let _ = Processor.write(msr, 0);
-        }
-    }
+fn put_aside(vmcs: &mut CurrentVmcs) -> Outside {
+    let observers = observers().put_aside(vmcs, &Processor);
     Outside {
         wide: WIDE.map(|field| vmcs.read(field)),
         narrow: NARROW.map(|field| vmcs.read(field)),
@@ -340,11 +322,9 @@ fn find_means() -> Means {
     let has_timer = pins.may_be_one() & PinBasedControls::PREEMPTION_TIMER.bits() != 0
         && exits.may_be_one() & ExitControls::SAVE_PREEMPTION_TIMER.bits() != 0;
     let shift = u32::try_from(read(Msr::IA32_VMX_MISC) & SHIFT_MASK).unwrap_or(0);
-    let features = features();
     let ept = EptVpidCapability::from_bits_retain(read(Msr::IA32_VMX_EPT_VPID_CAP));
     Means {
         timer_shift: has_timer.then_some(shift),
-        has_observer: [features.has_global_counters, features.has_architectural_lbrs],
         has_single_invept: ept.contains(EptVpidCapability::INVEPT_SINGLE),
     }
 }

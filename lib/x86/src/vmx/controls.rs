@@ -151,10 +151,14 @@ bitflags! {
         const SAVE_PREEMPTION_TIMER = 1 << 22;
         /// Clear IA32_BNDCFGS.
         const CLEAR_BNDCFGS = 1 << 23;
+        /// Save IA32_LBR_CTL, and clear it.
+        const CLEAR_LBR_CTL = 1 << 26;
         /// Load the state of control-flow enforcement.
         const LOAD_CET_STATE = 1 << 28;
         /// Load IA32_PKRS.
         const LOAD_PKRS = 1 << 29;
+        /// Save IA32_PERF_GLOBAL_CTRL.
+        const SAVE_PERF_GLOBAL_CTRL = 1 << 30;
         /// Bits that processors may demand.
         const _ = !0;
     }
@@ -176,6 +180,8 @@ bitflags! {
         const LOAD_BNDCFGS = 1 << 16;
         /// Load the state of control-flow enforcement.
         const LOAD_CET_STATE = 1 << 20;
+        /// Load IA32_LBR_CTL.
+        const LOAD_LBR_CTL = 1 << 21;
         /// Load IA32_PKRS.
         const LOAD_PKRS = 1 << 22;
         /// Bits that processors may demand.

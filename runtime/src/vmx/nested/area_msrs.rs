@@ -13,6 +13,7 @@ use crate::exit::{Action, dispatch};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
@@ -118,7 +119,7 @@ impl<'a, 'r, V: Vmcs> GuestMsrs<'a, 'r, V> {
 
 impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     fn read(&mut self, msr: Msr) -> Option<u64> {
-        if let Some(value) = switched_msrs::read(&self.vcpu.vmcs, msr) {
+        if let Some(value) = switched_msrs::read(&self.vcpu.vmcs, observers(), msr) {
             return Some(value);
         }
         // The handler of RDMSR answers in registers, which are the guest's.
@@ -132,7 +133,8 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     }
 
     fn write(&mut self, msr: Msr, value: u64) -> bool {
-        if let Some(is_done) = switched_msrs::write(self.vcpu, &self.facts.processor, msr, value) {
+        if let Some(is_done) = switched_msrs::write(self.vcpu, &self.facts.processor, observers(), msr, value)
+        {
             return is_done;
         }
         let (action, effect) = dispatch::store_msr(self.vcpu, self.cpu, msr, value);
@@ -143,9 +145,11 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     }
 }
 
-/// Loads IA32_PERF_GLOBAL_CTRL, which neither VMCS of ours switches.
-pub(super) fn load_perf_global_ctrl(value: u64) {
-    // The checks let pass only bits that the processor has.
+/// Loads IA32_PERF_GLOBAL_CTRL for the guest of `vmcs`. The checks let pass only bits that the processor has.
+pub(super) fn load_perf_global_ctrl(vmcs: &mut impl Vmcs, value: u64) {
+    if let Some(field) = observers().field(Msr::IA32_PERF_GLOBAL_CTRL) {
+        return vmcs.write(field, value);
+    }
     if Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, value).is_err() {
         log::warn!("IA32_PERF_GLOBAL_CTRL does not take {value:#x}");
     }

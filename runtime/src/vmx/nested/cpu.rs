@@ -9,6 +9,7 @@ use super::instruction::{Hardware, VpidScope};
 use super::io_bitmap::IoBitmaps;
 use super::lack::Note;
 use super::msr_bitmap::{BITMAPS, MsrBitmaps};
+use super::observed::Observed;
 use super::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;
@@ -19,6 +20,7 @@ use crate::machine;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
 use crate::vmx::controls::Controls;
+use crate::vmx::observers::observers;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::bare::{Processor, guest_registers};
 use spin::{Mutex, MutexGuard, Once};
@@ -54,6 +56,8 @@ pub(super) struct NestedHardware {
     pub(super) vpids: VpidMap,
     /// Between L2 and L1.
     pub(super) barrier: PredictorBarrier,
+    /// What counts and records in L1 and L2.
+    pub(super) observed: Observed,
     /// Serves L1's VMREAD and VMWRITE where the processor can.
     pub(super) shadow: Option<ShadowVmcs>,
     vmcs01: HostPhysAddr,
@@ -161,7 +165,7 @@ fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
 /// Builds what nesting needs on every CPU. Without, the guest has no VMX.
 pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
     let (Ok(own), Ok(facts)) = (
-        Controls::for_processor(&Processor),
+        Controls::for_processor(&Processor, observers()),
         Facts::of_processor(&Processor, &Processor, features().physical_address_bits),
     ) else {
         return;
@@ -187,6 +191,7 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
             translated_at: 0,
             vpids: VpidMap::new(),
             barrier: PredictorBarrier::of(&Processor),
+            observed: Observed::default(),
             shadow: shadow_bitmaps.map(ShadowVmcs::new),
             vmcs01: cpu.vmcs,
             vmcs02,

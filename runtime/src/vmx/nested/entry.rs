@@ -19,6 +19,7 @@ use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{cet, inject};
 use hw::Vmcs;
@@ -97,6 +98,7 @@ fn enter(
 ) -> (State, Action) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     let inherited = Inherited::of(l1);
+    let observed = observers().values(&l1.vmcs);
     let left = Left::from(&inherited);
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
         Ok(pdptes) => pdptes,
@@ -116,8 +118,10 @@ fn enter(
         merge::set_pdptes(&mut vmcs02, pdptes);
     }
     set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
+    hardware.observed.enter(observers(), &mut vmcs02, observed);
     if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
-        area_msrs::load_perf_global_ctrl(vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL));
+        let value = vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL);
+        area_msrs::load_perf_global_ctrl(&mut vmcs02, value);
     }
     let loads_cet = Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_CET_STATE);
     if loads_cet {

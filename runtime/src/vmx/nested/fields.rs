@@ -87,8 +87,8 @@ const fn treatment_of(field: FieldInfo) -> Treatment {
         (0x0004 | 0x2018 | 0x2024 | 0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
         // The page-modification log, VMREAD and VMWRITE bitmap, VMCS link pointer.
         (0x0812 | 0x200e | 0x2026 | 0x2028 | 0x2800, _) => Treatment::ByValue,
-        // Bounds, processor trace, protection keys of supervisor pages.
-        (0x2812 | 0x2814 | 0x2818 | 0x2c06, _) => Treatment::Absent,
+        // Bounds, processor trace, records of branches, protection keys of supervisor pages.
+        (0x2812 | 0x2814 | 0x2816 | 0x2818 | 0x2c06, _) => Treatment::Absent,
         // Executive-VMCS pointer, SMBASE: there is no SMM monitor.
         (0x200c | 0x4828, _) => Treatment::Ignored,
         // Counts and addresses of MSR areas, IA32_PERF_GLOBAL_CTRL.

@@ -11,6 +11,7 @@ use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{cet, inject};
 use hw::Vmcs;
@@ -77,11 +78,13 @@ pub(super) fn leave(
     if cpu.loads_cet() {
         left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
     }
+    let observed = hardware.observed.leave(observers(), &vmcs02);
     let blocking = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), is_nmi);
     nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
     nested.pending.withdraw(&mut vmcs02);
     hardware.barrier.raise(&Processor);
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
+    hardware.observed.give_to_l1(observers(), &mut l1.vmcs, observed);
     load_host(state, &mut l1, cpu, &left, blocking.l1)
 }
 
@@ -171,7 +174,8 @@ fn load_host_state(
         return (state, action);
     }
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
-        area_msrs::load_perf_global_ctrl(nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL));
+        let value = nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL);
+        area_msrs::load_perf_global_ctrl(&mut l1.vmcs, value);
     }
     let mut ssp = left.ssp;
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {

@@ -35,6 +35,7 @@ pub mod model;
 mod msr_area;
 mod msr_bitmap;
 mod nmi;
+mod observed;
 #[cfg(target_os = "none")]
 mod own;
 #[cfg(target_os = "none")]

@@ -13,6 +13,7 @@ use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
+use crate::vmx::observers::{self, observers};
 use hw::bare::Processor;
 use x86::event::Event;
 use x86::msr::Msr;
@@ -34,14 +35,17 @@ pub(super) fn handle(
             control_register::handle(vcpu, memory, policies::control_register(), access)
         }
         // L1's bitmap wanted the exit when the processor looked, and no more when we did.
-        Exit::ReadMsr { msr } if switched_msrs::is_switched(msr) => {
-            let value = switched_msrs::read(&vcpu.vmcs, msr).unwrap_or_default();
+        Exit::ReadMsr { msr } if switched_msrs::is_switched(observers(), msr) => {
+            let value = switched_msrs::read(&vcpu.vmcs, observers(), msr).unwrap_or_default();
             vcpu.registers_mut().set_edx_eax(value);
             Action::Advance
         }
-        Exit::WriteMsr { msr, value } if switched_msrs::is_switched(msr) => {
+        Exit::WriteMsr { msr, value } if observers::covers(msr) => {
+            observers::write_msr(vcpu, cpu, msr, value)
+        }
+        Exit::WriteMsr { msr, value } if switched_msrs::is_switched(observers(), msr) => {
             let processor = &cpu::facts()?.processor;
-            match switched_msrs::write(vcpu, processor, msr, value) {
+            match switched_msrs::write(vcpu, processor, observers(), msr, value) {
                 Some(true) => Action::Advance,
                 _ => Action::Inject(Event::GP0),
             }

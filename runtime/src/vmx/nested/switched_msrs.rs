@@ -2,6 +2,7 @@
 
 use super::checks::Processor;
 use crate::vcpu::Vcpu;
+use crate::vmx::observers::Observers;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Efer};
@@ -10,7 +11,7 @@ use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs::{self, Field};
 
 /// Where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
-fn field(msr: Msr) -> Option<Field<u64>> {
+fn field(observers: &Observers, msr: Msr) -> Option<Field<u64>> {
     match msr {
         Msr::IA32_EFER => Some(vmcs::GUEST_EFER),
         Msr::IA32_PAT => Some(vmcs::GUEST_PAT),
@@ -19,21 +20,21 @@ fn field(msr: Msr) -> Option<Field<u64>> {
         Msr::IA32_GS_BASE => Some(vmcs::GUEST_GS_BASE),
         Msr::IA32_SYSENTER_ESP => Some(vmcs::GUEST_SYSENTER_ESP),
         Msr::IA32_SYSENTER_EIP => Some(vmcs::GUEST_SYSENTER_EIP),
-        _ => None,
+        _ => observers.field(msr),
     }
 }
 
 /// Whether the guest's value of `msr` is in its VMCS.
-pub(super) fn is_switched(msr: Msr) -> bool {
-    msr == Msr::IA32_SYSENTER_CS || field(msr).is_some()
+pub(super) fn is_switched(observers: &Observers, msr: Msr) -> bool {
+    msr == Msr::IA32_SYSENTER_CS || field(observers, msr).is_some()
 }
 
 /// The guest's value of `msr`; `None` where the hardware has it.
-pub(super) fn read(vmcs: &impl Vmcs, msr: Msr) -> Option<u64> {
+pub(super) fn read(vmcs: &impl Vmcs, observers: &Observers, msr: Msr) -> Option<u64> {
     if msr == Msr::IA32_SYSENTER_CS {
         return Some(vmcs.read(vmcs::GUEST_SYSENTER_CS).into());
     }
-    field(msr).map(|field| vmcs.read(field))
+    field(observers, msr).map(|field| vmcs.read(field))
 }
 
 /// What the guest reads of its time-stamp counter where the processor's is `counter` (SDM, "Time-Stamp Counter Offset and
@@ -56,6 +57,7 @@ pub(super) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
 pub(super) fn write<V: Vmcs>(
     vcpu: &mut VmxVcpu<'_, V>,
     processor: &Processor,
+    observers: &Observers,
     msr: Msr,
     value: u64,
 ) -> Option<bool> {
@@ -64,11 +66,13 @@ pub(super) fn write<V: Vmcs>(
         vcpu.vmcs.write(vmcs::GUEST_SYSENTER_CS, u32::try_from(value & 0xffff_ffff).unwrap_or_default());
         return Some(true);
     }
-    let field = field(msr)?;
+    let field = field(observers, msr)?;
     let is_accepted = match msr {
         Msr::IA32_EFER => return Some(write_efer(vcpu, processor, value)),
         Msr::IA32_PAT => Processor::accepts_pat(value),
         Msr::IA32_DEBUGCTL => value & !processor.debugctl == 0,
+        Msr::IA32_PERF_GLOBAL_CTRL => processor.accepts_perf_global_ctrl(value),
+        Msr::IA32_LBR_CTL => value & !processor.lbr_ctl == 0,
         _ => processor.is_canonical(value),
     };
     if is_accepted {
@@ -92,6 +96,7 @@ fn write_efer<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, processor: &Processor, value: 
 mod tests {
     use super::{PrimaryControls, Processor, SecondaryControls, read, time_stamp, write};
     use crate::vcpu::Registers;
+    use crate::vmx::observers;
     use crate::vmx::vcpu::VmxVcpu;
     use hw::Vmcs;
     use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
@@ -102,7 +107,16 @@ mod tests {
     fn processor() -> Processor {
         let features = CpuidResult { edx: 1 << 11 | 1 << 20 | 1 << 29, ..CpuidResult::default() };
         let widths = CpuidResult { eax: 48 << 8 | 39, ..CpuidResult::default() };
-        let cpuid = SimCpuid::default().with(0x8000_0001, 0, features).with(0x8000_0008, 0, widths);
+        let counters = CpuidResult { eax: 0x0402, edx: 3, ..CpuidResult::default() };
+        // Records of branches with call stacks, and without filters.
+        let records = CpuidResult { ebx: 1 << 2, ..CpuidResult::default() };
+        let cpuid = SimCpuid::default()
+            .with(0, 0, CpuidResult { eax: 0x1c, ..CpuidResult::default() })
+            .with(7, 0, CpuidResult { edx: 1 << 19, ..CpuidResult::default() })
+            .with(0xa, 0, counters)
+            .with(0x1c, 0, records)
+            .with(0x8000_0001, 0, features)
+            .with(0x8000_0008, 0, widths);
         Processor::of(&cpuid, &SimMsrs::new([(Msr::IA32_DEBUGCTL, 0)]))
     }
 
@@ -113,8 +127,9 @@ mod tests {
         vmcs.write(vmcs::GUEST_CR0, if is_paged { 0x8000_0001 } else { 1 });
         let mut registers = Registers::default();
         let mut vcpu = VmxVcpu::new(vmcs, &mut registers, 0);
-        let done = write(&mut vcpu, &processor(), msr, value);
-        (done, read(&vcpu.vmcs, msr))
+        let observers = observers::fixture::processor();
+        let done = write(&mut vcpu, &processor(), &observers, msr, value);
+        (done, read(&vcpu.vmcs, &observers, msr))
     }
 
     #[test]
@@ -133,6 +148,8 @@ mod tests {
             (Msr::IA32_DEBUGCTL, 1, 1 << 4),
             (Msr::IA32_SYSENTER_ESP, 0xffff_8000_0000_0000, 0x8000_0000_0000),
             (Msr::IA32_SYSENTER_EIP, 0x7fff_ffff_ffff, 1 << 63),
+            (Msr::IA32_PERF_GLOBAL_CTRL, 0x7_0000_000f, 0x8_0000_0000),
+            (Msr::IA32_LBR_CTL, 0x9, 0x1_0001),
         ] {
             assert_eq!(write_to(0, false, msr, good), (Some(true), Some(good)), "{msr:?}");
             assert_eq!(write_to(0, false, msr, bad).0, Some(false), "{msr:?}");

@@ -74,6 +74,7 @@ impl Machine {
             debugctl: 0xffc7,
             perf_global_ctrl: 0x7_0000_000f,
             s_cet: !(0xf << 6),
+            lbr_ctl: 0x7f_000f,
             has_sgx: true,
             has_rtm: true,
             has_bus_lock_detection: true,

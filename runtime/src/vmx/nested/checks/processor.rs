@@ -24,6 +24,8 @@ pub(in super::super) struct Processor {
     pub(in super::super) perf_global_ctrl: u64,
     /// Bits that IA32_S_CET has.
     pub(in super::super) s_cet: u64,
+    /// Bits that IA32_LBR_CTL has.
+    pub(in super::super) lbr_ctl: u64,
     /// Enclaves.
     pub(in super::super) has_sgx: bool,
     /// Restricted transactional memory.
@@ -53,6 +55,7 @@ impl Processor {
             debugctl: probe::debugctl(msrs),
             perf_global_ctrl: perf_global_ctrl(cpuid, msrs),
             s_cet: s_cet(extended.ecx, extended.edx),
+            lbr_ctl: lbr_ctl(cpuid),
             has_sgx: extended.ebx >> 2 & 1 == 1,
             has_rtm: extended.ebx >> 11 & 1 == 1,
             has_bus_lock_detection,
@@ -84,7 +87,7 @@ impl Processor {
     }
 
     /// Whether IA32_PERF_GLOBAL_CTRL takes `value`.
-    pub(super) const fn accepts_perf_global_ctrl(&self, value: u64) -> bool {
+    pub(in super::super) const fn accepts_perf_global_ctrl(&self, value: u64) -> bool {
         value & !self.perf_global_ctrl == 0
     }
 
@@ -137,6 +140,18 @@ fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
     let capabilities = msrs.read(Msr::IA32_PERF_CAPABILITIES).unwrap_or(0);
     let metrics = if capabilities & PERF_CAPABILITIES_METRICS != 0 { PERF_GLOBAL_CTRL_METRICS } else { 0 };
     below(general.into()) | fixed << 32 | metrics
+}
+
+/// Bits of IA32_LBR_CTL (SDM, "CPUID Enumeration of Architectural LBRs"; "IA32_LBR_CTL").
+fn lbr_ctl(cpuid: &impl Cpuid) -> u64 {
+    const LEAF: u32 = 0x1c;
+    const ENABLE: u64 = 1 << 0;
+    if cpuid.cpuid(0, 0).eax < LEAF || cpuid.cpuid(7, 0).edx >> 19 & 1 == 0 {
+        return 0;
+    }
+    let has = cpuid.cpuid(LEAF, 0).ebx;
+    let parts = [(0, 3 << 1), (1, 0x7f << 16), (2, 1 << 3)];
+    parts.into_iter().filter(|(bit, _)| has >> bit & 1 == 1).fold(ENABLE, |bits, (_, part)| bits | part)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::bytes::Bytes;
 use crate::vmx::controls::Controls;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::checks::fixture::hardware;
+use crate::vmx::observers::Observers;
 use hw::Vmcs;
 use hw::sim::{SimMsrs, SimVmcs};
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ const PAT: u32 = 0x2804;
 const EFER: u32 = 0x2806;
 /// Guest fields that are not of the processor's registers or are loaded by other means: link pointer,
 /// IA32_PERF_GLOBAL_CTRL, SMBASE, index of the page-modification log; and those that L1 does not have.
-const OTHERS: [u32; 7] = [0x2800, 0x2808, 0x4828, 0x0812, 0x2812, 0x2814, 0x2818];
+const OTHERS: [u32; 8] = [0x2800, 0x2808, 0x4828, 0x0812, 0x2812, 0x2814, 0x2816, 0x2818];
 
 pub(super) fn bit(value: u64, number: u32) -> bool {
     value >> number & 1 == 1
@@ -79,7 +80,7 @@ pub(super) fn owned(encoding: u32) -> u64 {
 
 /// The hypervisor's own controls on a processor that has everything.
 pub(super) fn own() -> Controls {
-    Controls::for_processor(&SimMsrs::new(hardware())).unwrap()
+    Controls::for_processor(&SimMsrs::new(hardware()), &Observers::default()).unwrap()
 }
 
 /// `value` as the checks let it pass in a control field, of `mask` bits in any other.
