@@ -3,11 +3,11 @@
 //! UNSAFETY: interrupt entry points, and frames that they built on the stack.
 #![expect(unsafe_code, reason = "interrupt entry")]
 
-use crate::exit::machine_check;
-use crate::smp::cpus;
+use crate::disposition::{Disposition, MACHINE_CHECK, NMI, interrupts_nmi};
 use crate::smp::percpu::{self, FAULT_STACK, NMI_STACK, PerCpu};
 use crate::{machine, panic, stop};
 use core::arch::global_asm;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::processor::cr2;
 use hw::bare::{Processor, exception_table};
@@ -36,8 +36,6 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
-const NMI: u64 = 2;
-const MACHINE_CHECK: u64 = 18;
 
 /// Vectors that the processor itself raises; the hypervisor takes no interrupts.
 const VECTORS: u8 = 32;
@@ -74,24 +72,26 @@ fn load_with(stack_of: impl Fn(u64) -> u16) {
     unsafe { x86_64::instructions::tables::lidt(&pointer) };
 }
 
-extern "C" fn handle(frame: &mut Frame) {
-    if frame.vector == NMI && cpus::is_ready() {
-        if stop::is_stopping() {
-            stop::stand_still();
+/// Returns whether the interrupted code goes on with NMIs blocked, as it was.
+extern "C" fn handle(frame: &mut Frame) -> bool {
+    // No table is loaded on a CPU whose data is not in place, but on the first one.
+    let has_cpu = percpu::is_installed();
+    let resume = exception_table::resume_address(frame.vector, frame.rip);
+    match Disposition::of(frame.vector, has_cpu, resume, &Processor) {
+        Disposition::Nmi => {
+            if stop::is_stopping() {
+                stop::stand_still();
+            }
+            percpu::current().note_nmi();
+            look_again(frame);
+            return false;
         }
-        percpu::current().note_nmi();
-        if let Some(restart) = machine::vendor().restart_after_nmi(frame.rip) {
-            frame.rip = restart;
-            frame.rsp = PerCpu::registers_address(percpu::current());
+        Disposition::MachineCheck => {
+            percpu::current().give_machine_check();
+            look_again(frame);
         }
-        return;
-    }
-    if frame.vector == MACHINE_CHECK && machine_check::can_go_on(&Processor) {
-        return percpu::current().give_machine_check();
-    }
-    match exception_table::resume_address(frame.vector, frame.rip) {
-        Some(resume) => frame.rip = resume,
-        None => panic::stop_on_exception(
+        Disposition::Resume(address) => frame.rip = address,
+        Disposition::Stop => panic::stop_on_exception(
             format_args!(
                 "exception {} in the hypervisor, error code {:#x}, rip {:#x}, cr2 {:#x}",
                 frame.vector,
@@ -102,6 +102,15 @@ extern "C" fn handle(frame: &mut Frame) {
             frame.rsp,
             frame,
         ),
+    }
+    has_cpu && interrupts_nmi(frame.rsp, percpu::current().nmi_stack())
+}
+
+/// Makes code that was about to enter the guest look first at what came.
+fn look_again(frame: &mut Frame) {
+    if let Some(restart) = machine::vendor().restart_after_nmi(frame.rip) {
+        frame.rip = restart;
+        frame.rsp = PerCpu::registers_address(percpu::current());
     }
 }
 
@@ -159,6 +168,8 @@ global_asm!(
     "cld",
     "mov rdi, rsp",
     "call {handle}",
+    "test al, al",
+    "jnz 3f",
     "pop r15",
     "pop r14",
     "pop r13",
@@ -176,6 +187,39 @@ global_asm!(
     "pop rax",
     "add rsp, 16",
     "iretq",
+    // The same without IRET: flags and address go below the interrupted stack's top, and are taken from there.
+    "3: mov rcx, [rsp + {frame_rsp}]",
+    "sub rcx, 24",
+    "mov rax, [rsp + {frame_rflags}]",
+    "mov [rcx], rax",
+    "mov rax, [rsp + {frame_rip}]",
+    "mov [rcx + 8], rax",
+    "mov rax, [rsp + {frame_cs}]",
+    "mov [rcx + 16], rax",
+    "mov [rsp + {frame_rsp}], rcx",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdi",
+    "pop rsi",
+    "pop rbp",
+    "pop rbx",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "mov rsp, [rsp + {frame_rsp} - {frame_vector}]",
+    "popfq",
+    "retfq",
     ".popsection",
     handle = sym handle,
+    frame_vector = const offset_of!(Frame, vector),
+    frame_rip = const offset_of!(Frame, rip),
+    frame_cs = const offset_of!(Frame, cs),
+    frame_rflags = const offset_of!(Frame, rflags),
+    frame_rsp = const offset_of!(Frame, rsp),
 );

@@ -16,6 +16,8 @@
 #![cfg_attr(fuzzing, expect(dead_code, reason = "fuzzing enters the models alone"))]
 
 #[cfg(any(test, target_os = "none"))]
+mod disposition;
+#[cfg(any(test, target_os = "none"))]
 mod ending;
 pub mod exit;
 #[cfg(any(test, target_os = "none"))]

@@ -90,6 +90,10 @@ msrs! {
     IA32_SYSENTER_ESP = 0x175;
     /// SYSENTER instruction pointer.
     IA32_SYSENTER_EIP = 0x176;
+    /// Machine-check capability: how many banks there are.
+    IA32_MCG_CAP = 0x179;
+    /// Machine-check status.
+    IA32_MCG_STATUS = 0x17a;
     /// Miscellaneous processor features.
     IA32_MISC_ENABLE = 0x1a0;
     /// Debug control.

@@ -3,24 +3,39 @@
 //! The banks are the guest's: it reads and clears them. The hypervisor only has to survive until the guest is told.
 
 use super::{Action, ResetCause};
-use crate::vcpu::Vcpu;
 use hw::Msrs;
 use x86::cr::Cr4;
 use x86::event::{Event, Vector};
 use x86::msr::Msr;
 
-const IA32_MCG_STATUS: Msr = Msr(0x17a);
 /// The interrupted program can be gone on with.
 const RESTART_IP_VALID: u64 = x86::msr::MCG_STATUS_RIPV;
+/// Status of bank 0; those of the next ones are four registers apart.
+const IA32_MC0_STATUS: u32 = 0x401;
+/// The next register is of VMX.
+const MOST_BANKS: u64 = 32;
+const VALID: u64 = 1 << 63;
+/// What the processor has in its registers may be wrong.
+const PROCESSOR_CONTEXT_CORRUPT: u64 = 1 << 57;
 
 /// Whether the hypervisor can go on where it was struck; what happened is then the guest's to know.
 pub fn can_go_on(msrs: &impl Msrs) -> bool {
-    msrs.read(IA32_MCG_STATUS).is_ok_and(|status| status & RESTART_IP_VALID != 0)
+    let status = msrs.read(Msr::IA32_MCG_STATUS).unwrap_or(0);
+    status & RESTART_IP_VALID != 0 && is_context_intact(msrs)
 }
 
-/// Gives the guest the machine check: a processor without CR4.MCE shuts down.
-pub fn give<V: Vcpu + ?Sized>(vcpu: &V) -> Action {
-    if vcpu.cr4().contains(Cr4::MCE) {
+/// Whether no bank says that the processor's state is corrupt.
+pub fn is_context_intact(msrs: &impl Msrs) -> bool {
+    let banks = msrs.read(Msr::IA32_MCG_CAP).unwrap_or(0) & 0xff;
+    let corrupt = VALID | PROCESSOR_CONTEXT_CORRUPT;
+    (0..banks.min(MOST_BANKS))
+        .zip((IA32_MC0_STATUS..).step_by(4))
+        .all(|(_, status)| msrs.read(Msr(status)).is_ok_and(|value| value & corrupt != corrupt))
+}
+
+/// Gives the machine check to a guest whose processor has `cr4`: without CR4.MCE it shuts down.
+pub fn give(cr4: Cr4) -> Action {
+    if cr4.contains(Cr4::MCE) {
         Action::Inject(Event::Exception { vector: Vector::MC, error_code: None })
     } else {
         Action::Reset(ResetCause::TripleFault)
@@ -30,22 +45,58 @@ pub fn give<V: Vcpu + ?Sized>(vcpu: &V) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vcpu::fake::FakeVcpu;
     use hw::sim::SimMsrs;
+
+    /// A processor with two banks.
+    fn processor(status: u64, banks: [u64; 2]) -> SimMsrs {
+        SimMsrs::new([
+            (Msr::IA32_MCG_CAP, 0x1c00_0002),
+            (Msr::IA32_MCG_STATUS, status),
+            (Msr(0x401), banks[0]),
+            (Msr(0x405), banks[1]),
+        ])
+    }
 
     #[test]
     fn the_hypervisor_goes_on_only_where_the_processor_can() {
-        let status = |value| can_go_on(&SimMsrs::new([(IA32_MCG_STATUS, value)]));
+        let status = |value| can_go_on(&processor(value, [0; 2]));
         assert!(status(5) && status(1) && !status(4) && !status(6));
         assert!(!can_go_on(&SimMsrs::new([])), "there is no such register");
     }
 
     #[test]
+    fn a_corrupt_state_is_nothing_to_go_on_with() {
+        let uncorrected = 0xb200_0000_0000_0150;
+        assert_ne!(uncorrected & PROCESSOR_CONTEXT_CORRUPT, 0);
+        for (banks, expected) in [
+            ([uncorrected, 0], false),
+            ([0, uncorrected], false),
+            ([0, uncorrected & !PROCESSOR_CONTEXT_CORRUPT], true),
+            // Left from earlier.
+            ([uncorrected & !VALID, 0], true),
+        ] {
+            assert_eq!(can_go_on(&processor(5, banks)), expected, "{banks:x?}");
+            assert_eq!(is_context_intact(&processor(4, banks)), expected, "{banks:x?}");
+        }
+    }
+
+    #[test]
+    fn no_register_of_vmx_is_taken_for_a_bank() {
+        let banks = (0..MOST_BANKS).zip((IA32_MC0_STATUS..).step_by(4)).map(|(_, status)| (Msr(status), 0));
+        let msrs = SimMsrs::new(banks.chain([
+            (Msr::IA32_MCG_CAP, 0xff),
+            (Msr::IA32_MCG_STATUS, 1),
+            (Msr::IA32_VMX_PINBASED_CTLS, !0),
+        ]));
+        assert!(can_go_on(&msrs));
+    }
+
+    #[test]
     fn the_guest_takes_it_where_it_asked_and_shuts_down_else() {
-        let mut vcpu = FakeVcpu::long_mode();
-        vcpu.cr4 |= Cr4::MCE;
-        assert_eq!(give(&vcpu), Action::Inject(Event::Exception { vector: Vector::MC, error_code: None }));
-        vcpu.cr4 -= Cr4::MCE;
-        assert_eq!(give(&vcpu), Action::Reset(ResetCause::TripleFault));
+        assert_eq!(
+            give(Cr4::MCE | Cr4::PAE),
+            Action::Inject(Event::Exception { vector: Vector::MC, error_code: None })
+        );
+        assert_eq!(give(Cr4::PAE), Action::Reset(ResetCause::TripleFault));
     }
 }

@@ -85,7 +85,9 @@ pub(crate) fn map_stacks(index: usize, frames: FrameSource<'_>) -> Stacks {
     };
     let main = stack(MAIN_STACK_PAGES);
     let main_bottom = main - MAIN_STACK_PAGES * PAGE_SIZE;
-    Stacks { main, main_bottom, nmi: stack(SMALL_STACK_PAGES), fault: stack(SMALL_STACK_PAGES) }
+    let nmi = stack(SMALL_STACK_PAGES);
+    let nmi_bottom = nmi - SMALL_STACK_PAGES * PAGE_SIZE;
+    Stacks { main, main_bottom, nmi, nmi_bottom, fault: stack(SMALL_STACK_PAGES) }
 }
 
 /// Physical address of the page tables, for CR3.

@@ -52,7 +52,7 @@ const PER_CPU_FRAMES: usize = 2;
 
 /// Everything is known that a dump wants.
 pub(crate) fn is_ready() -> bool {
-    BOOTSTRAP.get().is_some()
+    percpu::is_installed()
 }
 
 /// All CPUs, the bootstrap processor first and, before the others have been called, alone.

@@ -77,6 +77,7 @@ pub(crate) struct PerCpu {
     pub(crate) crossing: Crossing,
     /// This CPU's main stack.
     main_stack: Range<u64>,
+    pub(super) nmi_stack: Range<u64>,
     /// Translations cached by this CPU are stale.
     pub(crate) flush: AtomicBool,
     /// They were dropped on this CPU's way to its next look around.
@@ -105,6 +106,14 @@ pub(crate) struct PerCpu {
     tss: TaskStateSegment,
 }
 
+/// The first CPU's data is in place. The others take no exception before theirs is.
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`current`] can be asked for where exceptions are taken.
+pub(crate) fn is_installed() -> bool {
+    IS_INSTALLED.load(Ordering::SeqCst)
+}
+
 /// Where the assembly finds `attention`.
 pub(crate) const ATTENTION_OFFSET: usize = offset_of!(PerCpu, attention);
 /// Where the assembly finds `registers`.
@@ -123,6 +132,8 @@ pub(crate) struct Stacks {
     pub(crate) main_bottom: u64,
     /// NMIs.
     pub(crate) nmi: u64,
+    /// Its lowest address.
+    pub(crate) nmi_bottom: u64,
     /// Double faults and machine checks.
     pub(crate) fault: u64,
 }
@@ -172,6 +183,7 @@ impl PerCpu {
             world: Mutex::new(World::new()),
             crossing: Crossing::new(),
             main_stack: stacks.main_bottom..stacks.main,
+            nmi_stack: stacks.nmi_bottom..stacks.nmi,
             flush: AtomicBool::new(false),
             has_flushed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
@@ -223,6 +235,7 @@ impl PerCpu {
         // SAFETY: the table has this CPU's available TSS there, loaded once.
         unsafe { x86_64::instructions::tables::load_tss(SegmentSelector(TASK_SELECTOR)) };
         GsBase::write(VirtAddr::from_ptr(self.this));
+        IS_INSTALLED.store(true, Ordering::SeqCst);
     }
 
     /// Stops with a word for the hypapp's author where this CPU has no guest yet: what was called acts on one.

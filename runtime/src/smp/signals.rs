@@ -2,6 +2,7 @@
 
 use super::call::Callee;
 use super::percpu::PerCpu;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 impl PerCpu {
@@ -11,6 +12,11 @@ impl PerCpu {
         let kind = if is_ours { &self.was_called } else { &self.guest_nmi };
         kind.store(true, Ordering::SeqCst);
         self.demand_attention();
+    }
+
+    /// Addresses of this CPU's stack for NMIs.
+    pub(crate) const fn nmi_stack(&self) -> &Range<u64> {
+        &self.nmi_stack
     }
 
     /// Whether an NMI of ours arrived since this was last asked. One of the guest's may have been merged with it.
@@ -32,6 +38,16 @@ impl PerCpu {
     pub(crate) fn give_machine_check(&self) {
         self.has_machine_check.store(true, Ordering::SeqCst);
         self.demand_attention();
+    }
+
+    /// Whether the guest is to be told of a machine check.
+    pub(crate) fn has_machine_check(&self) -> bool {
+        self.has_machine_check.load(Ordering::Relaxed)
+    }
+
+    /// Has a machine check wait that was taken too early.
+    pub(crate) fn keep_machine_check(&self) {
+        self.has_machine_check.store(true, Ordering::SeqCst);
     }
 
     /// Takes a machine check that the guest is to be told of.

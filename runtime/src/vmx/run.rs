@@ -85,14 +85,20 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
         }
         return;
     }
+    if reason.is_machine_check_in_entry() && machine_check::is_context_intact(&Processor) {
+        return cpu.give_machine_check();
+    }
     if reason.is_entry_failure()
         && let Some(action) = nested::invalid_state(vcpu, cpu)
     {
         return apply(vcpu, reason, action);
     }
     if reason == ExitReason::MONITOR_TRAP_FLAG {
-        // The first instruction behind a start-up IPI has been executed.
+        // The first instruction behind a start-up IPI has been executed, or an event delivered before a machine check.
         set_monitor_trap(vcpu, false);
+        if cpu.has_machine_check() {
+            cpu.demand_attention();
+        }
         return cpu.is_just_started.store(false, Ordering::Relaxed);
     }
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
@@ -120,10 +126,12 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
     apply(vcpu, reason, action);
 }
 
-/// INIT, outside VMX operation: the processor starts afresh, and no NMI waits on.
+/// INIT, outside VMX operation: the processor starts afresh, and neither an NMI nor a machine check waits on.
 fn init(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu) -> Action {
     inject::set_nmi_window(vcpu, false);
     set_monitor_trap(vcpu, false);
+    // The banks keep what happened.
+    let _ = cpu.take_machine_check();
     dispatch::dispatch(vcpu, cpu, Exit::Init)
 }
 
@@ -212,10 +220,11 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     }
 }
 
-/// A machine check struck the hypervisor on its way, and is the guest's to know. An NMI that waits comes behind it.
+/// A machine check struck the hypervisor on its way, and is the guest's to know: behind an event that the entry delivers,
+/// before all else that waits.
 fn machine_check(registers: &mut Registers, cpu: &'static PerCpu) {
     if nested::is_l2(cpu) {
-        panic!("a machine check while a guest of the guest's is served");
+        return nested::machine_check_arrived(registers, cpu);
     }
     // SAFETY: as in `handle_exit`.
     let vmcs = unsafe { CurrentVmcs::new() };
@@ -224,8 +233,13 @@ fn machine_check(registers: &mut Registers, cpu: &'static PerCpu) {
         // Nobody there can be told, and the banks keep what happened.
         return;
     }
+    let event = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+    if event.is_valid() && setup::has_monitor_trap() {
+        cpu.keep_machine_check();
+        return set_monitor_trap(&mut vcpu, true);
+    }
     vcpu.finish_delivery();
-    let action = machine_check::give(&vcpu);
+    let action = machine_check::give(vcpu.cr4());
     apply(&mut vcpu, ExitReason::EXCEPTION_OR_NMI, action);
     cpu.demand_attention();
 }

@@ -48,6 +48,12 @@ impl ExitReason {
         Self(self.0 | 1 << 31)
     }
 
+    /// The VM entry failed because of a machine check (SDM, "Machine-Check Events During VM Entry").
+    #[must_use]
+    pub fn is_machine_check_in_entry(self) -> bool {
+        self.is_entry_failure() && self.basic() == Self::MACHINE_CHECK.basic()
+    }
+
     /// The SDM's name of the basic reason.
     #[must_use]
     pub fn name(self) -> &'static str {

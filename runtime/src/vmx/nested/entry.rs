@@ -186,6 +186,9 @@ pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u3
     cpu.runs_again();
     instruction::conclude(nested, &mut l1, Status::Fail(InstructionError(error)));
     l1.advance();
+    if nested.pending.take_machine_check() {
+        cpu.give_machine_check();
+    }
     if nested.pending.take_nmi() {
         inject::nmi(&mut l1);
     }

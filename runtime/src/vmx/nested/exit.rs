@@ -7,13 +7,14 @@ use super::leave;
 use super::reflect::ExitFacts;
 use super::route::{self, Route};
 use super::{own, second_level, signals, world};
-use crate::exit::{Action, dispatch};
+use crate::exit::{Action, dispatch, machine_check};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::decode;
 use hw::Vmcs;
+use hw::bare::Processor;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::vmcs;
 
@@ -29,6 +30,9 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     cpu.runs_again();
     if cpu.is_in_world() {
         return world::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
+    }
+    if reason.is_machine_check_in_entry() && machine_check::is_context_intact(&Processor) {
+        return cpu.give_machine_check();
     }
     if reason.is_entry_failure() {
         let (state, action) = entry_failed(state, registers, cpu, reason);

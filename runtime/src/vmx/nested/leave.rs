@@ -150,6 +150,9 @@ pub(super) fn load_host(
     if is_blocked {
         l1.set_nmi_blocking(true);
     }
+    if state.nested.pending.take_machine_check() {
+        cpu.give_machine_check();
+    }
     if state.nested.pending.take_nmi() {
         inject::nmi(l1);
     }

@@ -77,7 +77,7 @@ pub(crate) use l2_memory::{ask_l1, memory, note_fault, translate};
 #[cfg(target_os = "none")]
 pub(super) use second_level::is_nested as has_second_level;
 #[cfg(target_os = "none")]
-pub(super) use signals::{init_arrived, nmi_arrived};
+pub(super) use signals::{init_arrived, machine_check_arrived, nmi_arrived};
 #[cfg(target_os = "none")]
 pub(super) use translation::{follow, use_second_level};
 #[cfg(target_os = "none")]

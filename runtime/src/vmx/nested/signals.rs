@@ -1,17 +1,23 @@
-//! NMIs and INIT signals for L1's processor on the machine: they strike an entry into L2, or wait for one.
+//! NMIs, machine checks and INIT signals for L1's processor on the machine: they strike an entry into L2, or wait for one.
 
 use super::cpu::{self, NestedCpu, State};
 use super::leave;
 use super::pending_entry::{EarlyExit, Entry, TrapOwner};
+use super::raise::{self, Raised};
 use super::reflect::{self, ExitFacts};
 use super::{Operation, cpu::facts};
+use crate::exit::{Action, machine_check};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
-use crate::vmx::inject;
+use crate::vmx::inject::{self, Shutdown};
+use crate::vmx::vcpu::VmxVcpu;
+use hw::Vmcs;
+use x86::cr::Cr4;
 use x86::event::Vector;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
+use x86::vmx::vmcs;
 
 /// An INIT signal came: L2 exits for it; in VMX root operation it waits. Returns whether that was all.
 pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &PerCpu) -> bool {
@@ -33,6 +39,13 @@ pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &PerCpu) {
     settle(state, registers, cpu);
 }
 
+/// A machine check of L1's processor struck the hypervisor while L2 runs.
+pub(in crate::vmx) fn machine_check_arrived(registers: &mut Registers, cpu: &PerCpu) {
+    let Some(mut state) = cpu::of(cpu) else { return };
+    state.nested.pending.give_machine_check();
+    settle(state, registers, cpu);
+}
+
 /// L2, whose VMCS is current, left for the monitor trap flag or an NMI window that L1 may not have asked for.
 pub(super) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) {
     if reason == ExitReason::MONITOR_TRAP_FLAG && state.nested.pending.trap_owner() == TrapOwner::L1 {
@@ -51,12 +64,43 @@ pub(super) fn settle(mut state: State, registers: &mut Registers, cpu: &PerCpu) 
     match state.nested.pending.settle(&mut vmcs02) {
         Entry::Runs => (),
         Entry::WaitsForStartup => cpu.waits_for_startup(),
-        Entry::Leaves(exit) => leave_early(state, registers, cpu, exit),
+        Entry::Leaves(exit) => leave_early(state, registers, cpu, exit, &facts_of(exit)),
+        Entry::TakesMachineCheck => take_machine_check(state, registers, cpu),
+    }
+}
+
+/// L2 takes the machine check that waits, or leaves for it (SDM, "Exceptions" in "VM Exits").
+fn take_machine_check(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
+    let vmcs02 = state.hardware.current();
+    let event = match machine_check::give(Cr4::from_bits_retain(vmcs02.read(vmcs::GUEST_CR4))) {
+        Action::Inject(event) => Ok(event),
+        _ => Err(Shutdown),
+    };
+    match raise::raise(&state.nested.vmcs12, event) {
+        Raised::Exit(facts) => leave_early(state, registers, cpu, EarlyExit::MachineCheck, &facts),
+        Raised::Inject(event) => {
+            state.nested.pending.take_machine_check();
+            inject::inject(&mut VmxVcpu::new(vmcs02, registers, cpu.index), event);
+            settle(state, registers, cpu);
+        }
+    }
+}
+
+/// What L1 is told of an exit but a machine check's.
+fn facts_of(exit: EarlyExit) -> ExitFacts {
+    match exit {
+        EarlyExit::Init => ExitFacts::new(ExitReason::INIT, 0),
+        EarlyExit::NmiWindow => ExitFacts::new(ExitReason::NMI_WINDOW, 0),
+        EarlyExit::MachineCheck => ExitFacts::new(ExitReason::TRIPLE_FAULT, 0),
+        EarlyExit::Nmi => ExitFacts {
+            interruption: Interruption::new(Vector::NMI.0, InterruptionType::NMI, false),
+            ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
+        },
     }
 }
 
 /// Hands L1 an exit in whose stead the hardware does not enter: all that it would have checked is checked first.
-fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: EarlyExit) {
+fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: EarlyExit, told: &ExitFacts) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     if nested.pending.is_new()
         && let Some(facts) = facts()
@@ -70,15 +114,7 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
         }
     }
     nested.pending.leave_early(exit);
-    let facts = match exit {
-        EarlyExit::Init => ExitFacts::new(ExitReason::INIT, 0),
-        EarlyExit::NmiWindow => ExitFacts::new(ExitReason::NMI_WINDOW, 0),
-        EarlyExit::Nmi => ExitFacts {
-            interruption: Interruption::new(Vector::NMI.0, InterruptionType::NMI, false),
-            ..ExitFacts::new(ExitReason::EXCEPTION_OR_NMI, 0)
-        },
-    };
-    reflect::save_early_exit(&mut nested.vmcs12, &facts);
+    reflect::save_early_exit(&mut nested.vmcs12, told);
     let (state, action) = leave::leave(state, registers, cpu, exit == EarlyExit::Nmi);
     leave::left(state, registers, cpu, action);
 }

@@ -30,6 +30,8 @@ pub(super) struct PendingEntry {
     has_nmi: bool,
     /// The next entry injects an NMI that waited.
     injects_nmi: bool,
+    /// A machine check that struck the hypervisor waits until L2 can take it, or leaves for it.
+    has_machine_check: bool,
     /// An INIT signal waits until an entry into L2 is over, or until L1 leaves VMX operation.
     has_init: bool,
     /// What L1 asked for of NMIs.
@@ -61,6 +63,8 @@ pub(super) enum Entry {
     WaitsForStartup,
     /// L2 has left before its first instruction, for this reason.
     Leaves(EarlyExit),
+    /// A machine check strikes before the first instruction of L2, which takes it or leaves for it.
+    TakesMachineCheck,
 }
 
 /// An exit to L1 in whose stead the hardware does not enter.
@@ -72,6 +76,8 @@ pub(super) enum EarlyExit {
     NmiWindow,
     /// An NMI.
     Nmi,
+    /// A machine check.
+    MachineCheck,
 }
 
 /// Whose exit an MTF exit of the hardware is.
@@ -92,6 +98,7 @@ enum Step {
     /// Enter, and come back when L2 can take an NMI.
     EnterToWindow,
     InjectNmi,
+    TakeMachineCheck,
     Leave(EarlyExit),
 }
 
@@ -111,6 +118,7 @@ impl PendingEntry {
         Self {
             has_nmi: false,
             injects_nmi: false,
+            has_machine_check: false,
             has_init: false,
             mode: Mode::Guest,
             was_nmi_blocked: false,
@@ -154,12 +162,24 @@ impl PendingEntry {
     pub(super) fn is_plain(&self, vmcs12: &Vmcs12) -> bool {
         !self.has_nmi
             && !self.has_init
+            && !self.has_machine_check
             && ActivityState(vmcs12.read(vmcs::GUEST_ACTIVITY)) != ActivityState::WAIT_FOR_SIPI
     }
 
     /// An NMI came.
     pub(super) fn give_nmi(&mut self) {
         self.has_nmi = true;
+    }
+
+    /// A machine check struck the hypervisor.
+    pub(super) fn give_machine_check(&mut self) {
+        self.has_machine_check = true;
+    }
+
+    /// Takes a machine check that waits.
+    #[inline]
+    pub(super) fn take_machine_check(&mut self) -> bool {
+        core::mem::take(&mut self.has_machine_check)
     }
 
     /// An INIT signal came.
@@ -191,14 +211,29 @@ impl PendingEntry {
                 let word = Interruption::new(Vector::NMI.0, InterruptionType::NMI, false);
                 vmcs02.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, word.0);
             }
+            Step::TakeMachineCheck => return Entry::TakesMachineCheck,
             Step::Leave(exit) => return Entry::Leaves(exit),
         }
-        if boundary.activity == ActivityState::WAIT_FOR_SIPI { Entry::WaitsForStartup } else { Entry::Runs }
+        if boundary.activity == ActivityState::WAIT_FOR_SIPI {
+            // Nobody there can be told of a machine check, and the banks keep what happened.
+            self.has_machine_check = false;
+            Entry::WaitsForStartup
+        } else {
+            Entry::Runs
+        }
     }
 
     /// What comes first, highest priority at the top (SDM, "Priority Among Concurrent Events"; "Activity State",
     /// "Pending MTF VM Exits", "VMX-Preemption Timer" and "NMI-Window Exiting" in "Special Features of VM Entry").
     fn step(&self, at: &Boundary) -> Step {
+        if self.has_machine_check && at.activity != ActivityState::WAIT_FOR_SIPI {
+            return match at.event.is_valid().then(|| at.event.kind()) {
+                None => Step::TakeMachineCheck,
+                // L2 leaves at once, and the machine check is L1's.
+                Some(InterruptionType::OTHER) => Step::Enter,
+                Some(_) => Step::EnterToTrap,
+            };
+        }
         let exits = match nmi::arrival(self.mode, self.was_nmi_blocked) {
             _ if at.activity == ActivityState::WAIT_FOR_SIPI => return Step::Enter,
             Arrival::Keep if !self.has_init => return Step::Enter,
@@ -239,6 +274,7 @@ impl PendingEntry {
         match exit {
             EarlyExit::Init => self.has_init = false,
             EarlyExit::Nmi => self.has_nmi = false,
+            EarlyExit::MachineCheck => self.has_machine_check = false,
             // The NMI that made the window count is L1's.
             EarlyExit::NmiWindow => (),
         }
@@ -258,9 +294,9 @@ impl PendingEntry {
         self.injects_trap = false;
     }
 
-    /// Whose an MTF exit is. INIT comes before it (SDM, "Pending MTF VM Exits").
+    /// Whose an MTF exit is. INIT comes before it, and a machine check before one that the flag asks for (SDM, "Pending MTF VM Exits").
     pub(super) fn trap_owner(&self) -> TrapOwner {
-        if (self.has_l1_trap || self.has_injected_trap) && !self.has_init {
+        if (self.has_l1_trap && !self.has_machine_check || self.has_injected_trap) && !self.has_init {
             TrapOwner::L1
         } else {
             TrapOwner::Hypervisor

@@ -152,3 +152,62 @@ fn an_nmi_waits_for_debug_exceptions_that_it_would_drop() {
         assert_eq!(has_window, injected == 0, "{pending:#x}");
     }
 }
+
+/// What becomes of an entry under which a machine check waits.
+fn with_machine_check(change: impl FnOnce(&mut SimVmcs, &mut Vmcs12)) -> (Entry, PendingEntry, SimVmcs) {
+    let (mut vmcs02, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+    change(&mut vmcs02, &mut vmcs12);
+    let mut pending = PendingEntry::new();
+    pending.begin(&mut vmcs02, &vmcs12);
+    pending.give_machine_check();
+    assert!(!pending.is_plain(&vmcs12));
+    (pending.settle(&mut vmcs02), pending, vmcs02)
+}
+
+#[test]
+fn a_machine_check_strikes_before_all_that_waits() {
+    let (entry, mut pending, mut vmcs02) = with_machine_check(|_, _| ());
+    assert_eq!(entry, Entry::TakesMachineCheck);
+    pending.give_nmi();
+    pending.give_init();
+    assert_eq!(pending.settle(&mut vmcs02), Entry::TakesMachineCheck);
+    pending.leave_early(EarlyExit::MachineCheck);
+    assert_eq!(pending.settle(&mut vmcs02), Entry::Leaves(EarlyExit::Init));
+    assert!(!pending.take_machine_check());
+}
+
+#[test]
+fn a_machine_check_waits_for_the_event_that_is_delivered() {
+    for event in [UD, NMI, 0x8000_0020] {
+        let (entry, mut pending, mut vmcs02) = with_machine_check(|_, vmcs12| {
+            vmcs12.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event);
+        });
+        assert_eq!(entry, Entry::Runs, "{event:#x}");
+        assert!(controls(&vmcs02).contains(PrimaryControls::MONITOR_TRAP_FLAG), "{event:#x}");
+        // The boundary behind its delivery.
+        pending.left_hardware();
+        vmcs02.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0);
+        assert_eq!(pending.trap_owner(), TrapOwner::Hypervisor, "{event:#x}");
+        assert_eq!(pending.settle(&mut vmcs02), Entry::TakesMachineCheck, "{event:#x}");
+    }
+}
+
+#[test]
+fn behind_an_injected_trap_a_machine_check_is_l1s() {
+    let (entry, mut pending, _) = with_machine_check(|_, vmcs12| {
+        vmcs12.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, PENDING_MTF);
+    });
+    assert_eq!(entry, Entry::Runs);
+    pending.left_hardware();
+    assert_eq!(pending.trap_owner(), TrapOwner::L1);
+    assert!(pending.take_machine_check());
+}
+
+#[test]
+fn nobody_who_waits_for_a_startup_ipi_takes_a_machine_check() {
+    let (entry, mut pending, _) = with_machine_check(|vmcs02, _| {
+        vmcs02.write(vmcs::GUEST_ACTIVITY, ActivityState::WAIT_FOR_SIPI.0);
+    });
+    assert_eq!(entry, Entry::WaitsForStartup);
+    assert!(!pending.take_machine_check());
+}

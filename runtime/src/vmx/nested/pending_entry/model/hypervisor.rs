@@ -65,6 +65,7 @@ impl World {
             Entry::Leaves(_) if plan.fails && self.pending.is_new() && plan.flaw != Flaw::ChecksTooLate => {
                 return self.fail(plan);
             }
+            Entry::TakesMachineCheck => return Err("a machine check out of nothing"),
             Entry::Leaves(exit) => {
                 self.pending.leave_early(exit);
                 return self.leave(plan, Told::Early(exit));

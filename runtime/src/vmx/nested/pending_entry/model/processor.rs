@@ -244,7 +244,7 @@ fn vectoring(flaw: Flaw, exit: EarlyExit) -> u32 {
     let reason = match exit {
         EarlyExit::Init => ExitReason::INIT,
         EarlyExit::NmiWindow => ExitReason::NMI_WINDOW,
-        EarlyExit::Nmi => ExitReason::EXCEPTION_OR_NMI,
+        EarlyExit::Nmi | EarlyExit::MachineCheck => ExitReason::EXCEPTION_OR_NMI,
     };
     let mut vmcs12 = Vmcs12::new();
     vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, STALE);
