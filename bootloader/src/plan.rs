@@ -6,7 +6,7 @@ use log::{debug, info, warn};
 use platform::acpi::{self, Rsdp};
 use platform::command_line::Options;
 use platform::e820::MemoryMap;
-use platform::handoff::{COMMAND_LINE_CAPACITY, Handoff, PhysRange, Pm1Ports, PowerPorts};
+use platform::handoff::{COMMAND_LINE_CAPACITY, Handoff, NO_POWER_PORTS, PhysRange, Pm1Ports, PowerPorts};
 use platform::modules::{HypervisorImage, ModuleError, Modules};
 use platform::mtrr_map::TypeMap;
 use platform::multiboot::{BootInformation, MODULE_CAPACITY};
@@ -137,18 +137,25 @@ impl Plan {
     }
 }
 
-/// What the FADT says of reset and power. Without, a guest could cut the power, or sleep, without our knowledge; so
+/// What each FADT says of reset and power. Without, a guest could cut the power, or sleep, without our knowledge; so
 /// could one that finds a table where we do not.
-fn power_ports(memory: &impl ReadPhysical, rsdp: Option<&Rsdp>) -> PowerPorts {
-    let Some(rsdp) = rsdp else { return PowerPorts::default() };
-    let ports = acpi::find(memory, rsdp, b"FACP").and_then(|fadt| acpi::power_ports(memory, &fadt));
+fn power_ports(memory: &impl ReadPhysical, rsdp: Option<&Rsdp>) -> [PowerPorts; 2] {
+    let Some(rsdp) = rsdp else { return [NO_POWER_PORTS; 2] };
+    let ports = acpi::find_both(memory, rsdp, b"FACP").and_then(|(first, other)| {
+        let other = other.map(|fadt| acpi::power_ports(memory, &fadt)).transpose()?;
+        Ok([acpi::power_ports(memory, &first)?, other.unwrap_or(NO_POWER_PORTS)])
+    });
     let ports =
         ports.inspect_err(|error| warn!("no usable FADT ({error:?}): power off and sleep go unnoticed"));
-    let ports = ports.unwrap_or_default();
-    if ports.pm1[0] != ports.pm1[1] && ports.pm1[1] != Pm1Ports::default() {
+    let [first, other] = ports.unwrap_or([NO_POWER_PORTS; 2]);
+    if other != NO_POWER_PORTS && first != other {
+        warn!("the FADTs of RSDT and XSDT disagree; the ports of both are watched");
+    }
+    if [first, other].iter().any(|ports| ports.pm1[0] != ports.pm1[1] && ports.pm1[1] != Pm1Ports::default())
+    {
         warn!("the FADT's 32-bit and 64-bit fields disagree; the ports of both are watched");
     }
-    ports
+    [first, other]
 }
 
 /// Finds a place clear of this code and of every module; as a last resort one across the image itself, which

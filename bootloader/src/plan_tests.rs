@@ -110,7 +110,7 @@ fn an_ordinary_boot_goes_to_the_top_and_passes_the_check() {
     assert_eq!(handoff.memory_map().len(), 3);
     assert_eq!(handoff.apic_ids(), [3]);
     assert_eq!((handoff.boot_drive, handoff.hypervisor_bit, handoff.console.serial_port), (0x81, 1, 0x2f8));
-    assert_eq!((handoff.rsdp, handoff.power), (0, PowerPorts::default()));
+    assert_eq!((handoff.rsdp, handoff.power), (0, [PowerPorts::default(); 2]));
     assert!(handoff.command_line().ends_with("hypervisor_bit=on"));
     assert_eq!((handoff.boot_sector().len(), &handoff.boot_sector()[510..]), (512, &[0x55, 0xaa][..]));
 }

@@ -17,6 +17,8 @@
 //!
 //! The file `xmhf-HYPAPP.bin` is the secure loader padded to [`LOADER_SIZE`], then the runtime image.
 
+pub use crate::power_ports::{NO_POWER_PORTS, Pm1Ports, PowerPorts, SleepPorts};
+
 use static_assertions::{assert_eq_size, const_assert};
 
 /// Virtual address at which the hypervisor region is mapped.
@@ -141,33 +143,6 @@ pub struct Console {
     pub reserved: u8,
 }
 
-/// Port writes that reset the machine or cut its power (ACPI, "Fixed ACPI Description Table").
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PowerPorts {
-    /// I/O port of RESET_REG; 0 where the table names none in I/O space.
-    pub reset_port: u16,
-    /// RESET_VALUE.
-    pub reset_value: u8,
-    /// Bit n: SLP_TYP n in the PM1 control registers cuts the power. 0 where that is not known.
-    pub power_off_types: u8,
-    /// By the 32-bit fields, and by the 64-bit ones, which firmware is known to let disagree: systems differ in which
-    /// they believe.
-    pub pm1: [Pm1Ports; 2],
-}
-
-/// I/O ports of the PM1 registers; 0 where there is none.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pm1Ports {
-    /// PM1a_CNT_BLK.
-    pub a_control: u16,
-    /// PM1b_CNT_BLK.
-    pub b_control: u16,
-    /// PM1a_EVT_BLK, whose first half is the status register.
-    pub a_status: u16,
-}
-
 /// Time stamps of the boot, in TSC ticks since reset.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,7 +184,7 @@ pub struct Handoff {
     /// Consoles.
     pub console: Console,
     /// Reset and power ports.
-    pub power: PowerPorts,
+    pub power: [PowerPorts; 2],
     /// Value of DL at the guest's boot sector.
     pub boot_drive: u8,
     /// 1 to set CPUID's hypervisor-present bit for the guest.
@@ -268,12 +243,7 @@ impl Handoff {
         rsdp: 0,
         times: BootTimes { bootloader: 0, launch: 0, secure_loader: 0, verified: 0 },
         console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
-        power: PowerPorts {
-            reset_port: 0,
-            reset_value: 0,
-            power_off_types: 0,
-            pm1: [Pm1Ports { a_control: 0, b_control: 0, a_status: 0 }; 2],
-        },
+        power: [NO_POWER_PORTS; 2],
         boot_drive: 0,
         hypervisor_bit: 0,
         nested_ept02: 0,

@@ -26,6 +26,7 @@ pub mod near_miss;
 mod number;
 pub mod physical;
 pub mod placement;
+mod power_ports;
 pub mod processors;
 pub mod remains;
 pub mod serial;

@@ -160,12 +160,13 @@ proptest! {
     ) {
         let string = StringPort { is_repeated, address_bits, segment: SegmentRegister::ALL[register] };
         let access = PortAccess { port, width, is_input, string: Some(string) };
-        let power = power::PowerControl::new(PowerPorts {
+        let power = power::PowerControl::new([PowerPorts {
             reset_port: 0x610,
             reset_value: 1,
             power_off_types,
             pm1: [Pm1Ports { a_control: 0xffff, b_control: 0x404, a_status: 0xffff }, Pm1Ports::default()],
-        });
+            ..PowerPorts::default()
+        }, PowerPorts::default()]);
         port::handle(&mut vcpu, &memory, &Nothing, &Nothing, &power, access);
         assert_hidden_memory_is_untouched(&memory);
     }

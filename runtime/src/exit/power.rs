@@ -2,7 +2,8 @@
 //!
 //! Known are the keyboard controller's two ways to its reset line ([`super::keyboard_controller`]), the fast reset of
 //! port 92H, the reset control register at CF9H, the FADT's reset register, and SLP_EN in the PM1 control registers,
-//! wherever either kind of the FADT's fields says that they are.
+//! wherever either kind of the FADT's fields says that they are; where ACPI is hardware-reduced, the same bits of
+//! SLEEP_CONTROL_REG. Where the root tables name two FADTs, what either says counts.
 //!
 //! A sleep from which the firmware wakes the machine would hand it to the guest without us. Where the types of
 //! \_S4 and \_S5 are known, SLP_EN with any other type is left out of the write, and WAK_STS reads as set until
@@ -12,7 +13,7 @@
 use super::keyboard_controller::{self, KeyboardController};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hw::PortWidth;
-use platform::handoff::{Pm1Ports, PowerPorts};
+use platform::handoff::{NO_POWER_PORTS, Pm1Ports, PowerPorts};
 use spin::MutexGuard;
 
 /// System control port A.
@@ -31,7 +32,9 @@ const WAKE_STATUS: u8 = 1 << 7;
 /// The machine's power control.
 #[derive(Debug, Default)]
 pub struct PowerControl {
-    ports: PowerPorts,
+    tables: [PowerPorts; 2],
+    /// SLP_TYPs that cut the power, where every table knows them and they agree; else 0.
+    power_off_types: u8,
     keyboard: KeyboardController,
     /// A sleep was left out, and the guest has not cleared WAK_STS since.
     has_woken: AtomicBool,
@@ -47,15 +50,23 @@ pub enum Write {
 }
 
 impl PowerControl {
-    /// The power control by `ports`.
+    /// The power control by the `tables` that there are.
     #[must_use]
-    pub const fn new(ports: PowerPorts) -> Self {
-        Self { ports, keyboard: KeyboardController::new(), has_woken: AtomicBool::new(false) }
+    pub fn new(tables: [PowerPorts; 2]) -> Self {
+        let mut types =
+            tables.iter().filter(|&table| *table != NO_POWER_PORTS).map(|table| table.power_off_types);
+        let first = types.next().unwrap_or(0);
+        Self {
+            tables,
+            power_off_types: if types.all(|other| other == first) { first } else { 0 },
+            keyboard: KeyboardController::new(),
+            has_woken: AtomicBool::new(false),
+        }
     }
 
     /// The ports that must exit, for the I/O bitmap.
     pub fn intercepted(&self) -> impl Iterator<Item = u16> {
-        let reset = Some(self.ports.reset_port).filter(|&port| port != 0);
+        let reset = self.tables.iter().map(|table| table.reset_port).filter(|&port| port != 0);
         [keyboard_controller::DATA, keyboard_controller::COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL]
             .into_iter()
             .chain(reset)
@@ -83,7 +94,7 @@ impl PowerControl {
             self.has_woken.store(false, Ordering::Relaxed);
         }
         let sleeps = || (0_u32..).zip(touched()).filter(|&(_, (port, byte))| self.sleeps(port, byte));
-        let off = self.ports.power_off_types;
+        let off = self.power_off_types;
         if sleeps().any(|(_, (_, byte))| off == 0 || off >> (byte >> SLEEP_TYPE_SHIFT & 7) & 1 != 0) {
             return Write::Ends;
         }
@@ -111,16 +122,18 @@ impl PowerControl {
         let written = sleeping.map_or(0, |(_, port)| port.wrapping_sub(1));
         let byte = sleeping.map_or(0, |(index, _)| bytes[usize::from(index)]);
         let byte = byte & (SLEEP_ENABLE | 7 << SLEEP_TYPE_SHIFT);
-        let [first, second] = self.ports.pm1.map(|ports| match ports {
-            Pm1Ports { a_control, b_control, .. } if a_control == written => b_control,
-            Pm1Ports { a_control, b_control, .. } if b_control == written => a_control,
-            _ => 0,
+        let [first, second] = self.tables.map(|table| {
+            table.pm1.map(|ports| match ports {
+                Pm1Ports { a_control, b_control, .. } if a_control == written => b_control,
+                Pm1Ports { a_control, b_control, .. } if b_control == written => a_control,
+                _ => 0,
+            })
         });
-        let second = if second == first { 0 } else { second };
-        [first, second]
-            .into_iter()
-            .filter(move |&other| other != 0 && written != 0)
-            .map(move |other| (other, byte))
+        let others = [first[0], first[1], second[0], second[1]];
+        let is_new = move |&(index, other): &(usize, u16)| {
+            other != 0 && written != 0 && !others[..index].contains(&other)
+        };
+        others.into_iter().enumerate().filter(is_new).map(move |(_, other)| (other, byte))
     }
 
     /// What the guest reads at `port`, where the hardware has `value`.
@@ -135,7 +148,8 @@ impl PowerControl {
     }
 
     fn resets(&self, port: u16, byte: u8) -> bool {
-        let is_firmwares = port != 0 && port == self.ports.reset_port && byte == self.ports.reset_value;
+        let is_firmwares = port != 0
+            && self.tables.iter().any(|table| port == table.reset_port && byte == table.reset_value);
         // The controller's part comes first: it takes note of the byte.
         self.keyboard.write(port, byte)
             || is_firmwares
@@ -150,20 +164,27 @@ impl PowerControl {
         byte & SLEEP_ENABLE != 0 && self.sleep_ports().any(|sleep| sleep == port)
     }
 
-    /// High bytes of the PM1 control registers.
+    /// High bytes of the PM1 control registers, and registers that are like one.
     fn sleep_ports(&self) -> impl Iterator<Item = u16> {
-        let blocks = self.ports.pm1.into_iter().flat_map(|ports| [ports.a_control, ports.b_control]);
-        blocks.filter_map(high_byte)
+        let blocks = self.blocks().flat_map(|ports| [ports.a_control, ports.b_control]);
+        let alone = self.tables.iter().map(|table| table.sleep.control).filter(|&port| port != 0);
+        blocks.filter_map(high_byte).chain(alone)
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Pm1Ports> {
+        self.tables.iter().flat_map(|table| table.pm1)
     }
 
     fn is_wake_port(&self, port: u16) -> bool {
         self.wake_ports().any(|wake| wake == port)
     }
 
-    /// High bytes of the PM1a status register, where a sleep can be left out.
+    /// High bytes of the PM1a status register, and registers that are like one, where a sleep can be left out.
     fn wake_ports(&self) -> impl Iterator<Item = u16> {
-        let is_known = self.ports.power_off_types != 0;
-        self.ports.pm1.into_iter().filter(move |_| is_known).filter_map(|ports| high_byte(ports.a_status))
+        let is_known = self.power_off_types != 0;
+        let blocks = self.blocks().filter_map(|ports| high_byte(ports.a_status));
+        let alone = self.tables.iter().map(|table| table.sleep.status).filter(|&port| port != 0);
+        blocks.chain(alone).filter(move |_| is_known)
     }
 }
 
@@ -178,170 +199,5 @@ fn touched(port: u16, width: PortWidth) -> impl Iterator<Item = (u16, u16)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use PortWidth::{Byte, Dword, Word};
-
-    fn control(power_off_types: u8) -> PowerControl {
-        PowerControl::new(PowerPorts {
-            reset_port: 0x610,
-            reset_value: 0x0e,
-            pm1: [
-                Pm1Ports { a_control: 0xb004, a_status: 0xb000, ..Pm1Ports::default() },
-                Pm1Ports::default(),
-            ],
-            power_off_types,
-        })
-    }
-
-    /// Whether a write ends the guest; else it is performed as it is.
-    fn ends(port: u16, width: PortWidth, value: u32) -> bool {
-        let done = control(0).write(port, width, value);
-        assert!(matches!(done, Write::Ends) || done == Write::Performed(value));
-        done == Write::Ends
-    }
-
-    #[test]
-    fn both_ways_of_the_keyboard_controller_reset_at_any_width() {
-        assert!(ends(0x64, Byte, 0xfe) && ends(0x63, Word, 0xfe00) && ends(0x61, Dword, 0xfe00_0000));
-        for (port, width, value) in [(0x60, Byte, 0xfe), (0x5f, Word, 0xfe00), (0x60, Dword, 0xfe)] {
-            let control = control(0);
-            assert_eq!(control.write(port, width, value), Write::Performed(value));
-            assert_eq!(control.write(0x64, Byte, 0xd1), Write::Performed(0xd1));
-            assert_eq!(control.write(port, width, value), Write::Ends, "{port:#x}");
-        }
-    }
-
-    #[test]
-    fn fast_reset_and_reset_control_need_their_bit() {
-        assert!(ends(0x92, Byte, 3));
-        assert!(!ends(0x92, Byte, 2));
-        assert!(ends(0xcf9, Byte, 6));
-        assert!(!ends(0xcf9, Byte, 2));
-        assert!(ends(0xcf8, Word, 0x0600));
-        assert!(ends(0xcf9, Dword, 0xe));
-    }
-
-    #[test]
-    fn a_pci_configuration_address_never_resets() {
-        assert!(!ends(0xcf8, Dword, 0x8000_ff04));
-    }
-
-    #[test]
-    fn the_firmwares_reset_register_wants_its_value() {
-        assert!(ends(0x610, Byte, 0x0e));
-        assert!(!ends(0x610, Byte, 0x0f));
-        assert_eq!(PowerControl::default().write(0, Byte, 0), Write::Performed(0));
-    }
-
-    #[test]
-    fn sleeping_ends_the_guest_when_it_cuts_the_power_or_may() {
-        assert!(ends(0xb004, Word, 0x3401));
-        assert!(ends(0xb005, Byte, 0x20));
-        assert!(!ends(0xb004, Word, 0x1401));
-        let known = control(1 << 5 | 1 << 6);
-        assert_eq!(known.write(0xb004, Word, 0x3401), Write::Ends);
-        assert_eq!(known.write(0xb005, Byte, 0x38), Write::Ends);
-    }
-
-    #[test]
-    fn cutting_the_power_is_no_reset() {
-        for power_off_types in [0, 1 << 5] {
-            let known = control(power_off_types);
-            assert!(known.cuts_power(0xb004, Word, 0x3401) && known.cuts_power(0xb005, Byte, 0x34));
-            assert!(!known.cuts_power(0x610, Byte, 0x0e) && !known.cuts_power(0xcf9, Byte, 6));
-        }
-    }
-
-    /// A machine with two PM1 blocks by each kind of field, which agree on the first.
-    fn disagreeing() -> PowerControl {
-        let pm1 = |b_control, a_status| Pm1Ports { a_control: 0x404, b_control, a_status };
-        PowerControl::new(PowerPorts {
-            power_off_types: 1 << 5,
-            pm1: [pm1(0x504, 0x400), pm1(0x604, 0x420)],
-            ..PowerPorts::default()
-        })
-    }
-
-    #[test]
-    fn either_kind_of_field_may_say_where_a_register_is() {
-        for register in [0x404, 0x504, 0x604] {
-            assert_eq!(disagreeing().write(register, Word, 0x3400), Write::Ends, "{register:#x}");
-        }
-        let control = disagreeing();
-        assert_eq!(control.write(0x604, Word, 0x2400), Write::Performed(0x0400));
-        assert_eq!([0x400, 0x420].map(|status| control.read(status, Word, 0)), [0x8000; 2]);
-    }
-
-    #[test]
-    fn what_cuts_the_power_is_completed_in_the_other_block() {
-        let completing =
-            |port, width, value| disagreeing().completing(port, width, value).collect::<Vec<_>>();
-        assert_eq!(completing(0x404, Word, 0x3401), [(0x504, 0x34), (0x604, 0x34)]);
-        assert_eq!(completing(0x405, Byte, 0xf4), [(0x504, 0x34), (0x604, 0x34)]);
-        assert_eq!(completing(0x504, Word, 0x3401), [(0x404, 0x34)]);
-        assert_eq!(completing(0x604, Word, 0x3401), [(0x404, 0x34)]);
-        assert_eq!(completing(0x404, Word, 0x1401), [], "no sleep");
-        assert_eq!(completing(0xcf9, Byte, 6), []);
-        assert_eq!(control(0).completing(0xb004, Word, 0x3401).count(), 0, "one block");
-    }
-
-    #[test]
-    fn another_sleep_is_left_out_of_the_write() {
-        let known = control(1);
-        assert_eq!(known.write(0xb004, Word, 0x2401), Write::Performed(0x0401));
-        assert_eq!(known.write(0xb005, Byte, 0x24), Write::Performed(0x04));
-        assert_eq!(known.write(0xb004, Dword, 0x2401), Write::Performed(0x0401));
-    }
-
-    /// A block whose registers follow each other, or tables of which one is wrong by a word.
-    #[test]
-    fn every_sleep_of_a_wide_write_is_looked_at() {
-        let pm1 = Pm1Ports { a_control: 0x404, b_control: 0x406, ..Pm1Ports::default() };
-        let control =
-            PowerControl::new(PowerPorts { power_off_types: 1 << 5, pm1: [pm1; 2], ..PowerPorts::default() });
-        assert_eq!(control.write(0x404, Dword, 0x2401_2401), Write::Performed(0x0401_0401));
-        assert_eq!(control.write(0x405, Dword, 0x24_0124), Write::Performed(0x04_0104));
-        assert_eq!(control.write(0x404, Dword, 0x3401_2401), Write::Ends, "the second cuts the power");
-        assert_eq!(control.write(0x404, Dword, 0x1401_2401), Write::Performed(0x1401_0401));
-    }
-
-    #[test]
-    fn a_sleep_that_is_left_out_ends_at_once_for_the_guest() {
-        let known = control(1);
-        let status = |width, port| known.read(port, width, 1);
-        assert_eq!(status(Word, 0xb000), 1);
-        known.write(0xb004, Word, 0x0401);
-        assert_eq!(status(Word, 0xb000), 1, "without SLP_EN");
-        known.write(0xb004, Word, 0x2401);
-        assert_eq!(
-            (status(Word, 0xb000), status(Dword, 0xb000), status(Byte, 0xb001)),
-            (0x8001, 0x8001, 0x81)
-        );
-        assert_eq!((status(Byte, 0xb000), status(Word, 0xb002)), (1, 1));
-        assert_eq!(known.write(0xb000, Word, 0x0100), Write::Performed(0x0100));
-        assert_eq!(status(Word, 0xb000), 0x8001, "another bit was cleared");
-        assert_eq!(known.write(0xb000, Word, 0x8000), Write::Performed(0x8000));
-        assert_eq!(status(Word, 0xb000), 1);
-    }
-
-    #[test]
-    fn every_port_with_an_effect_is_intercepted() {
-        for power_off_types in [0, 1] {
-            let known = control(power_off_types);
-            let ports: Vec<_> = known.intercepted().collect();
-            known.write(0xb004, Word, 0x2401);
-            // Every bit for itself, the keyboard controller's commands, and what the reset register wants.
-            let values = || (0..=255_u32).filter(|&v| v.count_ones() < 2 || v >= 0xf0 || v == 0x0e);
-            for port in 1..=u16::MAX {
-                let changes = |value| {
-                    // The controller's data port has an effect behind a command.
-                    known.write(0x64, Byte, 0xd1);
-                    known.write(port, Byte, value) != Write::Performed(value)
-                };
-                let has_effect = known.read(port, Byte, 0) != 0 || values().any(changes);
-                assert_eq!(has_effect, ports.contains(&port), "port {port:#x}");
-            }
-        }
-    }
-}
+#[path = "power_tests.rs"]
+mod tests;

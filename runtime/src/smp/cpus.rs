@@ -3,7 +3,7 @@
 //! UNSAFETY: builds the per-CPU data in frames of the pool.
 #![expect(unsafe_code, reason = "frames become per-CPU data")]
 
-use super::percpu::{Frames, PerCpu};
+use super::percpu::{self, Frames, PerCpu};
 use crate::machine;
 use crate::memory::host;
 use spin::Once;

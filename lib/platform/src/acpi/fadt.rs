@@ -2,7 +2,7 @@
 
 use super::sleep::power_off_types;
 use super::{AcpiError, Table};
-use crate::handoff::{Pm1Ports, PowerPorts};
+use crate::handoff::{Pm1Ports, PowerPorts, SleepPorts};
 use crate::physical::ReadPhysical;
 
 /// Offsets of the fields used, in bytes.
@@ -15,6 +15,8 @@ const RESET_VALUE: u64 = 128;
 const X_PM1A_EVENT: u64 = 148;
 const X_PM1A_CONTROL: u64 = 172;
 const X_PM1B_CONTROL: u64 = 184;
+const SLEEP_CONTROL: u64 = 244;
+const SLEEP_STATUS: u64 = 256;
 
 /// Flags: RESET_REG is there.
 const RESET_SUPPORTED: u32 = 1 << 10;
@@ -37,8 +39,15 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
             pm1_ports(old, |offset| port(memory, fadt, offset))?,
             pm1_ports(extended, |offset| generic_port(memory, fadt, offset))?,
         ],
+        sleep: SleepPorts {
+            control: generic_port(memory, fadt, SLEEP_CONTROL)?,
+            status: generic_port(memory, fadt, SLEEP_STATUS)?,
+        },
         ..PowerPorts::default()
     };
+    if is_sleep_elsewhere(memory, fadt)? {
+        log::warn!("SLEEP_CONTROL_REG is outside I/O space: power off and sleep by it go unnoticed");
+    }
     let has_reset =
         has(fadt, RESET_VALUE, 1) && memory.read_u32(fadt.address + FLAGS)? & RESET_SUPPORTED != 0;
     if has_reset {
@@ -46,6 +55,15 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
         [ports.reset_value] = memory.read_array(fadt.address + RESET_VALUE)?;
     }
     Ok(ports)
+}
+
+/// Whether a guest can sleep or cut the power by a register that is no port.
+fn is_sleep_elsewhere(memory: &impl ReadPhysical, fadt: &Table) -> Result<bool, AcpiError> {
+    if !has(fadt, SLEEP_CONTROL, GENERIC_ADDRESS_SIZE) {
+        return Ok(false);
+    }
+    let is_there = memory.read_u64(fadt.address + SLEEP_CONTROL + 4)? != 0;
+    Ok(is_there && generic_port(memory, fadt, SLEEP_CONTROL)? == 0)
 }
 
 /// The PM1 blocks whose addresses lie at these offsets, as `port` reads them.
@@ -82,15 +100,21 @@ mod tests {
     use super::*;
     use crate::physical::TestMemory;
 
-    fn ports(length: usize, edits: &[(u64, &[u8])]) -> PowerPorts {
-        let mut table = vec![0; 244];
+    fn table(length: usize, edits: &[(u64, &[u8])]) -> (TestMemory, Table) {
+        let mut table = vec![0; 276];
         for (offset, bytes) in edits {
             let start = *offset as usize;
             table[start..start + bytes.len()].copy_from_slice(bytes);
         }
         let mut memory = TestMemory::new();
         put_table(&mut memory, 0x4000, b"FACP", &table[36..length]);
-        power_ports(&memory, &Table::read(&memory, 0x4000).unwrap()).unwrap()
+        let table = Table::read(&memory, 0x4000).unwrap();
+        (memory, table)
+    }
+
+    fn ports(length: usize, edits: &[(u64, &[u8])]) -> PowerPorts {
+        let (memory, table) = table(length, edits);
+        power_ports(&memory, &table).unwrap()
     }
 
     const RESET: [u8; 13] = [1, 8, 0, 1, 0xf9, 0x0c, 0, 0, 0, 0, 0, 0, 6];
@@ -150,5 +174,22 @@ mod tests {
         assert_eq!(read.reset_port, 0);
         let wide = ports(244, &[(X_PM1A_CONTROL, &[1, 16, 0, 2, 4, 6, 1]), (PM1A_CONTROL, &[0, 0, 1])]);
         assert_eq!(wide.pm1, [Pm1Ports::default(); 2]);
+    }
+
+    #[test]
+    fn hardware_reduced_machines_have_sleep_registers_of_their_own() {
+        let edits =
+            [(SLEEP_CONTROL, &[1, 8, 0, 1, 0x05, 0x06][..]), (SLEEP_STATUS, &[1, 8, 0, 1, 0x06, 0x06])];
+        assert_eq!(ports(276, &edits).sleep, SleepPorts { control: 0x605, status: 0x606 });
+        // Revisions before 5 have none.
+        assert_eq!(ports(244, &edits).sleep, SleepPorts::default());
+        let in_memory = [(SLEEP_CONTROL, &[0, 8, 0, 1, 0, 0, 0xd0, 0xfe][..])];
+        assert_eq!(ports(276, &in_memory).sleep, SleepPorts::default());
+        let is_elsewhere = |length, edits: &[(u64, &[u8])]| {
+            let (memory, table) = table(length, edits);
+            is_sleep_elsewhere(&memory, &table).unwrap()
+        };
+        assert!(is_elsewhere(276, &in_memory));
+        assert!(!is_elsewhere(276, &edits) && !is_elsewhere(244, &in_memory) && !is_elsewhere(276, &[]));
     }
 }

@@ -47,6 +47,27 @@ pub fn find(memory: &impl ReadPhysical, rsdp: &Rsdp, signature: &[u8; 4]) -> Res
     Ok(table)
 }
 
+/// Finds the tables of this signature by each of the root tables: the same twice, or those of firmware that lets them
+/// differ.
+///
+/// # Errors
+///
+/// As [`find`].
+pub fn find_both(
+    memory: &impl ReadPhysical,
+    rsdp: &Rsdp,
+    signature: &[u8; 4],
+) -> Result<(Table, Option<Table>), AcpiError> {
+    let by_roots = rsdp.roots(memory).map(|root| root.and_then(|root| root.find(memory, signature)).ok());
+    let first = find(memory, rsdp, signature);
+    let first = first.or_else(|error| by_roots.into_iter().flatten().next().ok_or(error))?;
+    let other = by_roots.into_iter().flatten().find(|table| table.address != first.address);
+    if let Some(other) = other {
+        other.warn_of_sum();
+    }
+    Ok((first, other))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::madt::tests::put_madt;

@@ -50,19 +50,26 @@ impl Rsdp {
 
     /// The root table: XSDT where its checksum is right, else RSDT where that one's is, else whichever there is.
     pub(super) fn root(&self, memory: &impl ReadPhysical) -> Result<RootTable, AcpiError> {
-        let wide = self.xsdt.ok_or(AcpiError::Absent);
-        let wide = wide.and_then(|address| RootTable::read(memory, address, b"XSDT", EntrySize::Bytes8));
+        let [wide, narrow] = self.roots(memory);
         if let Ok(root) = wide
             && root.table.is_sum_right
         {
             return wide;
         }
-        let narrow = RootTable::read(memory, self.rsdt.into(), b"RSDT", EntrySize::Bytes4);
         match (wide, narrow) {
             (Ok(wide), Ok(narrow)) => Ok(if narrow.table.is_sum_right { narrow } else { wide }),
             (Ok(wide), Err(_)) => Ok(wide),
             (Err(_), narrow) => narrow,
         }
+    }
+
+    /// Both root tables, as far as they are there: XSDT, RSDT. Systems differ in which they believe.
+    pub(super) fn roots(&self, memory: &impl ReadPhysical) -> [Result<RootTable, AcpiError>; 2] {
+        let wide = self.xsdt.ok_or(AcpiError::Absent);
+        [
+            wide.and_then(|address| RootTable::read(memory, address, b"XSDT", EntrySize::Bytes8)),
+            RootTable::read(memory, self.rsdt.into(), b"RSDT", EntrySize::Bytes4),
+        ]
     }
 
     /// Reads the structure at `address`, if it is one.

@@ -104,8 +104,8 @@ impl RootTable {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::Rsdp;
     use super::super::rsdp::tests::put_rsdp;
+    use super::super::{Rsdp, find_both};
     use super::*;
     use crate::physical::TestMemory;
 
@@ -194,5 +194,19 @@ pub(super) mod tests {
         assert_eq!(find(&memory, b"APIC"), Err(AcpiError::Unreadable));
         put_rsdp(&mut memory, 0xe_0000, 0x3000, 0);
         assert_eq!(find(&memory, b"APIC"), Err(AcpiError::Malformed));
+    }
+
+    #[test]
+    fn tables_of_both_root_tables_are_found_where_they_differ() {
+        let both = |memory: &TestMemory, signature| {
+            let (first, other) = find_both(memory, &Rsdp::search(memory).unwrap(), signature)?;
+            Ok((first.address, other.map(|table| table.address)))
+        };
+        assert_eq!(both(&machine(), b"APIC"), Ok((0x5000, Some(0x3000))));
+        assert_eq!(both(&machine(), b"FACP"), Ok((0x4000, None)));
+        assert_eq!(both(&machine(), b"DMAR"), Err(AcpiError::Absent));
+        let mut memory = machine();
+        memory.put(0x5004, &[0; 4]);
+        assert_eq!(both(&memory, b"APIC"), Ok((0x3000, None)), "the XSDT's is damaged");
     }
 }
