@@ -17,6 +17,9 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
 
+/// Bits of the exit qualification that some processors tell of the page of an EPT violation.
+const ADVANCED_INFORMATION: u64 = 7 << 9;
+
 /// What an exit tells L1 where it is not what the hardware told the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExitFacts {
@@ -109,6 +112,11 @@ pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
     }
     if matches!(reason.without_flags(), ExitReason::EPT_VIOLATION | ExitReason::EPT_MISCONFIGURATION) {
         copy!(vmcs02 => vmcs12; GUEST_PHYSICAL_ADDRESS);
+    }
+    if reason.without_flags() == ExitReason::EPT_VIOLATION {
+        // Advanced VM-exit information for EPT violations is not offered.
+        let qualification = vmcs12.read(vmcs::EXIT_QUALIFICATION) & !ADVANCED_INFORMATION;
+        vmcs12.write(vmcs::EXIT_QUALIFICATION, qualification);
     }
     clear_injection(vmcs12);
 }

@@ -4,8 +4,8 @@
 
 use guest::cpu::{cpuid, rdmsr_existing};
 use guest::vmx::{
-    Ept, ExitReason, Failure, Guest, allocate, enter_operation, instruction, leave_operation, read, trial,
-    vmcs, write,
+    Ept, ExitReason, Failure, Guest, allocate, enter_operation, ept_violation, instruction, leave_operation,
+    read, trial, vmcs, write,
 };
 use guest::{Mode, Regs, Snippet, check, check_eq, guest, snippet};
 use x86::msr::Msr;
@@ -88,7 +88,7 @@ fn rights(nested: &mut Guest, ept: &mut Ept, target: u64) {
             }
             check_eq!(reason, ExitReason::EPT_VIOLATION, "{name} where {allowed} is allowed");
             let place = PAGE + 8 * (wanted & 2);
-            let qualification = nested.read(vmcs::EXIT_QUALIFICATION);
+            let qualification = ept_violation(nested);
             check_eq!(
                 qualification & 0xfff,
                 wanted | allowed << 3 | TRANSLATED,
@@ -101,7 +101,7 @@ fn rights(nested: &mut Guest, ept: &mut Ept, target: u64) {
     ept.map(PAGE, target, 1);
     invalidate(ept);
     check_eq!(access(nested, exchange(), PAGE), ExitReason::EPT_VIOLATION, "exchange on a read-only page");
-    let seen = nested.read(vmcs::EXIT_QUALIFICATION) & 0xfff;
+    let seen = ept_violation(nested) & 0xfff;
     check!(seen & 2 != 0 && seen & 0x1f8 == 1 << 3 | TRANSLATED, "exchange on a read-only page: {seen:#x}");
     // Mended, the same instruction goes on.
     ept.map(PAGE, target, PRESENT);

@@ -3,7 +3,9 @@
 #![no_main]
 
 use guest::vmx::instruction::invept;
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, trial, vmcs, write};
+use guest::vmx::{
+    Ept, ExitReason, Guest, allocate, enter_operation, ept_violation, leave_operation, trial, vmcs, write,
+};
 use guest::{Mode, Regs, check_eq, guest, snippet};
 
 guest!(main);
@@ -30,7 +32,7 @@ fn main() {
         let regs = Regs { rdx: PORT, rsi: start, rdi: start, rcx: 5, ..Regs::default() };
         trial::begin(&mut nested, Mode::Kernel64, code, regs);
         check_eq!(nested.run(), ExitReason::EPT_VIOLATION, "exit");
-        check_eq!(nested.read(vmcs::EXIT_QUALIFICATION), access, "qualification");
+        check_eq!(ept_violation(&nested), access, "qualification");
         check_eq!(nested.read(vmcs::GUEST_PHYSICAL_ADDRESS), PAGES + 0x1000, "guest-physical address");
         check_eq!(nested.read(vmcs::GUEST_LINEAR_ADDRESS), PAGES + 0x1000, "guest-linear address");
         check_eq!(nested.registers.rcx, 2, "elements that are left");

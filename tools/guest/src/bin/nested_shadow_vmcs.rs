@@ -6,8 +6,8 @@ use guest::cpu::{cpuid, rdmsr_existing};
 use guest::vmx::instruction::{invept, vmclear, vmptrld, vmread, vmwrite};
 use guest::vmx::verdict::{CONTROLS, Entry, try_values};
 use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, read, region, revision, trial, vmcs,
-    write,
+    Ept, ExitReason, Guest, allocate, enter_operation, ept_violation, leave_operation, read, region,
+    revision, trial, vmcs, write,
 };
 use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
 use x86::msr::Msr;
@@ -278,7 +278,7 @@ impl Shadowing {
             left,
             "behind a table that is not mapped"
         );
-        check_eq!(self.nested.read(vmcs::EXIT_QUALIFICATION), 0x81, "qualification of a walk");
+        check_eq!(ept_violation(&self.nested), 0x81, "qualification of a walk");
         check_eq!(self.nested.read(vmcs::GUEST_PHYSICAL_ADDRESS), PAGE + 0x1018, "entry of a table");
         check_eq!(self.nested.read(vmcs::GUEST_LINEAR_ADDRESS), behind, "guest-linear address");
         write(slot, 0);
@@ -286,7 +286,7 @@ impl Shadowing {
     }
 
     fn violation(&self, qualification: u64) {
-        check_eq!(self.nested.read(vmcs::EXIT_QUALIFICATION), qualification, "qualification");
+        check_eq!(ept_violation(&self.nested), qualification, "qualification");
         check_eq!(self.nested.read(vmcs::GUEST_PHYSICAL_ADDRESS), PAGE + 8, "guest-physical address");
         check_eq!(self.nested.read(vmcs::GUEST_LINEAR_ADDRESS), PAGE + 8, "guest-linear address");
         check_eq!(self.nested.read(vmcs::IDT_VECTORING_INFORMATION) >> 31, 0, "nothing was delivered");

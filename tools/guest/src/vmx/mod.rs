@@ -19,7 +19,7 @@ pub mod trial;
 pub mod verdict;
 
 pub use attempt::{Outcome, attempt, attempt_with};
-pub use ept::Ept;
+pub use ept::{Ept, violation as ept_violation};
 pub use guest::{Guest, Registers};
 pub use instruction::Failure;
 pub use operation::{capability, enter_operation, has_vmx, leave_operation, prepare, region, revision};

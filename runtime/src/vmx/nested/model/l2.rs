@@ -212,6 +212,10 @@ pub(super) fn save_exit(values: &mut Fields, vmcs02: &SimVmcs, reason: ExitReaso
     for always in [QUALIFICATION, LINEAR_ADDRESS, INTERRUPTION, LENGTH, INSTRUCTION] {
         values.insert(always, told(always));
     }
+    if reason.0 == 48 {
+        // What only advanced VM-exit information tells.
+        values.insert(QUALIFICATION, told(QUALIFICATION) & !0xe00);
+    }
     // Without virtual NMIs the hardware is told of an exception with vector 2 where L1 injects an NMI.
     let vectoring = told(VECTORING);
     let injects_nmi = bit(values[&INJECTION], 31) && values[&INJECTION] >> 8 & 7 == 2;
