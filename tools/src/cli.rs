@@ -5,7 +5,7 @@ use crate::mutants;
 use crate::quote::{self, VerifyArguments};
 use crate::run_arguments::RunArguments;
 use crate::sign::{self, SignArguments};
-use crate::test::{self, Filter};
+use crate::test::{self, Filter, Machines};
 use crate::{bench, book, build, coverage, demo, lint, output, pal, run_arguments};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +50,9 @@ enum Command {
         /// Run the bare guests on this model of processor, in the emulator's words, whatever they ask for
         #[arg(long, value_name = "NAME", conflicts_with = "list")]
         model: Option<String>,
+        /// Run the bare guests that want several CPUs, on a machine with this many
+        #[arg(long, value_name = "N", conflicts_with = "list", value_parser = clap::value_parser!(u32).range(2..=14))]
+        cpus: Option<u32>,
         /// File to write what came of each test to, in JUnit's XML
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
@@ -116,7 +119,9 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Run(arguments) => run_arguments::run(arguments),
         Command::Demo => demo::demo(),
         Command::Test { filter, list: true, .. } => test::list(&filter),
-        Command::Test { filter, model, junit, .. } => test::run(&filter, model.as_deref(), junit.as_deref()),
+        Command::Test { filter, model, cpus, junit, .. } => {
+            test::run(&filter, &Machines { model, cpus }, junit.as_deref())
+        }
         Command::Lint => lint::run(),
         Command::Docs => book::report(),
         Command::Coverage => coverage::report(),
@@ -194,10 +199,10 @@ mod tests {
         assert!(matches!(parse("xmhf test"), Some(Command::Test { filter: Filter::All, .. })));
         assert!(matches!(parse("xmhf test unit"), Some(Command::Test { filter: Filter::Group(_), .. })));
         assert!(matches!(parse("xmhf test reset"), Some(Command::Test { filter: Filter::Name(_), .. })));
-        let Some(Command::Test { model, .. }) = parse("xmhf test bare --model sapphire_rapids") else {
-            panic!()
-        };
-        assert_eq!(model.as_deref(), Some("sapphire_rapids"));
+        let line = "xmhf test bare --model sapphire_rapids --cpus 8";
+        let Some(Command::Test { model, cpus, .. }) = parse(line) else { panic!() };
+        assert_eq!((model.as_deref(), cpus), (Some("sapphire_rapids"), Some(8)));
+        assert!(parse("xmhf test bare --cpus 1").is_none() && parse("xmhf test bare --cpus 15").is_none());
         assert!(parse("xmhf").is_none());
     }
 

@@ -48,6 +48,25 @@ pub(super) fn command(machine: &Machine<'_>, typed: Option<&Terminal>) -> Result
     Ok(command)
 }
 
+/// Says whether there is a `model` of processor.
+///
+/// # Errors
+///
+/// There is none, or the emulator is not there.
+pub(crate) fn check_model(model: &str) -> Result<()> {
+    let told =
+        Command::new(executable()?).args(["-help", "cpu"]).output().context("asking Bochs for its models")?;
+    let told = [told.stdout, told.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let names: Vec<_> = models(&told).collect();
+    ensure!(names.contains(&model), "Bochs has no model `{model}`; it has {}", names.join(", "));
+    Ok(())
+}
+
+/// The models that Bochs tells of: lines of one word.
+fn models(told: &str) -> impl Iterator<Item = &str> {
+    told.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains([' ', '=']))
+}
+
 /// Gives a disk a name without the blanks, commas and quotes that a configuration does not take.
 fn link(disk: &Path, name: &Path) -> Result<()> {
     // An earlier run may have been kept here.
@@ -220,5 +239,11 @@ mod tests {
             fault("", "one\n\u{1b}[1mcannot open the disk\n=====\n").as_deref(),
             Some("cannot open the disk")
         );
+    }
+
+    #[test]
+    fn models_are_told_from_what_is_said_around_them() {
+        let told = "=====\n    Bochs x86 Emulator 3.0\nSupported CPU models:\n\ni386\narrow_lake\n\n0000i[SIM   ] quit\n";
+        assert!(models(told).eq(["i386", "arrow_lake"]));
     }
 }

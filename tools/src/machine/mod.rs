@@ -5,6 +5,7 @@ mod qemu_kvm;
 mod terminal;
 
 use anyhow::{Context, Result, bail, ensure};
+pub(crate) use bochs::check_model;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -28,21 +28,31 @@ struct Fault<'a> {
     words: &'a str,
 }
 
-/// One job for each guest, on `model` of processor where that is given, else on the guest's own.
+/// Machines that the bare guests run on instead of those that they ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machines {
+    /// Model of processor.
+    pub model: Option<String>,
+    /// CPUs, for guests that want several.
+    pub cpus: Option<u32>,
+}
+
+/// One job for each guest, on `machines` where these say something, else on the guest's own; where they say how many
+/// CPUs there are, for each guest that wants several.
 ///
 /// # Errors
 ///
 /// A guest's first lines, or the list of the emulator's faults, cannot be understood.
-pub(super) fn jobs(model: Option<&str>) -> Result<Vec<Job>> {
+pub(super) fn jobs(machines: &Machines) -> Result<Vec<Job>> {
     let guests = bare_guest::find()?;
     let faults = faults(FAULTS)?;
     for Fault { guest: name, .. } in &faults {
         let is_bare = guests.iter().any(|guest| guest.name == *name && guest.runs_bare);
         ensure!(is_bare, "emulator-faults.txt: no guest that runs bare is called {name}");
     }
-    let has_every_fault = model.is_none();
+    let has_every_fault = *machines == Machines::default();
     let job = |guest: BareGuest| {
-        let guest = on_model(guest, model);
+        let guest = on(guest, machines);
         let faults: Vec<_> = faults.iter().filter(|fault| fault.guest == guest.name).copied().collect();
         Job {
             name: format!("guest/{}", guest.name),
@@ -53,7 +63,9 @@ pub(super) fn jobs(model: Option<&str>) -> Result<Vec<Job>> {
         }
     };
     // One that runs in neither way is a whole boot's.
-    let runs = |guest: &BareGuest| guest.runs_bare || guest.runs_under_hypervisor;
+    let runs = |guest: &BareGuest| {
+        (guest.runs_bare || guest.runs_under_hypervisor) && (machines.cpus.is_none() || guest.cpus > 1)
+    };
     Ok(guests.into_iter().filter(runs).map(job).collect())
 }
 
@@ -68,9 +80,13 @@ fn faults(list: &'static str) -> Result<Vec<Fault<'static>>> {
     lines.map(|line| fault(line).with_context(|| format!("emulator-faults.txt: `{line}`"))).collect()
 }
 
-/// The guest on `model`, where that is given.
-fn on_model(guest: BareGuest, model: Option<&str>) -> BareGuest {
-    BareGuest { cpu_model: model.map(str::to_owned).or(guest.cpu_model), ..guest }
+/// The guest on `machines`.
+fn on(guest: BareGuest, machines: &Machines) -> BareGuest {
+    BareGuest {
+        cpu_model: machines.model.clone().or(guest.cpu_model),
+        cpus: machines.cpus.filter(|_| guest.cpus > 1).unwrap_or(guest.cpus),
+        ..guest
+    }
 }
 
 /// With `has_every_fault`, each of the emulator's faults has to show.
@@ -231,17 +247,27 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_given_to_bare_guests_alone() {
-        let on = |own: Option<&str>, model| {
+    fn machines_of_another_kind_are_given_to_bare_guests_alone() {
+        let model = |name: &str| Machines { model: Some(name.into()), cpus: None };
+        let on_model = |own: Option<&str>, machines: Machines| {
             let guest = BareGuest { cpu_model: own.map(str::to_owned), ..guest() };
-            options(&on_model(guest, model), false, Path::new("x")).cpu_model
+            options(&on(guest, &machines), false, Path::new("x")).cpu_model
         };
-        assert_eq!(on(None, None), None);
-        assert_eq!(on(Some("own"), None).as_deref(), Some("own"));
-        assert_eq!(on(Some("own"), Some("other")).as_deref(), Some("other"));
-        assert!(
-            crate::test::jobs(&crate::test::Filter::All, Some("m")).unwrap().iter().all(|j| j.group == GROUP)
-        );
+        assert_eq!(on_model(None, Machines::default()), None);
+        assert_eq!(on_model(Some("own"), Machines::default()).as_deref(), Some("own"));
+        assert_eq!(on_model(Some("own"), model("other")).as_deref(), Some("other"));
+        let jobs = crate::test::jobs(&crate::test::Filter::All, &model("m")).unwrap();
+        assert!(jobs.iter().all(|job| job.group == GROUP));
+    }
+
+    #[test]
+    fn more_cpus_are_given_to_guests_that_want_several() {
+        let eight = Machines { model: None, cpus: Some(8) };
+        let cpus = |own| on(BareGuest { cpus: own, ..guest() }, &eight).cpus;
+        assert_eq!([1, 2, 14].map(cpus), [1, 8, 8]);
+        let all = jobs(&Machines::default()).unwrap().len();
+        let several = jobs(&eight).unwrap().len();
+        assert!(several > 10 && several < all, "{several} of {all}");
     }
 
     #[test]
@@ -249,6 +275,6 @@ mod tests {
         let fault = Fault { guest: "hello", words: "words" };
         assert_eq!(faults("# comment\n\nhello: words: why: because\n").unwrap(), [fault]);
         assert!(faults("hello: why\n").is_err());
-        jobs(None).unwrap();
+        jobs(&Machines::default()).unwrap();
     }
 }

@@ -18,8 +18,10 @@ mod pool;
 mod report;
 mod reproducible;
 
+pub use bare::Machines;
 pub use filter::Filter;
 
+use crate::machine::check_model;
 use crate::{bare_guest, build, interrupt, output, paths};
 use anyhow::{Result, bail, ensure};
 use job::{Job, Verdict};
@@ -28,14 +30,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Runs the tests that `filter` takes, tells of each as it ends, and of all at the end; in JUnit's form too, to the file
-/// `junit` where it is given. With `model`, bare guests run on that model of processor, and no others do.
+/// `junit` where it is given. With `machines` of another kind, bare guests run on these, and no other tests do.
 ///
 /// # Errors
 ///
 /// A test failed, there is none that the filter takes, or the file cannot be written.
-pub fn run(filter: &Filter, model: Option<&str>, junit: Option<&Path>) -> Result<()> {
+pub fn run(filter: &Filter, machines: &Machines, junit: Option<&Path>) -> Result<()> {
     let junit = junit.map(output::create).transpose()?;
-    let jobs = jobs(filter, model)?;
+    machines.model.as_deref().map(check_model).transpose()?;
+    let jobs = jobs(filter, machines)?;
     let mut report = Report::of(names(filter, &jobs).count());
     ensure!(!report.is_of_none(), "no test is called {filter}; `tools/xmhf test --list` has all names");
     if filter.takes(UNIT, UNIT) {
@@ -64,7 +67,7 @@ pub fn run(filter: &Filter, model: Option<&str>, junit: Option<&Path>) -> Result
 ///
 /// The bare guests cannot be read.
 pub fn list(filter: &Filter) -> Result<()> {
-    names(filter, &jobs(filter, None)?).for_each(|name| println!("{name}"));
+    names(filter, &jobs(filter, &Machines::default())?).for_each(|name| println!("{name}"));
     Ok(())
 }
 
@@ -83,15 +86,16 @@ fn needs_images(jobs: &[Job]) -> bool {
     jobs.iter().any(|job| job.group != pal::GROUP)
 }
 
-fn jobs(filter: &Filter, model: Option<&str>) -> Result<Vec<Job>> {
+fn jobs(filter: &Filter, machines: &Machines) -> Result<Vec<Job>> {
     let mut jobs = linux::jobs();
     jobs.extend(pal::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
     jobs.extend(own::jobs());
     jobs.extend(reproducible::jobs());
-    jobs.extend(bare::jobs(model)?);
-    jobs.retain(|job| filter.takes(job.group, &job.name) && (model.is_none() || job.group == bare::GROUP));
+    jobs.extend(bare::jobs(machines)?);
+    let is_usual = *machines == Machines::default();
+    jobs.retain(|job| filter.takes(job.group, &job.name) && (is_usual || job.group == bare::GROUP));
     Ok(jobs)
 }
 
