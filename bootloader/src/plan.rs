@@ -2,11 +2,14 @@
 
 use arrayvec::ArrayVec;
 use hw::Cpuid;
+use hw::topology::processors_of_package;
 use log::{debug, info, warn};
 use platform::acpi::{self, Rsdp};
 use platform::command_line::Options;
 use platform::e820::MemoryMap;
-use platform::handoff::{COMMAND_LINE_CAPACITY, Handoff, NO_POWER_PORTS, PhysRange, Pm1Ports, PowerPorts};
+use platform::handoff::{
+    COMMAND_LINE_CAPACITY, CPU_CAPACITY, Handoff, NO_POWER_PORTS, PhysRange, Pm1Ports, PowerPorts,
+};
 use platform::modules::{HypervisorImage, ModuleError, Modules};
 use platform::mtrr_map::TypeMap;
 use platform::multiboot::{BootInformation, MODULE_CAPACITY};
@@ -85,9 +88,10 @@ impl Plan {
 
         let hypapp_bytes = modules.hypapp.map_or(0, |file| file.length);
         let usable = map.usable().map(|range| range.length).sum();
-        let nested_bytes = placement::nested_pool_size(boot.options, usable, processors.ids().len());
+        let room = cpus_with_room(boot.processor, processors.ids().len());
+        let nested_bytes = placement::nested_pool_size(boot.options, usable, room);
         let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
-        let size = placement::region_size(&modules.image, processors.ids().len(), more_bytes)?;
+        let size = placement::region_size(&modules.image, room, more_bytes)?;
         let region = place(&map, size, boot, &modules)?;
         map.hide(region)?;
         for range in map.ranges() {
@@ -135,6 +139,13 @@ impl Plan {
         handoff.boot_sector_size = u32::try_from(length).map_err(|_| too_large)?;
         Ok(())
     }
+}
+
+/// CPUs that the region has room for: those that are `listed`, or those that the processor's package may have, if these
+/// are more. The runtime calls every CPU, and takes those that the firmware leaves out.
+fn cpus_with_room(processor: &impl Cpuid, listed: usize) -> usize {
+    let of_package = processors_of_package(processor).and_then(|count| usize::try_from(count).ok());
+    listed.max(of_package.unwrap_or(0).min(CPU_CAPACITY))
 }
 
 /// What each FADT says of reset and power. Without, a guest could cut the power, or sleep, without our knowledge; so

@@ -186,3 +186,17 @@ fn what_is_wrong_stops_the_boot() {
     let machine = Machine(Machine::new(1024).0, types(false));
     assert_eq!(machine.plan().0.unwrap_err().name(), "uncacheable-memory");
 }
+
+#[test]
+fn the_region_has_room_for_cpus_that_the_firmware_leaves_out() {
+    let package = |ebx| {
+        SimCpuid::default().with(0, 0, CpuidResult { eax: 0xb, ..CpuidResult::default() }).with(
+            0xb,
+            0,
+            CpuidResult { ebx, ecx: 1 << 8, ..CpuidResult::default() },
+        )
+    };
+    for (of_package, listed, expected) in [(8, 2, 8), (8, 12, 12), (0, 2, 2), (0xffff, 2, CPU_CAPACITY)] {
+        assert_eq!(cpus_with_room(&package(of_package), listed), expected, "{of_package} and {listed}");
+    }
+}

@@ -11,12 +11,14 @@ use crate::memory::policy::Machine as Facts;
 use crate::policies;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
-use crate::smp::roster::{Roster, processors_of_package};
+use crate::smp::roster::Roster;
+use crate::speculation::Means;
 use crate::smp::startup::{self, Trampoline};
 use crate::vmx::{self, VMX};
 use crate::{exception, features, log, machine};
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
+use hw::topology::processors_of_package;
 use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
 use spin::Mutex;
 use x86::address::{GIB, GuestPhysAddr, HostPhysAddr, HostVirtAddr};
@@ -50,6 +52,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
     start_guest_memory(cpu);
     policies::decide();
+    cpu.crossing.start(Means::of(&Processor, &Processor));
     vmx::prepare();
     if let Err(missing) = trampoline.start(&cpus::all()[1..], vmx::run_application_processor) {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);

@@ -6,8 +6,6 @@ use crate::exit::msr::MsrPolicy;
 use crate::exit::power::PowerControl;
 use crate::features::features;
 use crate::machine;
-use crate::speculation::Means;
-use hw::bare::Processor;
 use hw::bare::random::Generators;
 use spin::Once;
 use x86::cr::Cr4;
@@ -18,7 +16,6 @@ struct Policies {
     msr: MsrPolicy,
     control_register: ControlRegisterPolicy,
     power: PowerControl,
-    speculation: Means,
 }
 
 static POLICIES: Once<Policies> = Once::new();
@@ -43,7 +40,6 @@ pub(crate) fn decide() {
         },
         control_register: ControlRegisterPolicy { nested, cr4_offered },
         power: PowerControl::new(machine::handoff().power),
-        speculation: Means::of(&Processor, &Processor),
     });
 }
 
@@ -55,11 +51,6 @@ pub(crate) fn generators() -> Generators {
 /// What CPUID shows the guest.
 pub(crate) fn cpuid() -> &'static CpuidPolicy {
     &policies().cpuid
-}
-
-/// What this processor has against speculation.
-pub(crate) fn speculation() -> &'static Means {
-    &policies().speculation
 }
 
 /// How intercepted MSRs behave.

@@ -12,6 +12,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hw::{Barriers, Cpuid, Msrs};
+use spin::Once;
 use x86::msr::Msr;
 use x86::speculation::{
     ArchCapabilities, IBPB, L1D_FLUSH, McuOptCtrl, SpecCtrl, SpecCtrlFeatures, SpeculationFeatures,
@@ -21,7 +22,8 @@ const CPUID_FEATURES: u32 = 7;
 /// Subleaf with further bits of IA32_SPEC_CTRL.
 const SPEC_CTRL_SUBLEAF: u32 = 2;
 
-/// The means of this processor; decided at boot, before a guest can change what CPUID says.
+/// The means of one CPU; decided at its start, before a guest can change what CPUID says. CPUs of a hybrid processor may
+/// differ, so each is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Means {
     /// What IA32_SPEC_CTRL is on the way; empty where there is no such register.
@@ -79,6 +81,8 @@ fn strictest(features: SpeculationFeatures, further: SpecCtrlFeatures) -> SpecCt
 /// How far one CPU is on the way. It alone uses this.
 #[derive(Debug, Default)]
 pub struct Crossing {
+    /// What this CPU has.
+    means: Once<Means>,
     /// Private memory was mapped since the guest last ran.
     is_touched: AtomicBool,
     /// The guest's choices are put aside: this CPU is on the way, or its guest is in a world.
@@ -94,12 +98,18 @@ impl Crossing {
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            means: Once::new(),
             is_touched: AtomicBool::new(false),
             has_guests: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             spec_ctrl: AtomicU64::new(0),
             mcu_opt_ctrl: AtomicU64::new(0),
         }
+    }
+
+    /// This CPU, which executes it, has `means`.
+    pub fn start(&self, means: Means) {
+        self.means.call_once(|| means);
     }
 
     /// What is done from here to [`Self::end`] needs no look of its own.
@@ -113,11 +123,12 @@ impl Crossing {
     }
 
     /// Private memory is about to be mapped.
-    pub fn begin(&self, means: &Means, processor: &(impl Msrs + Barriers)) {
+    pub fn begin(&self, processor: &(impl Msrs + Barriers)) {
         if self.is_touched.swap(true, Ordering::Relaxed) {
             // Nobody else ran in between.
             return;
         }
+        let means = self.means();
         if !self.has_guests.swap(true, Ordering::Relaxed) {
             self.put_guests_choices_aside(means, processor);
         }
@@ -130,13 +141,20 @@ impl Crossing {
 
     /// A guest's processor is about to be entered; `is_private` where what runs next is in a world, not the guest.
     #[inline]
-    pub fn end(&self, means: &Means, processor: &(impl Msrs + Barriers), is_private: bool) {
+    pub fn end(&self, processor: &(impl Msrs + Barriers), is_private: bool) {
         self.is_leaving.store(false, Ordering::Relaxed);
         if self.is_touched.swap(false, Ordering::Relaxed) {
-            drop_traces(means, processor);
+            drop_traces(self.means(), processor);
         }
         if !is_private && self.has_guests.swap(false, Ordering::Relaxed) {
-            self.give_guests_choices_back(means, processor);
+            self.give_guests_choices_back(self.means(), processor);
+        }
+    }
+
+    fn means(&self) -> &Means {
+        match self.means.get() {
+            Some(means) => means,
+            None => unreachable!("a CPU says at its start what it has"),
         }
     }
 
@@ -205,42 +223,62 @@ mod tests {
         ]))
     }
 
+    fn crossing(means: Means) -> Crossing {
+        let crossing = Crossing::new();
+        crossing.start(means);
+        crossing
+    }
+
+    #[test]
+    fn each_cpu_does_what_it_can_whatever_another_has() {
+        let processor = processor(0);
+        let all = Means::of(&cpuid(!0, 1 << 2 | 1 << 4), &processor);
+        let no_means = Means::default();
+        let acts = |means| {
+            let crossing = crossing(means);
+            crossing.begin(&processor);
+            crossing.end(&processor, false);
+            processor.take_history().len()
+        };
+        assert_eq!([acts(no_means), acts(all), acts(no_means)], [1, 9, 1]);
+    }
+
     #[test]
     fn private_memory_is_behind_barriers_both_ways() {
         let processor = processor(0);
         let means = Means::of(&cpuid(!0, 1 << 2 | 1 << 4), &processor);
-        let crossing = Crossing::new();
-        crossing.begin(&means, &processor);
+        let crossing = crossing(means);
+        crossing.begin(&processor);
         let strict = Write(Msr::IA32_SPEC_CTRL, 0x467);
         let barrier = Write(Msr::IA32_PRED_CMD, 1);
         let begun = [strict, Write(Msr::IA32_MCU_OPT_CTRL, 0), barrier, FillReturnStack];
         assert_eq!(processor.take_history(), begun);
-        crossing.begin(&means, &processor);
+        crossing.begin(&processor);
         assert_eq!(processor.take_history(), [], "nothing ran in between");
-        crossing.end(&means, &processor, true);
+        crossing.end(&processor, true);
         let dropped = [barrier, Write(Msr::IA32_FLUSH_CMD, 1), OverwriteBuffers];
         assert_eq!(processor.take_history(), dropped, "a world runs under our choices");
-        crossing.begin(&means, &processor);
+        crossing.begin(&processor);
         assert_eq!(processor.take_history(), [barrier, FillReturnStack], "they hold already");
-        crossing.end(&means, &processor, false);
+        crossing.end(&processor, false);
         let guests = [Write(Msr::IA32_MCU_OPT_CTRL, 1), Write(Msr::IA32_SPEC_CTRL, GUESTS)];
         assert_eq!(processor.take_history(), [&dropped[..], &guests].concat());
-        crossing.end(&means, &processor, false);
+        crossing.end(&processor, false);
         assert_eq!(processor.take_history(), [], "nothing was touched");
     }
 
     #[test]
     fn an_end_is_asked_for_once_a_crossing() {
-        let (processor, means, crossing) = (processor(0), Means::default(), Crossing::new());
+        let (processor, crossing) = (processor(0), crossing(Means::default()));
         assert!(!crossing.wants_end());
-        crossing.begin(&means, &processor);
+        crossing.begin(&processor);
         assert!(crossing.wants_end());
         crossing.leave();
-        crossing.begin(&means, &processor);
+        crossing.begin(&processor);
         assert!(!crossing.wants_end(), "the last look is under way");
-        crossing.end(&means, &processor, false);
+        crossing.end(&processor, false);
         assert!(!crossing.wants_end());
-        crossing.begin(&means, &processor);
+        crossing.begin(&processor);
         assert!(crossing.wants_end());
     }
 
@@ -248,11 +286,11 @@ mod tests {
     fn a_world_that_ends_untouched_gives_the_guest_its_choices() {
         let processor = processor(0);
         let means = Means::of(&cpuid(1 << 26, 0), &processor);
-        let crossing = Crossing::new();
-        crossing.begin(&means, &processor);
-        crossing.end(&means, &processor, true);
+        let crossing = crossing(means);
+        crossing.begin(&processor);
+        crossing.end(&processor, true);
         assert!(!processor.take_history().is_empty());
-        crossing.end(&means, &processor, false);
+        crossing.end(&processor, false);
         assert_eq!(processor.take_history(), [Write(Msr::IA32_SPEC_CTRL, GUESTS)]);
     }
 
@@ -269,9 +307,9 @@ mod tests {
         ] {
             let means = Means::of(&cpuid, &processor);
             assert_eq!(means, Means::default());
-            let crossing = Crossing::new();
-            crossing.begin(&means, &processor);
-            crossing.end(&means, &processor, false);
+            let crossing = crossing(means);
+            crossing.begin(&processor);
+            crossing.end(&processor, false);
             assert_eq!(processor.take_history(), [FillReturnStack]);
         }
     }

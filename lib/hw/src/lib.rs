@@ -16,6 +16,7 @@ pub mod bare;
 pub mod exception_table;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod topology;
 
 /// The instruction raised #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

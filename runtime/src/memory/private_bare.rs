@@ -6,7 +6,6 @@
 use super::split;
 use crate::machine::{self, RegionMemory};
 use crate::memory::host;
-use crate::policies;
 use crate::smp::percpu;
 use core::arch::asm;
 use core::marker::PhantomData;
@@ -50,7 +49,7 @@ pub fn open() -> Open {
     let closes = root != 0 && Cr3::read().0.start_address().as_u64() != root;
     if closes {
         let cpu = percpu::current();
-        cpu.crossing.begin(policies::speculation(), &Processor);
+        cpu.crossing.begin(&Processor);
         load(HostPhysAddr::new(root));
         // What it leaves behind is dropped before the guest goes on.
         if cpu.crossing.wants_end() {

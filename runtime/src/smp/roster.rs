@@ -5,7 +5,6 @@
 //! hypervisor in all of its memory. So every CPU is called, and the list only says in which order they come.
 
 use arrayvec::ArrayVec;
-use hw::Cpuid;
 use platform::handoff::CPU_CAPACITY;
 
 /// The CPUs that have answered, by local APIC ID; the executing one is the first.
@@ -54,21 +53,9 @@ impl Roster {
     }
 }
 
-/// Logical processors for which a package has APIC IDs (SDM, "CPUID-CPU Identification", leaves 1FH and 0BH); as many
-/// or fewer are there. `None` where the processor does not say.
-pub(crate) fn processors_of_package(processor: &impl Cpuid) -> Option<u32> {
-    const MOST_LEVELS: u32 = 8;
-    let highest = processor.cpuid(0, 0).eax;
-    let leaf = [0x1f, 0xb].into_iter().find(|&leaf| leaf <= highest && processor.cpuid(leaf, 0).ebx != 0)?;
-    let levels = (0..MOST_LEVELS).map(|level| processor.cpuid(leaf, level));
-    levels.take_while(|level| level.ecx >> 8 & 0xff != 0).map(|level| level.ebx & 0xffff).max()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hw::sim::SimCpuid;
-    use x86::cpuid::CpuidResult;
 
     fn roster(own: u32, answers: &[u32]) -> Roster {
         let mut roster = Roster::new();
@@ -103,19 +90,5 @@ mod tests {
         assert_eq!(roster.answer(CPU_CAPACITY as u32), Err(Full));
         assert_eq!(roster.answer(1), Ok(()));
         assert_eq!(roster.members(&[]).count(), CPU_CAPACITY);
-    }
-
-    #[test]
-    fn a_package_has_as_many_processors_as_its_topmost_level_counts() {
-        let level = |ebx, kind: u32| CpuidResult { ebx, ecx: kind << 8, ..CpuidResult::default() };
-        let leaves =
-            |highest| SimCpuid::default().with(0, 0, CpuidResult { eax: highest, ..CpuidResult::default() });
-        let old = leaves(0xb).with(0xb, 0, level(2, 1)).with(0xb, 1, level(8, 2));
-        assert_eq!(processors_of_package(&old), Some(8));
-        let new =
-            leaves(0x1f).with(0x1f, 0, level(2, 1)).with(0x1f, 1, level(8, 2)).with(0x1f, 2, level(16, 5));
-        assert_eq!(processors_of_package(&new), Some(16));
-        assert_eq!(processors_of_package(&leaves(0x1f).with(0xb, 0, level(4, 1))), Some(4));
-        assert_eq!(processors_of_package(&leaves(0xd)), None);
     }
 }

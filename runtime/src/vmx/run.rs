@@ -12,7 +12,6 @@ use crate::exit::world::Inside;
 use crate::exit::{Action, Exit, WorldExit, dispatch, machine_check, nmi_source};
 use crate::machine;
 use crate::memory::host;
-use crate::policies;
 use crate::reset;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{quiesce, shootdown};
@@ -172,7 +171,7 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
     let cpu = percpu::current();
     cpu.crossing.leave();
     look_around(registers, cpu);
-    cpu.crossing.end(policies::speculation(), &Processor, cpu.is_in_world());
+    cpu.crossing.end(&Processor, cpu.is_in_world());
 }
 
 /// The rendezvous, stale translations, the end, NMIs.

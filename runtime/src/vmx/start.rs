@@ -8,6 +8,7 @@ use crate::features;
 use crate::memory::host;
 use crate::smp::percpu::PerCpu;
 use crate::smp::startup;
+use crate::speculation::Means;
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
@@ -33,6 +34,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
     host::follow_apic();
     cpu.set_mtrrs();
     let limit = features::show_all_leaves(&Processor);
+    cpu.crossing.start(Means::of(&Processor, &Processor));
     let result = setup::set_up(cpu);
     features::limit_cpuid_again(&Processor, limit);
     match result {

@@ -210,7 +210,8 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
 /// Initialises the VMCS of L2 with `write`, and makes that of L1 current again.
 pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mut CurrentVmcs)) {
     use hw::PhysMemory;
-    let Some(state) = of(cpu) else { return };
+    let Some(mut state) = of(cpu) else { return };
+    state.hardware.barrier = PredictorBarrier::of(&Processor);
     machine::region().write(state.hardware.vmcs02, &revision.to_le_bytes());
     // SAFETY: a frame of this CPU's own with the revision.
     if unsafe { vmx::vmclear(state.hardware.vmcs02) }.is_err() {
