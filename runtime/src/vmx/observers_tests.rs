@@ -21,7 +21,7 @@ fn exits_stop_what_is_there_and_entries_go_on_with_it() {
 }
 
 #[test]
-fn counters_that_exits_do_not_save_are_kept_by_intercepting_their_writes() {
+fn counters_that_exits_do_not_save_are_kept_by_their_writes() {
     let observers = processor_with(ExitControls::SAVE_PERF_GLOBAL_CTRL);
     assert_eq!(observers.controls().0, SWITCHES_COUNTERS | ExitControls::CLEAR_LBR_CTL);
     assert!(observers.intercepted().eq([COUNTER_CONTROL]));
@@ -36,7 +36,7 @@ fn counters_that_exits_do_not_save_are_kept_by_intercepting_their_writes() {
 }
 
 #[test]
-fn without_a_control_the_hardware_has_the_register_and_worlds_stop_it() {
+fn without_a_control_worlds_alone_stop_a_register() {
     for (missing, register, field) in [
         (SWITCHES_COUNTERS, COUNTER_CONTROL, COUNTERS),
         (ExitControls::CLEAR_LBR_CTL, RECORD_CONTROL, RECORDS),

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn machines_of_another_kind_are_given_to_bare_guests_alone() {
+    fn other_machines_are_given_to_bare_guests_alone() {
         let model = |name: &str| Machines { model: Some(name.into()), cpus: None };
         let on_model = |own: Option<&str>, machines: Machines| {
             let guest = BareGuest { cpu_model: own.map(str::to_owned), ..guest() };
