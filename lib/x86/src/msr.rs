@@ -22,6 +22,12 @@ pub const HW_FEEDBACK_PTR_VALID: u64 = 1 << 0;
 pub const RTIT_CTL_TRACE_EN: u64 = 1 << 0;
 /// IA32_MCG_STATUS: the interrupted program can go on.
 pub const MCG_STATUS_RIPV: u64 = 1 << 0;
+/// Status of a bank of machine checks: what the processor has in its registers may be wrong.
+pub const MC_STATUS_PCC: u64 = 1 << 57;
+/// Status of a bank of machine checks: there is something in it.
+pub const MC_STATUS_VAL: u64 = 1 << 63;
+/// IA32_LBR_CTL: branches are recorded.
+pub const LBR_CTL_LBREN: u64 = 1 << 0;
 /// IA32_PERF_CAPABILITIES: there is a counter of performance metrics.
 pub const PERF_CAPABILITIES_METRICS: u64 = 1 << 15;
 /// IA32_PERF_GLOBAL_CTRL: performance metrics are on.

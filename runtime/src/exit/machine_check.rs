@@ -6,7 +6,7 @@ use super::{Action, ResetCause};
 use hw::Msrs;
 use x86::cr::Cr4;
 use x86::event::{Event, Vector};
-use x86::msr::Msr;
+use x86::msr::{MC_STATUS_PCC, MC_STATUS_VAL, Msr};
 
 /// The interrupted program can be gone on with.
 const RESTART_IP_VALID: u64 = x86::msr::MCG_STATUS_RIPV;
@@ -14,9 +14,6 @@ const RESTART_IP_VALID: u64 = x86::msr::MCG_STATUS_RIPV;
 const IA32_MC0_STATUS: u32 = 0x401;
 /// The next register is of VMX.
 const MOST_BANKS: u64 = 32;
-const VALID: u64 = 1 << 63;
-/// What the processor has in its registers may be wrong.
-const PROCESSOR_CONTEXT_CORRUPT: u64 = 1 << 57;
 
 /// Whether the hypervisor can go on where it was struck; what happened is then the guest's to know.
 pub fn can_go_on(msrs: &impl Msrs) -> bool {
@@ -27,7 +24,7 @@ pub fn can_go_on(msrs: &impl Msrs) -> bool {
 /// Whether no bank says that the processor's state is corrupt.
 pub fn is_context_intact(msrs: &impl Msrs) -> bool {
     let banks = msrs.read(Msr::IA32_MCG_CAP).unwrap_or(0) & 0xff;
-    let corrupt = VALID | PROCESSOR_CONTEXT_CORRUPT;
+    let corrupt = MC_STATUS_VAL | MC_STATUS_PCC;
     (0..banks.min(MOST_BANKS))
         .zip((IA32_MC0_STATUS..).step_by(4))
         .all(|(_, status)| msrs.read(Msr(status)).is_ok_and(|value| value & corrupt != corrupt))
@@ -67,13 +64,13 @@ mod tests {
     #[test]
     fn a_corrupt_state_is_nothing_to_go_on_with() {
         let uncorrected = 0xb200_0000_0000_0150;
-        assert_ne!(uncorrected & PROCESSOR_CONTEXT_CORRUPT, 0);
+        assert_ne!(uncorrected & MC_STATUS_PCC, 0);
         for (banks, expected) in [
             ([uncorrected, 0], false),
             ([0, uncorrected], false),
-            ([0, uncorrected & !PROCESSOR_CONTEXT_CORRUPT], true),
+            ([0, uncorrected & !MC_STATUS_PCC], true),
             // Left from earlier.
-            ([uncorrected & !VALID, 0], true),
+            ([uncorrected & !MC_STATUS_VAL, 0], true),
         ] {
             assert_eq!(can_go_on(&processor(5, banks)), expected, "{banks:x?}");
             assert_eq!(is_context_intact(&processor(4, banks)), expected, "{banks:x?}");

@@ -184,7 +184,7 @@ mod tests {
         let controls = Controls::for_processor(&msrs, &observers).unwrap();
         assert!(controls.exit.contains(exit | EXIT) && controls.entry.contains(entry | ENTRY));
         for bit in exit.iter() {
-            let all = u64::from(u32::MAX & !bit.bits()) << 32;
+            let all = u64::from(!bit.bits()) << 32;
             msrs.set(Msr::IA32_VMX_TRUE_EXIT_CTLS, all);
             let missing = Unsupported::Controls(Msr::IA32_VMX_TRUE_EXIT_CTLS, MissingControls(bit.bits()));
             assert_eq!(Controls::for_processor(&msrs, &observers), Err(missing));

@@ -5,7 +5,7 @@ use hw::{Cpuid, Msrs};
 use x86::cet::CetControl;
 use x86::cpuid::{Leaf7Ecx, Leaf7Edx};
 use x86::cr::{Cr4, Efer};
-use x86::msr::{Msr, PERF_CAPABILITIES_METRICS, PERF_GLOBAL_CTRL_METRICS};
+use x86::msr::{LBR_CTL_LBREN, Msr, PERF_CAPABILITIES_METRICS, PERF_GLOBAL_CTRL_METRICS};
 use x86::pat::Pat;
 
 /// What L1's processor accepts in registers that a VM entry or VM exit loads.
@@ -145,13 +145,15 @@ fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
 /// Bits of IA32_LBR_CTL (SDM, "CPUID Enumeration of Architectural LBRs"; "IA32_LBR_CTL").
 fn lbr_ctl(cpuid: &impl Cpuid) -> u64 {
     const LEAF: u32 = 0x1c;
-    const ENABLE: u64 = 1 << 0;
     if cpuid.cpuid(0, 0).eax < LEAF || cpuid.cpuid(7, 0).edx >> 19 & 1 == 0 {
         return 0;
     }
     let has = cpuid.cpuid(LEAF, 0).ebx;
     let parts = [(0, 3 << 1), (1, 0x7f << 16), (2, 1 << 3)];
-    parts.into_iter().filter(|(bit, _)| has >> bit & 1 == 1).fold(ENABLE, |bits, (_, part)| bits | part)
+    parts
+        .into_iter()
+        .filter(|(bit, _)| has >> bit & 1 == 1)
+        .fold(LBR_CTL_LBREN, |bits, (_, part)| bits | part)
 }
 
 #[cfg(test)]
