@@ -36,7 +36,6 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
-
 /// Vectors that the processor itself raises; the hypervisor takes no interrupts.
 const VECTORS: u8 = 32;
 

@@ -25,7 +25,7 @@ use x86::event::Event;
 use x86::vmx::controls::PrimaryControls;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
-use x86::vmx::interruption::ActivityState;
+use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
 
 /// Every VM exit comes here. Causes that a guest may bring about often take the short way.
@@ -233,7 +233,7 @@ fn machine_check(registers: &mut Registers, cpu: &'static PerCpu) {
         return;
     }
     let event = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
-    if event.is_valid() && setup::has_monitor_trap() {
+    if event.is_valid() && bitmaps::has_monitor_trap() {
         cpu.keep_machine_check();
         return set_monitor_trap(&mut vcpu, true);
     }

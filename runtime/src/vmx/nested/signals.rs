@@ -80,7 +80,7 @@ fn take_machine_check(mut state: State, registers: &mut Registers, cpu: &PerCpu)
         Raised::Exit(facts) => leave_early(state, registers, cpu, EarlyExit::MachineCheck, &facts),
         Raised::Inject(event) => {
             state.nested.pending.take_machine_check();
-            inject::inject(&mut VmxVcpu::new(vmcs02, registers, cpu.index), event);
+            VmxVcpu::new(vmcs02, registers, cpu.index).take(event);
             settle(state, registers, cpu);
         }
     }
