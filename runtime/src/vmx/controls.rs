@@ -89,17 +89,6 @@ impl Controls {
     }
 }
 
-/// The VM-exit and VM-entry controls that this processor allows; none where it does not say.
-pub(super) fn exit_and_entry(msrs: &impl Msrs) -> (ExitControls, EntryControls) {
-    let read = |msr| msrs.read(msr).unwrap_or(0);
-    let has_true_controls = VmxBasic(read(Msr::IA32_VMX_BASIC)).has_true_controls();
-    let allowed =
-        |plain, precise| Allowed(read(if has_true_controls { precise } else { plain })).may_be_one();
-    let exit = allowed(Msr::IA32_VMX_EXIT_CTLS, Msr::IA32_VMX_TRUE_EXIT_CTLS);
-    let entry = allowed(Msr::IA32_VMX_ENTRY_CTLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS);
-    (ExitControls::from_bits_retain(exit), EntryControls::from_bits_retain(entry))
-}
-
 fn read(msrs: &impl Msrs, msr: Msr) -> Result<u64, Unsupported> {
     msrs.read(msr).map_err(|_| Unsupported::CapabilityMsr(msr))
 }

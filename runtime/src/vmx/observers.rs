@@ -4,9 +4,9 @@
 //! "VM-Exit Controls"; "VM-Entry Controls"). Older records of branches (IA32_DEBUGCTL) need no control: every exit
 //! clears that register.
 
-use super::controls;
 use hw::{GeneralProtection, Msrs, Vmcs};
 use x86::msr::Msr;
+use x86::vmx::capability::{Allowed, VmxBasic};
 use x86::vmx::controls::{EntryControls, ExitControls};
 use x86::vmx::vmcs::{self, Field};
 #[cfg(target_os = "none")]
@@ -130,7 +130,7 @@ pub(super) const fn covers(msr: Msr) -> bool {
 impl Observers {
     /// The best way for each of the registers that are `there`.
     pub(super) fn of(there: [bool; COUNT], msrs: &impl Msrs) -> Self {
-        let (exit, entry) = controls::exit_and_entry(msrs);
+        let (exit, entry) = exit_and_entry(msrs);
         let mut ways = [Way::Absent; COUNT];
         for ((way, register), is_there) in ways.iter_mut().zip(&REGISTERS).zip(there) {
             *way = if !is_there || msrs.read(register.msr).is_err() {
@@ -288,6 +288,17 @@ impl Way {
 }
 
 /// Processors with both registers, for tests.
+/// The VM-exit and VM-entry controls that this processor allows; none where it does not say.
+fn exit_and_entry(msrs: &impl Msrs) -> (ExitControls, EntryControls) {
+    let read = |msr| msrs.read(msr).unwrap_or(0);
+    let has_true_controls = VmxBasic(read(Msr::IA32_VMX_BASIC)).has_true_controls();
+    let allowed =
+        |plain, precise| Allowed(read(if has_true_controls { precise } else { plain })).may_be_one();
+    let exit = allowed(Msr::IA32_VMX_EXIT_CTLS, Msr::IA32_VMX_TRUE_EXIT_CTLS);
+    let entry = allowed(Msr::IA32_VMX_ENTRY_CTLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS);
+    (ExitControls::from_bits_retain(exit), EntryControls::from_bits_retain(entry))
+}
+
 #[cfg(test)]
 pub(super) mod fixture {
     use super::{ExitControls, Msr, Observers};

@@ -1,8 +1,6 @@
 //! Extended page tables for a guest of this guest (SDM, "The Extended Page Table Mechanism (EPT)").
 
-use super::{Guest, page, vmcs};
-use crate::cpu::rdmsr_existing;
-use x86::msr::Msr;
+use super::page;
 
 const PRESENT: u64 = 7;
 const WRITE_BACK: u64 = 6 << 3;
@@ -88,14 +86,4 @@ fn next(entry: u64, level: u32) -> u64 {
     }
     page::write(entry, table | PRESENT);
     table
-}
-
-/// Exit qualification of an EPT violation, without what only processors with advanced VM-exit information for EPT
-/// violations tell (SDM, "Exit Qualification for EPT Violations", bits 11:9).
-#[must_use]
-pub fn violation(nested: &Guest) -> u64 {
-    const ADVANCED: u64 = 1 << 22;
-    let qualification = nested.read(vmcs::EXIT_QUALIFICATION);
-    let has_advanced = rdmsr_existing(Msr::IA32_VMX_EPT_VPID_CAP) & ADVANCED != 0;
-    if has_advanced { qualification & !0xe00 } else { qualification }
 }

@@ -10,6 +10,7 @@ use x86::vmx::vmcs::{self, Field, FieldValue};
 
 use super::instruction::{self, Failure, outcome, vmclear, vmptrld};
 use super::{Ept, operation, page, state};
+use crate::cpu::rdmsr_existing;
 use crate::smp::Cpu;
 
 /// General registers that VM entry and exit leave to software, and CR2.
@@ -182,4 +183,14 @@ impl Guest {
         assert!(self.add_secondary(SecondaryControls::ENABLE_EPT), "the processor has no EPT");
         self.write(vmcs::EPT_POINTER, ept.pointer());
     }
+}
+
+/// Exit qualification of an EPT violation, without what only processors with advanced VM-exit information for EPT
+/// violations tell (SDM, "Exit Qualification for EPT Violations", bits 11:9).
+#[must_use]
+pub fn ept_violation(nested: &Guest) -> u64 {
+    const ADVANCED: u64 = 1 << 22;
+    let qualification = nested.read(vmcs::EXIT_QUALIFICATION);
+    let has_advanced = rdmsr_existing(Msr::IA32_VMX_EPT_VPID_CAP) & ADVANCED != 0;
+    if has_advanced { qualification & !0xe00 } else { qualification }
 }

@@ -19,8 +19,8 @@ pub mod trial;
 pub mod verdict;
 
 pub use attempt::{Outcome, attempt, attempt_with};
-pub use ept::{Ept, violation as ept_violation};
-pub use guest::{Guest, Registers};
+pub use ept::Ept;
+pub use guest::{Guest, Registers, ept_violation};
 pub use instruction::Failure;
 pub use operation::{capability, enter_operation, has_vmx, leave_operation, prepare, region, revision};
 pub use page::{allocate, allocate_run, clear, read, write};
