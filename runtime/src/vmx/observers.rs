@@ -34,7 +34,7 @@ struct Register {
     field: Field<u64>,
     exit: ExitControls,
     entry: EntryControls,
-    /// Has exits save the guest's value; empty where they do so anyway.
+    /// Makes exits save the guest's value; empty where they do so anyway.
     save: ExitControls,
 }
 
@@ -187,7 +187,7 @@ impl Observers {
         found.map(|(_, register)| register.field)
     }
 
-    /// Has `vmcs`, which was never entered, start with what the hardware has, and its exits load 0.
+    /// Makes `vmcs`, which was never entered, start with what the hardware has, and its exits load 0.
     pub(super) fn begin(&self, vmcs: &mut impl Vmcs, msrs: &impl Msrs) {
         if self.field(Msr::IA32_PERF_GLOBAL_CTRL).is_some() {
             vmcs.write(vmcs::HOST_PERF_GLOBAL_CTRL, 0);
@@ -209,7 +209,7 @@ impl Observers {
         values
     }
 
-    /// Has `vmcs`, which has `known` if that is known, have `values`.
+    /// Writes `values` to `vmcs`, but for what `known` says that it has.
     #[inline]
     pub(super) fn set_values(&self, vmcs: &mut impl Vmcs, values: Values, known: Option<Values>) {
         for (index, (way, register)) in self.each().enumerate() {
@@ -287,7 +287,6 @@ impl Way {
     }
 }
 
-/// Processors with both registers, for tests.
 /// The VM-exit and VM-entry controls that this processor allows; none where it does not say.
 fn exit_and_entry(msrs: &impl Msrs) -> (ExitControls, EntryControls) {
     let read = |msr| msrs.read(msr).unwrap_or(0);
@@ -299,6 +298,7 @@ fn exit_and_entry(msrs: &impl Msrs) -> (ExitControls, EntryControls) {
     (ExitControls::from_bits_retain(exit), EntryControls::from_bits_retain(entry))
 }
 
+/// Processors with both registers, for tests.
 #[cfg(test)]
 pub(super) mod fixture {
     use super::{ExitControls, Msr, Observers};
