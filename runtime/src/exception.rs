@@ -132,6 +132,16 @@ unsafe extern "C" {
     fn xmhf_exception_stubs();
 }
 
+/// Takes the interrupted code's registers from the frame.
+macro_rules! load_registers {
+    () => {
+        concat!(
+            "pop r15\n pop r14\n pop r13\n pop r12\n pop r11\n pop r10\n pop r9\n pop r8\n",
+            "pop rdi\n pop rsi\n pop rbp\n pop rbx\n pop rdx\n pop rcx\n pop rax",
+        )
+    };
+}
+
 global_asm!(
     ".pushsection .text.exception, \"ax\"",
     ".balign 16",
@@ -169,21 +179,7 @@ global_asm!(
     "call {handle}",
     "test al, al",
     "jnz 3f",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop r11",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdi",
-    "pop rsi",
-    "pop rbp",
-    "pop rbx",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
+    load_registers!(),
     "add rsp, 16",
     "iretq",
     // The same without IRET: flags and address go below the interrupted stack's top, and are taken from there.
@@ -196,21 +192,7 @@ global_asm!(
     "mov rax, [rsp + {frame_cs}]",
     "mov [rcx + 16], rax",
     "mov [rsp + {frame_rsp}], rcx",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop r11",
-    "pop r10",
-    "pop r9",
-    "pop r8",
-    "pop rdi",
-    "pop rsi",
-    "pop rbp",
-    "pop rbx",
-    "pop rdx",
-    "pop rcx",
-    "pop rax",
+    load_registers!(),
     "mov rsp, [rsp + {frame_rsp} - {frame_vector}]",
     "popfq",
     "retfq",
