@@ -48,13 +48,15 @@ pub(super) fn build(modules: &[PathBuf], l2: bool, others: Vec<(String, Vec<u8>)
     pack(files)
 }
 
-/// As [`build`] with init, busybox and the 32-bit program alone.
+/// As [`build`] without PAL programs and modules: init, busybox, the 32-bit program and `others`.
 ///
 /// # Errors
 ///
 /// As [`build`].
-pub(super) fn build_small() -> Result<Vec<u8>> {
-    pack(small()?)
+pub(super) fn build_small(others: Vec<(String, Vec<u8>)>) -> Result<Vec<u8>> {
+    let mut files = small()?;
+    files.extend(others);
+    pack(files)
 }
 
 /// As [`build`] for a kernel of 32 bits: the PAL programs alone, one of which is init.

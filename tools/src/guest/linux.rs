@@ -19,6 +19,8 @@ const COMMAND: &str = "command";
 
 /// The action that needs kernel modules.
 const KVM: &str = "kvm";
+/// What the actions begin with that run PAL programs.
+const PAL: &str = "pal_";
 const MODULES: [&str; 3] = ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko"];
 
 /// What the Linux guest is told.
@@ -52,6 +54,13 @@ impl LinuxOptions {
     /// The action that gives the console to a shell.
     pub const SHELL: &str = "shell";
 
+    /// Whether the guest gets the PAL programs, which take minutes to build the first time: for what runs them, and for a
+    /// user at its shell.
+    fn has_pals(&self) -> bool {
+        let others = [KVM, Self::EXEC, Self::SHELL];
+        self.actions.iter().any(|action| action.starts_with(PAL) || others.contains(&action.as_str()))
+    }
+
     /// Name in the initramfs, and contents, of what the user brings.
     fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let added = self.added.iter().map(|path| {
@@ -80,7 +89,11 @@ impl LinuxOptions {
 pub(super) fn write_disk(path: &Path, options: &LinuxOptions) -> Result<()> {
     let kernel = kernel()?;
     let modules = if options.actions.iter().any(|action| action == KVM) { modules()? } else { Vec::new() };
-    let initramfs = initramfs::build(&modules, !modules.is_empty(), options.files()?)?;
+    let initramfs = if options.has_pals() {
+        initramfs::build(&modules, !modules.is_empty(), options.files()?)?
+    } else {
+        initramfs::build_small(options.files()?)?
+    };
     write(path, &kernel, &initramfs, options)
 }
 
@@ -159,6 +172,18 @@ mod tests {
         assert_eq!(files[1], ("command".to_owned(), b"./probe; ls\n".to_vec()));
         let missing = LinuxOptions { added: vec!["/nowhere/x".into()], ..LinuxOptions::default() };
         assert!(missing.files().unwrap_err().to_string().contains("/nowhere/x"));
+    }
+
+    #[test]
+    fn pal_programs_are_built_for_what_runs_them_alone() {
+        let has = |actions: &[&str]| {
+            let actions = actions.iter().map(|&action| action.to_owned()).collect();
+            LinuxOptions { actions, ..LinuxOptions::default() }.has_pals()
+        };
+        assert!(!LinuxOptions::default().has_pals() && !has(&["forkexec", "load", "suspend"]));
+        for one in ["pal_programs", "pal_bench", "pal_programs_l2", "kvm", "exec", "shell"] {
+            assert!(has(&["forkexec", one]), "{one}");
+        }
     }
 
     #[test]

@@ -42,8 +42,11 @@ const SECTOR: usize = 512;
 ///
 /// A package cannot be fetched, the kernel is packed in an unknown way, or the disk cannot be made.
 pub(super) fn write_disk(path: &Path, pvh: bool, options: &LinuxOptions) -> Result<()> {
-    let initramfs =
-        if has_pals(options) { initramfs::build(&[], true, Vec::new())? } else { initramfs::build_small()? };
+    let initramfs = if has_pals(options) {
+        initramfs::build(&[], true, Vec::new())?
+    } else {
+        initramfs::build_small(Vec::new())?
+    };
     Disk {
         script: &script(pvh, options),
         modules: &["serial", "terminal", "echo", "multiboot", "boot"],
