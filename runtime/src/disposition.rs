@@ -23,14 +23,20 @@ pub(crate) enum Disposition {
 }
 
 impl Disposition {
-    /// What `vector` comes to. Before a CPU's own data is in place it has nobody to tell: `has_cpu`. `resume` is where the
+    /// What `vector` comes to. Before a CPU's own data is in place it has nobody to tell: `has_cpu`. `resume` says where the
     /// interrupted instruction goes on, if it expects the exception.
-    pub(crate) fn of(vector: u64, has_cpu: bool, resume: Option<u64>, msrs: &impl Msrs) -> Self {
-        match (vector, resume) {
-            (NMI, _) if has_cpu => Self::Nmi,
-            (MACHINE_CHECK, _) if has_cpu && machine_check::can_go_on(msrs) => Self::MachineCheck,
-            (_, Some(address)) => Self::Resume(address),
-            _ => Self::Stop,
+    // Each access to an MSR that the processor lacks comes this way.
+    #[inline]
+    pub(crate) fn of(
+        vector: u64,
+        has_cpu: bool,
+        resume: impl FnOnce() -> Option<u64>,
+        msrs: &impl Msrs,
+    ) -> Self {
+        match vector {
+            NMI if has_cpu => Self::Nmi,
+            MACHINE_CHECK if has_cpu && machine_check::can_go_on(msrs) => Self::MachineCheck,
+            _ => resume().map_or(Self::Stop, Self::Resume),
         }
     }
 }
@@ -49,7 +55,7 @@ mod tests {
 
     fn of(vector: u64, has_cpu: bool, resume: Option<u64>, status: u64) -> Disposition {
         let msrs = SimMsrs::new([(Msr::IA32_MCG_STATUS, status), (Msr::IA32_MCG_CAP, 0)]);
-        Disposition::of(vector, has_cpu, resume, &msrs)
+        Disposition::of(vector, has_cpu, || resume, &msrs)
     }
 
     #[test]

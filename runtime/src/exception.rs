@@ -75,34 +75,42 @@ fn load_with(stack_of: impl Fn(u64) -> u16) {
 extern "C" fn handle(frame: &mut Frame) -> bool {
     // No table is loaded on a CPU whose data is not in place, but on the first one.
     let has_cpu = percpu::is_installed();
-    let resume = exception_table::resume_address(frame.vector, frame.rip);
+    let resume = || exception_table::resume_address(frame.vector, frame.rip);
     match Disposition::of(frame.vector, has_cpu, resume, &Processor) {
         Disposition::Nmi => {
-            if stop::is_stopping() {
-                stop::stand_still();
-            }
-            percpu::current().note_nmi();
-            look_again(frame);
+            nmi(frame);
             return false;
         }
-        Disposition::MachineCheck => {
-            percpu::current().give_machine_check();
-            look_again(frame);
-        }
+        Disposition::MachineCheck => machine_check(frame),
         Disposition::Resume(address) => frame.rip = address,
-        Disposition::Stop => panic::stop_on_exception(
-            format_args!(
-                "exception {} in the hypervisor, error code {:#x}, rip {:#x}, cr2 {:#x}",
-                frame.vector,
-                frame.error_code,
-                frame.rip,
-                cr2()
-            ),
-            frame.rsp,
-            frame,
-        ),
+        Disposition::Stop => stop_on(frame),
     }
     has_cpu && interrupts_nmi(frame.rsp, percpu::current().nmi_stack())
+}
+
+#[cold]
+fn nmi(frame: &mut Frame) {
+    if stop::is_stopping() {
+        stop::stand_still();
+    }
+    percpu::current().note_nmi();
+    look_again(frame);
+}
+
+#[cold]
+fn machine_check(frame: &mut Frame) {
+    percpu::current().give_machine_check();
+    look_again(frame);
+}
+
+#[cold]
+fn stop_on(frame: &Frame) -> ! {
+    let Frame { vector, error_code, rip, rsp, .. } = frame;
+    let what = format_args!(
+        "exception {vector} in the hypervisor, error code {error_code:#x}, rip {rip:#x}, cr2 {:#x}",
+        cr2()
+    );
+    panic::stop_on_exception(what, *rsp, frame)
 }
 
 /// Makes code that was about to enter the guest look first at what came.

@@ -20,8 +20,10 @@ const EXPECTED: [u64; 6] = [6, 11, 12, 13, 14, 17];
 /// Where to go on after exception `vector` at `rip`, by `table`; `None` where it is not expected.
 #[must_use]
 pub fn resume_address(table: &[Entry], vector: u64, rip: u64) -> Option<u64> {
-    let entry = table.iter().find(|entry| entry.instruction == rip && EXPECTED.contains(&vector))?;
-    Some(entry.resume)
+    if !EXPECTED.contains(&vector) {
+        return None;
+    }
+    table.iter().find(|entry| entry.instruction == rip).map(|entry| entry.resume)
 }
 
 /// Assembly text of a table row: label 2 may fault, label 3 is where to go on.

@@ -16,6 +16,7 @@ const IA32_MC0_STATUS: u32 = 0x401;
 const MOST_BANKS: u64 = 32;
 
 /// Whether the hypervisor can go on where it was struck; what happened is then the guest's to know.
+#[cold]
 pub fn can_go_on(msrs: &impl Msrs) -> bool {
     let status = msrs.read(Msr::IA32_MCG_STATUS).unwrap_or(0);
     status & RESTART_IP_VALID != 0 && is_context_intact(msrs)
