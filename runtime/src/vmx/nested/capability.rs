@@ -4,7 +4,7 @@
 //! to the hypervisor what nobody thought of, so it fails the entry as a reserved bit. What must be 1 on the
 //! hardware must be 1 for L1, for VMCS02 cannot have it otherwise.
 
-use super::fields::{self, Access, Treatment};
+use super::vmcs12::fields::{self, Access, Treatment};
 use crate::vmx::probe::cr4_for_guest;
 use hw::{GeneralProtection, Msrs};
 use x86::cr::Cr4;

@@ -170,7 +170,7 @@ fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capabilit
     }
 }
 
-/// Copies the guest state that is [`super::fields::Treatment::Cold`], into L2's VMCS or back.
+/// Copies the guest state that is [`super::vmcs12::fields::Treatment::Cold`], into L2's VMCS or back.
 pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capability: &Capability) {
     copy!(from => to;
         GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR

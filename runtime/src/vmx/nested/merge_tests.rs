@@ -1,8 +1,8 @@
-use super::super::fields::{self, Treatment};
 use super::super::reflect::{self, ExitFacts, Left};
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
+use crate::vmx::nested::vmcs12::fields::{self, Treatment};
 use hw::sim::{SimMsrs, SimVmcs};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};

@@ -18,7 +18,6 @@ mod ept02;
 mod ept12;
 #[cfg(target_os = "none")]
 mod exit;
-mod fields;
 mod instruction;
 mod io_bitmap;
 #[cfg(target_os = "none")]
@@ -46,9 +45,6 @@ mod reflect;
 mod route;
 #[cfg(target_os = "none")]
 mod second_level;
-mod shadow;
-#[cfg(target_os = "none")]
-mod shadow_vmcs;
 #[cfg(target_os = "none")]
 mod signals;
 #[cfg_attr(not(any(test, target_os = "none")), expect(dead_code, reason = "raised on the machine"))]
@@ -86,10 +82,10 @@ pub(super) use world::{called, controls_of_world};
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
 use capability::Capability;
-use fields::{Access, Treatment};
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
 use pending_entry::PendingEntry;
+use vmcs12::fields::{Access, Treatment};
 use vmcs12::{Dirty, LaunchState, Vmcs12};
 use x86::address::GuestPhysAddr;
 use x86::cr::Efer;
@@ -198,7 +194,7 @@ impl Nested {
 
     /// Sees to it that VMCS12 has the newest value of a field.
     fn make_current<H: Hardware>(&mut self, access: Access, hardware: &mut H) {
-        if fields::treatment(access.index) == Treatment::Cold {
+        if vmcs12::fields::treatment(access.index) == Treatment::Cold {
             self.fetch_guest_state(hardware);
         }
     }

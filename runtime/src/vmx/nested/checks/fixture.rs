@@ -5,7 +5,7 @@ use super::{
 };
 use crate::memory::guest::fake::FakeMemory;
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::fields::{self, COUNT};
+use crate::vmx::nested::vmcs12::fields::{self, COUNT};
 use hw::Vmcs;
 use hw::sim::SimMsrs;
 use x86::address::GuestPhysAddr;

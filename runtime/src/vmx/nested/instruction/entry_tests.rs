@@ -1,7 +1,7 @@
 use super::World;
 use crate::vmx::nested::checks::fixture::{Mode, sound};
 use crate::vmx::nested::checks::{EntryFailure, LoadedPdptes};
-use crate::vmx::nested::fields::Access;
+use crate::vmx::nested::vmcs12::fields::Access;
 use crate::vmx::nested::vmcs12::{Dirty, LaunchState};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;

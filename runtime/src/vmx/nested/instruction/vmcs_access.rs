@@ -5,8 +5,8 @@ use super::{Hardware, L1, Status, operand};
 use crate::memory::guest::GuestMemory;
 use crate::vmx::nested::Nested;
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::fields::Access;
-use crate::vmx::nested::shadow;
+use crate::vmx::nested::vmcs12::fields::Access;
+use crate::vmx::nested::vmcs12::shadowing;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::event::Event;
@@ -44,7 +44,7 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
         Err(error) => return Ok(Status::Fail(error)),
     };
     nested.make_current(access, l1.hardware);
-    if shadow::is_read(access) {
+    if shadowing::is_read(access) {
         // What exits tell, and the access rights of CS: read without an exit, written with one.
         nested.fetch_shadow(l1.hardware);
         nested.vmcs12.set_value(access, value);

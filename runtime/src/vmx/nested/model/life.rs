@@ -12,8 +12,8 @@ use crate::vmx::nested::checks::Processor;
 use crate::vmx::nested::checks::fixture::{REVISION, hardware};
 use crate::vmx::nested::instruction::{self, Hardware, L1, VpidScope};
 use crate::vmx::nested::merge::{self, Inherited};
-use crate::vmx::nested::shadow::{self, Bitmap, PIECE_BYTES, Told};
 use crate::vmx::nested::vmcs12::Vmcs12;
+use crate::vmx::nested::vmcs12::shadowing::{self, Bitmap, PIECE_BYTES, Told};
 use crate::vmx::nested::{Facts, Nested, reflect};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
@@ -62,14 +62,14 @@ impl Hardware for Fake {
     }
     fn fetch_shadow(&mut self, vmcs12: &mut Vmcs12) {
         if let Some((shadow, told)) = &mut self.shadow {
-            shadow::fetch(shadow, told, vmcs12);
+            shadowing::fetch(shadow, told, vmcs12);
         }
     }
     fn invalidate_ept(&mut self, _: Option<u64>) {}
     fn invalidate_vpid(&mut self, _: VpidScope) {}
     fn current_changed(&mut self, vmcs12: Option<&Vmcs12>) {
         if let (Some((shadow, told)), Some(vmcs12)) = (&mut self.shadow, vmcs12) {
-            shadow::tell_all(shadow, told, vmcs12);
+            shadowing::tell_all(shadow, told, vmcs12);
         }
     }
 }
@@ -263,7 +263,7 @@ impl World {
         reflect::save_exit(&self.hardware.vmcs02, &mut self.nested.vmcs12, reason);
         reflect::save_guest_state(&self.hardware.vmcs02, &mut self.nested.vmcs12);
         if let Some((shadow, told)) = &mut self.hardware.shadow {
-            shadow::tell_exit(shadow, told, &self.nested.vmcs12);
+            shadowing::tell_exit(shadow, told, &self.nested.vmcs12);
         }
         reason
     }

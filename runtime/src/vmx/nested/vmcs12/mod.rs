@@ -6,9 +6,14 @@
 //! in use. What they forge while it lies there is checked at the next entry like all the rest. So a processor
 //! keeps one VMCS of L1 in memory, whatever the number that L1 has.
 
-use super::fields::{self, Access, COUNT, Treatment};
+pub(super) mod fields;
+#[cfg(target_os = "none")]
+pub(super) mod shadow_vmcs;
+pub(super) mod shadowing;
+
 use crate::memory::guest::{GuestMemory, Refused};
 use bitflags::bitflags;
+use fields::{Access, COUNT, Treatment};
 use hw::Vmcs;
 use static_assertions::const_assert;
 use x86::address::GuestPhysAddr;

@@ -3,7 +3,7 @@
 use x86::vmx::vmcs::{FIELDS, FieldInfo, Group, Width};
 
 /// Number of fields.
-pub(super) const COUNT: usize = FIELDS.len();
+pub(crate) const COUNT: usize = FIELDS.len();
 /// No field has this encoding.
 const NONE: u8 = u8::MAX;
 const KEYS: usize = 512;
@@ -13,7 +13,7 @@ static INDEX: [u8; KEYS] = index_table();
 
 /// Place of the field with this encoding in [`FIELDS`].
 #[inline(always)]
-pub(super) const fn index(encoding: u32) -> Option<usize> {
+pub(crate) const fn index(encoding: u32) -> Option<usize> {
     if encoding & !0x6c3e != 0 {
         return None;
     }
@@ -45,12 +45,12 @@ const fn index_table() -> [u8; KEYS] {
 
 /// What becomes of a field of VMCS12 in the VMCS under which L2 runs, and of that one's after an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Treatment {
+pub(crate) enum Treatment {
     /// Guest state that every entry and exit copies.
     Hot,
     /// Guest state that an entry copies where L1 wrote to it, and that is brought back where L1 asks.
     Cold,
-    /// A control that is merged with what the hypervisor needs, by [`super::merge`].
+    /// A control that is merged with what the hypervisor needs, by [`crate::vmx::nested::merge`].
     Control,
     /// A control or guest field whose part is done in software: MSR areas and what they switch, VMCS shadowing.
     ByValue,
@@ -65,7 +65,7 @@ pub(super) enum Treatment {
 }
 
 /// What becomes of the field in this place of [`FIELDS`].
-pub(super) const fn treatment(index: usize) -> Treatment {
+pub(crate) const fn treatment(index: usize) -> Treatment {
     TREATMENTS[index]
 }
 
@@ -111,22 +111,22 @@ const fn treatment_of(field: FieldInfo) -> Treatment {
 }
 
 /// Width of the field in this place of [`FIELDS`].
-pub(super) const fn width(index: usize) -> Width {
+pub(crate) const fn width(index: usize) -> Width {
     FIELDS[index].width()
 }
 
 /// A field as VMREAD and VMWRITE name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Access {
+pub(crate) struct Access {
     /// Its place in [`FIELDS`].
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// The upper half of a 64-bit field alone.
-    pub(super) is_high: bool,
+    pub(crate) is_high: bool,
 }
 
 impl Access {
     /// The field.
-    pub(super) const fn info(self) -> FieldInfo {
+    pub(crate) const fn info(self) -> FieldInfo {
         FIELDS[self.index]
     }
 }

@@ -3,8 +3,8 @@
 //! UNSAFETY: another VMCS is made current, and made inactive.
 #![expect(unsafe_code, reason = "VMCS frames")]
 
-use super::shadow::{self, BITMAP_BYTES, Bitmap, PIECE_BYTES, Told};
-use super::vmcs12::{NO_LINK, SHADOW_VMCS, Vmcs12};
+use super::shadowing::{self, BITMAP_BYTES, Bitmap, PIECE_BYTES, Told};
+use super::{NO_LINK, SHADOW_VMCS, Vmcs12};
 use crate::machine;
 use hw::bare::Processor;
 use hw::bare::vmx::{self, CurrentVmcs};
@@ -17,7 +17,7 @@ use x86::vmx::vmcs;
 
 /// The bitmaps, which all processors share.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bitmaps {
+pub(crate) struct Bitmaps {
     read: HostPhysAddr,
     write: HostPhysAddr,
     has_log: bool,
@@ -25,7 +25,7 @@ pub(super) struct Bitmaps {
 
 impl Bitmaps {
     /// Makes them, where the processor has VMCS shadowing and lets us write VM-exit information.
-    pub(super) fn make() -> Option<Self> {
+    pub(crate) fn make() -> Option<Self> {
         let capability = |msr| Processor.read(msr).unwrap_or_default();
         let secondary = Allowed(capability(Msr::IA32_VMX_PROCBASED_CTLS2));
         let has_shadowing = secondary.may_be_one() & SecondaryControls::VMCS_SHADOWING.bits() != 0;
@@ -48,7 +48,7 @@ fn frame_of(bitmap: Bitmap, has_log: bool) -> HostPhysAddr {
 
 /// The shadow VMCS of one processor.
 #[derive(Debug)]
-pub(super) struct ShadowVmcs {
+pub(crate) struct ShadowVmcs {
     frame: HostPhysAddr,
     bitmaps: Bitmaps,
     /// L1 has a current VMCS, of which this holds fields.
@@ -58,13 +58,13 @@ pub(super) struct ShadowVmcs {
 
 impl ShadowVmcs {
     /// One in a frame of its own, not in use.
-    pub(super) fn new(bitmaps: Bitmaps) -> Self {
+    pub(crate) fn new(bitmaps: Bitmaps) -> Self {
         let told = Told::new(bitmaps.has_log);
         Self { frame: machine::with_frame_run(1), bitmaps, is_on: false, told }
     }
 
     /// Initialises the frame; the VMCS of L1 is current.
-    pub(super) fn set_up(&self, revision: u32, vmcs01: &mut CurrentVmcs) {
+    pub(crate) fn set_up(&self, revision: u32, vmcs01: &mut CurrentVmcs) {
         machine::region().write(self.frame, &(revision | SHADOW_VMCS).to_le_bytes());
         self.clear();
         vmcs01.write(vmcs::VMREAD_BITMAP_ADDRESS, self.bitmaps.read.get());
@@ -72,29 +72,29 @@ impl ShadowVmcs {
     }
 
     /// Takes over what L1 wrote; another VMCS has to be made current behind it.
-    pub(super) fn fetch(&mut self, vmcs12: &mut Vmcs12) {
+    pub(crate) fn fetch(&mut self, vmcs12: &mut Vmcs12) {
         if self.is_on {
-            shadow::fetch(&self.select(), &mut self.told, vmcs12);
+            shadowing::fetch(&self.select(), &mut self.told, vmcs12);
             self.clear();
         }
     }
 
     /// Writes an exit to it for L1; another VMCS has to be made current behind it.
-    pub(super) fn tell_exit(&mut self, vmcs12: &Vmcs12) {
+    pub(crate) fn tell_exit(&mut self, vmcs12: &Vmcs12) {
         if self.is_on {
-            shadow::tell_exit(&mut self.select(), &mut self.told, vmcs12);
+            shadowing::tell_exit(&mut self.select(), &mut self.told, vmcs12);
             self.clear();
         }
     }
 
     /// Holds the fields of `vmcs12` from now on; another VMCS has to be made current behind it.
-    pub(super) fn hold(&mut self, vmcs12: &Vmcs12) {
-        shadow::tell_all(&mut self.select(), &mut self.told, vmcs12);
+    pub(crate) fn hold(&mut self, vmcs12: &Vmcs12) {
+        shadowing::tell_all(&mut self.select(), &mut self.told, vmcs12);
         self.clear();
     }
 
     /// Lets L1's VMREAD and VMWRITE reach it, or not; the VMCS of L1 is current.
-    pub(super) fn switch(&mut self, is_on: bool, vmcs01: &mut CurrentVmcs) {
+    pub(crate) fn switch(&mut self, is_on: bool, vmcs01: &mut CurrentVmcs) {
         self.is_on = is_on;
         let mut secondary = SecondaryControls::from_bits_retain(vmcs01.read(vmcs::SECONDARY_CONTROLS));
         secondary.set(SecondaryControls::VMCS_SHADOWING, is_on);

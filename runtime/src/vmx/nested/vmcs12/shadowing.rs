@@ -4,15 +4,15 @@
 //! It holds the fields that hypervisors touch at every exit; all others exit by the bitmaps. What an exit of L2
 //! changed goes there, and what L1 wrote comes back at the next entry.
 
+use super::Vmcs12;
 use super::fields::{self, Access};
-use super::vmcs12::Vmcs12;
 use hw::Vmcs;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
 /// Bytes of the VMREAD and of the VMWRITE bitmap: a bit for each encoding of 15 bits, set where the access exits.
-pub(super) const BITMAP_BYTES: usize = 4096;
+pub(crate) const BITMAP_BYTES: usize = 4096;
 /// Bytes of a bitmap that are made at a time.
-pub(super) const PIECE_BYTES: usize = 256;
+pub(crate) const PIECE_BYTES: usize = 256;
 
 macro_rules! shadowed {
     (told: $($exit:ident)*; state: $($state:ident)*; control: $($control:ident)*;) => {
@@ -26,7 +26,7 @@ macro_rules! shadowed {
         /// What the shadow VMCS holds of the fields that an exit changes, unless L1 has written since.
         #[derive(Debug, Default)]
         #[expect(non_snake_case, reason = "the names of the fields")]
-        pub(super) struct Told {
+        pub(crate) struct Told {
             /// The processor has a page-modification log, so that there is a field for its index.
             has_log: bool,
             PML_INDEX: u64,
@@ -37,7 +37,7 @@ macro_rules! shadowed {
         /// Writes to `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
         /// taken over.
         #[inline]
-        pub(super) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+        pub(crate) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
             $(tell(shadow, &mut told.$exit, vmcs12, vmcs::$exit);)*
             $(tell(shadow, &mut told.$state, vmcs12, vmcs::$state);)*
             if told.has_log {
@@ -46,7 +46,7 @@ macro_rules! shadowed {
         }
 
         /// Writes all of `vmcs12` to `shadow`.
-        pub(super) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+        pub(crate) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
             $(told.$exit = !vmcs12.read(vmcs::$exit).to_u64();)*
             $(told.$state = !vmcs12.read(vmcs::$state).to_u64();)*
             told.PML_INDEX = !vmcs12.read(vmcs::PML_INDEX).to_u64();
@@ -56,7 +56,7 @@ macro_rules! shadowed {
 
         /// Takes over what L1 wrote to `shadow`.
         #[inline]
-        pub(super) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
+        pub(crate) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
             $(told.$state = take(shadow, vmcs12, vmcs::$state);)*
             $(take(shadow, vmcs12, vmcs::$control);)*
             if told.has_log {
@@ -98,19 +98,19 @@ fn take<T: FieldValue>(shadow: &impl Vmcs, vmcs12: &mut Vmcs12, field: Field<T>)
 
 impl Told {
     /// Nothing yet; the processor has a page-modification log or not.
-    pub(super) fn new(has_log: bool) -> Self {
+    pub(crate) fn new(has_log: bool) -> Self {
         Self { has_log, ..Self::default() }
     }
 }
 
 /// Whether VMREAD of the field does not exit.
-pub(super) fn is_read(access: Access) -> bool {
+pub(crate) fn is_read(access: Access) -> bool {
     READABLE.contains(&access.info().encoding)
 }
 
 /// Which of the two bitmaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bitmap {
+pub(crate) enum Bitmap {
     /// Of VMREAD.
     Read,
     /// Of VMWRITE.
@@ -120,7 +120,7 @@ pub(super) enum Bitmap {
 impl Bitmap {
     /// The bytes from `offset` on, with the index of the page-modification log or not; a whole bitmap would be much for
     /// the stack.
-    pub(super) fn piece(self, offset: usize, has_log: bool) -> [u8; PIECE_BYTES] {
+    pub(crate) fn piece(self, offset: usize, has_log: bool) -> [u8; PIECE_BYTES] {
         let shadowed = if self == Self::Read { READABLE } else { WRITABLE };
         let log = has_log.then_some(vmcs::PML_INDEX.encoding());
         let mut piece = [0xff; PIECE_BYTES];
