@@ -155,11 +155,11 @@ mod tests {
             format!(r#"{{"filename":"/x/{name}","summary":{{"lines":{{"count":10,"covered":{covered}}}}}}}"#)
         };
         let files = [
-            file("runtime/src/vmx/nested/vpid.rs", 9),
+            file("runtime/src/vmx/nested/memory/vpid.rs", 9),
             file("runtime/src/vmx/nested/checks/controls.rs", 10),
             file("runtime/src/vmx/nested/checks/model_guest.rs", 0),
             file("runtime/src/vmx/nested/model/route.rs", 0),
-            file("runtime/src/vmx/nested/vpid_tests.rs", 0),
+            file("runtime/src/vmx/nested/memory/vpid_tests.rs", 0),
             file("runtime/src/vmx/run.rs", 0),
         ];
         let json = format!(r#"{{"data":[{{"files":[{}]}}]}}"#, files.join(","));

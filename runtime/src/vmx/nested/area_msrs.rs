@@ -4,10 +4,10 @@
 
 use super::Facts;
 use super::cpu::{self, State};
-use super::lack::Note;
+use super::l2_vmcs::L2View;
+use super::memory::missing_page::Note;
 use super::msr_area::{AreaMsrs, MsrArea, Unusable};
 use super::switched_msrs;
-use super::view::L2View;
 use crate::exit::mtrr::Effect;
 use crate::exit::{Action, dispatch};
 use crate::memory::guest_physical::GuestPhysical;

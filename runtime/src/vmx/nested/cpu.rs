@@ -3,17 +3,17 @@
 //! UNSAFETY: frames of the pool become this state, and another VMCS is made current.
 #![expect(unsafe_code, reason = "per-CPU frames, current VMCS")]
 
-use super::ept02::cache::Named;
-use super::ept02::machine as ept02;
 use super::instruction::{Hardware, VpidScope};
 use super::io_bitmap::IoBitmaps;
-use super::lack::Note;
+use super::memory::ept02::cache::Named;
+use super::memory::ept02::machine as ept02;
+use super::memory::missing_page::Note;
+use super::memory::vpid::{Invvpid, VpidMap};
 use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::observed::Observed;
 use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;
 use super::vmcs12::shadow_vmcs::{Bitmaps, ShadowVmcs};
-use super::vpid::{Invvpid, VpidMap};
 use super::{Facts, Nested, Operation, merge};
 use crate::features::features;
 use crate::machine;

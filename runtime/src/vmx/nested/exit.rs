@@ -1,12 +1,13 @@
 //! Exits of L2 on the machine.
 
 use super::cpu::{self, State};
-use super::l2::{self, L2Vcpu, view_of};
-use super::l2_memory::L2Memory;
+use super::l2_vcpu::{self, L2Vcpu, view_of};
 use super::leave;
+use super::memory::ept_violation;
+use super::memory::l2::L2Memory;
 use super::reflect::ExitFacts;
 use super::route::{self, Route};
-use super::{own, second_level, signals, world};
+use super::{own, signals, world};
 use crate::exit::{Action, dispatch, machine_check};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -67,8 +68,8 @@ fn handle_rarely(
             cpu.note_nmi();
             Some(Action::Resume)
         }
-        Route::SecondLevel if second_level::is_nested(cpu) => {
-            return second_level::handle(&mut vcpu, cpu, reason);
+        Route::SecondLevel if ept_violation::is_nested(cpu) => {
+            return ept_violation::handle(&mut vcpu, cpu, reason);
         }
         Route::SecondLevel => {
             decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
@@ -77,7 +78,7 @@ fn handle_rarely(
         Route::L1 | Route::NmiWindow | Route::Trap => None,
     };
     match action {
-        Some(action) => second_level::conclude(&mut vcpu, cpu, reason, action),
+        Some(action) => ept_violation::conclude(&mut vcpu, cpu, reason, action),
         None => leave::reflect_now(registers, cpu),
     }
 }
@@ -93,11 +94,11 @@ fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, r
     memory.keep_log(cpu);
     match (action, memory.denied()) {
         (Some(Action::Inject(_)), Some(denied)) if vcpu.registers().rcx() == count => {
-            second_level::deny(vcpu, cpu, reason, denied);
+            ept_violation::deny(vcpu, cpu, reason, denied);
         }
         // A string instruction that has come some way exits again where it stopped.
-        (Some(Action::Inject(_)), Some(_)) => l2::apply(vcpu, cpu, reason, Action::Resume),
-        (Some(action), _) => l2::apply(vcpu, cpu, reason, action),
+        (Some(Action::Inject(_)), Some(_)) => l2_vcpu::apply(vcpu, cpu, reason, Action::Resume),
+        (Some(action), _) => l2_vcpu::apply(vcpu, cpu, reason, action),
         (None, _) => leave::reflect_now(vcpu.registers_mut(), cpu),
     }
 }

@@ -14,19 +14,16 @@ mod checks;
 mod cpu;
 #[cfg(target_os = "none")]
 mod entry;
-mod ept02;
-mod ept12;
 #[cfg(target_os = "none")]
 mod exit;
 mod instruction;
 mod io_bitmap;
 #[cfg(target_os = "none")]
-mod l2;
-#[cfg(target_os = "none")]
-mod l2_memory;
-mod lack;
+mod l2_vcpu;
+mod l2_vmcs;
 #[cfg(target_os = "none")]
 mod leave;
+mod memory;
 mod merge;
 mod merged_page;
 #[cfg(any(test, fuzzing))]
@@ -44,38 +41,32 @@ mod raise;
 mod reflect;
 mod route;
 #[cfg(target_os = "none")]
-mod second_level;
-#[cfg(target_os = "none")]
 mod signals;
 #[cfg_attr(not(any(test, target_os = "none")), expect(dead_code, reason = "raised on the machine"))]
 mod speculation;
 mod switched_msrs;
-#[cfg(target_os = "none")]
-mod translation;
-mod view;
 mod vmcs12;
-mod vpid;
 #[cfg(target_os = "none")]
 mod watcher;
 #[cfg(target_os = "none")]
 mod world;
 
 #[cfg(target_os = "none")]
+pub(super) use self::memory::ept_violation::is_nested as has_second_level;
+#[cfg(target_os = "none")]
+pub(crate) use self::memory::ept02::machine::forget_changes;
+#[cfg(target_os = "none")]
+pub(crate) use self::memory::l2::{ask_l1, memory, note_fault, translate};
+#[cfg(target_os = "none")]
+pub(super) use self::memory::translation::{follow, use_second_level};
+#[cfg(target_os = "none")]
 pub(super) use cpu::{OwnBitmaps, is_in_operation, is_l2, prepare, set_up};
 #[cfg(target_os = "none")]
 pub(super) use entry::{instruction, invalid_state, read_msr, refused, releases_init};
 #[cfg(target_os = "none")]
-pub(crate) use ept02::machine::forget_changes;
-#[cfg(target_os = "none")]
 pub(super) use exit::handle_l2_exit;
 #[cfg(target_os = "none")]
-pub(crate) use l2_memory::{ask_l1, memory, note_fault, translate};
-#[cfg(target_os = "none")]
-pub(super) use second_level::is_nested as has_second_level;
-#[cfg(target_os = "none")]
 pub(super) use signals::{init_arrived, machine_check_arrived, nmi_arrived};
-#[cfg(target_os = "none")]
-pub(super) use translation::{follow, use_second_level};
 #[cfg(target_os = "none")]
 pub(super) use world::{called, controls_of_world};
 

@@ -3,8 +3,8 @@
 use super::cpu;
 use super::entry;
 use super::instruction::linked::{self, L2};
-use super::l2::L2Vcpu;
-use super::l2_memory::L2Memory;
+use super::l2_vcpu::L2Vcpu;
+use super::memory::l2::L2Memory;
 use super::switched_msrs;
 use crate::exit::{Action, Exit, control_register, dispatch, port};
 use crate::machine;

@@ -1,7 +1,7 @@
 //! Pages of L1 that the processor itself reads and writes while L2 runs: bitmaps and those of the virtual APIC.
 
 use super::cpu::NestedHardware;
-use super::ept02::machine as ept02;
+use super::memory::ept02::machine as ept02;
 use super::merge::Wanted;
 use super::merged_page::Pages;
 use super::vmcs12::{Dirty, Vmcs12};

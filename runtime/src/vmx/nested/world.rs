@@ -1,7 +1,8 @@
 //! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
 
-use super::l2::{self, L2Vcpu};
-use super::{cpu, second_level, signals};
+use super::l2_vcpu::{self, L2Vcpu};
+use super::memory::ept_violation;
+use super::{cpu, signals};
 use crate::exit::WorldExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;
@@ -52,7 +53,7 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             Action::Resume
         }
     };
-    second_level::conclude(vcpu, cpu, reason, action);
+    ept_violation::conclude(vcpu, cpu, reason, action);
 }
 
 /// Another CPU called this one, whose guest is in a world; false where it is L1.
@@ -61,7 +62,7 @@ pub(in crate::vmx) fn called(registers: &mut Registers, cpu: &PerCpu) -> bool {
         return false;
     }
     if let Some(state) = cpu::of(cpu) {
-        machine::hypapp().world_exit(&mut l2::view_of(state, registers, cpu, false), WorldExit::Called);
+        machine::hypapp().world_exit(&mut l2_vcpu::view_of(state, registers, cpu, false), WorldExit::Called);
     }
     true
 }

@@ -4,17 +4,17 @@
 //! L2 at its instruction and has L1 asked ([`ask_l1`]), by the exit that L2's own access would have led to; L2 then
 //! tries again.
 
-use super::cpu;
 use super::ept02::access::Access;
 use super::ept02::machine as ept02;
 use super::ept12::PageModificationLog;
-use super::lack::{Lack, Note};
-use super::merge::Wanted;
-use super::route;
-use super::vmcs12::Vmcs12;
+use super::missing_page::{Lack, Note};
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
+use crate::vmx::nested::cpu;
+use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::route;
+use crate::vmx::nested::vmcs12::Vmcs12;
 use core::cell::Cell;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
@@ -27,7 +27,7 @@ use x86::vmx::vmcs;
 
 /// L2's memory: what L1's tables make of L1's.
 #[derive(Debug)]
-pub(super) struct L2Memory {
+pub(crate) struct L2Memory {
     /// `None` where L1 has no tables for it.
     pointer: Option<EptPointer>,
     /// L1's page-modification log, as it was and as it is.
@@ -38,7 +38,7 @@ pub(super) struct L2Memory {
 
 impl L2Memory {
     /// The memory of the L2 that runs on `cpu`, which executes this.
-    pub(super) fn of(cpu: &PerCpu) -> Self {
+    pub(crate) fn of(cpu: &PerCpu) -> Self {
         let (mut pointer, mut log) = (None, None);
         if let Some(state) = cpu::of(cpu) {
             let vmcs12 = &state.nested.vmcs12;
@@ -49,7 +49,7 @@ impl L2Memory {
     }
 
     /// Writes to VMCS12 how far the page-modification log has come, behind the accesses.
-    pub(super) fn keep_log(&self, cpu: &PerCpu) {
+    pub(crate) fn keep_log(&self, cpu: &PerCpu) {
         let Some(log) = self.log.get().filter(|log| Some(log.index) != self.index) else { return };
         if let Some(mut state) = cpu::of(cpu) {
             state.nested.vmcs12.write(vmcs::PML_INDEX, log.index);
@@ -57,7 +57,7 @@ impl L2Memory {
     }
 
     /// The first access that L1's tables did not allow.
-    pub(super) fn denied(&self) -> Option<Access> {
+    pub(crate) fn denied(&self) -> Option<Access> {
         self.denied.get()
     }
 
@@ -91,7 +91,7 @@ impl L2Memory {
 }
 
 /// L1's page-modification log, where it keeps one.
-pub(super) fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
+pub(crate) fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
     let has_log = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
     has_log.then(|| PageModificationLog {
         page: GuestPhysAddr::new(vmcs12.read(vmcs::PML_ADDRESS)),
@@ -161,7 +161,7 @@ pub(crate) fn ask_l1() -> bool {
 }
 
 /// Takes what L1 is to be asked for.
-pub(super) fn take_asked(cpu: &PerCpu) -> Option<Lack> {
+pub(crate) fn take_asked(cpu: &PerCpu) -> Option<Lack> {
     cpu::of(cpu)?.lack.finish()
 }
 

@@ -1,14 +1,14 @@
 //! How addresses of L2 are translated: the tables and the VPID that the hardware gets for it.
 
-use super::cpu::{self, NestedCpu};
 use super::ept02::machine as ept02;
-use super::merge::Wanted;
-use super::vmcs12::Vmcs12;
 use super::vpid::{Invvpid, VpidMap};
-use super::{Operation, pages};
 use crate::machine::SECOND_LEVEL;
 use crate::smp::percpu::PerCpu;
 use crate::vmx::invalidate::VPID;
+use crate::vmx::nested::cpu::{self, NestedCpu};
+use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::vmcs12::Vmcs12;
+use crate::vmx::nested::{Operation, pages};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
@@ -18,7 +18,7 @@ use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
 
 /// Puts L2 under L1's tables, or L1's own, and under a VPID of its own.
-pub(super) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: &mut VpidMap, cpu: &PerCpu) {
+pub(crate) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: &mut VpidMap, cpu: &PerCpu) {
     let has_vpid = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID);
     let assigned = vpids.enter(has_vpid.then(|| vmcs12.read(vmcs::VPID)));
     if assigned.is_stale {
@@ -32,7 +32,7 @@ pub(super) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: 
 }
 
 /// The tables under which L2 runs: they can change with each entry.
-pub(super) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu) {
+pub(crate) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu) {
     let pointer = if Wanted::of(vmcs12).has_ept() {
         Some(ept02::enter(cpu, EptPointer(vmcs12.read(vmcs::EPT_POINTER))))
     } else {
@@ -45,7 +45,7 @@ pub(super) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu
 
 /// Drops L1's translations, which under VPID 0000H each entry and exit does, as L1 sees it (SDM, "Operations that
 /// Invalidate Cached Mappings").
-pub(super) fn drop_own_translations() {
+pub(crate) fn drop_own_translations() {
     cpu::drop_translations(Invvpid::of(VPID));
 }
 

@@ -3,7 +3,7 @@
 use super::cache::Ept02;
 use crate::memory::guest::GuestMemory;
 use crate::memory::policy::{Policy, Run};
-use crate::vmx::nested::ept12::{Ept12, Fault, LINE, PageModificationLog, Translation};
+use crate::vmx::nested::memory::ept12::{Ept12, Fault, LINE, PageModificationLog, Translation};
 use hw::PhysMemory;
 use x86::address::GuestPhysAddr;
 use x86::paging::PAGE_SIZE;

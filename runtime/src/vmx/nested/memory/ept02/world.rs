@@ -9,7 +9,7 @@ use crate::memory::policy::{Machine, Policy};
 use crate::memory::range::GuestRange;
 use crate::memory::second_level::{ProtectError, RESERVE, SecondLevel};
 use crate::memory::views::View;
-use crate::vmx::nested::ept12::{Ept12, PageModificationLog};
+use crate::vmx::nested::memory::ept12::{Ept12, PageModificationLog};
 use core::cell::RefCell;
 use hw::sim::SimMemory;
 use platform::handoff::PhysRange;

@@ -6,7 +6,7 @@ use super::world::{FETCH, READ, REGION, RWX, WB, WRITE, World, eptp};
 use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
-use crate::vmx::nested::ept12::PageModificationLog;
+use crate::vmx::nested::memory::ept12::PageModificationLog;
 use hw::sim::SimMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::PAGE_SIZE;

@@ -1,18 +1,19 @@
 //! EPT violations of an L2 that runs under tables of L1's.
 
-use super::cpu::{self, NestedCpu};
 use super::ept02::access::{Access, Outcome};
 use super::ept02::machine as ept02;
-use super::instruction::operand;
-use super::l2::{self, L2Vcpu};
-use super::lack::Lack;
-use super::merge::Wanted;
-use super::reflect::ExitFacts;
-use super::{l2_memory, leave};
+use super::l2;
+use super::missing_page::Lack;
 use crate::exit::{Action, Exit, dispatch};
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
+use crate::vmx::nested::cpu::{self, NestedCpu};
+use crate::vmx::nested::instruction::operand;
+use crate::vmx::nested::l2_vcpu::{self, L2Vcpu};
+use crate::vmx::nested::leave;
+use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::reflect::ExitFacts;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::vmx::ept::EptPointer;
@@ -25,14 +26,14 @@ pub(in crate::vmx) fn is_nested(cpu: &PerCpu) -> bool {
 }
 
 /// Serves the violation, or hands it to whom it concerns.
-pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason) {
+pub(crate) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason) {
     assert!(reason == ExitReason::EPT_VIOLATION, "the tables under which L2 runs are misconfigured");
     let access = Access {
         gpa: GuestPhysAddr::new(vcpu.vmcs.read(vmcs::GUEST_PHYSICAL_ADDRESS)),
         qualification: vcpu.vmcs.read(vmcs::EXIT_QUALIFICATION),
     };
     match serve(cpu, access) {
-        Outcome::Mapped | Outcome::Exhausted => l2::apply(vcpu, cpu, reason, Action::Resume),
+        Outcome::Mapped | Outcome::Exhausted => l2_vcpu::apply(vcpu, cpu, reason, Action::Resume),
         Outcome::Ept01(gpa) => {
             let action = decode::decode(vcpu, reason).map_or(Action::Resume, |exit| {
                 let exit = match exit {
@@ -58,23 +59,23 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
 }
 
 /// Carries out what was decided for L2, unless L1 has to be asked for something first.
-pub(super) fn conclude(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
-    match l2_memory::take_asked(cpu) {
-        None => l2::apply(vcpu, cpu, reason, action),
-        Some(Lack::Fault(event)) => l2::apply(vcpu, cpu, reason, Action::Inject(event)),
+pub(crate) fn conclude(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
+    match l2::take_asked(cpu) {
+        None => l2_vcpu::apply(vcpu, cpu, reason, action),
+        Some(Lack::Fault(event)) => l2_vcpu::apply(vcpu, cpu, reason, Action::Inject(event)),
         Some(Lack::SecondLevel(access)) => ask(vcpu, cpu, reason, access, None),
     }
 }
 
 /// Hands L1 the violation that an access which the hypervisor made in L2's stead was.
-pub(super) fn deny(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, access: Access) {
+pub(crate) fn deny(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, access: Access) {
     let is_string = reason == ExitReason::IO_INSTRUCTION;
     let linear = if is_string { vcpu.vmcs.read(vmcs::GUEST_LINEAR_ADDRESS) } else { operand::address(vcpu) };
     ask(vcpu, cpu, reason, access, Some(linear));
 }
 
 /// The same, with the linear address where that is known. L2 is where it was, and tries again.
-pub(super) fn ask(
+pub(crate) fn ask(
     vcpu: &mut L2Vcpu<'_>,
     cpu: &'static PerCpu,
     reason: ExitReason,
@@ -83,7 +84,7 @@ pub(super) fn ask(
 ) {
     let facts = match serve(cpu, access) {
         Outcome::Mapped | Outcome::Exhausted | Outcome::Ept01(_) => {
-            return l2::apply(vcpu, cpu, reason, Action::Resume);
+            return l2_vcpu::apply(vcpu, cpu, reason, Action::Resume);
         }
         Outcome::Violation { qualification } => ExitFacts::new(ExitReason::EPT_VIOLATION, qualification),
         Outcome::Misconfiguration => ExitFacts::new(ExitReason::EPT_MISCONFIGURATION, 0),
@@ -107,7 +108,7 @@ pub(super) fn ask(
 fn serve(cpu: &PerCpu, access: Access) -> Outcome {
     let Some(state) = cpu::of(cpu) else { return Outcome::Mapped };
     let pointer = EptPointer(state.nested.vmcs12.read(vmcs::EPT_POINTER));
-    let mut log = l2_memory::log_of(&state.nested.vmcs12);
+    let mut log = l2::log_of(&state.nested.vmcs12);
     // Serving may have to wait for all CPUs.
     drop(state);
     let outcome = ept02::serve(cpu, pointer, access, log.as_mut());

@@ -19,7 +19,7 @@ use crate::smp::cpus;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::shootdown;
 use crate::vmx::invalidate;
-use crate::vmx::nested::ept12::{Ept12, PageModificationLog, Translation};
+use crate::vmx::nested::memory::ept12::{Ept12, PageModificationLog, Translation};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hw::Msrs;

@@ -16,7 +16,7 @@ const TABLE_BITS: u32 = 48;
 /// What a read of no memory gives.
 const ALL_ONES: u64 = !0;
 /// Entries of the lowest level that are read at a time: one cache line of them.
-pub(super) const LINE: usize = 8;
+pub(crate) const LINE: usize = 8;
 const LINE_BYTES: u64 = 8 * LINE as u64;
 /// Walks that another processor may spoil by changing an entry meanwhile.
 const ATTEMPTS: usize = 8;
@@ -25,18 +25,18 @@ const LOG_ENTRIES: u16 = 512;
 
 /// L1's tables and its processor.
 #[derive(Debug)]
-pub(super) struct Ept12<'a, M: ?Sized> {
+pub(crate) struct Ept12<'a, M: ?Sized> {
     /// L1's memory.
-    pub(super) memory: &'a M,
+    pub(crate) memory: &'a M,
     /// From VMCS12, checked at VM entry.
-    pub(super) pointer: EptPointer,
+    pub(crate) pointer: EptPointer,
     /// What L1's processor can do.
-    pub(super) features: &'a EptFeatures,
+    pub(crate) features: &'a EptFeatures,
 }
 
 /// Why L1's tables translate no access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// They do not allow it; the rights that all entries together give.
     Violation(Rights),
     /// An entry is misconfigured.
@@ -49,16 +49,16 @@ pub(super) enum Fault {
 
 /// L1's page-modification log (SDM, "Page-Modification Logging").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PageModificationLog {
+pub(crate) struct PageModificationLog {
     /// Its page in L1's memory.
-    pub(super) page: GuestPhysAddr,
+    pub(crate) page: GuestPhysAddr,
     /// PML index, of VMCS12.
-    pub(super) index: u16,
+    pub(crate) index: u16,
 }
 
 /// A translation by L1's tables: the entries that the walk used, the last of them a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Translation {
+pub(crate) struct Translation {
     entries: [(GuestPhysAddr, EptEntry); TOP_LEVEL as usize],
     length: usize,
     level: u8,
@@ -71,7 +71,7 @@ pub(super) struct Translation {
 
 impl Translation {
     /// Nothing, for [`Ept12::translate`] to fill.
-    pub(super) const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         entries: [(GuestPhysAddr::new(0), EptEntry(0)); TOP_LEVEL as usize],
         length: 0,
         level: TOP_LEVEL,
@@ -81,12 +81,12 @@ impl Translation {
     };
 
     /// The entry that maps L1's page, flags set.
-    pub(super) const fn leaf(&self) -> EptEntry {
+    pub(crate) const fn leaf(&self) -> EptEntry {
         self.entries[self.length - 1].1
     }
 
     /// Size of L1's page.
-    pub(super) const fn size(&self) -> PageSize {
+    pub(crate) const fn size(&self) -> PageSize {
         match self.level {
             1 => PageSize::Size4K,
             2 => PageSize::Size2M,
@@ -95,18 +95,18 @@ impl Translation {
     }
 
     /// Where L1's page begins in its memory.
-    pub(super) const fn page(&self) -> GuestPhysAddr {
+    pub(crate) const fn page(&self) -> GuestPhysAddr {
         GuestPhysAddr::new(self.leaf().address(self.size()))
     }
 
     /// What translations cached from L1's entry may allow: no writes until L1's dirty flag is set.
-    pub(super) fn rights(&self) -> Rights {
+    pub(crate) fn rights(&self) -> Rights {
         self.rights_by(self.leaf())
     }
 
     /// The entry at `position` of the line, and what translations cached from it may allow; `None` where it does not
     /// say the same of its page as the leaf, or may not be cached unasked.
-    pub(super) fn neighbour(&self, position: usize, features: &EptFeatures) -> Option<(EptEntry, Rights)> {
+    pub(crate) fn neighbour(&self, position: usize, features: &EptFeatures) -> Option<(EptEntry, Rights)> {
         let entry = EptEntry(self.line[position]);
         let own = features.address_mask() | EptEntry::ACCESSED | EptEntry::DIRTY;
         let is_alike = (entry.0 ^ self.leaf().0) & !own == 0;
@@ -126,7 +126,7 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
     /// # Errors
     ///
     /// [`Fault`]. Accessed flags may have been set then, no dirty flag.
-    pub(super) fn translate(
+    pub(crate) fn translate(
         &self,
         gpa: GuestPhysAddr,
         access: Rights,

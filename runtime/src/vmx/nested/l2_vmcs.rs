@@ -57,5 +57,5 @@ impl<V: Vmcs> Vmcs for L2View<V> {
 }
 
 #[cfg(test)]
-#[path = "view_tests.rs"]
+#[path = "l2_vmcs_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@
 //! translations every entry and exit drops; such an L2 has a number of its own, dropped at each entry that L1
 //! makes, so that exits which L1 never sees cost it nothing.
 
-use super::instruction::VpidScope;
+use crate::vmx::nested::instruction::VpidScope;
 
 /// Type of INVVPID that drops all of one number.
 const SINGLE: u64 = 1;
@@ -18,7 +18,7 @@ const FIRST: u16 = UNTAGGED + 1;
 
 /// Numbers of one CPU.
 #[derive(Debug)]
-pub(super) struct VpidMap {
+pub(crate) struct VpidMap {
     entries: [Entry; CAPACITY],
     clock: u64,
 }
@@ -33,27 +33,27 @@ struct Entry {
 
 /// What to run L2 under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Assigned {
+pub(crate) struct Assigned {
     /// The hardware's number.
-    pub(super) vpid: u16,
+    pub(crate) vpid: u16,
     /// Translations under it are to be dropped before the entry.
-    pub(super) is_stale: bool,
+    pub(crate) is_stale: bool,
 }
 
 /// An INVVPID to execute on this CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Invvpid {
+pub(crate) struct Invvpid {
     /// Type.
-    pub(super) kind: u64,
+    pub(crate) kind: u64,
     /// The hardware's number.
-    pub(super) vpid: u16,
+    pub(crate) vpid: u16,
     /// Linear address, for the type that takes one.
-    pub(super) address: u64,
+    pub(crate) address: u64,
 }
 
 impl Invvpid {
     /// All translations under the hardware's number `vpid`.
-    pub(super) const fn of(vpid: u16) -> Self {
+    pub(crate) const fn of(vpid: u16) -> Self {
         Self { kind: SINGLE, vpid, address: 0 }
     }
 }
@@ -66,7 +66,7 @@ impl Default for VpidMap {
 
 impl VpidMap {
     /// No number is given.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { entries: [Entry { vpid12: 0, used: 0 }; CAPACITY], clock: 0 }
     }
 
@@ -75,7 +75,7 @@ impl VpidMap {
     ///
     /// Without one, L1's own translations are of number 0000H too, as it sees them: the caller drops those of the
     /// hardware's number 1 with each such entry and exit.
-    pub(super) fn enter(&mut self, vpid12: Option<u16>) -> Assigned {
+    pub(crate) fn enter(&mut self, vpid12: Option<u16>) -> Assigned {
         let Some(vpid12) = vpid12.filter(|&vpid| vpid != 0) else {
             return Assigned { vpid: UNTAGGED, is_stale: true };
         };
@@ -89,7 +89,7 @@ impl VpidMap {
     }
 
     /// Calls `act` with each INVVPID that carries out one of L1's on this CPU.
-    pub(super) fn invalidate(&self, scope: VpidScope, mut act: impl FnMut(Invvpid)) {
+    pub(crate) fn invalidate(&self, scope: VpidScope, mut act: impl FnMut(Invvpid)) {
         let (kind, vpid12, address) = match scope {
             VpidScope::Address(vpid, address) => (0, Some(vpid), address.get()),
             VpidScope::Single(vpid) => (SINGLE, Some(vpid), 0),

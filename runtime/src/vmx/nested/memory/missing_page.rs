@@ -5,7 +5,7 @@ use x86::event::Event;
 
 /// What an access in L2's stead lacked, of what L1 can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
+pub(crate) enum Lack {
     /// L1's tables do not allow the access.
     SecondLevel(Access),
     /// L2's page tables, which L1 may keep for it, do not allow the access.
@@ -14,7 +14,7 @@ pub(super) enum Lack {
 
 /// The lack that was noted last, and whether L1 is to be asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Note {
+pub(crate) struct Note {
     lack: Option<Lack>,
     is_asked: bool,
     may_ask: bool,
@@ -22,28 +22,28 @@ pub(super) struct Note {
 
 impl Note {
     /// The note of an event of a hypapp's; L2 can try again behind one that `may_ask`, and L1 is asked before.
-    pub(super) const fn of_event(may_ask: bool) -> Self {
+    pub(crate) const fn of_event(may_ask: bool) -> Self {
         Self { lack: None, is_asked: false, may_ask }
     }
 
     /// Forgets what was noted of this event.
-    pub(super) const fn clear(&mut self) {
+    pub(crate) const fn clear(&mut self) {
         *self = Self::of_event(self.may_ask);
     }
 
     /// Notes what an access lacked.
-    pub(super) const fn set(&mut self, lack: Lack) {
+    pub(crate) const fn set(&mut self, lack: Lack) {
         *self = Self { lack: Some(lack), ..Self::of_event(self.may_ask) };
     }
 
     /// Asks L1 behind this event; returns false where that is nothing of L1's, or L2 cannot try again.
-    pub(super) const fn ask(&mut self) -> bool {
+    pub(crate) const fn ask(&mut self) -> bool {
         self.is_asked = self.may_ask && self.lack.is_some();
         self.is_asked
     }
 
     /// The event is over: what L1 is to be asked for.
-    pub(super) fn finish(&mut self) -> Option<Lack> {
+    pub(crate) fn finish(&mut self) -> Option<Lack> {
         let note = core::mem::take(self);
         note.lack.filter(|_| note.is_asked)
     }

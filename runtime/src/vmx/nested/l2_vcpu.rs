@@ -1,10 +1,10 @@
 //! L2's processor, for handlers of the hypervisor's own.
 
 use super::cpu::{self, State};
-use super::lack::Note;
+use super::l2_vmcs::L2View;
 use super::leave::{left, reflect_facts};
+use super::memory::missing_page::Note;
 use super::raise::{self, Raised};
-use super::view::L2View;
 use crate::exit::Action;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
@@ -19,7 +19,7 @@ use x86::vmx::vmcs;
 pub(super) type L2Vcpu<'a> = VmxVcpu<'a, L2View<CurrentVmcs>>;
 
 /// L2 for the hypervisor's own handlers and for hypapps, which may ask for things that need the state; with `may_ask`
-/// for L1's help too, which [`conclude`](super::second_level::conclude) asks for.
+/// for L1's help too, which [`conclude`](super::memory::ept_violation::conclude) asks for.
 pub(super) fn view_of<'a>(
     mut state: State,
     registers: &'a mut Registers,
