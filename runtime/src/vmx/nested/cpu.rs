@@ -3,13 +3,13 @@
 //! UNSAFETY: frames of the pool become this state, and another VMCS is made current.
 #![expect(unsafe_code, reason = "per-CPU frames, current VMCS")]
 
+use super::bitmap::io::IoBitmaps;
+use super::bitmap::msr::{BITMAPS, MsrBitmaps};
 use super::instruction::{Hardware, VpidScope};
-use super::io_bitmap::IoBitmaps;
 use super::memory::ept02::cache::Named;
 use super::memory::ept02::machine as ept02;
 use super::memory::missing_page::Note;
 use super::memory::vpid::{Invvpid, VpidMap};
-use super::msr_bitmap::{BITMAPS, MsrBitmaps};
 use super::observed::Observed;
 use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;

@@ -1,9 +1,11 @@
 //! VMX instructions of L1 on the machine, and the entry into L2.
 
 use super::area_msrs;
+use super::bitmap::pages;
 use super::capability::Capability;
 use super::checks::EntryFailure;
 use super::cpu::{self, NestedCpu, State};
+use super::event::{nmi, signals};
 use super::instruction::{self, Completion, L1, Status};
 use super::l2_vmcs::L2View;
 use super::leave;
@@ -13,7 +15,7 @@ use super::merge::{self, Inherited, Wanted};
 use super::msr_area::Unusable;
 use super::reflect::{self, ExitFacts, Left};
 use super::vmcs12;
-use super::{Facts, Nested, Operation, nmi, pages, signals};
+use super::{Facts, Nested, Operation};
 use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;

@@ -1,13 +1,14 @@
 //! Exits of L2 on the machine.
 
 use super::cpu::{self, State};
+use super::event::signals;
 use super::l2_vcpu::{self, L2Vcpu, view_of};
 use super::leave;
 use super::memory::ept_violation;
 use super::memory::l2::L2Memory;
 use super::reflect::ExitFacts;
 use super::route::{self, Route};
-use super::{own, signals, world};
+use super::{own, world};
 use crate::exit::{Action, dispatch, machine_check};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;

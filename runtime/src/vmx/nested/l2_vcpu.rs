@@ -1,10 +1,10 @@
 //! L2's processor, for handlers of the hypervisor's own.
 
 use super::cpu::{self, State};
+use super::event::l0_event::{self, Raised};
 use super::l2_vmcs::L2View;
 use super::leave::{left, reflect_facts};
 use super::memory::missing_page::Note;
-use super::raise::{self, Raised};
 use crate::exit::Action;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
@@ -36,7 +36,7 @@ pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRea
     let Action::Inject(event) = action else { return l1::apply(vcpu, reason, action) };
     let combined = l1::combined(vcpu, reason, event);
     let Some(state) = cpu::of(cpu) else { return };
-    let facts = match raise::raise(&state.nested.vmcs12, combined) {
+    let facts = match l0_event::raise(&state.nested.vmcs12, combined) {
         Raised::Inject(event) => {
             drop(state);
             return vcpu.inject(event);

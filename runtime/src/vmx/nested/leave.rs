@@ -2,11 +2,12 @@
 
 use super::area_msrs;
 use super::cpu::{self, NestedCpu, State};
+use super::event::nmi;
 use super::memory::translation;
 use super::merge::Wanted;
 use super::reflect::{self, ExitFacts, Left};
 use super::vmcs12::{self, Abort};
-use super::{Nested, Operation, nmi};
+use super::{Nested, Operation};
 use crate::exit::{Action, ResetCause};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;

@@ -8,16 +8,17 @@
 
 #[cfg(target_os = "none")]
 mod area_msrs;
+mod bitmap;
 mod capability;
 mod checks;
 #[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
 mod entry;
+mod event;
 #[cfg(target_os = "none")]
 mod exit;
 mod instruction;
-mod io_bitmap;
 #[cfg(target_os = "none")]
 mod l2_vcpu;
 mod l2_vmcs;
@@ -25,57 +26,46 @@ mod l2_vmcs;
 mod leave;
 mod memory;
 mod merge;
-mod merged_page;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod msr_area;
-mod msr_bitmap;
-mod nmi;
 mod observed;
 #[cfg(target_os = "none")]
 mod own;
-#[cfg(target_os = "none")]
-mod pages;
-mod pending_entry;
-mod raise;
 mod reflect;
 mod route;
-#[cfg(target_os = "none")]
-mod signals;
 #[cfg_attr(not(any(test, target_os = "none")), expect(dead_code, reason = "raised on the machine"))]
 mod speculation;
 mod switched_msrs;
 mod vmcs12;
 #[cfg(target_os = "none")]
-mod watcher;
-#[cfg(target_os = "none")]
 mod world;
 
-#[cfg(target_os = "none")]
-pub(super) use self::memory::ept_violation::is_nested as has_second_level;
-#[cfg(target_os = "none")]
-pub(crate) use self::memory::ept02::machine::forget_changes;
-#[cfg(target_os = "none")]
-pub(crate) use self::memory::l2::{ask_l1, memory, note_fault, translate};
-#[cfg(target_os = "none")]
-pub(super) use self::memory::translation::{follow, use_second_level};
 #[cfg(target_os = "none")]
 pub(super) use cpu::{OwnBitmaps, is_in_operation, is_l2, prepare, set_up};
 #[cfg(target_os = "none")]
 pub(super) use entry::{instruction, invalid_state, read_msr, refused, releases_init};
 #[cfg(target_os = "none")]
+pub(super) use event::signals::{init_arrived, machine_check_arrived, nmi_arrived};
+#[cfg(target_os = "none")]
 pub(super) use exit::handle_l2_exit;
 #[cfg(target_os = "none")]
-pub(super) use signals::{init_arrived, machine_check_arrived, nmi_arrived};
+pub(super) use memory::ept_violation::is_nested as has_second_level;
+#[cfg(target_os = "none")]
+pub(crate) use memory::ept02::machine::forget_changes;
+#[cfg(target_os = "none")]
+pub(crate) use memory::l2::{ask_l1, memory, note_fault, translate};
+#[cfg(target_os = "none")]
+pub(super) use memory::translation::{follow, use_second_level};
 #[cfg(target_os = "none")]
 pub(super) use world::{called, controls_of_world};
 
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
 use capability::Capability;
+use event::pending_entry::PendingEntry;
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
-use pending_entry::PendingEntry;
 use vmcs12::fields::{Access, Treatment};
 use vmcs12::{Dirty, LaunchState, Vmcs12};
 use x86::address::GuestPhysAddr;

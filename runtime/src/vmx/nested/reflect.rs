@@ -2,8 +2,8 @@
 //! of VMCS12 (SDM, "VM Exits").
 
 use super::checks::EntryFailure;
+use super::event::nmi;
 use super::merge::{CR0_OWNED, Inherited, Wanted, copy, uses_pdptes};
-use super::nmi;
 use super::vmcs12::Vmcs12;
 use crate::memory::guest::{GuestMemory, load_pdptes};
 use crate::vcpu::Vcpu;

@@ -1,8 +1,9 @@
 //! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
 
+use super::cpu;
+use super::event::signals;
 use super::l2_vcpu::{self, L2Vcpu};
 use super::memory::ept_violation;
-use super::{cpu, signals};
 use crate::exit::WorldExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;

@@ -3,7 +3,7 @@
 //! L2 always runs with NMI exiting and virtual NMIs, as the rendezvous needs. What L1 asked for is made of it:
 //! the virtual blocking stands for what L1's controls make of the processor's own.
 
-use super::merge::Wanted;
+use crate::vmx::nested::merge::Wanted;
 use hw::Vmcs;
 use x86::event::Vector;
 use x86::vmx::controls::PinBasedControls;
@@ -12,7 +12,7 @@ use x86::vmx::vmcs;
 
 /// What L1 asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// No NMI exiting: NMIs are L2's, and its blocking is the processor's.
     Guest,
     /// NMI exiting alone: NMIs exit unless they are blocked, and IRET of L2 does not unblock them.
@@ -24,7 +24,7 @@ pub(super) enum Mode {
 impl Mode {
     /// The mode under VMCS12.
     #[inline(always)]
-    pub(super) fn of(vmcs12: &impl Vmcs) -> Self {
+    pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
         let pin_based = Wanted::of(vmcs12).pin_based;
         if !pin_based.contains(PinBasedControls::NMI_EXITING) {
             Self::Guest
@@ -38,7 +38,7 @@ impl Mode {
 
 /// What becomes of an NMI that arrives while L2 runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// L2 takes it as soon as it can.
     Inject,
     /// An exit to L1.
@@ -48,7 +48,7 @@ pub(super) enum Arrival {
 }
 
 /// What becomes of an NMI under `mode`, where the entry into L2 found NMIs blocked or not.
-pub(super) const fn arrival(mode: Mode, was_blocked: bool) -> Arrival {
+pub(crate) const fn arrival(mode: Mode, was_blocked: bool) -> Arrival {
     match (mode, was_blocked) {
         (Mode::Guest, _) => Arrival::Inject,
         (Mode::Exiting, true) => Arrival::Keep,
@@ -58,15 +58,15 @@ pub(super) const fn arrival(mode: Mode, was_blocked: bool) -> Arrival {
 
 /// Blocking by NMI after an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Blocking {
+pub(crate) struct Blocking {
     /// In the guest state of VMCS12.
-    pub(super) saved: bool,
+    pub(crate) saved: bool,
     /// Of L1's processor.
-    pub(super) l1: bool,
+    pub(crate) l1: bool,
 }
 
 /// Blocking by NMI after an exit: `hardware` is what the hardware saved, `was_blocked` what the entry found.
-pub(super) const fn after_exit(mode: Mode, hardware: bool, was_blocked: bool, is_nmi: bool) -> Blocking {
+pub(crate) const fn after_exit(mode: Mode, hardware: bool, was_blocked: bool, is_nmi: bool) -> Blocking {
     match mode {
         Mode::Guest => Blocking { saved: hardware, l1: hardware },
         Mode::Exiting => Blocking { saved: was_blocked, l1: was_blocked || is_nmi },
@@ -76,7 +76,7 @@ pub(super) const fn after_exit(mode: Mode, hardware: bool, was_blocked: bool, is
 
 /// The event to be injected into L2. Without virtual NMIs an injected NMI blocks none after it: the hardware
 /// is told of an exception with the NMI's vector.
-pub(super) fn to_hardware(event: Interruption, mode: Mode) -> Interruption {
+pub(crate) fn to_hardware(event: Interruption, mode: Mode) -> Interruption {
     if mode != Mode::Virtual && event.is_valid() && event.kind() == InterruptionType::NMI {
         Interruption::new(Vector::NMI.0, InterruptionType::HARDWARE_EXCEPTION, false)
     } else {
@@ -86,7 +86,7 @@ pub(super) fn to_hardware(event: Interruption, mode: Mode) -> Interruption {
 
 /// Undoes [`to_hardware`] where the hardware tells of an event that was being delivered, and `injected` is what L1 had
 /// injected: nothing else raises an exception with the NMI's vector, and L1 may have meant one.
-pub(super) fn from_hardware(event: Interruption, injected: Interruption) -> Interruption {
+pub(crate) fn from_hardware(event: Interruption, injected: Interruption) -> Interruption {
     let may_be_nmi = event.is_valid()
         && event.kind() == InterruptionType::HARDWARE_EXCEPTION
         && event.vector() == Vector::NMI.0;
@@ -95,13 +95,13 @@ pub(super) fn from_hardware(event: Interruption, injected: Interruption) -> Inte
 }
 
 /// Blocking by NMI in the guest state of `vmcs`.
-pub(super) fn is_blocked(vmcs: &impl Vmcs) -> bool {
+pub(crate) fn is_blocked(vmcs: &impl Vmcs) -> bool {
     Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY))
         .contains(Interruptibility::BLOCKING_BY_NMI)
 }
 
 /// Sets blocking by NMI in the guest state of `vmcs`.
-pub(super) fn set_blocked(vmcs: &mut impl Vmcs, is_blocked: bool) {
+pub(crate) fn set_blocked(vmcs: &mut impl Vmcs, is_blocked: bool) {
     let mut state = Interruptibility::from_bits_retain(vmcs.read(vmcs::GUEST_INTERRUPTIBILITY));
     state.set(Interruptibility::BLOCKING_BY_NMI, is_blocked);
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, state.bits());

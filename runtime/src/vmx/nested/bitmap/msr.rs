@@ -10,11 +10,11 @@ use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 
 /// Bitmaps of L1 that stay merged: one for each of the virtual processors that a CPU runs by turns.
-pub(super) const BITMAPS: usize = 4;
+pub(crate) const BITMAPS: usize = 4;
 
 /// The merged bitmaps of one processor.
 #[derive(Clone, Debug)]
-pub(super) struct MsrBitmaps {
+pub(crate) struct MsrBitmaps {
     merged: [MergedPage; BITMAPS],
     /// The one to be given up next.
     oldest: usize,
@@ -22,13 +22,13 @@ pub(super) struct MsrBitmaps {
 
 impl MsrBitmaps {
     /// Nothing merged; the frames are the hypervisor's.
-    pub(super) fn new(frames: [HostPhysAddr; BITMAPS]) -> Self {
+    pub(crate) fn new(frames: [HostPhysAddr; BITMAPS]) -> Self {
         Self { merged: frames.map(|frame| MergedPage::new(frame, Kind::Msr)), oldest: 0 }
     }
 
     /// The frame with `own` and L1's bitmap at `page`, as they are now.
     #[inline]
-    pub(super) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+    pub(crate) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
         own: HostPhysAddr,
@@ -42,7 +42,7 @@ impl MsrBitmaps {
     }
 
     /// Follows, while L2 runs, where L1's bitmap at `page` may be written.
-    pub(super) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+    pub(crate) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
         own: HostPhysAddr,
@@ -59,5 +59,5 @@ impl MsrBitmaps {
 }
 
 #[cfg(test)]
-#[path = "msr_bitmap_tests.rs"]
+#[path = "msr_tests.rs"]
 mod tests;

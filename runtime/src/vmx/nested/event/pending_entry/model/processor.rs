@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::vmx::inject::{self, Shutdown};
-use crate::vmx::nested::raise::{self, Raised};
+use crate::vmx::nested::event::l0_event::{self, Raised};
 use crate::vmx::nested::reflect::{self, ExitFacts};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use x86::event::Event;
@@ -167,7 +167,7 @@ impl World {
                 self.left_hardware();
                 let vectoring = Interruption::new(8, InterruptionType::HARDWARE_EXCEPTION, true);
                 let combined: Result<Event, Shutdown> = inject::combine(vectoring, Event::GP0);
-                let raised = raise::raise(&plan.vmcs12(), combined);
+                let raised = l0_event::raise(&plan.vmcs12(), combined);
                 let expected = Raised::Exit(ExitFacts::new(ExitReason::TRIPLE_FAULT, 0));
                 if raised != expected || plan.flaw == Flaw::ResetsForL2 {
                     return Err("L2's shutdown is no triple fault for L1");

@@ -8,13 +8,13 @@ use x86::paging::PAGE_SIZE;
 
 /// The merged bitmaps A and B of one processor.
 #[derive(Clone, Debug)]
-pub(super) struct IoBitmaps {
+pub(crate) struct IoBitmaps {
     merged: [MergedPage; 2],
 }
 
 impl IoBitmaps {
     /// Nothing merged, in the two frames from `frames` on.
-    pub(super) const fn new(frames: HostPhysAddr) -> Self {
+    pub(crate) const fn new(frames: HostPhysAddr) -> Self {
         let second = HostPhysAddr::new(frames.get() + PAGE_SIZE);
         Self { merged: [MergedPage::new(frames, Kind::Io), MergedPage::new(second, Kind::Io)] }
     }
@@ -22,7 +22,7 @@ impl IoBitmaps {
     /// The first of two frames that hold the two from `own` on, and L1's bitmaps A and B at `wanted`, as they
     /// are now.
     #[inline]
-    pub(super) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+    pub(crate) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
         own: HostPhysAddr,
@@ -35,7 +35,7 @@ impl IoBitmaps {
     }
 
     /// Follows, while L2 runs, where one of L1's bitmaps at `wanted` may be written.
-    pub(super) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+    pub(crate) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
         own: HostPhysAddr,
@@ -48,5 +48,5 @@ impl IoBitmaps {
 }
 
 #[cfg(test)]
-#[path = "io_bitmap_tests.rs"]
+#[path = "io_tests.rs"]
 mod tests;

@@ -10,15 +10,15 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 
-pub(in super::super) const OWN: HostPhysAddr = HostPhysAddr::new(0x10_0000);
-pub(in super::super) const FRAME: HostPhysAddr = HostPhysAddr::new(0x20_0000);
-pub(in super::super) const WANTED: GuestPhysAddr = GuestPhysAddr::new(0x2000);
+pub(crate) const OWN: HostPhysAddr = HostPhysAddr::new(0x10_0000);
+pub(crate) const FRAME: HostPhysAddr = HostPhysAddr::new(0x20_0000);
+pub(crate) const WANTED: GuestPhysAddr = GuestPhysAddr::new(0x2000);
 
 /// A machine whose watches are a map.
 #[derive(Debug)]
-pub(in super::super) struct Fake {
-    pub(in super::super) memory: SimMemory,
-    pub(in super::super) guest: FakeMemory,
+pub(crate) struct Fake {
+    pub(crate) memory: SimMemory,
+    pub(crate) guest: FakeMemory,
     watches: RefCell<BTreeMap<u64, Watch>>,
     writes: Cell<u64>,
     next: Cell<u64>,
@@ -42,7 +42,7 @@ impl Watcher for Fake {
 }
 
 impl Fake {
-    pub(in super::super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let fake = Self {
             memory: SimMemory::new(0),
             guest: FakeMemory::new(0x8000),
@@ -55,19 +55,19 @@ impl Fake {
         fake
     }
 
-    pub(in super::super) fn pages(&self) -> Pages<'_, SimMemory, FakeMemory, Self> {
+    pub(crate) fn pages(&self) -> Pages<'_, SimMemory, FakeMemory, Self> {
         Pages { memory: &self.memory, guest: &self.guest, watcher: self }
     }
 
     /// A byte of L1's is written, and that is noticed.
-    pub(in super::super) fn write(&self, address: u64, byte: u8) {
+    pub(crate) fn write(&self, address: u64, byte: u8) {
         self.guest.put(address, &[byte]);
         if self.watches.borrow_mut().remove(&(address & !0xfff)).is_some() {
             self.writes.set(self.writes.get() + 1);
         }
     }
 
-    pub(in super::super) fn byte(&self, address: u64) -> u8 {
+    pub(crate) fn byte(&self, address: u64) -> u8 {
         let mut byte = [0];
         self.memory.read(HostPhysAddr::new(address), &mut byte);
         byte[0]

@@ -19,7 +19,7 @@ const PIECE: usize = 512;
 const PATIENCE: u8 = 16;
 
 /// Watches pages for writes of L1.
-pub(super) trait Watcher {
+pub(crate) trait Watcher {
     /// Writes to watched pages, so far.
     fn writes(&self) -> u64;
     /// Watches `page` for the next write; returns `None` where that cannot be.
@@ -30,7 +30,7 @@ pub(super) trait Watcher {
 
 /// What a bitmap is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Ports.
     Io,
     /// MSRs. Those of an x2APIC the processor may virtualize, which nobody else can do: they exit as L1's page said when
@@ -54,9 +54,9 @@ impl Kind {
 
 /// A frame with a page of L1's in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MergedPage {
+pub(crate) struct MergedPage {
     /// The frame.
-    pub(super) frame: HostPhysAddr,
+    pub(crate) frame: HostPhysAddr,
     kind: Kind,
     source: Option<Source>,
     /// Times that a write was noticed, of the page that is in the frame.
@@ -75,26 +75,26 @@ struct Source {
 
 /// The machine: the hypervisor's memory, L1's, and its watches.
 #[derive(Debug)]
-pub(super) struct Pages<'a, M, G: ?Sized, W> {
-    pub(super) memory: &'a M,
-    pub(super) guest: &'a G,
-    pub(super) watcher: &'a W,
+pub(crate) struct Pages<'a, M, G: ?Sized, W> {
+    pub(crate) memory: &'a M,
+    pub(crate) guest: &'a G,
+    pub(crate) watcher: &'a W,
 }
 
 impl MergedPage {
     /// Nothing is in `frame` yet.
-    pub(super) const fn new(frame: HostPhysAddr, kind: Kind) -> Self {
+    pub(crate) const fn new(frame: HostPhysAddr, kind: Kind) -> Self {
         Self { frame, kind, source: None, written: 0 }
     }
 
     /// Whether it holds `page`, fresh or not.
-    pub(super) fn is_of(&self, page: GuestPhysAddr) -> bool {
+    pub(crate) fn is_of(&self, page: GuestPhysAddr) -> bool {
         self.source.is_some_and(|source| source.page == page)
     }
 
     /// Sees to it that the frame holds `page` of L1 and `own`, as they are now, at an entry of L2.
     #[inline]
-    pub(super) fn refresh<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+    pub(crate) fn refresh<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
         own: HostPhysAddr,
@@ -135,7 +135,7 @@ impl MergedPage {
     }
 
     /// Sees to it that L2, which runs on, exits for what L1's page is going to say where that may be written.
-    pub(super) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
+    pub(crate) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
         own: HostPhysAddr,
@@ -187,4 +187,4 @@ impl MergedPage {
 
 #[cfg(test)]
 #[path = "merged_page_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

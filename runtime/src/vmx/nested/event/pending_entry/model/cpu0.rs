@@ -4,7 +4,7 @@ use super::{Outcome, World};
 
 /// What CPU 0 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Purpose {
+pub(crate) enum Purpose {
     None,
     /// Takes a page away, and has no CPU use a translation of it.
     Shootdown,

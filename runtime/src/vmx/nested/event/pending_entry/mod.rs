@@ -10,9 +10,9 @@
 //! The event to be injected stands where every handler puts it and the hardware takes it from, in the VM-entry
 //! fields of the VMCS of L2.
 
-use super::merge::Wanted;
 use super::nmi::{self, Arrival, Mode};
-use super::vmcs12::Vmcs12;
+use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::vmcs12::Vmcs12;
 use hw::Vmcs;
 use x86::debug::PendingDebugExceptions;
 use x86::event::Vector;
@@ -25,7 +25,7 @@ const SHARED: PrimaryControls = PrimaryControls::NMI_WINDOW_EXITING.union(Primar
 
 /// What waits for L1's processor, and how L2 is entered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PendingEntry {
+pub(crate) struct PendingEntry {
     /// An NMI waits: for L2 or an exit while L2 is to run, else for L1.
     has_nmi: bool,
     /// The next entry injects an NMI that waited.
@@ -56,7 +56,7 @@ pub(super) struct PendingEntry {
 
 /// What an entry has become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// The hardware enters, and guest code runs.
     Runs,
     /// The hardware enters, and no guest code runs before a start-up IPI.
@@ -69,7 +69,7 @@ pub(super) enum Entry {
 
 /// An exit to L1 in whose stead the hardware does not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EarlyExit {
+pub(crate) enum EarlyExit {
     /// An INIT signal.
     Init,
     /// L2 can take an NMI, and L1 wants to know.
@@ -82,7 +82,7 @@ pub(super) enum EarlyExit {
 
 /// Whose exit an MTF exit of the hardware is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TrapOwner {
+pub(crate) enum TrapOwner {
     /// L1's.
     L1,
     /// The hypervisor's, to which something waited.
@@ -114,7 +114,7 @@ struct Boundary {
 
 impl PendingEntry {
     /// Nothing waits.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             has_nmi: false,
             injects_nmi: false,
@@ -137,7 +137,7 @@ impl PendingEntry {
     /// Without virtual NMIs an injected NMI blocks none after it: the hardware is told of an exception with the NMI's
     /// vector. That wakes nobody (SDM, "Checks on Guest Non-Register State"), where an NMI does: L2 is active then,
     /// as it is behind any injection.
-    pub(super) fn begin(&mut self, vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
+    pub(crate) fn begin(&mut self, vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
         let primary = Wanted::of(vmcs12).primary;
         self.mode = Mode::of(vmcs12);
         self.was_nmi_blocked = nmi::is_blocked(vmcs12);
@@ -159,7 +159,7 @@ impl PendingEntry {
 
     /// Whether the entry that `vmcs12` describes needs no [`Self::settle`]: nothing waits, and L2 does not either.
     #[inline]
-    pub(super) fn is_plain(&self, vmcs12: &Vmcs12) -> bool {
+    pub(crate) fn is_plain(&self, vmcs12: &Vmcs12) -> bool {
         !self.has_nmi
             && !self.has_init
             && !self.has_machine_check
@@ -167,38 +167,38 @@ impl PendingEntry {
     }
 
     /// An NMI came.
-    pub(super) fn give_nmi(&mut self) {
+    pub(crate) fn give_nmi(&mut self) {
         self.has_nmi = true;
     }
 
     /// A machine check struck the hypervisor.
-    pub(super) fn give_machine_check(&mut self) {
+    pub(crate) fn give_machine_check(&mut self) {
         self.has_machine_check = true;
     }
 
     /// Takes a machine check that waits.
     #[inline]
-    pub(super) fn take_machine_check(&mut self) -> bool {
+    pub(crate) fn take_machine_check(&mut self) -> bool {
         core::mem::take(&mut self.has_machine_check)
     }
 
     /// An INIT signal came.
-    pub(super) fn give_init(&mut self) {
+    pub(crate) fn give_init(&mut self) {
         self.has_init = true;
     }
 
     /// Takes an INIT signal that waited: L1 has left VMX operation.
-    pub(super) fn take_init(&mut self) -> bool {
+    pub(crate) fn take_init(&mut self) -> bool {
         core::mem::take(&mut self.has_init)
     }
 
     /// Whether the hardware has not entered L2 since L1's instruction.
-    pub(super) const fn is_new(&self) -> bool {
+    pub(crate) const fn is_new(&self) -> bool {
         self.is_new
     }
 
     /// Decides what becomes of the entry, and has `vmcs02` say so. Called again when something else came.
-    pub(super) fn settle(&mut self, vmcs02: &mut impl Vmcs) -> Entry {
+    pub(crate) fn settle(&mut self, vmcs02: &mut impl Vmcs) -> Entry {
         let boundary = Boundary::of(vmcs02);
         match self.step(&boundary) {
             Step::Enter => self.ask(vmcs02, false, false),
@@ -270,7 +270,7 @@ impl PendingEntry {
     }
 
     /// L2 leaves for `exit`, which is no entry that fails.
-    pub(super) fn leave_early(&mut self, exit: EarlyExit) {
+    pub(crate) fn leave_early(&mut self, exit: EarlyExit) {
         match exit {
             EarlyExit::Init => self.has_init = false,
             EarlyExit::Nmi => self.has_nmi = false,
@@ -282,20 +282,20 @@ impl PendingEntry {
 
     /// L2 has left, the hardware having entered.
     #[inline]
-    pub(super) fn left_hardware(&mut self) {
+    pub(crate) fn left_hardware(&mut self) {
         self.is_new = false;
         self.injects_nmi = false;
         self.has_injected_trap = core::mem::take(&mut self.injects_trap);
     }
 
     /// The hardware did not enter after all: an NMI that it was to inject waits on.
-    pub(super) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.has_nmi |= core::mem::take(&mut self.injects_nmi);
         self.injects_trap = false;
     }
 
     /// Whose an MTF exit is. INIT comes before it, and a machine check before one that the flag asks for (SDM, "Pending MTF VM Exits").
-    pub(super) fn trap_owner(&self) -> TrapOwner {
+    pub(crate) fn trap_owner(&self) -> TrapOwner {
         if (self.has_l1_trap && !self.has_machine_check || self.has_injected_trap) && !self.has_init {
             TrapOwner::L1
         } else {
@@ -305,19 +305,19 @@ impl PendingEntry {
 
     /// Whether NMIs are blocked in L1 and in VMCS12 behind an exit, which is an NMI's or not, with L2's blocking as
     /// the hardware saved it.
-    pub(super) fn blocking_after_exit(&self, hardware: bool, is_nmi: bool) -> nmi::Blocking {
+    pub(crate) fn blocking_after_exit(&self, hardware: bool, is_nmi: bool) -> nmi::Blocking {
         nmi::after_exit(self.mode, hardware, self.was_nmi_blocked, is_nmi)
     }
 
     /// L1 is to run: `vmcs02` asks for nothing on the hypervisor's behalf any more.
     #[inline]
-    pub(super) fn withdraw(&mut self, vmcs02: &mut impl Vmcs) {
+    pub(crate) fn withdraw(&mut self, vmcs02: &mut impl Vmcs) {
         self.ask(vmcs02, false, false);
     }
 
     /// Takes an NMI that waits: L1 runs, and it is L1's.
     #[inline]
-    pub(super) fn take_nmi(&mut self) -> bool {
+    pub(crate) fn take_nmi(&mut self) -> bool {
         core::mem::take(&mut self.has_nmi)
     }
 

@@ -1,7 +1,7 @@
 //! Both halves of the ports.
 
-use super::super::merged_page::tests::{FRAME, Fake, OWN};
 use super::IoBitmaps;
+use crate::vmx::nested::bitmap::merged_page::tests::{FRAME, Fake, OWN};
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 

@@ -1,16 +1,17 @@
 //! NMIs, machine checks and INIT signals for L1's processor on the machine: they strike an entry into L2, or wait for one.
 
-use super::cpu::{self, NestedCpu, State};
-use super::leave;
+use super::l0_event::{self, Raised};
 use super::pending_entry::{EarlyExit, Entry, TrapOwner};
-use super::raise::{self, Raised};
-use super::reflect::{self, ExitFacts};
-use super::{Operation, cpu::facts};
 use crate::exit::{Action, machine_check};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
 use crate::vmx::inject::{self, Shutdown};
+use crate::vmx::nested::Operation;
+use crate::vmx::nested::cpu::facts;
+use crate::vmx::nested::cpu::{self, NestedCpu, State};
+use crate::vmx::nested::leave;
+use crate::vmx::nested::reflect::{self, ExitFacts};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::Cr4;
@@ -47,7 +48,7 @@ pub(in crate::vmx) fn machine_check_arrived(registers: &mut Registers, cpu: &Per
 }
 
 /// L2, whose VMCS is current, left for the monitor trap flag or an NMI window that L1 may not have asked for.
-pub(super) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) {
+pub(crate) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) {
     if reason == ExitReason::MONITOR_TRAP_FLAG && state.nested.pending.trap_owner() == TrapOwner::L1 {
         drop(state);
         return leave::reflect_now(registers, cpu);
@@ -59,7 +60,7 @@ pub(super) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, re
 }
 
 /// Makes of the entry into L2, whose VMCS is current, what it becomes.
-pub(super) fn settle(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
+pub(crate) fn settle(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
     let mut vmcs02 = state.hardware.current();
     match state.nested.pending.settle(&mut vmcs02) {
         Entry::Runs => (),
@@ -76,7 +77,7 @@ fn take_machine_check(mut state: State, registers: &mut Registers, cpu: &PerCpu)
         Action::Inject(event) => Ok(event),
         _ => Err(Shutdown),
     };
-    match raise::raise(&state.nested.vmcs12, event) {
+    match l0_event::raise(&state.nested.vmcs12, event) {
         Raised::Exit(facts) => leave_early(state, registers, cpu, EarlyExit::MachineCheck, &facts),
         Raised::Inject(event) => {
             state.nested.pending.take_machine_check();

@@ -1,8 +1,8 @@
 //! An event that the hypervisor raises in L2, combined with what was being delivered: L2 takes it, or L1 has an exit.
 
-use super::reflect::ExitFacts;
-use super::route;
 use crate::vmx::inject::Shutdown;
+use crate::vmx::nested::reflect::ExitFacts;
+use crate::vmx::nested::route;
 use hw::Vmcs;
 use x86::event::{Event, Vector};
 use x86::vmx::exit_reason::ExitReason;
@@ -10,7 +10,7 @@ use x86::vmx::interruption::{Interruption, InterruptionType};
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Raised {
+pub(crate) enum Raised {
     /// L2 takes it.
     Inject(Event),
     /// L1 has this exit.
@@ -19,7 +19,7 @@ pub(super) enum Raised {
 
 /// What becomes of `combined`. A processor that could take no event shuts down, and that is L2's: L1 has the exit of a
 /// triple fault, whatever it was that L2 could not be given.
-pub(super) fn raise(vmcs12: &impl Vmcs, combined: Result<Event, Shutdown>) -> Raised {
+pub(crate) fn raise(vmcs12: &impl Vmcs, combined: Result<Event, Shutdown>) -> Raised {
     let event = match combined {
         Ok(event) => event,
         Err(Shutdown) => return Raised::Exit(ExitFacts::new(ExitReason::TRIPLE_FAULT, 0)),

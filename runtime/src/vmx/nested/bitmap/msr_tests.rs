@@ -1,8 +1,8 @@
 //! L1's bitmaps by turns, and MSRs that no bitmap of L1's opens.
 
-use super::super::merged_page::tests::{FRAME, Fake, OWN, WANTED};
 use super::{BITMAPS, MsrBitmaps};
 use crate::exit::msr;
+use crate::vmx::nested::bitmap::merged_page::tests::{FRAME, Fake, OWN, WANTED};
 use hw::PhysMemory;
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::msr::Msr;

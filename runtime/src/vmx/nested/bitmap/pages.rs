@@ -1,12 +1,12 @@
 //! Pages of L1 that the processor itself reads and writes while L2 runs: bitmaps and those of the virtual APIC.
 
-use super::cpu::NestedHardware;
-use super::memory::ept02::machine as ept02;
-use super::merge::Wanted;
 use super::merged_page::Pages;
-use super::vmcs12::{Dirty, Vmcs12};
 use crate::machine::{RegionMemory, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
+use crate::vmx::nested::cpu::NestedHardware;
+use crate::vmx::nested::memory::ept02::machine as ept02;
+use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::address::GuestPhysAddr;
@@ -15,7 +15,7 @@ use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
 /// Names bitmaps and pages as they are now in the VMCS of L2, which is current and about to be entered by L1.
-pub(super) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+pub(crate) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     set_bitmaps(vmcs02, vmcs12, hardware);
     if vmcs12.dirty.contains(Dirty::CONTROLS) || hardware.translated_at != ept02::changes() {
         set_addresses(vmcs02, vmcs12, hardware);
@@ -23,7 +23,7 @@ pub(super) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mu
 }
 
 /// The same for an L2 that goes on, where pages may change hands or bitmaps be written.
-pub(super) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+pub(crate) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     let primary = Wanted::of(vmcs12).primary;
     let own = hardware.own_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {

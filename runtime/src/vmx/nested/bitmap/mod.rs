@@ -1,0 +1,10 @@
+//! The bitmaps under which L2 runs: a bit is set where L1's or the hypervisor's own has it (SDM, "MSR-Bitmap Address";
+//! "I/O-Bitmap Addresses").
+
+pub(super) mod io;
+pub(super) mod merged_page;
+pub(super) mod msr;
+#[cfg(target_os = "none")]
+pub(super) mod pages;
+#[cfg(target_os = "none")]
+pub(super) mod watch;
