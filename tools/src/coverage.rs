@@ -156,8 +156,8 @@ mod tests {
         };
         let files = [
             file("runtime/src/vmx/nested/memory/vpid.rs", 9),
-            file("runtime/src/vmx/nested/checks/controls.rs", 10),
-            file("runtime/src/vmx/nested/checks/model_guest.rs", 0),
+            file("runtime/src/vmx/nested/entry/checks/controls.rs", 10),
+            file("runtime/src/vmx/nested/entry/checks/model_guest.rs", 0),
             file("runtime/src/vmx/nested/model/route.rs", 0),
             file("runtime/src/vmx/nested/memory/vpid_tests.rs", 0),
             file("runtime/src/vmx/run.rs", 0),

@@ -1,7 +1,7 @@
 //! What is offered: no more than the list, no more than the hardware, and no register that tells of nothing.
 
 use super::Capability;
-use crate::vmx::nested::checks::fixture::{DEFAULT_1, hardware};
+use crate::vmx::nested::entry::checks::fixture::{DEFAULT_1, hardware};
 use hw::GeneralProtection;
 use hw::sim::SimMsrs;
 use proptest::prelude::*;

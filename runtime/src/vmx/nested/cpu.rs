@@ -5,16 +5,17 @@
 
 use super::bitmap::io::IoBitmaps;
 use super::bitmap::msr::{BITMAPS, MsrBitmaps};
+use super::entry::vmcs02;
+use super::exit::prediction_barrier::PredictorBarrier;
 use super::instruction::{Hardware, VpidScope};
 use super::memory::ept02::cache::Named;
 use super::memory::ept02::machine as ept02;
 use super::memory::missing_page::Note;
 use super::memory::vpid::{Invvpid, VpidMap};
 use super::observed::Observed;
-use super::speculation::PredictorBarrier;
 use super::vmcs12::Vmcs12;
 use super::vmcs12::shadow_vmcs::{Bitmaps, ShadowVmcs};
-use super::{Facts, Nested, Operation, merge};
+use super::{Facts, Nested, Operation};
 use crate::features::features;
 use crate::machine;
 use crate::smp::cpus;
@@ -109,7 +110,7 @@ impl NestedHardware {
 impl Hardware for NestedHardware {
     fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
         if let Some(facts) = facts() {
-            merge::copy_cold_guest_state(&self.select_l2(), vmcs12, &facts.capability);
+            vmcs02::copy_cold_guest_state(&self.select_l2(), vmcs12, &facts.capability);
         }
         self.select_l1();
     }

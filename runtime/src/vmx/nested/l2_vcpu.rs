@@ -2,8 +2,8 @@
 
 use super::cpu::{self, State};
 use super::event::l0_event::{self, Raised};
+use super::exit::to_l1::{left, reflect_facts};
 use super::l2_vmcs::L2View;
-use super::leave::{left, reflect_facts};
 use super::memory::missing_page::Note;
 use crate::exit::Action;
 use crate::smp::percpu::PerCpu;

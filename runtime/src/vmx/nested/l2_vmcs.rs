@@ -1,6 +1,6 @@
 //! L2's processor for the hypervisor's own handlers, which know nothing of L1.
 
-use super::merge::CR0_OWNED;
+use super::entry::vmcs02::CR0_OWNED;
 use hw::Vmcs;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 

@@ -1,42 +1,29 @@
 //! Nested virtualization: the guest (L1) is a hypervisor and has guests of its own (L2).
 //!
-//! L1's VMX instructions exit and are carried out here. Of L1's VMCS ([`vmcs12`]), checked as the processor
-//! checks it ([`checks`]), and of what the hypervisor itself needs, [`merge`] makes the VMCS under which L2
-//! runs. An exit of L2 is the hypervisor's own, L1's, or both ([`route`]); [`reflect`] hands it to L1.
+//! L1's VMX instructions exit and are carried out here ([`instruction`]). Of L1's VMCS ([`vmcs12`]), checked as the
+//! processor checks it, and of what the hypervisor itself (L0) needs, an [`entry`] makes the VMCS under which L2 runs,
+//! VMCS02. An [`exit`] of L2 is L0's, L1's, or both. L2's [`memory`], the [`bitmap`]s and [`event`]s have folders of
+//! theirs.
+//!
 //! Everything but the glue to the machine takes its VMCSs as `&impl hw::Vmcs` and guest memory as
 //! `&impl GuestMemory`, and runs in host tests.
 
-#[cfg(target_os = "none")]
-mod area_msrs;
 mod bitmap;
 mod capability;
-mod checks;
 #[cfg(target_os = "none")]
 mod cpu;
-#[cfg(target_os = "none")]
 mod entry;
 mod event;
-#[cfg(target_os = "none")]
 mod exit;
 mod instruction;
 #[cfg(target_os = "none")]
 mod l2_vcpu;
 mod l2_vmcs;
-#[cfg(target_os = "none")]
-mod leave;
 mod memory;
-mod merge;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod msr_area;
 mod observed;
-#[cfg(target_os = "none")]
-mod own;
-mod reflect;
-mod route;
-#[cfg_attr(not(any(test, target_os = "none")), expect(dead_code, reason = "raised on the machine"))]
-mod speculation;
-mod switched_msrs;
 mod vmcs12;
 #[cfg(target_os = "none")]
 mod world;
@@ -44,11 +31,11 @@ mod world;
 #[cfg(target_os = "none")]
 pub(super) use cpu::{OwnBitmaps, is_in_operation, is_l2, prepare, set_up};
 #[cfg(target_os = "none")]
-pub(super) use entry::{instruction, invalid_state, read_msr, refused, releases_init};
+pub(super) use entry::enter::{instruction, invalid_state, read_msr, refused, releases_init};
 #[cfg(target_os = "none")]
 pub(super) use event::signals::{init_arrived, machine_check_arrived, nmi_arrived};
 #[cfg(target_os = "none")]
-pub(super) use exit::handle_l2_exit;
+pub(super) use exit::dispatch::handle_l2_exit;
 #[cfg(target_os = "none")]
 pub(super) use memory::ept_violation::is_nested as has_second_level;
 #[cfg(target_os = "none")]
@@ -63,6 +50,7 @@ pub(super) use world::{called, controls_of_world};
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;
 use capability::Capability;
+use entry::{checks, vmcs02};
 use event::pending_entry::PendingEntry;
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
@@ -219,7 +207,7 @@ impl Nested {
         memory: &M,
         hardware: &mut H,
     ) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
-        let loads_pdptes = merge::uses_pdptes(&self.vmcs12) && !merge::Wanted::of(&self.vmcs12).has_ept();
+        let loads_pdptes = vmcs02::uses_pdptes(&self.vmcs12) && !vmcs02::Wanted::of(&self.vmcs12).has_ept();
         // Controls decide which rules the state has to obey.
         let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
         if loads_pdptes || is_new || checks::has_effects_in_between(&self.vmcs12) {

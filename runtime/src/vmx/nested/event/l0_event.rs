@@ -1,8 +1,8 @@
 //! An event that the hypervisor raises in L2, combined with what was being delivered: L2 takes it, or L1 has an exit.
 
 use crate::vmx::inject::Shutdown;
-use crate::vmx::nested::reflect::ExitFacts;
-use crate::vmx::nested::route;
+use crate::vmx::nested::exit::reflect::ExitFacts;
+use crate::vmx::nested::exit::route;
 use hw::Vmcs;
 use x86::event::{Event, Vector};
 use x86::vmx::exit_reason::ExitReason;

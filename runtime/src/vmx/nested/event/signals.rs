@@ -10,8 +10,8 @@ use crate::vmx::inject::{self, Shutdown};
 use crate::vmx::nested::Operation;
 use crate::vmx::nested::cpu::facts;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
-use crate::vmx::nested::leave;
-use crate::vmx::nested::reflect::{self, ExitFacts};
+use crate::vmx::nested::exit::reflect::{self, ExitFacts};
+use crate::vmx::nested::exit::to_l1;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::Cr4;
@@ -51,7 +51,7 @@ pub(in crate::vmx) fn machine_check_arrived(registers: &mut Registers, cpu: &Per
 pub(crate) fn boundary(state: State, registers: &mut Registers, cpu: &PerCpu, reason: ExitReason) {
     if reason == ExitReason::MONITOR_TRAP_FLAG && state.nested.pending.trap_owner() == TrapOwner::L1 {
         drop(state);
-        return leave::reflect_now(registers, cpu);
+        return to_l1::reflect_now(registers, cpu);
     }
     if reason == ExitReason::NMI_WINDOW {
         inject::end_sti_blocking(&mut state.hardware.current());
@@ -109,13 +109,13 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
         let checked = nested.check_all_guest_state(facts, &GuestPhysical, hardware);
         hardware.select_l2();
         if let Err(failure) = checked {
-            let (state, action) = leave::give_up(state, registers, cpu, &ExitFacts::from(failure));
+            let (state, action) = to_l1::give_up(state, registers, cpu, &ExitFacts::from(failure));
             drop(state);
-            return leave::end(action);
+            return to_l1::end(action);
         }
     }
     nested.pending.leave_early(exit);
     reflect::save_early_exit(&mut nested.vmcs12, told);
-    let (state, action) = leave::leave(state, registers, cpu, exit == EarlyExit::Nmi);
-    leave::left(state, registers, cpu, action);
+    let (state, action) = to_l1::leave(state, registers, cpu, exit == EarlyExit::Nmi);
+    to_l1::left(state, registers, cpu, action);
 }

@@ -1,6 +1,6 @@
 use super::World;
-use crate::vmx::nested::checks::fixture::{Mode, sound};
-use crate::vmx::nested::checks::{EntryFailure, LoadedPdptes};
+use crate::vmx::nested::entry::checks::fixture::{Mode, sound};
+use crate::vmx::nested::entry::checks::{EntryFailure, LoadedPdptes};
 use crate::vmx::nested::vmcs12::fields::Access;
 use crate::vmx::nested::vmcs12::{Dirty, LaunchState};
 use crate::vmx::vcpu::VmxVcpu;

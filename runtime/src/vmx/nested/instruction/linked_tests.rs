@@ -2,8 +2,8 @@ use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::checks::Processor;
-use crate::vmx::nested::checks::fixture::hardware;
+use crate::vmx::nested::entry::checks::Processor;
+use crate::vmx::nested::entry::checks::fixture::hardware;
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
 use x86::cr::Rflags;
 

@@ -16,7 +16,7 @@ mod vmxon;
 mod tests;
 
 use super::capability::Capability;
-use super::checks;
+use super::entry::checks;
 use super::vmcs12::Vmcs12;
 use super::{Facts, Nested};
 use crate::exit::Action;

@@ -9,11 +9,11 @@ use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, NestedCpu};
+use crate::vmx::nested::entry::vmcs02::Wanted;
+use crate::vmx::nested::exit::reflect::ExitFacts;
+use crate::vmx::nested::exit::to_l1;
 use crate::vmx::nested::instruction::operand;
 use crate::vmx::nested::l2_vcpu::{self, L2Vcpu};
-use crate::vmx::nested::leave;
-use crate::vmx::nested::merge::Wanted;
-use crate::vmx::nested::reflect::ExitFacts;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::vmx::ept::EptPointer;
@@ -94,7 +94,7 @@ pub(crate) fn ask(
     };
     let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let (mut state, action) = leave::reflect_facts(state, registers, cpu, &facts);
+    let (mut state, action) = to_l1::reflect_facts(state, registers, cpu, &facts);
     // The hardware's exit told nothing of it.
     let NestedCpu { nested, hardware, .. } = &mut *state;
     nested.vmcs12.write(vmcs::GUEST_PHYSICAL_ADDRESS, access.gpa.get());
@@ -102,7 +102,7 @@ pub(crate) fn ask(
         nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
     }
     hardware.return_to_l1(&nested.vmcs12);
-    leave::left(state, registers, cpu, action);
+    to_l1::left(state, registers, cpu, action);
 }
 
 fn serve(cpu: &PerCpu, access: Access) -> Outcome {
@@ -121,6 +121,6 @@ fn serve(cpu: &PerCpu, access: Access) -> Outcome {
 fn reflect(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: ExitFacts) {
     let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
-    let (state, action) = leave::reflect_facts(state, registers, cpu, &facts);
-    leave::left(state, registers, cpu, action);
+    let (state, action) = to_l1::reflect_facts(state, registers, cpu, &facts);
+    to_l1::left(state, registers, cpu, action);
 }

@@ -8,7 +8,7 @@ use crate::vmx::invalidate::VPID;
 use crate::vmx::nested::Operation;
 use crate::vmx::nested::bitmap::pages;
 use crate::vmx::nested::cpu::{self, NestedCpu};
-use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::entry::vmcs02::Wanted;
 use crate::vmx::nested::vmcs12::Vmcs12;
 use core::sync::atomic::Ordering;
 use hw::Vmcs;

@@ -2,8 +2,8 @@
 
 use super::bytes::Bytes;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vmx::nested::checks::fixture::{FakeVmcs, MODES, Machine, sound};
-use crate::vmx::nested::checks::model::agree;
+use crate::vmx::nested::entry::checks::fixture::{FakeVmcs, MODES, Machine, sound};
+use crate::vmx::nested::entry::checks::model::agree;
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::nested::vmcs12::fields::{self, Access, COUNT};
 use x86::address::GuestPhysAddr;

@@ -3,7 +3,7 @@
 use super::bytes::Bytes;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::{Registers, Vcpu};
-use crate::vmx::nested::reflect::{self, Left};
+use crate::vmx::nested::exit::reflect::{self, Left};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;

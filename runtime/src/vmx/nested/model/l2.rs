@@ -4,7 +4,7 @@
 use super::bytes::Bytes;
 use crate::vmx::controls::Controls;
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::checks::fixture::hardware;
+use crate::vmx::nested::entry::checks::fixture::hardware;
 use crate::vmx::observers::Observers;
 use hw::Vmcs;
 use hw::sim::{SimMsrs, SimVmcs};

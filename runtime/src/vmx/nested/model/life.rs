@@ -8,13 +8,14 @@ use super::l2::{self, Fields, bit};
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::checks::Processor;
-use crate::vmx::nested::checks::fixture::{REVISION, hardware};
+use crate::vmx::nested::entry::checks::Processor;
+use crate::vmx::nested::entry::checks::fixture::{REVISION, hardware};
+use crate::vmx::nested::entry::vmcs02::{self, Inherited};
+use crate::vmx::nested::exit::reflect;
 use crate::vmx::nested::instruction::{self, Hardware, L1, VpidScope};
-use crate::vmx::nested::merge::{self, Inherited};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::nested::vmcs12::shadowing::{self, Bitmap, PIECE_BYTES, Told};
-use crate::vmx::nested::{Facts, Nested, reflect};
+use crate::vmx::nested::{Facts, Nested};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
@@ -58,7 +59,7 @@ struct Fake {
 
 impl Hardware for Fake {
     fn fetch_guest_state(&mut self, vmcs12: &mut Vmcs12) {
-        merge::copy_cold_guest_state(&self.vmcs02, vmcs12, &self.capability);
+        vmcs02::copy_cold_guest_state(&self.vmcs02, vmcs12, &self.capability);
     }
     fn fetch_shadow(&mut self, vmcs12: &mut Vmcs12) {
         if let Some((shadow, told)) = &mut self.shadow {
@@ -232,7 +233,7 @@ impl World {
         self.nested.fetch_shadow(&mut self.hardware);
         self.nested.begin_entry();
         let vmcs12 = &mut self.nested.vmcs12;
-        merge::enter(&mut self.hardware.vmcs02, vmcs12, &self.facts.capability, &l2::own(), &inherited);
+        vmcs02::enter(&mut self.hardware.vmcs02, vmcs12, &self.facts.capability, &l2::own(), &inherited);
         self.nested.pending.begin(&mut self.hardware.vmcs02, vmcs12);
     }
 

@@ -4,7 +4,7 @@
 use super::bytes::Bytes;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
-use crate::vmx::nested::route::{Route, route};
+use crate::vmx::nested::exit::route::{Route, route};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use hw::Vmcs;
 use hw::sim::SimVmcs;

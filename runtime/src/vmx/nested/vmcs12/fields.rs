@@ -50,7 +50,7 @@ pub(crate) enum Treatment {
     Hot,
     /// Guest state that an entry copies where L1 wrote to it, and that is brought back where L1 asks.
     Cold,
-    /// A control that is merged with what the hypervisor needs, by [`crate::vmx::nested::merge`].
+    /// A control that is merged with what the hypervisor needs, by [`crate::vmx::nested::entry::vmcs02`].
     Control,
     /// A control or guest field whose part is done in software: MSR areas and what they switch, VMCS shadowing.
     ByValue,
@@ -135,7 +135,7 @@ impl Access {
 mod tests {
     use super::*;
     use crate::vmx::nested::capability::Capability;
-    use crate::vmx::nested::checks::fixture::hardware;
+    use crate::vmx::nested::entry::checks::fixture::hardware;
     use hw::Msrs;
     use hw::sim::SimMsrs;
     use x86::msr::Msr;

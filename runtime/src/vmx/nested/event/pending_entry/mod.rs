@@ -11,7 +11,7 @@
 //! fields of the VMCS of L2.
 
 use super::nmi::{self, Arrival, Mode};
-use crate::vmx::nested::merge::Wanted;
+use crate::vmx::nested::entry::vmcs02::Wanted;
 use crate::vmx::nested::vmcs12::Vmcs12;
 use hw::Vmcs;
 use x86::debug::PendingDebugExceptions;

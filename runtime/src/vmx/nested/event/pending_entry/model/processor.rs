@@ -3,7 +3,7 @@
 use super::*;
 use crate::vmx::inject::{self, Shutdown};
 use crate::vmx::nested::event::l0_event::{self, Raised};
-use crate::vmx::nested::reflect::{self, ExitFacts};
+use crate::vmx::nested::exit::reflect::{self, ExitFacts};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use x86::event::Event;
 use x86::vmx::controls::PinBasedControls;

@@ -1,9 +1,9 @@
 //! Whose an exit of L2 is: two predicates, of the hypervisor and of L1.
 
-use super::merge::Wanted;
-use super::vmcs12::Vmcs12;
 use crate::memory::guest::GuestMemory;
 use crate::vcpu::Registers;
+use crate::vmx::nested::entry::vmcs02::Wanted;
+use crate::vmx::nested::vmcs12::Vmcs12;
 use core::ops::RangeInclusive;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
@@ -19,11 +19,11 @@ use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
 /// Commands in EAX with which programs of L2 call the hypapp.
-pub(super) const HYPAPP_COMMANDS: RangeInclusive<u32> = 0x4c41_5000..=0x4c41_50ff;
+pub(crate) const HYPAPP_COMMANDS: RangeInclusive<u32> = 0x4c41_5000..=0x4c41_50ff;
 
 /// Who deals with an exit of L2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     /// L1.
     L1,
     /// The hypervisor, as for an exit of L1.
@@ -44,7 +44,7 @@ pub(super) enum Route {
 
 /// Whose the exit is that `vmcs02` tells of.
 #[inline]
-pub(super) fn route<M: GuestMemory>(
+pub(crate) fn route<M: GuestMemory>(
     vmcs02: &impl Vmcs,
     vmcs12: &Vmcs12,
     registers: &Registers,
@@ -99,7 +99,7 @@ fn eax(registers: &Registers) -> u32 {
 }
 
 /// Whether L1 intercepts the exception (SDM, "Exception Bitmap").
-pub(super) fn wants_exception(vmcs12: &impl Vmcs, vector: Vector, error_code: impl FnOnce() -> u32) -> bool {
+pub(crate) fn wants_exception(vmcs12: &impl Vmcs, vector: Vector, error_code: impl FnOnce() -> u32) -> bool {
     let is_set = vmcs12.read(vmcs::EXCEPTION_BITMAP) >> (vector.0 & 0x1f) & 1 == 1;
     if vector != Vector::PF {
         return is_set;

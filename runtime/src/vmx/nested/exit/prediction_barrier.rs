@@ -12,19 +12,19 @@ const BARRIER: u64 = 1;
 
 /// The barrier between L2 and L1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PredictorBarrier {
+pub(crate) struct PredictorBarrier {
     is_there: bool,
 }
 
 impl PredictorBarrier {
     /// That of the processor, where it has one.
-    pub(super) fn of(cpuid: &impl Cpuid) -> Self {
+    pub(crate) fn of(cpuid: &impl Cpuid) -> Self {
         Self { is_there: cpuid.cpuid(7, 0).edx & SpeculationFeatures::IBRS_AND_IBPB.bits() != 0 }
     }
 
     /// Keeps what was learnt before from all that follows.
     #[inline]
-    pub(super) fn raise(self, msrs: &impl Msrs) {
+    pub(crate) fn raise(self, msrs: &impl Msrs) {
         if self.is_there && msrs.write(Msr::IA32_PRED_CMD, BARRIER).is_err() {
             log::warn!("the processor refuses a barrier of indirect branch predictors");
         }

@@ -1,26 +1,26 @@
 //! VMX instructions of L1 on the machine, and the entry into L2.
 
-use super::area_msrs;
-use super::bitmap::pages;
-use super::capability::Capability;
 use super::checks::EntryFailure;
-use super::cpu::{self, NestedCpu, State};
-use super::event::{nmi, signals};
-use super::instruction::{self, Completion, L1, Status};
-use super::l2_vmcs::L2View;
-use super::leave;
-use super::memory::missing_page::Note;
-use super::memory::translation::set_translation;
-use super::merge::{self, Inherited, Wanted};
-use super::msr_area::Unusable;
-use super::reflect::{self, ExitFacts, Left};
-use super::vmcs12;
-use super::{Facts, Nested, Operation};
+use super::vmcs02::{self, Inherited, Wanted};
 use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::nested::bitmap::pages;
+use crate::vmx::nested::capability::Capability;
+use crate::vmx::nested::cpu::{self, NestedCpu, State};
+use crate::vmx::nested::event::{nmi, signals};
+use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
+use crate::vmx::nested::exit::to_l1;
+use crate::vmx::nested::instruction::{self, Completion, L1, Status};
+use crate::vmx::nested::l2_vmcs::L2View;
+use crate::vmx::nested::memory::missing_page::Note;
+use crate::vmx::nested::memory::translation::set_translation;
+use crate::vmx::nested::msr_area::Unusable;
+use crate::vmx::nested::msr_area::l1_msrs;
+use crate::vmx::nested::vmcs12;
+use crate::vmx::nested::{Facts, Nested, Operation};
 use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{cet, inject};
@@ -106,7 +106,7 @@ fn enter(
         Ok(pdptes) => pdptes,
         Err(failure) => {
             let is_blocked = nmi::is_blocked(&l1.vmcs);
-            return leave::fail(state, l1, cpu, &ExitFacts::from(failure), &left, is_blocked);
+            return to_l1::fail(state, l1, cpu, &ExitFacts::from(failure), &left, is_blocked);
         }
     };
     nested.begin_entry();
@@ -114,16 +114,16 @@ fn enter(
     let vmcs12 = &mut nested.vmcs12;
     let mut vmcs02 = hardware.select_l2();
     pages::set_pages(&mut vmcs02, vmcs12, hardware);
-    merge::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &inherited);
+    vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &inherited);
     nested.pending.begin(&mut vmcs02, vmcs12);
     if let Some(pdptes) = pdptes {
-        merge::set_pdptes(&mut vmcs02, pdptes);
+        vmcs02::set_pdptes(&mut vmcs02, pdptes);
     }
     set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
     hardware.observed.enter(observers(), &mut vmcs02, observed);
     if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
         let value = vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL);
-        area_msrs::load_perf_global_ctrl(&mut vmcs02, value);
+        l1_msrs::load_perf_global_ctrl(&mut vmcs02, value);
     }
     let loads_cet = Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_CET_STATE);
     if loads_cet {
@@ -133,7 +133,7 @@ fn enter(
     }
     // What comes to a hypapp from here on is L2's.
     nested.operation = Operation::NonRoot;
-    let (mut state, loaded) = area_msrs::load_on_entry(state, l1.registers_mut(), cpu, facts);
+    let (mut state, loaded) = l1_msrs::load_on_entry(state, l1.registers_mut(), cpu, facts);
     let NestedCpu { nested, hardware, .. } = &mut *state;
     if let Err(Unusable { entry }) = loaded {
         nested.revert_entry();
@@ -141,7 +141,7 @@ fn enter(
         // The blocking that the entry loaded stays.
         let is_blocked = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), false).l1;
         let facts = ExitFacts::from(EntryFailure::MsrLoading { entry });
-        return leave::fail(state, l1, cpu, &facts, &left, is_blocked);
+        return to_l1::fail(state, l1, cpu, &facts, &left, is_blocked);
     }
     if loads_cet {
         let mut vmcs02 = hardware.current();
@@ -169,7 +169,7 @@ pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCp
         return None;
     }
     log::warn!("cpu={} the processor refuses host state that L1's checks let pass", cpu.index);
-    Some(leave::abort(nested, vmcs12::Abort::HostMsrs))
+    Some(to_l1::abort(nested, vmcs12::Abort::HostMsrs))
 }
 
 /// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.

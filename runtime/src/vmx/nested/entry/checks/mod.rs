@@ -14,19 +14,19 @@ mod processor;
 mod segments;
 
 #[cfg(any(test, fuzzing))]
-pub(super) mod fixture;
+pub(crate) mod fixture;
 #[cfg(any(test, fuzzing))]
-pub(super) mod model;
+pub(crate) mod model;
 #[cfg(any(test, fuzzing))]
 mod model_guest;
 #[cfg(test)]
 mod model_tests;
 
-pub(super) use processor::Processor;
+pub(crate) use processor::Processor;
 
-use super::capability::Capability;
 use crate::memory::guest::GuestMemory;
 use crate::vmx::controls::Controls;
+use crate::vmx::nested::capability::Capability;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
@@ -34,20 +34,20 @@ use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
 /// A rule of the manual in a few words, for the log and for tests.
-pub(super) type Rule = &'static str;
+pub(crate) type Rule = &'static str;
 
 /// A check that failed before the entry: VMfailValid, and L1 goes on behind its instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// [`InstructionError::ENTRY_CONTROLS`] or [`InstructionError::ENTRY_HOST_STATE`].
-    pub(super) error: InstructionError,
+    pub(crate) error: InstructionError,
     /// The broken rule.
-    pub(super) rule: Rule,
+    pub(crate) rule: Rule,
 }
 
 /// A VM entry that failed: a VM exit to L1 with bit 31 of the exit reason set and its host state loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EntryFailure {
+pub(crate) enum EntryFailure {
     /// Exit reason 33.
     GuestState {
         /// Exit qualification: 0, 2 for PDPTEs, 3 for the injection of an NMI, 4 for the VMCS link pointer.
@@ -63,10 +63,10 @@ pub(super) enum EntryFailure {
 }
 
 /// The PDPTEs with which L2 starts, where it uses PAE paging and VMCS12 does not hold them.
-pub(super) type LoadedPdptes = Option<[u64; 4]>;
+pub(crate) type LoadedPdptes = Option<[u64; 4]>;
 
 /// The checks that come before anything is loaded: on the controls, then on the host state.
-pub(super) fn check_controls_and_host<V: Vmcs, M: GuestMemory + ?Sized>(
+pub(crate) fn check_controls_and_host<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
 ) -> Result<(), Failure> {
@@ -76,7 +76,7 @@ pub(super) fn check_controls_and_host<V: Vmcs, M: GuestMemory + ?Sized>(
 }
 
 /// The checks on the guest state. What is returned was read once, and is what was checked.
-pub(super) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
+pub(crate) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
 ) -> Result<LoadedPdptes, EntryFailure> {
@@ -84,7 +84,7 @@ pub(super) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
 }
 
 /// The check on the VMCS link pointer and what is behind it, alone.
-pub(super) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
+pub(crate) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
 ) -> Result<(), EntryFailure> {
@@ -93,7 +93,7 @@ pub(super) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
 
 /// Whether the checks on the controls look at the virtual task priority in L1's memory, which changes without VMWRITE.
 #[inline]
-pub(super) fn reads_virtual_tpr(vmcs12: &impl Vmcs) -> bool {
+pub(crate) fn reads_virtual_tpr(vmcs12: &impl Vmcs) -> bool {
     let controls = effective_controls(vmcs12);
     let by_processor =
         SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY.union(SecondaryControls::VIRTUALIZE_APIC_ACCESSES);
@@ -102,14 +102,14 @@ pub(super) fn reads_virtual_tpr(vmcs12: &impl Vmcs) -> bool {
 
 /// Whether a VM entry has effects of ours between the checks on the guest state and the hardware's own checks.
 #[inline]
-pub(super) fn has_effects_in_between(vmcs12: &impl Vmcs) -> bool {
+pub(crate) fn has_effects_in_between(vmcs12: &impl Vmcs) -> bool {
     vmcs12.read(vmcs::ENTRY_MSR_LOAD_COUNT) != 0
         || vmcs12.read(vmcs::ENTRY_CONTROLS) & EntryControls::LOAD_PERF_GLOBAL_CTRL.bits() != 0
 }
 
 /// A VM entry to be checked: VMCS12, its controls, and the processor that L1 believes to have.
 #[derive(Debug)]
-pub(super) struct Entry<'a, V> {
+pub(crate) struct Entry<'a, V> {
     vmcs: &'a V,
     capability: &'a Capability,
     processor: &'a Processor,
@@ -121,7 +121,7 @@ pub(super) struct Entry<'a, V> {
 impl<'a, V: Vmcs> Entry<'a, V> {
     /// The entry that `vmcs` asks for, whose page is `current`; `is_ia32e` tells whether L1 itself is in IA-32e
     /// mode.
-    pub(super) fn new(
+    pub(crate) fn new(
         vmcs: &'a V,
         capability: &'a Capability,
         processor: &'a Processor,

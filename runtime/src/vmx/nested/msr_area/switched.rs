@@ -1,7 +1,7 @@
 //! MSRs that a VM entry and a VM exit switch: the guest's are in its VMCS, where MSR areas find them.
 
-use super::checks::Processor;
 use crate::vcpu::Vcpu;
+use crate::vmx::nested::entry::checks::Processor;
 use crate::vmx::observers::Observers;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
@@ -25,12 +25,12 @@ fn field(observers: &Observers, msr: Msr) -> Option<Field<u64>> {
 }
 
 /// Whether the guest's value of `msr` is in its VMCS.
-pub(super) fn is_switched(observers: &Observers, msr: Msr) -> bool {
+pub(crate) fn is_switched(observers: &Observers, msr: Msr) -> bool {
     msr == Msr::IA32_SYSENTER_CS || field(observers, msr).is_some()
 }
 
 /// The guest's value of `msr`; `None` where the hardware has it.
-pub(super) fn read(vmcs: &impl Vmcs, observers: &Observers, msr: Msr) -> Option<u64> {
+pub(crate) fn read(vmcs: &impl Vmcs, observers: &Observers, msr: Msr) -> Option<u64> {
     if msr == Msr::IA32_SYSENTER_CS {
         return Some(vmcs.read(vmcs::GUEST_SYSENTER_CS).into());
     }
@@ -39,7 +39,7 @@ pub(super) fn read(vmcs: &impl Vmcs, observers: &Observers, msr: Msr) -> Option<
 
 /// What the guest reads of its time-stamp counter where the processor's is `counter` (SDM, "Time-Stamp Counter Offset and
 /// Multiplier").
-pub(super) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
+pub(crate) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
     let primary = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
     if !primary.contains(PrimaryControls::USE_TSC_OFFSETTING) {
         return counter;
@@ -54,7 +54,7 @@ pub(super) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
 }
 
 /// Writes `value` to the guest's `msr`; returns false where WRMSR would fault, `None` where the hardware has it.
-pub(super) fn write<V: Vmcs>(
+pub(crate) fn write<V: Vmcs>(
     vcpu: &mut VmxVcpu<'_, V>,
     processor: &Processor,
     observers: &Observers,

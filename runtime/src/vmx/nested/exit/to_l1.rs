@@ -1,18 +1,18 @@
 //! From L2 back to L1: exits that L1 gets, entries that fail, and L1's host state.
 
-use super::area_msrs;
-use super::cpu::{self, NestedCpu, State};
-use super::event::nmi;
-use super::memory::translation;
-use super::merge::Wanted;
 use super::reflect::{self, ExitFacts, Left};
-use super::vmcs12::{self, Abort};
-use super::{Nested, Operation};
 use crate::exit::{Action, ResetCause};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::nested::cpu::{self, NestedCpu, State};
+use crate::vmx::nested::entry::vmcs02::Wanted;
+use crate::vmx::nested::event::nmi;
+use crate::vmx::nested::memory::translation;
+use crate::vmx::nested::msr_area::l1_msrs;
+use crate::vmx::nested::vmcs12::{self, Abort};
+use crate::vmx::nested::{Nested, Operation};
 use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{cet, inject};
@@ -25,7 +25,7 @@ use x86::vmx::interruption::InterruptionType;
 use x86::vmx::vmcs;
 
 /// Hands the exit that the hardware tells of to L1.
-pub(super) fn reflect_now(registers: &mut Registers, cpu: &PerCpu) {
+pub(crate) fn reflect_now(registers: &mut Registers, cpu: &PerCpu) {
     let Some(state) = cpu::of(cpu) else { return };
     let told = ExitReason(state.hardware.current().read(vmcs::EXIT_REASON));
     let (state, action) = reflect(state, registers, cpu, told);
@@ -33,7 +33,7 @@ pub(super) fn reflect_now(registers: &mut Registers, cpu: &PerCpu) {
 }
 
 /// Hands the exit that the hardware tells of to L1, with its flags.
-pub(super) fn reflect(
+pub(crate) fn reflect(
     mut state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
@@ -44,7 +44,7 @@ pub(super) fn reflect(
 }
 
 /// Hands an exit to L1 that the hardware does not tell of as it is.
-pub(super) fn reflect_facts(
+pub(crate) fn reflect_facts(
     mut state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
@@ -57,7 +57,7 @@ pub(super) fn reflect_facts(
 }
 
 /// From L2 to L1, which VMCS12 tells of the exit.
-pub(super) fn leave(
+pub(crate) fn leave(
     mut state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
@@ -68,7 +68,7 @@ pub(super) fn leave(
     reflect::save_guest_state(&vmcs02, &mut state.nested.vmcs12);
     if let Some(facts) = cpu::facts() {
         let stored;
-        (state, stored) = area_msrs::store_on_exit(state, registers, cpu, facts);
+        (state, stored) = l1_msrs::store_on_exit(state, registers, cpu, facts);
         if stored.is_err() {
             state.hardware.select_l1();
             let action = abort(&state.nested, Abort::GuestMsrs);
@@ -91,7 +91,7 @@ pub(super) fn leave(
 }
 
 /// The entry fails, and L1 is told. The VMCS of L2 is current, and the hardware did not enter.
-pub(super) fn give_up(
+pub(crate) fn give_up(
     mut state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
@@ -109,7 +109,7 @@ pub(super) fn give_up(
 }
 
 /// An exit was handed to L1, whose VMCS is current: the hypapp is told, and `action` carried out.
-pub(super) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
+pub(crate) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
     let vmcs01 = state.hardware.current();
     // A hypapp may ask for things that need the state.
     drop(state);
@@ -118,7 +118,7 @@ pub(super) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action
 }
 
 /// Carries out what is left of an exit that was handed to L1: nothing, or the end of the guest.
-pub(super) fn end(action: Action) {
+pub(crate) fn end(action: Action) {
     if let Action::Reset(cause) = action {
         crate::reset::end_guest(cause);
     }
@@ -126,7 +126,7 @@ pub(super) fn end(action: Action) {
 
 /// Ends an entry that failed: an exit that saves no guest state (SDM, "VM-Entry Failures During or After Loading
 /// Guest State"). The VMCS of L1 is current, and NMIs are blocked behind the exit or not.
-pub(super) fn fail(
+pub(crate) fn fail(
     mut state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
@@ -141,7 +141,7 @@ pub(super) fn fail(
 }
 
 /// L1 goes on with its host state, NMIs blocked or not, and takes one that waits. The VMCS of L1 is current.
-pub(super) fn load_host(
+pub(crate) fn load_host(
     state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
@@ -180,7 +180,7 @@ fn load_host_state(
     }
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
         let value = nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL);
-        area_msrs::load_perf_global_ctrl(&mut l1.vmcs, value);
+        l1_msrs::load_perf_global_ctrl(&mut l1.vmcs, value);
     }
     let mut ssp = left.ssp;
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
@@ -189,7 +189,7 @@ fn load_host_state(
         ssp = Some(host.read(vmcs::HOST_SSP));
     }
     let Some(facts) = cpu::facts() else { return (state, Action::Resume) };
-    let (state, loaded) = area_msrs::load_on_exit(state, l1, cpu, facts);
+    let (state, loaded) = l1_msrs::load_on_exit(state, l1, cpu, facts);
     if let Some(ssp) = ssp {
         cet::load_at_entry(&mut l1.vmcs, ssp);
     }
@@ -201,7 +201,7 @@ fn load_host_state(
 }
 
 /// A VMX abort: the processor shuts down (SDM, "VMX Aborts").
-pub(super) fn abort(nested: &Nested, cause: Abort) -> Action {
+pub(crate) fn abort(nested: &Nested, cause: Abort) -> Action {
     if let Some(region) = nested.current {
         vmcs12::set_abort_indicator(&GuestPhysical, region, cause);
     }

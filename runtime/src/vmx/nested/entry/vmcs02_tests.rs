@@ -1,7 +1,7 @@
-use super::super::reflect::{self, ExitFacts, Left};
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
+use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
 use crate::vmx::nested::vmcs12::fields::{self, Treatment};
 use hw::sim::{SimMsrs, SimVmcs};
 use x86::vmx::exit_reason::ExitReason;
@@ -19,7 +19,7 @@ fn own() -> Controls {
 }
 
 fn capability() -> Capability {
-    Capability::of(&SimMsrs::new(super::super::checks::fixture::hardware()), 39).unwrap()
+    Capability::of(&SimMsrs::new(crate::vmx::nested::entry::checks::fixture::hardware()), 39).unwrap()
 }
 
 /// L1 as it enters, and VMCS02 after the entry that `set` describes.
@@ -280,7 +280,7 @@ fn an_exit_tells_what_happened_and_takes_the_injection_back() {
     assert_eq!(vmcs12.read(vmcs::GUEST_PHYSICAL_ADDRESS), 0x9000);
     assert_eq!(vmcs12.read(vmcs::IDT_VECTORING_INFORMATION), 0x8000_0202);
     assert_eq!(vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION), 0x0000_0202);
-    let failure = super::super::checks::EntryFailure::MsrLoading { entry: 3 };
+    let failure = crate::vmx::nested::entry::checks::EntryFailure::MsrLoading { entry: 3 };
     reflect::save_facts(&mut vmcs12, &failure.into());
     assert_eq!((vmcs12.read(vmcs::EXIT_REASON), vmcs12.read(vmcs::EXIT_QUALIFICATION)), (0x8000_0022, 3));
     // The failed entry keeps what it was to inject.

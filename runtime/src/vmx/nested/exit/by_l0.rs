@@ -1,11 +1,5 @@
 //! Exits of L2 that are the hypervisor's own, by the handlers that serve L1, over L2's memory.
 
-use super::cpu;
-use super::entry;
-use super::instruction::linked::{self, L2};
-use super::l2_vcpu::L2Vcpu;
-use super::memory::l2::L2Memory;
-use super::switched_msrs;
 use crate::exit::{Action, Exit, control_register, dispatch, port};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -13,6 +7,12 @@ use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
+use crate::vmx::nested::cpu;
+use crate::vmx::nested::entry::enter;
+use crate::vmx::nested::instruction::linked::{self, L2};
+use crate::vmx::nested::l2_vcpu::L2Vcpu;
+use crate::vmx::nested::memory::l2::L2Memory;
+use crate::vmx::nested::msr_area::switched;
 use crate::vmx::observers::{self, observers};
 use hw::bare::Processor;
 use x86::event::Event;
@@ -21,7 +21,7 @@ use x86::vmx::exit_reason::ExitReason;
 
 /// Handles the exit; `None` where none of the hypervisor's controls leads to it. Where L1's tables forbid an access
 /// to `memory` on the way, that has it.
-pub(super) fn handle(
+pub(crate) fn handle(
     vcpu: &mut L2Vcpu<'_>,
     cpu: &'static PerCpu,
     reason: ExitReason,
@@ -35,27 +35,27 @@ pub(super) fn handle(
             control_register::handle(vcpu, memory, policies::control_register(), access)
         }
         // L1's bitmap wanted the exit when the processor looked, and no more when we did.
-        Exit::ReadMsr { msr } if switched_msrs::is_switched(observers(), msr) => {
-            let value = switched_msrs::read(&vcpu.vmcs, observers(), msr).unwrap_or_default();
+        Exit::ReadMsr { msr } if switched::is_switched(observers(), msr) => {
+            let value = switched::read(&vcpu.vmcs, observers(), msr).unwrap_or_default();
             vcpu.registers_mut().set_edx_eax(value);
             Action::Advance
         }
         Exit::WriteMsr { msr, value } if observers::covers(msr) => {
             observers::write_msr(vcpu, cpu, msr, value)
         }
-        Exit::WriteMsr { msr, value } if switched_msrs::is_switched(observers(), msr) => {
+        Exit::WriteMsr { msr, value } if switched::is_switched(observers(), msr) => {
             let processor = &cpu::facts()?.processor;
-            match switched_msrs::write(vcpu, processor, observers(), msr, value) {
+            match switched::write(vcpu, processor, observers(), msr, value) {
                 Some(true) => Action::Advance,
                 _ => Action::Inject(Event::GP0),
             }
         }
         // L2 finds the VMX MSRs that L1 finds.
         exit @ Exit::ReadMsr { .. } => match dispatch::dispatch(vcpu, cpu, exit) {
-            refusal @ Action::Inject(Event::GP0) => entry::read_msr(vcpu, refusal),
+            refusal @ Action::Inject(Event::GP0) => enter::read_msr(vcpu, refusal),
             action => {
                 if exit == (Exit::ReadMsr { msr: Msr::IA32_TIME_STAMP_COUNTER }) {
-                    let value = switched_msrs::time_stamp(&vcpu.vmcs, vcpu.registers().edx_eax());
+                    let value = switched::time_stamp(&vcpu.vmcs, vcpu.registers().edx_eax());
                     vcpu.registers_mut().set_edx_eax(value);
                 }
                 action
@@ -71,7 +71,7 @@ pub(super) fn handle(
 }
 
 /// Carries out VMREAD or VMWRITE of the VMCS that L1 linked for L2.
-pub(super) fn access_linked_vmcs(
+pub(crate) fn access_linked_vmcs(
     vcpu: &mut L2Vcpu<'_>,
     cpu: &PerCpu,
     reason: ExitReason,

@@ -1,12 +1,12 @@
 //! An exit of L2 handed to L1: what the exit changed comes into VMCS12, and L1's processor gets the host state
 //! of VMCS12 (SDM, "VM Exits").
 
-use super::checks::EntryFailure;
-use super::event::nmi;
-use super::merge::{CR0_OWNED, Inherited, Wanted, copy, uses_pdptes};
-use super::vmcs12::Vmcs12;
 use crate::memory::guest::{GuestMemory, load_pdptes};
 use crate::vcpu::Vcpu;
+use crate::vmx::nested::entry::checks::EntryFailure;
+use crate::vmx::nested::entry::vmcs02::{CR0_OWNED, Inherited, Wanted, copy, uses_pdptes};
+use crate::vmx::nested::event::nmi;
+use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
@@ -22,20 +22,20 @@ const ADVANCED_INFORMATION: u64 = 7 << 9;
 
 /// What an exit tells L1 where it is not what the hardware told the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ExitFacts {
+pub(crate) struct ExitFacts {
     /// Exit reason.
-    pub(super) reason: ExitReason,
+    pub(crate) reason: ExitReason,
     /// Exit qualification.
-    pub(super) qualification: u64,
+    pub(crate) qualification: u64,
     /// VM-exit interruption information.
-    pub(super) interruption: Interruption,
+    pub(crate) interruption: Interruption,
     /// VM-exit interruption error code.
-    pub(super) error_code: u32,
+    pub(crate) error_code: u32,
 }
 
 impl ExitFacts {
     /// An exit without an event.
-    pub(super) const fn new(reason: ExitReason, qualification: u64) -> Self {
+    pub(crate) const fn new(reason: ExitReason, qualification: u64) -> Self {
         Self { reason, qualification, interruption: Interruption(0), error_code: 0 }
     }
 }
@@ -53,7 +53,7 @@ impl From<EntryFailure> for ExitFacts {
 }
 
 /// Saves the state of L2 that exits change often; marks the rest as newer in `vmcs02`.
-pub(super) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
+pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     let wanted = Wanted::of(vmcs12);
     copy!(vmcs02 => vmcs12;
         GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR3 GUEST_CR4 GUEST_CS_ACCESS_RIGHTS
@@ -96,7 +96,7 @@ fn cr0(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> u64 {
 }
 
 /// Takes over what the hardware tells of the exit of L2, the flags in its reason too.
-pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitReason) {
+pub(crate) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitReason) {
     vmcs12.write(vmcs::EXIT_REASON, reason.0);
     copy!(vmcs02 => vmcs12;
         EXIT_QUALIFICATION GUEST_LINEAR_ADDRESS EXIT_INTERRUPTION_INFORMATION IDT_VECTORING_INFORMATION
@@ -123,7 +123,7 @@ pub(super) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
 
 /// Writes `facts` as the exit. What was being delivered is as the hardware has it, but for a double and a triple fault,
 /// whose exits interrupt nothing (SDM, "Information for VM Exits During Event Delivery").
-pub(super) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
+pub(crate) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
     vmcs12.write(vmcs::EXIT_REASON, facts.reason.0);
     vmcs12.write(vmcs::EXIT_QUALIFICATION, facts.qualification);
     vmcs12.write(vmcs::EXIT_INTERRUPTION_INFORMATION, facts.interruption.0);
@@ -140,7 +140,7 @@ pub(super) fn save_facts(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
 
 /// Writes `facts` as an exit in whose stead the hardware did not enter: nothing was being delivered, and what VMCS02 has of
 /// an earlier exit, of whichever L2, is none of its.
-pub(super) fn save_early_exit(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
+pub(crate) fn save_early_exit(vmcs12: &mut Vmcs12, facts: &ExitFacts) {
     save_facts(vmcs12, facts);
     vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, 0);
 }
@@ -155,12 +155,12 @@ fn clear_injection(vmcs12: &mut Vmcs12) {
 
 /// What L1 goes on with unless VM-exit controls load it: L2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Left {
+pub(crate) struct Left {
     cr0: u64,
     efer: Efer,
     pat: u64,
     /// SSP, where the processor has another still: the entry that was to load it did not come to pass.
-    pub(super) ssp: Option<u64>,
+    pub(crate) ssp: Option<u64>,
 }
 
 impl From<&Inherited> for Left {
@@ -171,7 +171,7 @@ impl From<&Inherited> for Left {
 
 impl Left {
     /// The state of L2 at its exit.
-    pub(super) fn of(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> Self {
+    pub(crate) fn of(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> Self {
         Self {
             cr0: cr0(vmcs02, vmcs12),
             efer: Efer::from_bits_retain(vmcs02.read(vmcs::GUEST_EFER)),
@@ -186,7 +186,7 @@ impl Left {
 /// # Errors
 ///
 /// PDPTEs that cannot be loaded: a VMX abort.
-pub(super) fn load_host_state<V: Vmcs, M: GuestMemory>(
+pub(crate) fn load_host_state<V: Vmcs, M: GuestMemory>(
     l1: &mut VmxVcpu<'_, V>,
     vmcs12: &Vmcs12,
     left: &Left,
@@ -215,7 +215,7 @@ pub(super) fn load_host_state<V: Vmcs, M: GuestMemory>(
 }
 
 /// Whether L1 is where an exit of L2 that `vmcs12` tells of left it: it has executed nothing since.
-pub(super) fn is_as_loaded(vmcs01: &impl Vmcs, vmcs12: &Vmcs12) -> bool {
+pub(crate) fn is_as_loaded(vmcs01: &impl Vmcs, vmcs12: &Vmcs12) -> bool {
     vmcs01.read(vmcs::GUEST_RIP) == vmcs12.read(vmcs::HOST_RIP)
         && vmcs01.read(vmcs::GUEST_RSP) == vmcs12.read(vmcs::HOST_RSP)
         && vmcs01.read(vmcs::GUEST_RFLAGS) == Rflags::RESERVED1.bits()
@@ -253,11 +253,11 @@ fn load_control_registers<V: Vmcs>(
 
 /// Access rights after an exit (SDM, "Loading Host Segment and Descriptor-Table Registers").
 mod rights {
-    pub(super) const CODE64: u32 = 0xa09b;
-    pub(super) const CODE32: u32 = 0xc09b;
-    pub(super) const DATA: u32 = 0xc093;
-    pub(super) const TASK: u32 = 0x8b;
-    pub(super) const UNUSABLE: u32 = x86::segment::AccessRights::UNUSABLE.bits();
+    pub(crate) const CODE64: u32 = 0xa09b;
+    pub(crate) const CODE32: u32 = 0xc09b;
+    pub(crate) const DATA: u32 = 0xc093;
+    pub(crate) const TASK: u32 = 0x8b;
+    pub(crate) const UNUSABLE: u32 = x86::segment::AccessRights::UNUSABLE.bits();
 }
 
 fn load_segments(to: &mut impl Vmcs, vmcs12: &Vmcs12, is_long: bool) {

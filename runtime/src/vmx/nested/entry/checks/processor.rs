@@ -10,28 +10,28 @@ use x86::pat::Pat;
 
 /// What L1's processor accepts in registers that a VM entry or VM exit loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Processor {
+pub(crate) struct Processor {
     /// Width of linear addresses in bits, with as many levels of paging as L1 may have. Registers take addresses of that
     /// width whatever the paging is.
-    pub(in super::super) linear_address_bits: u8,
+    pub(crate) linear_address_bits: u8,
     /// Bits of CR3 that must be 0.
-    pub(in super::super) cr3_reserved: u64,
+    pub(crate) cr3_reserved: u64,
     /// Bits that IA32_EFER has.
-    pub(in super::super) efer: u64,
+    pub(crate) efer: u64,
     /// Bits that IA32_DEBUGCTL has, as this processor's entries check them.
-    pub(in super::super) debugctl: u64,
+    pub(crate) debugctl: u64,
     /// Bits that IA32_PERF_GLOBAL_CTRL has.
-    pub(in super::super) perf_global_ctrl: u64,
+    pub(crate) perf_global_ctrl: u64,
     /// Bits that IA32_S_CET has.
-    pub(in super::super) s_cet: u64,
+    pub(crate) s_cet: u64,
     /// Bits that IA32_LBR_CTL has.
-    pub(in super::super) lbr_ctl: u64,
+    pub(crate) lbr_ctl: u64,
     /// Enclaves.
-    pub(in super::super) has_sgx: bool,
+    pub(crate) has_sgx: bool,
     /// Restricted transactional memory.
-    pub(in super::super) has_rtm: bool,
+    pub(crate) has_rtm: bool,
     /// Bus-lock detection by debug exceptions.
-    pub(in super::super) has_bus_lock_detection: bool,
+    pub(crate) has_bus_lock_detection: bool,
 }
 
 /// Linear-address masking for user and for supervisor pointers of 57 and of 48 bits.
@@ -41,7 +41,7 @@ const FOUR_LEVELS: u8 = 48;
 
 impl Processor {
     /// The facts of the executing processor.
-    pub(in super::super) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
+    pub(crate) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
         let widths = cpuid.cpuid(0x8000_0008, 0).eax.to_le_bytes();
         let extended = cpuid.cpuid(7, 0);
         let has_lam = cpuid.cpuid(7, 1).eax >> 26 & 1 == 1;
@@ -63,7 +63,7 @@ impl Processor {
     }
 
     /// Whether `address` is canonical for a register (SDM, "Canonical Addressing").
-    pub(in super::super) const fn is_canonical(&self, address: u64) -> bool {
+    pub(crate) const fn is_canonical(&self, address: u64) -> bool {
         is_canonical_of(self.linear_address_bits, address)
     }
 
@@ -74,7 +74,7 @@ impl Processor {
     }
 
     /// Whether IA32_PAT takes `value`.
-    pub(in super::super) const fn accepts_pat(value: u64) -> bool {
+    pub(crate) const fn accepts_pat(value: u64) -> bool {
         Pat(value).is_valid()
     }
 
@@ -87,7 +87,7 @@ impl Processor {
     }
 
     /// Whether IA32_PERF_GLOBAL_CTRL takes `value`.
-    pub(in super::super) const fn accepts_perf_global_ctrl(&self, value: u64) -> bool {
+    pub(crate) const fn accepts_perf_global_ctrl(&self, value: u64) -> bool {
         value & !self.perf_global_ctrl == 0
     }
 

@@ -4,6 +4,10 @@
 //! recommends fails at its first entry too many: the manual leaves that undefined, and an exit of L1 must
 //! not keep its processor for ever.
 
+#[cfg(target_os = "none")]
+pub(super) mod l1_msrs;
+pub(super) mod switched;
+
 use super::capability::Capability;
 use crate::memory::guest::GuestMemory;
 use hw::Vmcs;
@@ -165,5 +169,4 @@ const fn is_x2apic(msr: Msr) -> bool {
 }
 
 #[cfg(test)]
-#[path = "msr_area_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 use super::{AreaMsrs, MsrArea, Unusable};
 use crate::memory::guest::fake::FakeMemory;
 use crate::vmx::nested::capability::Capability;
-use crate::vmx::nested::checks::fixture::hardware;
+use crate::vmx::nested::entry::checks::fixture::hardware;
 use crate::vmx::nested::vmcs12::Vmcs12;
 use hw::Vmcs;
 use hw::sim::SimMsrs;

@@ -4,10 +4,10 @@
 //! Guest-physical is host-physical, so an address of L1's is the hardware's once the memory was found to be
 //! L1's; those of pages are written by the processor's own part, and followed when memory changes hands.
 
-use super::capability::Capability;
-use super::vmcs12::{Dirty, Vmcs12};
 use crate::vcpu::Vcpu;
 use crate::vmx::controls::Controls;
+use crate::vmx::nested::capability::Capability;
+use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer};
@@ -16,21 +16,21 @@ use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryC
 use x86::vmx::vmcs;
 
 /// CR0 bits of L2 that the hypervisor owns: entries and exits do not switch them.
-pub(super) const CR0_OWNED: Cr0 = Cr0::NW.union(Cr0::CD);
+pub(crate) const CR0_OWNED: Cr0 = Cr0::NW.union(Cr0::CD);
 
 /// What L2 has of L1 unless VM-entry controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Inherited {
-    pub(super) cr0: Cr0,
-    pub(super) efer: Efer,
-    pub(super) pat: u64,
+pub(crate) struct Inherited {
+    pub(crate) cr0: Cr0,
+    pub(crate) efer: Efer,
+    pub(crate) pat: u64,
     dr7: u64,
     debugctl: u64,
 }
 
 impl Inherited {
     /// The state of L1 at its VM entry.
-    pub(super) fn of<V: Vmcs>(l1: &VmxVcpu<'_, V>) -> Self {
+    pub(crate) fn of<V: Vmcs>(l1: &VmxVcpu<'_, V>) -> Self {
         Self {
             cr0: l1.cr0(),
             efer: l1.efer(),
@@ -44,10 +44,10 @@ impl Inherited {
 macro_rules! copy {
     ($from:expr => $to:expr; $($field:ident)*) => { $($to.write(vmcs::$field, $from.read(vmcs::$field));)* };
 }
-pub(super) use copy;
+pub(crate) use copy;
 
 /// Writes what an entry changes in `vmcs02`, but for the event that is injected.
-pub(super) fn enter(
+pub(crate) fn enter(
     vmcs02: &mut impl Vmcs,
     vmcs12: &mut Vmcs12,
     capability: &Capability,
@@ -83,17 +83,17 @@ fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls) {
 
 /// The control words of VMCS12; secondary controls that are not activated are all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) pin_based: PinBasedControls,
-    pub(super) primary: PrimaryControls,
-    pub(super) secondary: SecondaryControls,
-    pub(super) exit: ExitControls,
-    pub(super) entry: EntryControls,
+pub(crate) struct Wanted {
+    pub(crate) pin_based: PinBasedControls,
+    pub(crate) primary: PrimaryControls,
+    pub(crate) secondary: SecondaryControls,
+    pub(crate) exit: ExitControls,
+    pub(crate) entry: EntryControls,
 }
 
 impl Wanted {
     #[inline(always)]
-    pub(super) fn of(vmcs12: &impl Vmcs) -> Self {
+    pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
         let primary = PrimaryControls::from_bits_retain(vmcs12.read(vmcs::PRIMARY_CONTROLS));
         let secondary = if primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS) {
             vmcs12.read(vmcs::SECONDARY_CONTROLS)
@@ -110,7 +110,7 @@ impl Wanted {
     }
 
     /// L2 runs under tables of L1's.
-    pub(super) const fn has_ept(&self) -> bool {
+    pub(crate) const fn has_ept(&self) -> bool {
         self.secondary.contains(SecondaryControls::ENABLE_EPT)
     }
 }
@@ -170,8 +170,8 @@ fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capabilit
     }
 }
 
-/// Copies the guest state that is [`super::vmcs12::fields::Treatment::Cold`], into L2's VMCS or back.
-pub(super) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capability: &Capability) {
+/// Copies the guest state that is [`crate::vmx::nested::vmcs12::fields::Treatment::Cold`], into L2's VMCS or back.
+pub(crate) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capability: &Capability) {
     copy!(from => to;
         GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
         GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
@@ -215,7 +215,7 @@ fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capabil
 }
 
 /// Gives L2 the PDPTEs that its entry loaded from memory.
-pub(super) fn set_pdptes(vmcs02: &mut impl Vmcs, pdptes: [u64; 4]) {
+pub(crate) fn set_pdptes(vmcs02: &mut impl Vmcs, pdptes: [u64; 4]) {
     let fields = [vmcs::GUEST_PDPTE0, vmcs::GUEST_PDPTE1, vmcs::GUEST_PDPTE2, vmcs::GUEST_PDPTE3];
     for (field, value) in fields.into_iter().zip(pdptes) {
         vmcs02.write(field, value);
@@ -223,7 +223,7 @@ pub(super) fn set_pdptes(vmcs02: &mut impl Vmcs, pdptes: [u64; 4]) {
 }
 
 /// PAE paging: the PDPTEs are state (SDM, "PDPTE Registers").
-pub(super) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
+pub(crate) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
     let cr0 = Cr0::from_bits_retain(vmcs12.read(vmcs::GUEST_CR0));
     let cr4 = Cr4::from_bits_retain(vmcs12.read(vmcs::GUEST_CR4));
     let entry = EntryControls::from_bits_retain(vmcs12.read(vmcs::ENTRY_CONTROLS));
@@ -279,5 +279,5 @@ fn efer(vmcs12: &Vmcs12, entry: EntryControls, l1: Efer) -> Efer {
 }
 
 #[cfg(test)]
-#[path = "merge_tests.rs"]
+#[path = "vmcs02_tests.rs"]
 mod tests;

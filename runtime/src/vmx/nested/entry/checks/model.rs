@@ -43,7 +43,7 @@ fn checked(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
 }
 
 /// The checks come to the same as the model.
-pub(in super::super) fn agree(machine: &Machine, vmcs: &FakeVmcs, what: &dyn core::fmt::Display) {
+pub(crate) fn agree(machine: &Machine, vmcs: &FakeVmcs, what: &dyn core::fmt::Display) {
     let (real, model) = (checked(machine, vmcs), verdict(machine, vmcs));
     assert_eq!(real, model, "{what}: {:?}", machine.broken_rule(vmcs));
 }

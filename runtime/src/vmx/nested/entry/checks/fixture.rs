@@ -14,16 +14,16 @@ use x86::vmx::capability::Allowed;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
 /// Must-be-one bits of pin-based, primary, exit and entry controls where there are TRUE registers.
-pub(in super::super) const DEFAULT_1: [u32; 4] = [0x16, 0x0400_6172, 0x3_6dfb, 0x11fb];
-pub(in super::super) const REVISION: u32 = 0x2b;
+pub(crate) const DEFAULT_1: [u32; 4] = [0x16, 0x0400_6172, 0x3_6dfb, 0x11fb];
+pub(crate) const REVISION: u32 = 0x2b;
 /// Pages of the fake memory that a sound VMCS names.
-pub(in super::super) const VIRTUAL_APIC: u64 = 0x3000;
-pub(in super::super) const LINKED: u64 = 0x4000;
-pub(in super::super) const CURRENT: GuestPhysAddr = GuestPhysAddr::new(0x6000);
-pub(in super::super) const PDPTES: u64 = 0x5020;
+pub(crate) const VIRTUAL_APIC: u64 = 0x3000;
+pub(crate) const LINKED: u64 = 0x4000;
+pub(crate) const CURRENT: GuestPhysAddr = GuestPhysAddr::new(0x6000);
+pub(crate) const PDPTES: u64 = 0x5020;
 
 /// The VMX capability MSRs of a processor that has everything.
-pub(in super::super) fn hardware() -> Vec<(Msr, u64)> {
+pub(crate) fn hardware() -> Vec<(Msr, u64)> {
     let all = |must: u32| 0xffff_ffff << 32 | u64::from(must);
     let [pin, primary, exit, entry] = DEFAULT_1;
     vec![
@@ -51,16 +51,16 @@ pub(in super::super) fn hardware() -> Vec<(Msr, u64)> {
 
 /// L1's processor, and its memory.
 #[derive(Debug)]
-pub(in super::super) struct Machine {
+pub(crate) struct Machine {
     pub(super) capability: Capability,
     pub(super) processor: Processor,
     pub(super) memory: FakeMemory,
-    pub(in super::super) is_ia32e: bool,
+    pub(crate) is_ia32e: bool,
 }
 
 impl Machine {
     /// Everything there is, in IA-32e mode.
-    pub(in super::super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut capability = Capability::of(&SimMsrs::new(hardware()), 39).unwrap();
         // Not offered, and yet their checks must be right once they are.
         let also = |allowed: &mut Allowed, bits: u64| allowed.0 |= bits << 32;
@@ -109,16 +109,16 @@ impl Machine {
 
 /// VMCS12 as an array.
 #[derive(Clone, Debug)]
-pub(in super::super) struct FakeVmcs([u64; COUNT]);
+pub(crate) struct FakeVmcs([u64; COUNT]);
 
 impl FakeVmcs {
     /// The field with this encoding.
-    pub(in super::super) fn value(&self, encoding: u32) -> u64 {
+    pub(crate) fn value(&self, encoding: u32) -> u64 {
         self.0[fields::index(encoding).unwrap()]
     }
 
     /// Sets the field with this encoding, which `value` fits.
-    pub(in super::super) fn set_value(&mut self, encoding: u32, value: u64) {
+    pub(crate) fn set_value(&mut self, encoding: u32, value: u64) {
         self.0[fields::index(encoding).unwrap()] = value;
     }
 }
@@ -142,7 +142,7 @@ pub(super) enum Broken {
 
 /// A mode of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Mode {
+pub(crate) enum Mode {
     Bits64,
     Pae,
     PaeUnderEpt,
@@ -152,11 +152,11 @@ pub(in super::super) enum Mode {
     Everything,
 }
 
-pub(in super::super) const MODES: [Mode; 6] =
+pub(crate) const MODES: [Mode; 6] =
     [Mode::Bits64, Mode::Pae, Mode::PaeUnderEpt, Mode::Virtual8086, Mode::Real, Mode::Everything];
 
 /// A VMCS that every check accepts.
-pub(in super::super) fn sound(mode: Mode) -> FakeVmcs {
+pub(crate) fn sound(mode: Mode) -> FakeVmcs {
     let mut vmcs = FakeVmcs([0; COUNT]);
     let [pin, primary, exit, entry] = DEFAULT_1;
     vmcs.write(vmcs::PIN_BASED_CONTROLS, pin);

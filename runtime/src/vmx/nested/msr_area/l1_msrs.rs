@@ -2,17 +2,17 @@
 //!
 //! Hypapps are told of MSRs of theirs, and may ask for things that need this CPU's nesting: it is not locked then.
 
-use super::Facts;
-use super::cpu::{self, State};
-use super::l2_vmcs::L2View;
-use super::memory::missing_page::Note;
-use super::msr_area::{AreaMsrs, MsrArea, Unusable};
-use super::switched_msrs;
+use super::switched;
+use super::{AreaMsrs, MsrArea, Unusable};
 use crate::exit::mtrr::Effect;
 use crate::exit::{Action, dispatch};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::nested::Facts;
+use crate::vmx::nested::cpu::{self, State};
+use crate::vmx::nested::l2_vmcs::L2View;
+use crate::vmx::nested::memory::missing_page::Note;
 use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::bare::Processor;
@@ -22,7 +22,7 @@ use x86::msr::Msr;
 use x86::vmx::vmcs;
 
 /// Loads the MSRs that an entry has for L2, whose VMCS is current.
-pub(super) fn load_on_entry(
+pub(crate) fn load_on_entry(
     state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
@@ -33,7 +33,7 @@ pub(super) fn load_on_entry(
 }
 
 /// Stores the MSRs of L2, whose VMCS is current, that L1 asks for.
-pub(super) fn store_on_exit(
+pub(crate) fn store_on_exit(
     state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
@@ -44,7 +44,7 @@ pub(super) fn store_on_exit(
 }
 
 /// Loads the MSRs that an exit has for L1, whose VMCS is current.
-pub(super) fn load_on_exit(
+pub(crate) fn load_on_exit(
     state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
@@ -119,7 +119,7 @@ impl<'a, 'r, V: Vmcs> GuestMsrs<'a, 'r, V> {
 
 impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     fn read(&mut self, msr: Msr) -> Option<u64> {
-        if let Some(value) = switched_msrs::read(&self.vcpu.vmcs, observers(), msr) {
+        if let Some(value) = switched::read(&self.vcpu.vmcs, observers(), msr) {
             return Some(value);
         }
         // The handler of RDMSR answers in registers, which are the guest's.
@@ -133,8 +133,7 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     }
 
     fn write(&mut self, msr: Msr, value: u64) -> bool {
-        if let Some(is_done) = switched_msrs::write(self.vcpu, &self.facts.processor, observers(), msr, value)
-        {
+        if let Some(is_done) = switched::write(self.vcpu, &self.facts.processor, observers(), msr, value) {
             return is_done;
         }
         let (action, effect) = dispatch::store_msr(self.vcpu, self.cpu, msr, value);
@@ -146,7 +145,7 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
 }
 
 /// Loads IA32_PERF_GLOBAL_CTRL for the guest of `vmcs`. The checks let pass only bits that the processor has.
-pub(super) fn load_perf_global_ctrl(vmcs: &mut impl Vmcs, value: u64) {
+pub(crate) fn load_perf_global_ctrl(vmcs: &mut impl Vmcs, value: u64) {
     if let Some(field) = observers().field(Msr::IA32_PERF_GLOBAL_CTRL) {
         return vmcs.write(field, value);
     }

@@ -1,20 +1,21 @@
 //! Exits of L2 on the machine.
 
-use super::cpu::{self, State};
-use super::event::signals;
-use super::l2_vcpu::{self, L2Vcpu, view_of};
-use super::leave;
-use super::memory::ept_violation;
-use super::memory::l2::L2Memory;
+use super::by_l0;
 use super::reflect::ExitFacts;
 use super::route::{self, Route};
-use super::{own, world};
+use super::to_l1;
 use crate::exit::{Action, dispatch, machine_check};
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::decode;
+use crate::vmx::nested::cpu::{self, State};
+use crate::vmx::nested::event::signals;
+use crate::vmx::nested::l2_vcpu::{self, L2Vcpu, view_of};
+use crate::vmx::nested::memory::ept_violation;
+use crate::vmx::nested::memory::l2::L2Memory;
+use crate::vmx::nested::world;
 use hw::Vmcs;
 use hw::bare::Processor;
 use x86::vmx::exit_reason::ExitReason;
@@ -39,13 +40,13 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     if reason.is_entry_failure() {
         let (state, action) = entry_failed(state, registers, cpu, reason);
         drop(state);
-        return leave::end(action);
+        return to_l1::end(action);
     }
     state.nested.pending.left_hardware();
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
     if route == Route::L1 {
-        let (state, action) = leave::reflect(state, registers, cpu, told);
-        return leave::left(state, registers, cpu, action);
+        let (state, action) = to_l1::reflect(state, registers, cpu, told);
+        return to_l1::left(state, registers, cpu, action);
     }
     handle_rarely(state, registers, cpu, reason, route);
 }
@@ -80,7 +81,7 @@ fn handle_rarely(
     };
     match action {
         Some(action) => ept_violation::conclude(&mut vcpu, cpu, reason, action),
-        None => leave::reflect_now(registers, cpu),
+        None => to_l1::reflect_now(registers, cpu),
     }
 }
 
@@ -89,8 +90,8 @@ fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, r
     let memory = L2Memory::of(cpu);
     let count = vcpu.registers().rcx();
     let action = match route {
-        Route::Linked => own::access_linked_vmcs(vcpu, cpu, reason, &memory),
-        _ => own::handle(vcpu, cpu, reason, &memory),
+        Route::Linked => by_l0::access_linked_vmcs(vcpu, cpu, reason, &memory),
+        _ => by_l0::handle(vcpu, cpu, reason, &memory),
     };
     memory.keep_log(cpu);
     match (action, memory.denied()) {
@@ -100,7 +101,7 @@ fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, r
         // A string instruction that has come some way exits again where it stopped.
         (Some(Action::Inject(_)), Some(_)) => l2_vcpu::apply(vcpu, cpu, reason, Action::Resume),
         (Some(action), _) => l2_vcpu::apply(vcpu, cpu, reason, action),
-        (None, _) => leave::reflect_now(vcpu.registers_mut(), cpu),
+        (None, _) => to_l1::reflect_now(vcpu.registers_mut(), cpu),
     }
 }
 
@@ -137,5 +138,5 @@ fn entry_failed(
     reason: ExitReason,
 ) -> (State, Action) {
     let facts = ExitFacts::new(reason, state.hardware.current().read(vmcs::EXIT_QUALIFICATION));
-    leave::give_up(state, registers, cpu, &facts)
+    to_l1::give_up(state, registers, cpu, &facts)
 }

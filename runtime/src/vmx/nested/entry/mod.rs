@@ -1,0 +1,6 @@
+//! VM entries of L1: their checks ([`checks`]), the VMCS under which L2 runs ([`vmcs02`]), and the way into L2.
+
+pub(super) mod checks;
+#[cfg(target_os = "none")]
+pub(super) mod enter;
+pub(super) mod vmcs02;
