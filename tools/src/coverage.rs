@@ -165,7 +165,7 @@ mod tests {
         let json = format!(r#"{{"data":[{{"files":[{}]}}]}}"#, files.join(","));
         let table = Table::of_export(&json, Path::new("/x")).unwrap();
         let names: Vec<_> = table.0.iter().map(|lines| lines.file.as_str()).collect();
-        assert_eq!(names, ["checks/controls.rs", "vpid.rs"]);
+        assert_eq!(names, ["entry/checks/controls.rs", "memory/vpid.rs"]);
         assert!((table.percent() - 95.0).abs() < 1e-9);
         assert!(table.to_string().ends_with("95.0 %     19 of    20  lines of runtime/src/vmx/nested/"));
         assert!(Table::of_export(r#"{"data":[{"files":[]}]}"#, Path::new("/x")).is_err());
