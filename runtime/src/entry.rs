@@ -3,7 +3,7 @@
 //! UNSAFETY: the image's entry point.
 #![expect(unsafe_code, reason = "image entry")]
 
-use crate::exit::bios_memory_map;
+use crate::exit::e820;
 use crate::hypapp::{Boot, Hypapp};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
@@ -124,7 +124,7 @@ fn place_boot_sector() {
     if GuestFrames::write(HostPhysAddr::new(BOOT_SECTOR), machine::handoff().boot_sector()).is_err() {
         panic!("nothing is mapped where a boot sector goes");
     }
-    if let Err(refused) = bios_memory_map::install(&GuestPhysical) {
+    if let Err(refused) = e820::install(&GuestPhysical) {
         panic!("the BIOS data area is not the guest's: {refused:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! VMCALL: the INT 15h hook where the instruction is the hook's, then the hypapp, else #UD.
 
-use super::{Action, bios_memory_map};
+use super::{Action, e820};
 use crate::hypapp::{Answer, Hypapp};
 use crate::memory::guest::GuestMemory;
 use crate::vcpu::Vcpu;
@@ -17,8 +17,8 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     hypapp: &dyn Hypapp,
     memory_map: &[MemoryRange],
 ) -> Action {
-    if bios_memory_map::is_at_hook(vcpu) {
-        return bios_memory_map::answer(vcpu, memory, memory_map);
+    if e820::is_at_hook(vcpu) {
+        return e820::answer(vcpu, memory, memory_map);
     }
     match hypapp.hypercall(vcpu) {
         Answer::Handled => Action::Advance,

@@ -1,12 +1,12 @@
 //! Why the guest left, and what happens next: one cause a file, none of them in a vendor's words.
 
 pub mod apic_base;
-pub mod bios_memory_map;
 pub mod breakpoint;
 pub mod control_register;
 pub mod cpuid;
 #[cfg(target_os = "none")]
 pub(crate) mod dispatch;
+pub mod e820;
 pub mod exception;
 #[cfg(test)]
 mod hostile_tests;

@@ -5,6 +5,8 @@
 //! table keeps its content until they have flushed. A dropped mapping is only a miss: whoever needs it faults
 //! and has it filled again.
 
+mod split;
+
 use core::marker::PhantomData;
 
 use hw::PhysMemory;
@@ -215,15 +217,6 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
                 None => Ok(()),
             },
         }
-    }
-
-    /// Replaces a page by a table of smaller ones that says the same.
-    fn split(&mut self, place: Place, attributes: Attributes) -> Result<HostPhysAddr, Exhausted> {
-        let table = self.make_table()?;
-        let job = Job { target: Some(attributes), around: Some(place.block()) };
-        self.visit(table, place.level - 1, place.block(), &job)?;
-        self.memory.write_u64(place.slot, F::table(table));
-        Ok(table)
     }
 
     /// Fills an empty entry with a table for the part that is wanted.

@@ -67,7 +67,7 @@ pub(crate) fn prepare() {
         let mut nested_bitmap = *msr_bitmap;
         intercept_msr(&mut nested_bitmap, Msr::IA32_APIC_BASE, true, true);
         machine::region().write(nested_frame, &nested_bitmap);
-        nested::prepare(nested::OwnBitmaps { msr: nested_frame, io: io_frames });
+        nested::prepare(nested::L0Bitmaps { msr: nested_frame, io: io_frames });
     }
 }
 

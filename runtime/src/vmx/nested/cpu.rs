@@ -44,9 +44,9 @@ pub(super) type State = MutexGuard<'static, NestedCpu>;
 #[derive(Debug)]
 pub(super) struct NestedHardware {
     /// What the hypervisor needs while L2 runs.
-    pub(super) own: Controls,
+    pub(super) l0_controls: Controls,
     /// Bitmaps that hold for L1.
-    pub(super) own_bitmaps: OwnBitmaps,
+    pub(super) l0_bitmaps: L0Bitmaps,
     /// Stands in for memory that L1 gives the processor and does not have.
     pub(super) scratch: HostPhysAddr,
     pub(super) msr_bitmaps: MsrBitmaps,
@@ -67,7 +67,7 @@ pub(super) struct NestedHardware {
 
 /// The bitmaps that hold for L1.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::vmx) struct OwnBitmaps {
+pub(in crate::vmx) struct L0Bitmaps {
     /// The MSR bitmap.
     pub(in crate::vmx) msr: HostPhysAddr,
     /// I/O bitmap A, which B follows.
@@ -164,8 +164,8 @@ fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
 }
 
 /// Builds what nesting needs on every CPU. Without, the guest has no VMX.
-pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
-    let (Ok(own), Ok(facts)) = (
+pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
+    let (Ok(l0_controls), Ok(facts)) = (
         Controls::for_processor(&Processor, observers()),
         Facts::of_processor(&Processor, &Processor, features().physical_address_bits),
     ) else {
@@ -184,8 +184,8 @@ pub(in crate::vmx) fn prepare(own_bitmaps: OwnBitmaps) {
     for (index, cpu) in cpus::all().iter().enumerate() {
         let vmcs02 = machine::with_frame_run(1);
         let hardware = NestedHardware {
-            own,
-            own_bitmaps,
+            l0_controls,
+            l0_bitmaps,
             scratch: machine::with_frame_run(1),
             msr_bitmaps: MsrBitmaps::new([(); BITMAPS].map(|()| machine::with_frame_run(1))),
             io_bitmaps: IoBitmaps::new(machine::with_frame_run(2)),

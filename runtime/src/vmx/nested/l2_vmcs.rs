@@ -1,6 +1,6 @@
 //! L2's processor for the hypervisor's own handlers, which know nothing of L1.
 
-use super::entry::vmcs02::CR0_OWNED;
+use super::cr_masks::CR0_OF_L0;
 use hw::Vmcs;
 use x86::vmx::vmcs::{self, Field, FieldValue};
 
@@ -21,12 +21,12 @@ impl<V: Vmcs> L2View<V> {
     }
 
     fn cr0(&self) -> u64 {
-        let bits = CR0_OWNED.bits() & !self.l1_owns;
+        let bits = CR0_OF_L0.bits() & !self.l1_owns;
         self.vmcs.read(vmcs::GUEST_CR0) & !bits | self.vmcs.read(vmcs::CR0_READ_SHADOW) & bits
     }
 
     fn set_cr0(&mut self, value: u64) {
-        let bits = CR0_OWNED.bits() & !self.l1_owns;
+        let bits = CR0_OF_L0.bits() & !self.l1_owns;
         let shadow = self.vmcs.read(vmcs::CR0_READ_SHADOW);
         // Bits that L1 does not own read as they are, and its shadow is what the rest reads as.
         let kept = self.l1_owns & !bits;

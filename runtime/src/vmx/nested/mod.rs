@@ -12,6 +12,7 @@ mod bitmap;
 mod capability;
 #[cfg(target_os = "none")]
 mod cpu;
+mod cr_masks;
 mod entry;
 mod event;
 mod exit;
@@ -24,18 +25,25 @@ mod memory;
 pub mod model;
 mod msr_area;
 mod observed;
+mod preemption_timer;
+mod virtual_apic_page;
 mod vmcs12;
+mod vmx_abort;
 #[cfg(target_os = "none")]
 mod world;
 
 #[cfg(target_os = "none")]
-pub(super) use cpu::{OwnBitmaps, is_in_operation, is_l2, prepare, set_up};
+pub(super) use cpu::{L0Bitmaps, is_in_operation, is_l2, prepare, set_up};
 #[cfg(target_os = "none")]
-pub(super) use entry::enter::{instruction, invalid_state, read_msr, refused, releases_init};
+pub(super) use entry::enter::{invalid_state, refused};
 #[cfg(target_os = "none")]
-pub(super) use event::signals::{init_arrived, machine_check_arrived, nmi_arrived};
+pub(super) use event::init::{init_arrived, releases_init};
+#[cfg(target_os = "none")]
+pub(super) use event::signals::{machine_check_arrived, nmi_arrived};
 #[cfg(target_os = "none")]
 pub(super) use exit::dispatch::handle_l2_exit;
+#[cfg(target_os = "none")]
+pub(super) use instruction::l1_exit::{instruction, read_msr};
 #[cfg(target_os = "none")]
 pub(super) use memory::ept_violation::is_nested as has_second_level;
 #[cfg(target_os = "none")]
@@ -54,6 +62,7 @@ use entry::{checks, vmcs02};
 use event::pending_entry::PendingEntry;
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
+use vmcs12::controls::Wanted;
 use vmcs12::fields::{Access, Treatment};
 use vmcs12::{Dirty, LaunchState, Vmcs12};
 use x86::address::GuestPhysAddr;
@@ -207,7 +216,7 @@ impl Nested {
         memory: &M,
         hardware: &mut H,
     ) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
-        let loads_pdptes = vmcs02::uses_pdptes(&self.vmcs12) && !vmcs02::Wanted::of(&self.vmcs12).has_ept();
+        let loads_pdptes = vmcs02::uses_pdptes(&self.vmcs12) && !Wanted::of(&self.vmcs12).has_ept();
         // Controls decide which rules the state has to obey.
         let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
         if loads_pdptes || is_new || checks::has_effects_in_between(&self.vmcs12) {

@@ -1,7 +1,7 @@
 //! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
 
 use super::cpu;
-use super::event::signals;
+use super::event::init;
 use super::l2_vcpu::{self, L2Vcpu};
 use super::memory::ept_violation;
 use crate::exit::WorldExit;
@@ -22,7 +22,7 @@ pub(in crate::vmx) fn controls_of_world(cpu: &PerCpu) -> Option<Controls> {
     if !cpu::is_l2(cpu) {
         return None;
     }
-    cpu::of(cpu).map(|state| state.hardware.own)
+    cpu::of(cpu).map(|state| state.hardware.l0_controls)
 }
 
 /// An exit from the world that L2 is in.
@@ -39,7 +39,7 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
         }
         Exit::Init => {
             dispatch::in_world(vcpu, cause);
-            signals::init_arrived(vcpu.registers_mut(), cpu);
+            init::init_arrived(vcpu.registers_mut(), cpu);
             return;
         }
         Exit::Exception(event @ Event::Exception { vector: Vector::MC, .. }) => {

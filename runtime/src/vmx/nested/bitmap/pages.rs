@@ -1,17 +1,17 @@
-//! Pages of L1 that the processor itself reads and writes while L2 runs: bitmaps and those of the virtual APIC.
+//! Pages that VMCS02 names: merged bitmaps, and those of APIC virtualization, at an entry of L1 and while L2 goes on.
 
 use super::merged_page::Pages;
-use crate::machine::{RegionMemory, SECOND_LEVEL};
+use crate::machine::RegionMemory;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::vmx::nested::cpu::NestedHardware;
-use crate::vmx::nested::entry::vmcs02::Wanted;
 use crate::vmx::nested::memory::ept02::machine as ept02;
+use crate::vmx::nested::virtual_apic_page::set_addresses;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
 use x86::address::GuestPhysAddr;
-use x86::paging::Rights;
-use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::controls::PrimaryControls;
 use x86::vmx::vmcs;
 
 /// Names bitmaps and pages as they are now in the VMCS of L2, which is current and about to be entered by L1.
@@ -25,7 +25,7 @@ pub(crate) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mu
 /// The same for an L2 that goes on, where pages may change hands or bitmaps be written.
 pub(crate) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     let primary = Wanted::of(vmcs12).primary;
-    let own = hardware.own_bitmaps;
+    let own = hardware.l0_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
         hardware.msr_bitmaps.follow(&PAGES, own.msr, page);
@@ -48,7 +48,7 @@ fn io_bitmaps(vmcs12: &Vmcs12) -> [GuestPhysAddr; 2] {
 
 fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     let primary = Wanted::of(vmcs12).primary;
-    let own = hardware.own_bitmaps;
+    let own = hardware.l0_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
         let frame = hardware.msr_bitmaps.of(&PAGES, own.msr, page);
@@ -61,28 +61,4 @@ fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedH
     };
     vmcs02.write(vmcs::IO_BITMAP_A, io.get());
     vmcs02.write(vmcs::IO_BITMAP_B, io.get() + 4096);
-}
-
-/// Memory that is not L1's, or no longer, is stood in for: the processor reads and writes, and L1 finds nothing
-/// of it.
-fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
-    hardware.translated_at = ept02::changes();
-    let wanted = Wanted::of(vmcs12);
-    let translate = |field| {
-        let gpa = GuestPhysAddr::new(vmcs12.read(field));
-        // A bitmap may be the same page: what the processor writes to it nobody notices.
-        SECOND_LEVEL.lock().written(gpa);
-        let hpa = ept02::translate(gpa, Rights::READ | Rights::WRITE).unwrap_or(hardware.scratch);
-        hpa.page().get() | gpa.page_offset() as u64
-    };
-    if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
-        vmcs02.write(vmcs::VIRTUAL_APIC_ADDRESS, translate(vmcs::VIRTUAL_APIC_ADDRESS));
-    }
-    if wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES) {
-        vmcs02.write(vmcs::APIC_ACCESS_ADDRESS, translate(vmcs::APIC_ACCESS_ADDRESS));
-    }
-    if wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS) {
-        let field = vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS;
-        vmcs02.write(field, translate(field));
-    }
 }

@@ -1,70 +1,37 @@
-//! VMX instructions of L1 on the machine, and the entry into L2.
+//! The entry into L2, and entries that the hardware refuses.
 
 use super::checks::EntryFailure;
-use super::vmcs02::{self, Inherited, Wanted};
+use super::vmcs02::{self, Inherited};
 use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::nested::bitmap::pages;
-use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
 use crate::vmx::nested::event::{nmi, signals};
 use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
 use crate::vmx::nested::exit::to_l1;
-use crate::vmx::nested::instruction::{self, Completion, L1, Status};
+use crate::vmx::nested::instruction::{self, Status};
 use crate::vmx::nested::l2_vmcs::L2View;
 use crate::vmx::nested::memory::missing_page::Note;
 use crate::vmx::nested::memory::translation::set_translation;
 use crate::vmx::nested::msr_area::Unusable;
 use crate::vmx::nested::msr_area::l1_msrs;
-use crate::vmx::nested::vmcs12;
+use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmx_abort::{self, Abort};
 use crate::vmx::nested::{Facts, Nested, Operation};
 use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{cet, inject};
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
-use x86::event::Event;
-use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, PrimaryControls};
-use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs;
 
-/// Carries out the VMX instruction of L1 that exited for `reason`. Where it enters L2, the VMCS of L2 is current
-/// afterwards.
-#[inline(never)]
-pub(in crate::vmx) fn instruction(
-    vcpu: &mut VmxVcpu<'_, CurrentVmcs>,
-    cpu: &PerCpu,
-    reason: ExitReason,
-) -> Action {
-    let (Some(mut state), Some(facts)) = (cpu::of(cpu), cpu::facts()) else {
-        return Action::Inject(Event::UD);
-    };
-    let NestedCpu { nested, hardware, .. } = &mut *state;
-    let mut l1 = L1 { vcpu, memory: &GuestPhysical, facts, hardware };
-    match instruction::execute(nested, &mut l1, reason) {
-        Completion::L1(action) => action,
-        Completion::Enter => {
-            let (state, action) = enter(state, cpu, facts, vcpu);
-            if state.nested.operation == Operation::NonRoot {
-                entered(state, vcpu.registers_mut(), cpu);
-            }
-            action
-        }
-    }
-}
-
-/// Whether an INIT signal waited for the VMXOFF that L1 has just executed.
-pub(in crate::vmx) fn releases_init(cpu: &PerCpu) -> bool {
-    cpu::of(cpu).is_some_and(|mut state| !state.nested.is_on() && state.nested.pending.take_init())
-}
-
 /// L2 is about to run, its VMCS is current: the hypapp is told, and what waits strikes.
-fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
+pub(crate) fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
     state.lack = Note::of_event(false);
     let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
     let is_plain = state.nested.pending.is_plain(&state.nested.vmcs12);
@@ -76,23 +43,8 @@ fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
     }
 }
 
-/// RDMSR of an MSR that the core does not have, which has decided on `refusal`.
-pub(in crate::vmx) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, refusal: Action) -> Action {
-    let msr = Msr(vcpu.registers().ecx());
-    if !Capability::covers(msr) {
-        return refusal;
-    }
-    match cpu::facts().map(|facts| facts.capability.read(msr)) {
-        Some(Ok(value)) => {
-            vcpu.registers_mut().set_edx_eax(value);
-            Action::Advance
-        }
-        _ => refusal,
-    }
-}
-
 /// Enters L2, or has the entry fail.
-fn enter(
+pub(crate) fn enter(
     mut state: State,
     cpu: &PerCpu,
     facts: &Facts,
@@ -114,7 +66,7 @@ fn enter(
     let vmcs12 = &mut nested.vmcs12;
     let mut vmcs02 = hardware.select_l2();
     pages::set_pages(&mut vmcs02, vmcs12, hardware);
-    vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.own, &inherited);
+    vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.l0_controls, &inherited);
     nested.pending.begin(&mut vmcs02, vmcs12);
     if let Some(pdptes) = pdptes {
         vmcs02::set_pdptes(&mut vmcs02, pdptes);
@@ -169,7 +121,7 @@ pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCp
         return None;
     }
     log::warn!("cpu={} the processor refuses host state that L1's checks let pass", cpu.index);
-    Some(to_l1::abort(nested, vmcs12::Abort::HostMsrs))
+    Some(vmx_abort::end(nested.current, &GuestPhysical, Abort::HostMsrs))
 }
 
 /// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.

@@ -7,16 +7,17 @@
 use crate::vcpu::Vcpu;
 use crate::vmx::controls::Controls;
 use crate::vmx::nested::capability::Capability;
+use crate::vmx::nested::cr_masks;
+use crate::vmx::nested::preemption_timer;
+use crate::vmx::nested::virtual_apic_page;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer};
 use x86::vmx::capability::VmxMisc;
-use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
-
-/// CR0 bits of L2 that the hypervisor owns: entries and exits do not switch them.
-pub(crate) const CR0_OWNED: Cr0 = Cr0::NW.union(Cr0::CD);
 
 /// What L2 has of L1 unless VM-entry controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,68 +52,32 @@ pub(crate) fn enter(
     vmcs02: &mut impl Vmcs,
     vmcs12: &mut Vmcs12,
     capability: &Capability,
-    own: &Controls,
+    l0: &Controls,
     inherited: &Inherited,
 ) {
     if vmcs12.dirty.contains(Dirty::CONTROLS) {
-        execution_controls(vmcs02, vmcs12, own);
-        virtual_apic(vmcs02, vmcs12);
+        execution_controls(vmcs02, vmcs12, l0);
+        virtual_apic_page::set_controls(vmcs02, vmcs12);
         rare_controls(vmcs02, vmcs12, capability);
     }
     if vmcs12.dirty.contains(Dirty::COLD) {
         copy_cold_guest_state(vmcs12, vmcs02, capability);
     }
     hot_guest_state(vmcs02, vmcs12, capability, inherited);
-    inherit(vmcs02, vmcs12, own, inherited);
-    vmcs12.cache_bits = inherited.cr0 & CR0_OWNED;
+    inherit(vmcs02, vmcs12, l0, inherited);
+    vmcs12.cache_bits = inherited.cr0 & cr_masks::CR0_OF_L0;
     vmcs12.dirty = Dirty::empty();
 }
 
-fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls) {
+fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls) {
     let wanted = Wanted::of(vmcs12);
-    let pin_based = wanted.pin_based | own.pin_based;
+    let pin_based = wanted.pin_based | l0.pin_based;
     vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
     vmcs02.write(vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits());
     vmcs02.write(vmcs::SECONDARY_CONTROLS, secondary(wanted.secondary).bits());
-    let mut exit = own.exit | wanted.exit & ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT;
-    // An exit that the hypervisor keeps to itself must not wind the timer up again.
-    exit.set(ExitControls::SAVE_PREEMPTION_TIMER, pin_based.contains(PinBasedControls::PREEMPTION_TIMER));
-    vmcs02.write(vmcs::EXIT_CONTROLS, exit.bits());
+    let exit = l0.exit | wanted.exit & ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT;
+    vmcs02.write(vmcs::EXIT_CONTROLS, preemption_timer::with_saved_value(exit, pin_based).bits());
     copy!(vmcs12 => vmcs02; EXCEPTION_BITMAP PAGE_FAULT_ERROR_CODE_MASK PAGE_FAULT_ERROR_CODE_MATCH TSC_OFFSET);
-}
-
-/// The control words of VMCS12; secondary controls that are not activated are all 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) pin_based: PinBasedControls,
-    pub(crate) primary: PrimaryControls,
-    pub(crate) secondary: SecondaryControls,
-    pub(crate) exit: ExitControls,
-    pub(crate) entry: EntryControls,
-}
-
-impl Wanted {
-    #[inline(always)]
-    pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
-        let primary = PrimaryControls::from_bits_retain(vmcs12.read(vmcs::PRIMARY_CONTROLS));
-        let secondary = if primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS) {
-            vmcs12.read(vmcs::SECONDARY_CONTROLS)
-        } else {
-            0
-        };
-        Self {
-            pin_based: PinBasedControls::from_bits_retain(vmcs12.read(vmcs::PIN_BASED_CONTROLS)),
-            primary,
-            secondary: SecondaryControls::from_bits_retain(secondary),
-            exit: ExitControls::from_bits_retain(vmcs12.read(vmcs::EXIT_CONTROLS)),
-            entry: EntryControls::from_bits_retain(vmcs12.read(vmcs::ENTRY_CONTROLS)),
-        }
-    }
-
-    /// L2 runs under tables of L1's.
-    pub(crate) const fn has_ept(&self) -> bool {
-        self.secondary.contains(SecondaryControls::ENABLE_EPT)
-    }
 }
 
 /// Without I/O bitmaps of L1's the hypervisor's own stay in force, unless every port exits.
@@ -129,20 +94,6 @@ fn secondary(wanted: SecondaryControls) -> SecondaryControls {
     const BY_SOFTWARE: SecondaryControls =
         SecondaryControls::ENABLE_PML.union(SecondaryControls::VMCS_SHADOWING);
     (wanted - BY_SOFTWARE) | SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID
-}
-
-/// The pages are written elsewhere, as they change with what memory L1 has.
-fn virtual_apic(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
-    let wanted = Wanted::of(vmcs12);
-    if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
-        copy!(vmcs12 => vmcs02; TPR_THRESHOLD);
-    }
-    if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
-        copy!(vmcs12 => vmcs02; EOI_EXIT_BITMAP_0 EOI_EXIT_BITMAP_1 EOI_EXIT_BITMAP_2 EOI_EXIT_BITMAP_3);
-    }
-    if wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS) {
-        copy!(vmcs12 => vmcs02; POSTED_INTERRUPT_NOTIFICATION_VECTOR);
-    }
 }
 
 fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {
@@ -192,23 +143,21 @@ pub(crate) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capabi
 fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability, inherited: &Inherited) {
     let wanted = Wanted::of(vmcs12);
     copy!(vmcs12 => vmcs02; GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_INTERRUPTIBILITY);
-    let (mask, shadow) = cr0(vmcs12, inherited.cr0);
+    let (mask, shadow) = cr_masks::cr0_at_entry(vmcs12, inherited.cr0);
     vmcs02.write(vmcs::CR0_READ_SHADOW, shadow);
     // Else it is as the last exit left it.
     if vmcs12.dirty.contains(Dirty::GUEST_STATE) {
         copy!(vmcs12 => vmcs02;
             GUEST_CR0 GUEST_CR3 GUEST_CR4 GUEST_CS_ACCESS_RIGHTS GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
         vmcs02.write(vmcs::CR0_MASK, mask);
-        let (mask, shadow) = cr4(vmcs12, capability);
+        let (mask, shadow) = cr_masks::cr4_at_entry(vmcs12, capability);
         vmcs02.write(vmcs::CR4_MASK, mask);
         vmcs02.write(vmcs::CR4_READ_SHADOW, shadow);
     }
     if wanted.has_ept() && uses_pdptes(vmcs12) {
         copy!(vmcs12 => vmcs02; GUEST_PDPTE0 GUEST_PDPTE1 GUEST_PDPTE2 GUEST_PDPTE3);
     }
-    if wanted.pin_based.contains(PinBasedControls::PREEMPTION_TIMER) {
-        copy!(vmcs12 => vmcs02; PREEMPTION_TIMER);
-    }
+    preemption_timer::load(vmcs02, vmcs12, wanted.pin_based);
     if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
         copy!(vmcs12 => vmcs02; GUEST_INTERRUPT_STATUS);
     }
@@ -230,27 +179,12 @@ pub(crate) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
     cr0.contains(Cr0::PG) && cr4.contains(Cr4::PAE) && !entry.contains(EntryControls::IA32E_MODE_GUEST)
 }
 
-/// Mask and read shadow of CR0. Of the cache bits L2 has L1's, as an entry does not load them; where L1 owns
-/// them, it sees L1's shadow.
-fn cr0(vmcs12: &Vmcs12, l1: Cr0) -> (u64, u64) {
-    let mask = vmcs12.read(vmcs::CR0_MASK);
-    let value = vmcs12.read(vmcs::GUEST_CR0) & !CR0_OWNED.bits() | (l1 & CR0_OWNED).bits();
-    (mask | CR0_OWNED.bits(), vmcs12.read(vmcs::CR0_READ_SHADOW) & mask | value & !mask)
-}
-
-/// Mask and read shadow of CR4: bits that were not offered are the hypervisor's, so that L2 cannot set them either.
-fn cr4(vmcs12: &Vmcs12, capability: &Capability) -> (u64, u64) {
-    let mask = vmcs12.read(vmcs::CR4_MASK);
-    let value = vmcs12.read(vmcs::GUEST_CR4);
-    (mask | !capability.cr4_fixed[1], vmcs12.read(vmcs::CR4_READ_SHADOW) & mask | value & !mask)
-}
-
 /// What VM-entry controls do not load stays L1's (SDM, "Loading Guest Control Registers, Debug Registers, and
 /// MSRs").
-fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, own: &Controls, inherited: &Inherited) {
+fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls, inherited: &Inherited) {
     let entry = Wanted::of(vmcs12).entry;
     let is_long = entry & EntryControls::IA32E_MODE_GUEST;
-    vmcs02.write(vmcs::ENTRY_CONTROLS, (own.entry | is_long).bits());
+    vmcs02.write(vmcs::ENTRY_CONTROLS, (l0.entry | is_long).bits());
     vmcs02.write(vmcs::GUEST_EFER, efer(vmcs12, entry, inherited.efer).bits());
     if entry.contains(EntryControls::LOAD_PAT) {
         copy!(vmcs12 => vmcs02; GUEST_PAT);

@@ -1,9 +1,11 @@
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
+use crate::vmx::nested::cr_masks::CR0_OF_L0;
 use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
 use crate::vmx::nested::vmcs12::fields::{self, Treatment};
 use hw::sim::{SimMsrs, SimVmcs};
+use x86::vmx::controls::PinBasedControls;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs::{FIELDS, FieldInfo};
@@ -190,9 +192,9 @@ fn what_controls_do_not_load_is_l1s() {
     });
     assert_eq!(long.read(vmcs::GUEST_EFER), 0x500);
     // The cache bits are L1's; in L1's mask, its shadow's.
-    assert_eq!(vmcs02.read(vmcs::CR0_READ_SHADOW) & CR0_OWNED.bits(), Cr0::CD.bits());
+    assert_eq!(vmcs02.read(vmcs::CR0_READ_SHADOW) & CR0_OF_L0.bits(), Cr0::CD.bits());
     let (masked, _) = entered(|vmcs12| vmcs12.write(vmcs::CR0_MASK, Cr0::CD.bits()));
-    assert_eq!(masked.read(vmcs::CR0_READ_SHADOW) & CR0_OWNED.bits(), 0);
+    assert_eq!(masked.read(vmcs::CR0_READ_SHADOW) & CR0_OF_L0.bits(), 0);
 }
 
 #[test]
@@ -224,8 +226,8 @@ fn each_entry_loads_what_controls_say_whatever_exits_saved() {
 fn an_entry_loads_no_cache_bits_and_an_exit_leaves_l1_its_own() {
     // L1 owns both bits, and its VMCS has them set.
     let (vmcs02, mut vmcs12) = entered(|vmcs12| {
-        vmcs12.write(vmcs::CR0_MASK, CR0_OWNED.bits());
-        vmcs12.write(vmcs::GUEST_CR0, (CR0_OWNED | Cr0::PE).bits());
+        vmcs12.write(vmcs::CR0_MASK, CR0_OF_L0.bits());
+        vmcs12.write(vmcs::GUEST_CR0, (CR0_OF_L0 | Cr0::PE).bits());
     });
     reflect::save_guest_state(&vmcs02, &mut vmcs12);
     assert_eq!(vmcs12.read(vmcs::GUEST_CR0), (Cr0::CD | Cr0::PE).bits());

@@ -3,7 +3,7 @@
 //! L2 always runs with NMI exiting and virtual NMIs, as the rendezvous needs. What L1 asked for is made of it:
 //! the virtual blocking stands for what L1's controls make of the processor's own.
 
-use crate::vmx::nested::entry::vmcs02::Wanted;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use hw::Vmcs;
 use x86::event::Vector;
 use x86::vmx::controls::PinBasedControls;

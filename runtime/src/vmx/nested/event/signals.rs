@@ -1,4 +1,5 @@
-//! NMIs, machine checks and INIT signals for L1's processor on the machine: they strike an entry into L2, or wait for one.
+//! What strikes an entry into L2, or waits for one: NMIs and machine checks of L1's processor, and the exit that an INIT
+//! signal leads to.
 
 use super::l0_event::{self, Raised};
 use super::pending_entry::{EarlyExit, Entry, TrapOwner};
@@ -7,7 +8,6 @@ use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
 use crate::vmx::inject::{self, Shutdown};
-use crate::vmx::nested::Operation;
 use crate::vmx::nested::cpu::facts;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
 use crate::vmx::nested::exit::reflect::{self, ExitFacts};
@@ -19,19 +19,6 @@ use x86::event::Vector;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
-
-/// An INIT signal came: L2 exits for it; in VMX root operation it waits. Returns whether that was all.
-pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &PerCpu) -> bool {
-    let Some(mut state) = cpu::of(cpu) else { return false };
-    if state.nested.operation == Operation::Off {
-        return false;
-    }
-    state.nested.pending.give_init();
-    if state.nested.operation == Operation::NonRoot {
-        settle(state, registers, cpu);
-    }
-    true
-}
 
 /// An NMI of L1's arrived while L2 runs.
 pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &PerCpu) {

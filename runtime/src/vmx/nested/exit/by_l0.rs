@@ -8,7 +8,7 @@ use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::decode;
 use crate::vmx::nested::cpu;
-use crate::vmx::nested::entry::enter;
+use crate::vmx::nested::instruction::l1_exit;
 use crate::vmx::nested::instruction::linked::{self, L2};
 use crate::vmx::nested::l2_vcpu::L2Vcpu;
 use crate::vmx::nested::memory::l2::L2Memory;
@@ -52,7 +52,7 @@ pub(crate) fn handle(
         }
         // L2 finds the VMX MSRs that L1 finds.
         exit @ Exit::ReadMsr { .. } => match dispatch::dispatch(vcpu, cpu, exit) {
-            refusal @ Action::Inject(Event::GP0) => enter::read_msr(vcpu, refusal),
+            refusal @ Action::Inject(Event::GP0) => l1_exit::read_msr(vcpu, refusal),
             action => {
                 if exit == (Exit::ReadMsr { msr: Msr::IA32_TIME_STAMP_COUNTER }) {
                     let value = switched::time_stamp(&vcpu.vmcs, vcpu.registers().edx_eax());

@@ -76,7 +76,7 @@ fn handle_rarely(
         Route::SecondLevel => {
             decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
         }
-        Route::Own | Route::Linked => return handle_own(&mut vcpu, cpu, reason, route),
+        Route::L0 | Route::Linked => return handle_by_l0(&mut vcpu, cpu, reason, route),
         Route::L1 | Route::NmiWindow | Route::Trap => None,
     };
     match action {
@@ -86,7 +86,7 @@ fn handle_rarely(
 }
 
 /// What the hypervisor does in L2's stead. Where L1's tables forbid an access on the way, L1 gets the violation.
-fn handle_own(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, route: Route) {
+fn handle_by_l0(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, route: Route) {
     let memory = L2Memory::of(cpu);
     let count = vcpu.registers().rcx();
     let action = match route {

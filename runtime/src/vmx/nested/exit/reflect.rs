@@ -3,16 +3,19 @@
 
 use crate::memory::guest::{GuestMemory, load_pdptes};
 use crate::vcpu::Vcpu;
+use crate::vmx::nested::cr_masks::{self, CR0_OF_L0};
 use crate::vmx::nested::entry::checks::EntryFailure;
-use crate::vmx::nested::entry::vmcs02::{CR0_OWNED, Inherited, Wanted, copy, uses_pdptes};
+use crate::vmx::nested::entry::vmcs02::{Inherited, copy, uses_pdptes};
 use crate::vmx::nested::event::nmi;
+use crate::vmx::nested::preemption_timer;
 use crate::vmx::nested::vmcs12::Vmcs12;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::debug::DR7_RESET;
 use x86::event::{Event, Vector};
-use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, SecondaryControls};
+use x86::vmx::controls::{EntryControls, ExitControls, SecondaryControls};
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
@@ -58,7 +61,7 @@ pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     copy!(vmcs02 => vmcs12;
         GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR3 GUEST_CR4 GUEST_CS_ACCESS_RIGHTS
         GUEST_INTERRUPTIBILITY GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
-    let cr0 = cr0(vmcs02, vmcs12);
+    let cr0 = cr_masks::cr0_at_exit(vmcs02, vmcs12);
     vmcs12.write(vmcs::GUEST_CR0, cr0);
     let is_long =
         EntryControls::from_bits_retain(vmcs02.read(vmcs::ENTRY_CONTROLS)) & EntryControls::IA32E_MODE_GUEST;
@@ -72,11 +75,7 @@ pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     if wanted.exit.contains(ExitControls::SAVE_PAT) {
         copy!(vmcs02 => vmcs12; GUEST_PAT);
     }
-    if wanted.exit.contains(ExitControls::SAVE_PREEMPTION_TIMER)
-        && wanted.pin_based.contains(PinBasedControls::PREEMPTION_TIMER)
-    {
-        copy!(vmcs02 => vmcs12; PREEMPTION_TIMER);
-    }
+    preemption_timer::save(vmcs02, vmcs12, wanted.exit, wanted.pin_based);
     if wanted.secondary.contains(SecondaryControls::VIRTUAL_INTERRUPT_DELIVERY) {
         copy!(vmcs02 => vmcs12; GUEST_INTERRUPT_STATUS);
     }
@@ -84,15 +83,6 @@ pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
         copy!(vmcs02 => vmcs12; GUEST_PDPTE0 GUEST_PDPTE1 GUEST_PDPTE2 GUEST_PDPTE3);
     }
     vmcs12.is_stale = true;
-}
-
-/// CR0 of L2. The hardware's cache bits are the hypervisor's: L2's are in its read shadow, or, where L1 owns
-/// them, still those of L1 at the entry.
-fn cr0(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> u64 {
-    let l1_owns = vmcs12.read(vmcs::CR0_MASK);
-    let seen = vmcs02.read(vmcs::CR0_READ_SHADOW);
-    let cache_bits = vmcs12.cache_bits.bits() & l1_owns | seen & !l1_owns;
-    vmcs02.read(vmcs::GUEST_CR0) & !CR0_OWNED.bits() | cache_bits & CR0_OWNED.bits()
 }
 
 /// Takes over what the hardware tells of the exit of L2, the flags in its reason too.
@@ -173,7 +163,7 @@ impl Left {
     /// The state of L2 at its exit.
     pub(crate) fn of(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> Self {
         Self {
-            cr0: cr0(vmcs02, vmcs12),
+            cr0: cr_masks::cr0_at_exit(vmcs02, vmcs12),
             efer: Efer::from_bits_retain(vmcs02.read(vmcs::GUEST_EFER)),
             pat: vmcs02.read(vmcs::GUEST_PAT),
             ssp: None,
@@ -228,7 +218,7 @@ fn load_control_registers<V: Vmcs>(
     left: &Left,
 ) {
     let is_long = exit.contains(ExitControls::HOST_ADDRESS_SPACE_SIZE);
-    let cr0 = vmcs12.read(vmcs::HOST_CR0) & !CR0_OWNED.bits() | left.cr0 & CR0_OWNED.bits();
+    let cr0 = vmcs12.read(vmcs::HOST_CR0) & !CR0_OF_L0.bits() | left.cr0 & CR0_OF_L0.bits();
     l1.set_cr0(Cr0::from_bits_retain(cr0));
     let mut cr4 = Cr4::from_bits_retain(vmcs12.read(vmcs::HOST_CR4));
     if is_long {

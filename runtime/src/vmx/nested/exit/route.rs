@@ -2,8 +2,8 @@
 
 use crate::memory::guest::GuestMemory;
 use crate::vcpu::Registers;
-use crate::vmx::nested::entry::vmcs02::Wanted;
 use crate::vmx::nested::vmcs12::Vmcs12;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use core::ops::RangeInclusive;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
@@ -27,7 +27,7 @@ pub(crate) enum Route {
     /// L1.
     L1,
     /// The hypervisor, as for an exit of L1.
-    Own,
+    L0,
     /// The hypapp first, then L1.
     HypappThenL1,
     /// An NMI: ours, or L1's by the rules of VMCS12.
@@ -51,7 +51,7 @@ pub(crate) fn route<M: GuestMemory>(
     reason: ExitReason,
     memory: &M,
 ) -> Route {
-    let own_or_l1 = |l1_wants: bool| if l1_wants { Route::L1 } else { Route::Own };
+    let l0_or_l1 = |l1_wants: bool| if l1_wants { Route::L1 } else { Route::L0 };
     match reason {
         ExitReason::CPUID => Route::HypappThenL1,
         ExitReason::VMCALL if HYPAPP_COMMANDS.contains(&eax(registers)) => Route::HypappThenL1,
@@ -61,7 +61,7 @@ pub(crate) fn route<M: GuestMemory>(
                 return Route::Nmi;
             }
             let error_code = || vmcs02.read(vmcs::EXIT_INTERRUPTION_ERROR_CODE);
-            own_or_l1(wants_exception(vmcs12, Vector(event.vector()), error_code))
+            l0_or_l1(wants_exception(vmcs12, Vector(event.vector()), error_code))
         }
         ExitReason::NMI_WINDOW => {
             let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
@@ -69,21 +69,21 @@ pub(crate) fn route<M: GuestMemory>(
         }
         ExitReason::MONITOR_TRAP_FLAG => Route::Trap,
         ExitReason::EXTERNAL_INTERRUPT => {
-            own_or_l1(Wanted::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))
+            l0_or_l1(Wanted::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))
         }
         ExitReason::INTERRUPT_WINDOW => {
-            own_or_l1(Wanted::of(vmcs12).primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING))
+            l0_or_l1(Wanted::of(vmcs12).primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING))
         }
         ExitReason::CONTROL_REGISTER => {
             let facts = ControlRegisterQualification(vmcs02.read(vmcs::EXIT_QUALIFICATION));
-            own_or_l1(wants_control_register(vmcs02, vmcs12, registers, facts))
+            l0_or_l1(wants_control_register(vmcs02, vmcs12, registers, facts))
         }
         ExitReason::IO_INSTRUCTION => {
             let facts = IoQualification(vmcs02.read(vmcs::EXIT_QUALIFICATION));
-            own_or_l1(wants_port(vmcs12, facts, memory))
+            l0_or_l1(wants_port(vmcs12, facts, memory))
         }
-        ExitReason::RDMSR => own_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), false, memory)),
-        ExitReason::WRMSR => own_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), true, memory)),
+        ExitReason::RDMSR => l0_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), false, memory)),
+        ExitReason::WRMSR => l0_or_l1(wants_msr(vmcs12, Msr(registers.ecx()), true, memory)),
         ExitReason::VMREAD | ExitReason::VMWRITE => {
             let is_wanted = wants_field(vmcs02, vmcs12, registers, reason, memory);
             if is_wanted { Route::L1 } else { Route::Linked }

@@ -67,11 +67,11 @@ fn exceptions_go_by_bitmap_and_page_faults_by_error_code_too() {
     };
     for vector in [0, 1, 3, 6, 13, 31] {
         assert_eq!(event(vector, 1 << vector, 0, 0), Route::L1);
-        assert_eq!(event(vector, !(1 << vector), 0, 0), Route::Own);
+        assert_eq!(event(vector, !(1 << vector), 0, 0), Route::L0);
     }
-    assert_eq!((event(14, 1 << 14, 0, 0), event(14, 0, 0, 0)), (Route::L1, Route::Own));
-    assert_eq!((event(14, 1 << 14, 2, 2), event(14, 1 << 14, 2, 0)), (Route::L1, Route::Own));
-    assert_eq!((event(14, 0, 1, 1), event(14, 0, 2, 2)), (Route::L1, Route::Own));
+    assert_eq!((event(14, 1 << 14, 0, 0), event(14, 0, 0, 0)), (Route::L1, Route::L0));
+    assert_eq!((event(14, 1 << 14, 2, 2), event(14, 1 << 14, 2, 0)), (Route::L1, Route::L0));
+    assert_eq!((event(14, 0, 1, 1), event(14, 0, 2, 2)), (Route::L1, Route::L0));
     let nmi = routed(ExitReason::EXCEPTION_OR_NMI, |vmcs02, _, _, _| {
         vmcs02.write(vmcs::EXIT_INTERRUPTION_INFORMATION, 0x8000_0202);
     });
@@ -84,7 +84,7 @@ fn windows_traps_and_interrupts_are_ours_unless_l1_set_them() {
     let by = |reason, controls| routed(reason, |_, vmcs12, _, _| set_primary(vmcs12, controls));
     for (reason, control, own) in [
         (ExitReason::NMI_WINDOW, P::NMI_WINDOW_EXITING, Route::NmiWindow),
-        (ExitReason::INTERRUPT_WINDOW, P::INTERRUPT_WINDOW_EXITING, Route::Own),
+        (ExitReason::INTERRUPT_WINDOW, P::INTERRUPT_WINDOW_EXITING, Route::L0),
     ] {
         assert_eq!((by(reason, control), by(reason, P::empty())), (Route::L1, own));
     }
@@ -95,7 +95,7 @@ fn windows_traps_and_interrupts_are_ours_unless_l1_set_them() {
     let interrupt = |pin: u32| {
         routed(ExitReason::EXTERNAL_INTERRUPT, |_, vmcs12, _, _| vmcs12.write(vmcs::PIN_BASED_CONTROLS, pin))
     };
-    assert_eq!((interrupt(1), interrupt(0)), (Route::L1, Route::Own));
+    assert_eq!((interrupt(1), interrupt(0)), (Route::L1, Route::L0));
     for reason in [ExitReason::EPT_VIOLATION, ExitReason::EPT_MISCONFIGURATION] {
         assert_eq!(routed(reason, |_, _, _, _| ()), Route::SecondLevel);
     }
@@ -119,17 +119,17 @@ fn control_registers_are_l1s_where_its_mask_would_change() {
     // MOV to CR0 from RAX, to CR4 from RSP.
     for qualification in [0, 0x404] {
         assert_eq!(access(qualification, 0x10, 0x10, 0), Route::L1);
-        assert_eq!(access(qualification, 0x10, 0x10, 0x10), Route::Own);
-        assert_eq!(access(qualification, 0x20, 0x10, 0), Route::Own);
+        assert_eq!(access(qualification, 0x10, 0x10, 0x10), Route::L0);
+        assert_eq!(access(qualification, 0x20, 0x10, 0), Route::L0);
     }
     // CLTS.
     assert_eq!(
         (access(0x20, 0, 8, 8), access(0x20, 0, 8, 0), access(0x20, 0, 0, 8)),
-        (Route::L1, Route::Own, Route::Own)
+        (Route::L1, Route::L0, Route::L0)
     );
     // LMSW sets PE and clears it never.
-    assert_eq!((access(0x1_0030, 0, 1, 0), access(0x0030, 0, 1, 1)), (Route::L1, Route::Own));
-    assert_eq!((access(0x2_0030, 0, 2, 0), access(0x2_0030, 0, 4, 0)), (Route::L1, Route::Own));
+    assert_eq!((access(0x1_0030, 0, 1, 0), access(0x0030, 0, 1, 1)), (Route::L1, Route::L0));
+    assert_eq!((access(0x2_0030, 0, 2, 0), access(0x2_0030, 0, 4, 0)), (Route::L1, Route::L0));
     // MOV to CR3, MOV to CR8.
     assert_eq!((access(3, 0, 0, 0), access(8, 0, 0, 0)), (Route::L1, Route::L1));
 }
@@ -146,16 +146,16 @@ fn ports_go_by_l1s_bitmaps_all_of_an_access() {
         })
     };
     let bitmaps = PrimaryControls::USE_IO_BITMAPS;
-    assert_eq!((port(bitmaps, 0x70, 0, 0x70), port(bitmaps, 0x70, 0, 0x71)), (Route::L1, Route::Own));
-    assert_eq!((port(bitmaps, 0x6d, 3, 0x70), port(bitmaps, 0x6c, 3, 0x70)), (Route::L1, Route::Own));
+    assert_eq!((port(bitmaps, 0x70, 0, 0x70), port(bitmaps, 0x70, 0, 0x71)), (Route::L1, Route::L0));
+    assert_eq!((port(bitmaps, 0x6d, 3, 0x70), port(bitmaps, 0x6c, 3, 0x70)), (Route::L1, Route::L0));
     assert_eq!(port(bitmaps, 0x7fff, 1, 0x8000), Route::L1);
     assert_eq!(port(bitmaps, 0xffff, 1, 0), Route::L1);
     let every = PrimaryControls::UNCONDITIONAL_IO_EXITING;
     assert_eq!(
         (port(every, 0x70, 0, 0), port(PrimaryControls::empty(), 0x70, 0, 0x70)),
-        (Route::L1, Route::Own)
+        (Route::L1, Route::L0)
     );
-    assert_eq!(port(bitmaps | every, 0x70, 0, 0x71), Route::Own);
+    assert_eq!(port(bitmaps | every, 0x70, 0, 0x71), Route::L0);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn msrs_go_by_l1s_bitmap_and_those_without_a_bit_are_l1s() {
         })
     };
     let (bitmaps, read, write) = (PrimaryControls::USE_MSR_BITMAPS, ExitReason::RDMSR, ExitReason::WRMSR);
-    assert_eq!((msr(read, bitmaps, 0x10, 0x10), msr(write, bitmaps, 0x10, 0x10)), (Route::L1, Route::Own));
+    assert_eq!((msr(read, bitmaps, 0x10, 0x10), msr(write, bitmaps, 0x10, 0x10)), (Route::L1, Route::L0));
     assert_eq!(msr(write, bitmaps, 0xc000_0080, 0x6080), Route::L1);
     assert_eq!(msr(read, bitmaps, 0xc000_0080, 0x2080), Route::L1);
     assert_eq!(msr(read, bitmaps, 0x4000_0000, 0), Route::L1);

@@ -1,18 +1,18 @@
 //! From L2 back to L1: exits that L1 gets, entries that fail, and L1's host state.
 
 use super::reflect::{self, ExitFacts, Left};
-use crate::exit::{Action, ResetCause};
+use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::nested::Operation;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
-use crate::vmx::nested::entry::vmcs02::Wanted;
 use crate::vmx::nested::event::nmi;
 use crate::vmx::nested::memory::translation;
 use crate::vmx::nested::msr_area::l1_msrs;
-use crate::vmx::nested::vmcs12::{self, Abort};
-use crate::vmx::nested::{Nested, Operation};
+use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmx_abort::{self, Abort};
 use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
 use crate::vmx::{cet, inject};
@@ -71,7 +71,7 @@ pub(crate) fn leave(
         (state, stored) = l1_msrs::store_on_exit(state, registers, cpu, facts);
         if stored.is_err() {
             state.hardware.select_l1();
-            let action = abort(&state.nested, Abort::GuestMsrs);
+            let action = vmx_abort::end(state.nested.current, &GuestPhysical, Abort::GuestMsrs);
             return (state, action);
         }
     }
@@ -172,10 +172,10 @@ fn load_host_state(
     nested.operation = Operation::Root;
     if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
         // CR3 is loaded, whether the entry failed or not.
-        translation::drop_own_translations();
+        translation::drop_l1_translations();
     }
     if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
-        let action = abort(nested, Abort::HostPdptes);
+        let action = vmx_abort::end(nested.current, &GuestPhysical, Abort::HostPdptes);
         return (state, action);
     }
     if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
@@ -195,15 +195,7 @@ fn load_host_state(
     }
     let action = match loaded {
         Ok(()) => Action::Resume,
-        Err(_) => abort(&state.nested, Abort::HostMsrs),
+        Err(_) => vmx_abort::end(state.nested.current, &GuestPhysical, Abort::HostMsrs),
     };
     (state, action)
-}
-
-/// A VMX abort: the processor shuts down (SDM, "VMX Aborts").
-pub(crate) fn abort(nested: &Nested, cause: Abort) -> Action {
-    if let Some(region) = nested.current {
-        vmcs12::set_abort_indicator(&GuestPhysical, region, cause);
-    }
-    Action::Reset(ResetCause::TripleFault)
 }

@@ -8,8 +8,8 @@ use crate::vmx::invalidate::VPID;
 use crate::vmx::nested::Operation;
 use crate::vmx::nested::bitmap::pages;
 use crate::vmx::nested::cpu::{self, NestedCpu};
-use crate::vmx::nested::entry::vmcs02::Wanted;
 use crate::vmx::nested::vmcs12::Vmcs12;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
@@ -26,7 +26,7 @@ pub(crate) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: 
         cpu::drop_translations(Invvpid::of(assigned.vpid));
     }
     if !has_vpid {
-        drop_own_translations();
+        drop_l1_translations();
     }
     vmcs02.write(vmcs::VPID, assigned.vpid);
     set_tables(vmcs02, vmcs12, cpu);
@@ -46,7 +46,7 @@ pub(crate) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu
 
 /// Drops L1's translations, which under VPID 0000H each entry and exit does, as L1 sees it (SDM, "Operations that
 /// Invalidate Cached Mappings").
-pub(crate) fn drop_own_translations() {
+pub(crate) fn drop_l1_translations() {
     cpu::drop_translations(Invvpid::of(VPID));
 }
 

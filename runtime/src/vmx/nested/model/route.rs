@@ -154,7 +154,7 @@ impl World {
             Deed::NmiWindow => own_unless(self.primary(22), Route::NmiWindow),
             Deed::Trap => Route::Trap,
             Deed::Field { .. } => own_unless(self.exits(deed), Route::Linked),
-            _ => own_unless(self.exits(deed), Route::Own),
+            _ => own_unless(self.exits(deed), Route::L0),
         }
     }
 

@@ -6,6 +6,7 @@
 //! in use. What they forge while it lies there is checked at the next entry like all the rest. So a processor
 //! keeps one VMCS of L1 in memory, whatever the number that L1 has.
 
+pub(super) mod controls;
 pub(super) mod fields;
 #[cfg(target_os = "none")]
 pub(super) mod shadow_vmcs;
@@ -26,7 +27,6 @@ use x86::vmx::vmcs::{self, Field, FieldValue, Width};
 pub(super) const SHADOW_VMCS: u32 = vmcs::SHADOW_INDICATOR;
 /// The VMCS link pointer of a VMCS that links nothing.
 pub(super) const NO_LINK: u64 = u64::MAX;
-const ABORT_INDICATOR: u64 = 4;
 const LAUNCH_STATE: u64 = 8;
 const VALUES: u64 = 16;
 const BYTES: usize = COUNT * size_of::<u64>();
@@ -192,22 +192,6 @@ fn changed(old: u64, access: Access, new: u64) -> u64 {
 /// Makes the launch state of the VMCS at `region` clear, which is not current.
 pub(super) fn clear<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr) {
     let _ = memory.write(at(region, LAUNCH_STATE), &0u32.to_le_bytes());
-}
-
-/// Sets the VMX-abort indicator of the VMCS at `region` (SDM, "VMX Aborts").
-pub(super) fn set_abort_indicator<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr, cause: Abort) {
-    let _ = memory.write(at(region, ABORT_INDICATOR), &(cause as u32).to_le_bytes());
-}
-
-/// Why a VM exit could not be completed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Abort {
-    /// Guest MSRs could not be saved.
-    GuestMsrs = 1,
-    /// Host PDPTEs are not valid.
-    HostPdptes = 2,
-    /// Host MSRs could not be loaded.
-    HostMsrs = 4,
 }
 
 fn at(region: GuestPhysAddr, offset: u64) -> GuestPhysAddr {

@@ -11,12 +11,13 @@
 //! fields of the VMCS of L2.
 
 use super::nmi::{self, Arrival, Mode};
-use crate::vmx::nested::entry::vmcs02::Wanted;
+use crate::vmx::nested::preemption_timer;
 use crate::vmx::nested::vmcs12::Vmcs12;
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use hw::Vmcs;
 use x86::debug::PendingDebugExceptions;
 use x86::event::Vector;
-use x86::vmx::controls::{PinBasedControls, PrimaryControls};
+use x86::vmx::controls::PrimaryControls;
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
@@ -47,9 +48,9 @@ pub(crate) struct PendingEntry {
     /// The last one did.
     has_injected_trap: bool,
     /// The hypervisor wants an exit at the boundary behind what the hardware does first.
-    has_own_trap: bool,
+    has_l0_trap: bool,
     /// The hypervisor wants an exit when L2 can take an NMI.
-    has_own_window: bool,
+    has_l0_window: bool,
     /// The hardware has not entered L2 since L1's instruction.
     is_new: bool,
 }
@@ -126,8 +127,8 @@ impl PendingEntry {
             has_l1_window: false,
             injects_trap: false,
             has_injected_trap: false,
-            has_own_trap: false,
-            has_own_window: false,
+            has_l0_trap: false,
+            has_l0_window: false,
             is_new: false,
         }
     }
@@ -323,10 +324,10 @@ impl PendingEntry {
 
     /// Asks by `vmcs02` for what L1 wants, and for what the hypervisor wants besides.
     fn ask(&mut self, vmcs02: &mut impl Vmcs, trap: bool, window: bool) {
-        if (trap, window) == (self.has_own_trap, self.has_own_window) {
+        if (trap, window) == (self.has_l0_trap, self.has_l0_window) {
             return;
         }
-        (self.has_own_trap, self.has_own_window) = (trap, window);
+        (self.has_l0_trap, self.has_l0_window) = (trap, window);
         let mut controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS)) - SHARED;
         controls.set(PrimaryControls::MONITOR_TRAP_FLAG, trap || self.has_l1_trap);
         controls.set(PrimaryControls::NMI_WINDOW_EXITING, window || self.has_l1_window);
@@ -338,14 +339,12 @@ impl Boundary {
     fn of(vmcs02: &impl Vmcs) -> Self {
         let pending = vmcs02.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
         let pending = PendingDebugExceptions::from_bits_retain(pending);
-        let pin_based = PinBasedControls::from_bits_retain(vmcs02.read(vmcs::PIN_BASED_CONTROLS));
         Self {
             event: Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION)),
             activity: ActivityState(vmcs02.read(vmcs::GUEST_ACTIVITY)),
             blocking: Interruptibility::from_bits_retain(vmcs02.read(vmcs::GUEST_INTERRUPTIBILITY)),
             has_debug_exception: pending.intersects(PendingDebugExceptions::RAISED),
-            is_time_over: pin_based.contains(PinBasedControls::PREEMPTION_TIMER)
-                && vmcs02.read(vmcs::PREEMPTION_TIMER) == 0,
+            is_time_over: preemption_timer::has_expired(vmcs02),
         }
     }
 

@@ -12,7 +12,9 @@
 //! - A root's frame stays as long as a CPU is on it: a CPU that last entered L2 with it keeps it from being the
 //!   least recently used.
 
-use super::pool::{Dropped, Frame, Place, Pool};
+mod reclaim;
+
+use super::pool::{Frame, Place, Pool};
 use super::tables::{Exhausted, Tables};
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
@@ -23,8 +25,6 @@ use x86::paging::PageSize;
 use x86::vmx::ept::EptPointer;
 
 const NO_ROOT: u16 = u16::MAX;
-/// Part of the pool that is made free when none is: one in so many frames.
-const RECLAIMED_PART: usize = 8;
 
 /// What a root is the cache of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,44 +182,9 @@ impl<M: PhysMemory> Ept02<M> {
         }
     }
 
-    /// Drops tables to have frames again: of the roots that were not used for longest, and where CPUs are on all
-    /// that are left, some tables of these.
-    ///
-    /// The frames are free after the flush of all CPUs that [`Self::flushed`] then takes back.
-    pub(in crate::vmx) fn reclaim(&mut self) -> Dropped {
-        let wanted = (self.tables.pool.len() / RECLAIMED_PART).max(1);
-        while self.is_short_of(wanted) {
-            let Some(index) = self.least_recently_used() else { break };
-            self.evict(index);
-        }
-        // Tables of pages first: they hold most frames, and what is above them soon serves again.
-        for highest in [1, 3] {
-            for _ in 0..self.tables.pool.len() {
-                if !self.is_short_of(wanted) {
-                    break;
-                }
-                self.hand = (self.hand + 1) % self.tables.pool.len();
-                match self.tables.pool.table_at(self.hand) {
-                    Some((frame, table)) if table.level <= highest => self.tables.drop_branch(frame),
-                    _ => {}
-                }
-            }
-        }
-        self.tables.pool.dropped()
-    }
-
-    /// Takes back a flush that every CPU has carried out.
-    pub(in crate::vmx) fn flushed(&mut self, dropped: Dropped) {
-        self.tables.pool.release(dropped);
-    }
-
     /// Frames in use, or waiting for a flush.
     pub(in crate::vmx) const fn frames_in_use(&self) -> usize {
         self.tables.pool.len() - self.tables.pool.available()
-    }
-
-    fn is_short_of(&self, wanted: usize) -> bool {
-        self.tables.pool.available() + self.tables.pool.waiting() < wanted
     }
 
     fn active_root(&self, cpu: usize) -> Option<&Root> {
@@ -242,22 +207,6 @@ impl<M: PhysMemory> Ept02<M> {
         let frame = self.tables.pool.take(&self.tables.memory, place).ok_or(Exhausted)?;
         self.roots[index] = Root { key: Some(key), frame, used: self.clock, is_filled: false };
         Ok(index)
-    }
-
-    fn least_recently_used(&self) -> Option<usize> {
-        let unused = self.roots.iter().enumerate().filter(|(index, root)| {
-            root.key.is_some() && !self.active.iter().any(|&active| usize::from(active) == *index)
-        });
-        unused.min_by_key(|(_, root)| root.used).map(|(index, _)| index)
-    }
-
-    fn evict(&mut self, index: usize) {
-        if self.roots[index].key.take().is_some() {
-            self.tables.drop_table(self.roots[index].frame);
-        }
-        for active in self.active.iter_mut().filter(|active| usize::from(**active) == index) {
-            *active = NO_ROOT;
-        }
     }
 }
 

@@ -213,5 +213,5 @@ const fn low(register: u64) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "bios_memory_map_tests.rs"]
+#[path = "e820_tests.rs"]
 mod tests;

@@ -1,0 +1,24 @@
+//! INIT signals for L1's processor (SDM, "INIT" in "Other Causes of VM Exits").
+
+use super::signals::settle;
+use crate::smp::percpu::PerCpu;
+use crate::vcpu::Registers;
+use crate::vmx::nested::{Operation, cpu};
+
+/// An INIT signal came: L2 exits for it; in VMX root operation it waits. Returns whether that was all.
+pub(in crate::vmx) fn init_arrived(registers: &mut Registers, cpu: &PerCpu) -> bool {
+    let Some(mut state) = cpu::of(cpu) else { return false };
+    if state.nested.operation == Operation::Off {
+        return false;
+    }
+    state.nested.pending.give_init();
+    if state.nested.operation == Operation::NonRoot {
+        settle(state, registers, cpu);
+    }
+    true
+}
+
+/// Whether an INIT signal waited for the VMXOFF that L1 has just executed.
+pub(in crate::vmx) fn releases_init(cpu: &PerCpu) -> bool {
+    cpu::of(cpu).is_some_and(|mut state| !state.nested.is_on() && state.nested.pending.take_init())
+}

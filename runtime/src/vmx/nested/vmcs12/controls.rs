@@ -1,0 +1,39 @@
+//! The control words of VMCS12.
+
+use hw::Vmcs;
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::vmcs;
+
+/// The control words of VMCS12; secondary controls that are not activated are all 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) pin_based: PinBasedControls,
+    pub(crate) primary: PrimaryControls,
+    pub(crate) secondary: SecondaryControls,
+    pub(crate) exit: ExitControls,
+    pub(crate) entry: EntryControls,
+}
+
+impl Wanted {
+    #[inline(always)]
+    pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
+        let primary = PrimaryControls::from_bits_retain(vmcs12.read(vmcs::PRIMARY_CONTROLS));
+        let secondary = if primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS) {
+            vmcs12.read(vmcs::SECONDARY_CONTROLS)
+        } else {
+            0
+        };
+        Self {
+            pin_based: PinBasedControls::from_bits_retain(vmcs12.read(vmcs::PIN_BASED_CONTROLS)),
+            primary,
+            secondary: SecondaryControls::from_bits_retain(secondary),
+            exit: ExitControls::from_bits_retain(vmcs12.read(vmcs::EXIT_CONTROLS)),
+            entry: EntryControls::from_bits_retain(vmcs12.read(vmcs::ENTRY_CONTROLS)),
+        }
+    }
+
+    /// L2 runs under tables of L1's.
+    pub(crate) const fn has_ept(&self) -> bool {
+        self.secondary.contains(SecondaryControls::ENABLE_EPT)
+    }
+}
