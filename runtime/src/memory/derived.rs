@@ -27,7 +27,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         if self.policy.is_hidden(range) {
             return Err(ProtectError::HypervisorMemory);
         }
-        if self.policy.lent.touches(range) {
+        if self.policy.lent.touches(range) || self.policy.unseen.may_reach(range.start()) {
             return Err(ProtectError::Lent);
         }
         let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
@@ -51,6 +51,18 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             self.refresh(View::SHARED, GuestRange::page(gpa));
         }
         is_noticed
+    }
+
+    /// A processor writes the page at `gpa` past the tables, until [`Self::end_unseen_writes`]. It is not watched
+    /// meanwhile.
+    pub fn begin_unseen_writes(&mut self, gpa: GuestPhysAddr) {
+        self.policy.unseen.begin(gpa.page().get());
+        self.written(gpa);
+    }
+
+    /// A processor that had begun to write the page at `gpa` does so no longer.
+    pub fn end_unseen_writes(&mut self, gpa: GuestPhysAddr) {
+        self.policy.unseen.end(gpa.page().get());
     }
 
     /// Lets the processor write `range` past the tables, for good.

@@ -24,6 +24,7 @@ mod radix;
 pub mod range;
 mod refresh;
 pub mod second_level;
+mod unseen;
 pub mod views;
 pub mod watch;
 pub mod world;

@@ -12,6 +12,7 @@ use x86::paging::{Attributes, PageSize, Rights};
 use super::lent::Lent;
 use super::protect::{Protection, Protections};
 use super::range::GuestRange;
+use super::unseen::UnseenWrites;
 use super::views::View;
 use super::watch::WatchedPages;
 
@@ -62,6 +63,8 @@ pub struct Policy {
     pub(super) watched: WatchedPages,
     /// Pages that the processor writes past the tables.
     pub(super) lent: Lent,
+    /// Pages that processors write past the tables for now.
+    pub(super) unseen: UnseenWrites,
 }
 
 impl Policy {
@@ -78,6 +81,7 @@ impl Policy {
             decoy: HostPhysAddr::new(0),
             watched: WatchedPages::new(),
             lent: Lent::new(),
+            unseen: UnseenWrites::new(),
         }
     }
 

@@ -47,3 +47,18 @@ fn a_write_that_ends_a_watch_is_told_to_all_before_it_is_done() {
     assert!(matches!(&noticed, Resolution::Noticed(flush) if flush.is_needed()), "{noticed:?}");
     assert_eq!(memory.violation(CPU, page, Rights::READ | Rights::WRITE), Resolution::Filled);
 }
+
+#[test]
+fn a_page_that_a_processor_writes_unseen_is_not_watched() {
+    let mut memory = started(PageSize::Size2M, 512);
+    let page = GuestPhysAddr::new(5 * MIB);
+    let (watch, _) = memory.watch(page).unwrap();
+    let inside = GuestPhysAddr::new(5 * MIB + 0x340);
+    memory.begin_unseen_writes(inside);
+    assert_eq!(memory.watch_of(page), None);
+    assert_eq!(memory.watch(page).err(), Some(ProtectError::Lent));
+    assert!(memory.watch(GuestPhysAddr::new(5 * MIB + PAGE_SIZE)).is_ok());
+    memory.end_unseen_writes(inside);
+    let (again, _) = memory.watch(page).unwrap();
+    assert_ne!(again, watch);
+}

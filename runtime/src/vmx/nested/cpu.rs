@@ -25,7 +25,7 @@ use crate::vmx::observers::observers;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::bare::{Processor, guest_registers};
 use spin::{Mutex, MutexGuard, Once};
-use x86::address::HostPhysAddr;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::vmx::ept::EptPointer;
 
 /// Nesting on one processor.
@@ -53,6 +53,8 @@ pub(super) struct NestedHardware {
     pub(super) io_bitmaps: IoBitmaps,
     /// [`ept02::changes`] when addresses of L1's were last translated.
     pub(super) translated_at: u64,
+    /// Pages of L1 that the processor writes for L2, past the tables.
+    pub(super) unseen_writes: [Option<GuestPhysAddr>; 2],
     /// The VPIDs of L1's guests.
     pub(super) vpids: VpidMap,
     /// Between L2 and L1.
@@ -190,6 +192,7 @@ pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
             msr_bitmaps: MsrBitmaps::new([(); BITMAPS].map(|()| machine::with_frame_run(1))),
             io_bitmaps: IoBitmaps::new(machine::with_frame_run(2)),
             translated_at: 0,
+            unseen_writes: [None; 2],
             vpids: VpidMap::new(),
             barrier: PredictorBarrier::of(&Processor),
             observed: Observed::default(),

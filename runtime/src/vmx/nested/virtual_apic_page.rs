@@ -42,21 +42,43 @@ pub(super) fn set_controls(vmcs02: &mut impl Vmcs, vmcs12: &impl Vmcs) {
 pub(super) fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     hardware.translated_at = ept02::changes();
     let wanted = Wanted::of(vmcs12);
-    let translate = |field| {
-        let gpa = GuestPhysAddr::new(vmcs12.read(field));
-        // A bitmap may be the same page: what the processor writes to it nobody notices.
-        SECOND_LEVEL.lock().written(gpa);
-        let hpa = ept02::translate(gpa, Rights::READ | Rights::WRITE).unwrap_or(hardware.scratch);
-        hpa.page().get() | gpa.page_offset() as u64
+    let has_shadow = wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW);
+    let has_posted = wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS);
+    let has_access = wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES);
+    let virtual_apic = has_shadow.then_some(vmcs::VIRTUAL_APIC_ADDRESS);
+    let descriptor = has_posted.then_some(vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS);
+    let address = |field| GuestPhysAddr::new(vmcs12.read(field));
+    // First, as a page that is watched cannot be written, and would be stood in for.
+    let written = [virtual_apic, descriptor].map(|field| field.map(|field| address(field).page()));
+    set_unseen_writes(written, &mut hardware.unseen_writes);
+    let scratch = hardware.scratch;
+    let mut name = |field, rights| {
+        let gpa = address(field);
+        let hpa = ept02::translate(gpa, rights).unwrap_or(scratch);
+        vmcs02.write(field, hpa.page().get() | gpa.page_offset() as u64);
     };
-    if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
-        vmcs02.write(vmcs::VIRTUAL_APIC_ADDRESS, translate(vmcs::VIRTUAL_APIC_ADDRESS));
+    for field in [virtual_apic, descriptor].into_iter().flatten() {
+        name(field, Rights::READ | Rights::WRITE);
     }
-    if wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES) {
-        vmcs02.write(vmcs::APIC_ACCESS_ADDRESS, translate(vmcs::APIC_ACCESS_ADDRESS));
+    if has_access {
+        // Accesses leave or go to the virtual APIC, so that a bitmap may be there and stay watched.
+        name(vmcs::APIC_ACCESS_ADDRESS, Rights::READ);
     }
-    if wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS) {
-        let field = vmcs::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS;
-        vmcs02.write(field, translate(field));
+}
+
+/// What the processor writes for L2 nobody notices, and a bitmap may be on the same page, also another CPU's: such a
+/// page is not watched for as long as this CPU's VMCS of L2 names it.
+#[cfg(target_os = "none")]
+fn set_unseen_writes(pages: [Option<GuestPhysAddr>; 2], last: &mut [Option<GuestPhysAddr>; 2]) {
+    if *last == pages {
+        return;
     }
+    let mut memory = SECOND_LEVEL.lock();
+    for page in last.iter().flatten() {
+        memory.end_unseen_writes(*page);
+    }
+    for page in pages.iter().flatten() {
+        memory.begin_unseen_writes(*page);
+    }
+    *last = pages;
 }

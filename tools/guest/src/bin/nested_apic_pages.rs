@@ -113,12 +113,14 @@ fn accesses(ept: Option<&Ept>) {
         return;
     }
     try_pages(&mut nested, vmcs::APIC_ACCESS_ADDRESS, page, 4096, "APIC-access page");
-    for place in [page].into_iter().chain(odd_pages()) {
-        PAGE.store(if place == page { page } else { virtual_page }, Ordering::SeqCst);
+    let bitmap = nested.read(vmcs::MSR_BITMAPS);
+    for place in [page, bitmap].into_iter().chain(odd_pages()) {
+        let is_memory = place == page || place == bitmap;
+        PAGE.store(if is_memory { place } else { virtual_page }, Ordering::SeqCst);
         nested.write(vmcs::APIC_ACCESS_ADDRESS, place);
         nested.call(use_apic_page);
         let reason = nested.run();
-        if place != page {
+        if !is_memory {
             check_eq!(reason, ExitReason::VMCALL, "APIC-access page at {place:#x}");
             continue;
         }

@@ -16,10 +16,11 @@ use x86::vmx::vmcs;
 
 /// Names bitmaps and pages as they are now in the VMCS of L2, which is current and about to be entered by L1.
 pub(crate) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
-    set_bitmaps(vmcs02, vmcs12, hardware);
     if vmcs12.dirty.contains(Dirty::CONTROLS) || hardware.translated_at != ept02::changes() {
         set_addresses(vmcs02, vmcs12, hardware);
     }
+    // Only now is it known which of them the processor writes unseen.
+    set_bitmaps(vmcs02, vmcs12, hardware);
 }
 
 /// The same for an L2 that goes on, where pages may change hands or bitmaps be written.
