@@ -2,6 +2,7 @@
 
 use super::cpu::{self, State};
 use super::event::l0_event::{self, Raised};
+use super::exit::reflect::ExitFacts;
 use super::exit::to_l1::{left, reflect_facts};
 use super::l2_vmcs::L2View;
 use super::memory::missing_page::Note;
@@ -12,6 +13,7 @@ use crate::vmx::apply as l1;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
+use x86::event::Event;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::vmcs;
 
@@ -33,17 +35,40 @@ pub(super) fn view_of<'a>(
 
 /// Carries out what one of the hypervisor's handlers decided for L2.
 pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
-    let Action::Inject(event) = action else { return l1::apply(vcpu, reason, action) };
+    match action {
+        Action::Inject(event) => inject(vcpu, cpu, reason, event),
+        Action::Advance => {
+            vcpu.advance();
+            trap_behind(vcpu, cpu);
+        }
+        _ => l1::apply(vcpu, reason, action),
+    }
+}
+
+fn inject(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, event: Event) {
     let combined = l1::combined(vcpu, reason, event);
     let Some(state) = cpu::of(cpu) else { return };
-    let facts = match l0_event::raise(&state.nested.vmcs12, combined) {
+    match l0_event::raise(&state.nested.vmcs12, combined) {
         Raised::Inject(event) => {
             drop(state);
-            return vcpu.inject(event);
+            vcpu.inject(event);
         }
-        Raised::Exit(facts) => facts,
-    };
+        Raised::Exit(facts) => leave(state, vcpu, cpu, &facts),
+    }
+}
+
+/// The hypervisor has carried out an instruction of L2's. Where L1 wants the monitor trap flag, its exit is due now: the
+/// hardware would make one behind the *next* instruction (SDM, "Monitor Trap Flag").
+fn trap_behind(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu) {
+    let Some(state) = cpu::of(cpu) else { return };
+    if state.nested.pending.is_trap_due(&vcpu.vmcs) {
+        leave(state, vcpu, cpu, &ExitFacts::new(ExitReason::MONITOR_TRAP_FLAG, 0));
+    }
+}
+
+/// L2 leaves for L1, which is told `facts`.
+fn leave(state: State, vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: &ExitFacts) {
     let registers = vcpu.registers_mut();
-    let (state, action) = reflect_facts(state, registers, cpu, &facts);
+    let (state, action) = reflect_facts(state, registers, cpu, facts);
     left(state, registers, cpu, action);
 }

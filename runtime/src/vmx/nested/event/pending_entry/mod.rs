@@ -295,6 +295,12 @@ impl PendingEntry {
         self.injects_trap = false;
     }
 
+    /// Whether L1's monitor trap flag has an exit now that an instruction of L2's was carried out. An event that is to
+    /// be delivered comes first, and has its own exit behind it.
+    pub(crate) fn is_trap_due(&self, vmcs02: &impl Vmcs) -> bool {
+        self.has_l1_trap && !Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION)).is_valid()
+    }
+
     /// Whose an MTF exit is. INIT comes before it, and a machine check before one that the flag asks for (SDM, "Pending MTF VM Exits").
     pub(crate) fn trap_owner(&self) -> TrapOwner {
         if (self.has_l1_trap && !self.has_machine_check || self.has_injected_trap) && !self.has_init {

@@ -211,3 +211,22 @@ fn nobody_who_waits_for_a_startup_ipi_takes_a_machine_check() {
     assert_eq!(entry, Entry::WaitsForStartup);
     assert!(!pending.take_machine_check());
 }
+
+#[test]
+fn an_instruction_done_for_l2_has_l1s_trap_behind_it() {
+    let mut pending = PendingEntry::new();
+    let mut vmcs02 = SimVmcs::default();
+    for (primary, event, is_due) in [
+        (PrimaryControls::MONITOR_TRAP_FLAG, 0, true),
+        (PrimaryControls::MONITOR_TRAP_FLAG, UD & !(1 << 31), true),
+        (PrimaryControls::MONITOR_TRAP_FLAG, UD, false),
+        (PrimaryControls::NMI_WINDOW_EXITING, 0, false),
+    ] {
+        let mut vmcs12 = Vmcs12::new();
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, primary.bits());
+        pending.begin(&mut vmcs02, &vmcs12);
+        pending.left_hardware();
+        vmcs02.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event);
+        assert_eq!(pending.is_trap_due(&vmcs02), is_due, "{primary:?} {event:#x}");
+    }
+}
