@@ -14,7 +14,7 @@ const OWN: PhysRange = PhysRange { base: MIB, length: 0x5_0000 };
 const INFORMATION: u32 = 0x9000;
 
 /// The first MiBs of a machine, as a Multiboot 1 loader leaves them.
-struct Machine(Vec<u8>, TypeMap);
+struct Fixture(Vec<u8>, TypeMap);
 
 /// A processor that caches all memory, or none.
 fn types(is_cached: bool) -> TypeMap {
@@ -26,7 +26,7 @@ fn types(is_cached: bool) -> TypeMap {
     types
 }
 
-impl ReadPhysical for Machine {
+impl ReadPhysical for Fixture {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
         let start = usize::try_from(address).map_err(|_| Unreadable)?;
         bytes.copy_from_slice(self.0.get(start..start + bytes.len()).ok_or(Unreadable)?);
@@ -34,7 +34,7 @@ impl ReadPhysical for Machine {
     }
 }
 
-impl Machine {
+impl Fixture {
     /// A machine with `memory_mib` MiB, the image at 0x20_0000, the boot sector at 0x28_0000.
     fn new(memory_mib: u64) -> Self {
         let mut machine = Self(vec![0; 0x40_0000], types(true));
@@ -101,7 +101,7 @@ impl Machine {
 
 #[test]
 fn an_ordinary_boot_goes_to_the_top_and_passes_the_check() {
-    let (plan, handoff) = Machine::new(1024).plan();
+    let (plan, handoff) = Fixture::new(1024).plan();
     let plan = plan.unwrap();
     assert_eq!(plan.region, PhysRange { base: 1016 * MIB, length: 8 * MIB });
     assert_eq!(u64::from(plan.entry()), 1016 * MIB + 0x80);
@@ -117,7 +117,7 @@ fn an_ordinary_boot_goes_to_the_top_and_passes_the_check() {
 
 #[test]
 fn the_hypapp_module_moves_to_the_region_s_end() {
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     machine.modules(&[(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200), (0x30_0000, 0x30_2001)]);
     let (plan, handoff) = machine.plan();
     let hypapp = plan.unwrap().hypapp.unwrap();
@@ -128,7 +128,7 @@ fn the_hypapp_module_moves_to_the_region_s_end() {
 
 #[test]
 fn a_nested_pool_makes_the_region_larger() {
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     machine.bytes(0x9200, b"nested=on nested_pool=3 nested_ept02=9\0");
     machine.modules(&[(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200), (0x30_0000, 0x30_2001)]);
     let (plan, handoff) = machine.plan();
@@ -139,7 +139,7 @@ fn a_nested_pool_makes_the_region_larger() {
 
 #[test]
 fn an_sinit_module_is_recognised_and_kept_for_the_launch() {
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     // Type 2, subtype 0, of Intel, 32 units of 4 bytes.
     machine.bytes(0x30_0000, &[2, 0, 0, 0]);
     machine.bytes(0x30_0010, &0x8086_u32.to_le_bytes());
@@ -155,7 +155,7 @@ fn an_sinit_module_is_recognised_and_kept_for_the_launch() {
 
 #[test]
 fn every_module_is_kept_clear_of_even_one_without_a_role() {
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     let image_and_sector = [(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)];
     machine.modules(&[&image_and_sector[..], &[(0x30_0000, 0x30_0010), (0x3fff_0000, 0x3fff_0001)]].concat());
     assert_eq!(machine.plan().0.unwrap().region.base, 1014 * MIB);
@@ -163,7 +163,7 @@ fn every_module_is_kept_clear_of_even_one_without_a_role() {
 
 #[test]
 fn a_tight_machine_may_use_the_memory_of_the_image_alone() {
-    let mut machine = Machine::new(8);
+    let mut machine = Fixture::new(8);
     machine.memory(&[(0, 0x9_fc00), (MIB, 5 * MIB)]);
     machine.modules(&[(0x20_0000, 0x21_1000), (0x18_0000, 0x18_0200)]);
     machine.bytes(0x18_01fe, &[0x55, 0xaa]);
@@ -174,16 +174,16 @@ fn a_tight_machine_may_use_the_memory_of_the_image_alone() {
 
 #[test]
 fn what_is_wrong_stops_the_boot() {
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     machine.modules(&[]);
     assert_eq!(machine.plan().0.unwrap_err(), Stop::Module(ModuleError::NoImage));
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     machine.memory(&[]);
     assert_eq!(machine.plan().0.unwrap_err().name(), "memory-map-absurd");
-    let mut machine = Machine::new(1024);
+    let mut machine = Fixture::new(1024);
     machine.memory(&[(MIB, 2 * MIB)]);
     assert_eq!(machine.plan().0.unwrap_err().name(), "too-little-memory");
-    let machine = Machine(Machine::new(1024).0, types(false));
+    let machine = Fixture(Fixture::new(1024).0, types(false));
     assert_eq!(machine.plan().0.unwrap_err().name(), "uncacheable-memory");
 }
 

@@ -7,7 +7,7 @@ use crate::exit::e820;
 use crate::hypapp::{Boot, Hypapp};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
-use crate::memory::policy::Machine as Facts;
+use crate::memory::policy::MemoryFacts as Facts;
 use crate::policies;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;

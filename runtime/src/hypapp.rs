@@ -5,7 +5,7 @@
 
 use core::ops::RangeInclusive;
 
-use crate::exit::{PortAccess, SecondLevelViolation, WorldExit};
+use crate::exit::{CompartmentExit, PortAccess, SecondLevelViolation};
 use crate::vcpu::Vcpu;
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
@@ -36,8 +36,8 @@ pub trait Hypapp: Sync {
         Ok(())
     }
 
-    /// Ports whose reads come to [`Hypapp::read_port`] and whose writes come to [`Hypapp::write_port`], beside those that the
-    /// core looks at.
+    /// Ports whose reads come to [`Hypapp::read_port`] and whose writes come to [`Hypapp::write_port`], beside those
+    /// that the core looks at.
     fn ports(&self) -> &[RangeInclusive<u16>] {
         &[]
     }
@@ -48,8 +48,8 @@ pub trait Hypapp: Sync {
         &[]
     }
 
-    /// RDMSR of an MSR that exits; `None` has the core answer. MSR areas of a hypervisor in the guest come here too, and
-    /// to [`Hypapp::write_msr`].
+    /// RDMSR of an MSR that exits; `None` has the core answer. MSR areas of a hypervisor in the guest come here too,
+    /// and to [`Hypapp::write_msr`].
     fn read_msr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr) -> Option<u64> {
         None
     }
@@ -86,9 +86,9 @@ pub trait Hypapp: Sync {
         Answer::Chain
     }
 
-    /// The guest's software left the world that this CPU runs in (`services::world`). The hypapp leaves the world,
-    /// or the software goes on; behind [`WorldExit::Init`] it has to be left.
-    fn world_exit(&self, _vcpu: &mut dyn Vcpu, _exit: WorldExit) {}
+    /// The guest's software left the compartment that this CPU runs in (`services::compartment`). The hypapp leaves the
+    /// compartment, or the software goes on; behind [`CompartmentExit::Init`] it has to be left.
+    fn compartment_exit(&self, _vcpu: &mut dyn Vcpu, _exit: CompartmentExit) {}
 
     /// The guest writes an MTRR; `false` refuses with #GP(0).
     fn allow_mtrr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> bool {

@@ -17,13 +17,12 @@
 
 #[cfg(any(test, target_os = "none"))]
 mod disposition;
-#[cfg(any(test, target_os = "none"))]
-mod ending;
 pub mod exit;
 #[cfg(any(test, target_os = "none"))]
 mod features;
 pub mod hypapp;
 pub mod memory;
+pub mod reset;
 pub mod vcpu;
 
 #[cfg(target_os = "none")]
@@ -42,12 +41,8 @@ mod machine;
 mod panic;
 #[cfg(target_os = "none")]
 mod policies;
-#[cfg(target_os = "none")]
-mod reset;
 #[cfg(any(test, target_os = "none"))]
 mod ring;
-#[cfg(target_os = "none")]
-mod scrub;
 #[cfg(target_os = "none")]
 pub mod services;
 #[cfg(any(test, target_os = "none"))]

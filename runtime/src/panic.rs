@@ -6,7 +6,7 @@
 
 use crate::log::print_at_any_price as print;
 use crate::memory::host;
-use crate::scrub::{self, Last};
+use crate::reset::scrub::{self, Last};
 use crate::smp::{cpus, percpu};
 use crate::{machine, stop};
 use core::fmt::{self, Write};
@@ -64,13 +64,13 @@ fn stop(reason: fmt::Arguments<'_>, exception: Option<(u64, &dyn fmt::Debug)>) -
         let _ = host::local_apic().send(Destination::Cpu(cpu.apic_id()), Command::Nmi);
     }
     print(format_args!("stop: cpu={} apic={:#x}", own.index, own.apic_id()));
-    // What a world's software has in its registers is a secret, and ours may still have it.
-    let is_secret = own.is_in_world();
+    // What a compartment's software has in its registers is a secret, and ours may still have it.
+    let is_secret = own.is_in_compartment();
     if let Some((_, frame)) = exception.filter(|_| !is_secret) {
         print(format_args!("{frame:x?}"));
     }
     if is_secret {
-        print(format_args!("registers are a world's, and not shown"));
+        print(format_args!("registers are a compartment's, and not shown"));
     } else {
         // SAFETY: the guest's registers lie on the top of this CPU's stack for as long as it runs.
         print(format_args!("guest registers {:x?}", unsafe { own.registers().read() }));

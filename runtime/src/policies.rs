@@ -3,9 +3,9 @@
 use crate::exit::control_register::ControlRegisterPolicy;
 use crate::exit::cpuid::CpuidPolicy;
 use crate::exit::msr::MsrPolicy;
-use crate::exit::power::PowerControl;
 use crate::features::features;
 use crate::machine;
+use crate::reset::power_ports::PowerControl;
 use hw::bare::random::Generators;
 use spin::Once;
 use x86::cr::Cr4;

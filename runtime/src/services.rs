@@ -1,8 +1,8 @@
 //! What the core does for hypapps.
 
+pub mod compartment;
 pub mod pages;
 pub mod private;
-pub mod world;
 
 pub use crate::memory::range::GuestRange;
 pub use crate::smp::Quiesced;

@@ -22,8 +22,8 @@ const CPUID_FEATURES: u32 = 7;
 /// Subleaf with further bits of IA32_SPEC_CTRL.
 const SPEC_CTRL_SUBLEAF: u32 = 2;
 
-/// The means of one CPU; decided at its start, before a guest can change what CPUID says. CPUs of a hybrid processor may
-/// differ, so each is asked.
+/// The means of one CPU; decided at its start, before a guest can change what CPUID says. CPUs of a hybrid processor
+/// may differ, so each is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Means {
     /// What IA32_SPEC_CTRL is on the way; empty where there is no such register.
@@ -85,7 +85,7 @@ pub struct Crossing {
     means: Once<Means>,
     /// Private memory was mapped since the guest last ran.
     is_touched: AtomicBool,
-    /// The guest's choices are put aside: this CPU is on the way, or its guest is in a world.
+    /// The guest's choices are put aside: this CPU is on the way, or its guest is in a compartment.
     has_guests: AtomicBool,
     /// The CPU looks around for the last time before it enters a guest, and [`Self::end`] follows.
     is_leaving: AtomicBool,
@@ -139,7 +139,8 @@ impl Crossing {
         processor.fill_return_stack();
     }
 
-    /// A guest's processor is about to be entered; `is_private` where what runs next is in a world, not the guest.
+    /// A guest's processor is about to be entered; `is_private` where what runs next is in a compartment, not the
+    /// guest.
     #[inline]
     pub fn end(&self, processor: &(impl Msrs + Barriers), is_private: bool) {
         self.is_leaving.store(false, Ordering::Relaxed);
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!(processor.take_history(), [], "nothing ran in between");
         crossing.end(&processor, true);
         let dropped = [barrier, Write(Msr::IA32_FLUSH_CMD, 1), OverwriteBuffers];
-        assert_eq!(processor.take_history(), dropped, "a world runs under our choices");
+        assert_eq!(processor.take_history(), dropped, "a compartment runs under our choices");
         crossing.begin(&processor);
         assert_eq!(processor.take_history(), [barrier, FillReturnStack], "they hold already");
         crossing.end(&processor, false);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_world_that_ends_untouched_gives_the_guest_its_choices() {
+    fn a_compartment_left_untouched_gives_the_guest_its_choices() {
         let processor = processor(0);
         let means = Means::of(&cpuid(1 << 26, 0), &processor);
         let crossing = crossing(means);

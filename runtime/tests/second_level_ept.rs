@@ -4,7 +4,7 @@ use hw::PhysMemory;
 use hw::sim::SimMemory;
 use platform::handoff::PhysRange;
 use platform::mtrr_map::Mtrrs;
-use runtime::memory::policy::Machine;
+use runtime::memory::policy::MemoryFacts;
 use runtime::memory::{Flush, GuestRange, Resolution, SecondLevel, View};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::mtrr::{MtrrCapabilities, MtrrDefaultType, VariableMtrr};
@@ -28,7 +28,7 @@ fn mtrrs() -> Mtrrs {
 fn started(memory: &SimMemory) -> SecondLevel<&SimMemory, EptFormat> {
     let mut second_level = SecondLevel::new(memory);
     assert_eq!(second_level.frames().add(HostPhysAddr::new(POOL), 100 << 12), Ok(()));
-    let machine = Machine {
+    let machine = MemoryFacts {
         region: PhysRange { base: POOL, length: 0x80_0000 },
         memory_map: &[],
         physical_address_bits: 40,

@@ -34,13 +34,13 @@ mod tests {
     use super::*;
     use crate::plan::Hypapp;
 
-    struct Machine(Vec<u8>);
+    struct Fixture(Vec<u8>);
 
     fn index(address: u64) -> usize {
         usize::try_from(address).unwrap()
     }
 
-    impl Place for Machine {
+    impl Place for Fixture {
         fn copy(&mut self, from: u64, to: u64, length: u64) {
             self.0.copy_within(index(from)..index(from + length), index(to));
         }
@@ -73,7 +73,7 @@ mod tests {
         let image = HypervisorImage { file, entry: 0x40, runtime_size: RUNTIME_SIZE, header };
         let before: Vec<u8> =
             (0..0x60_0000_u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8 | 1).collect();
-        let mut machine = Machine(before.clone());
+        let mut machine = Fixture(before.clone());
         let entry = place(&mut machine, &Plan { region: REGION, image, hypapp: Some(HYPAPP) });
         assert_eq!(entry, 0x20_0040);
         (before, machine.0)

@@ -98,14 +98,14 @@ mod tests {
         Absent,
     }
 
-    struct Machine {
+    struct Fixture {
         seed: Source,
         random: Source,
         times: Source,
         count: Cell<u64>,
     }
 
-    impl Machine {
+    impl Fixture {
         fn word(&self, source: Source) -> Option<u64> {
             self.count.set(self.count.get() + 1);
             match source {
@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    impl Noise for Machine {
+    impl Noise for Fixture {
         fn seed_word(&self) -> Option<u64> {
             self.word(self.seed)
         }
@@ -133,7 +133,7 @@ mod tests {
 
     fn bytes(seed: Source, random: Source, times: Source) -> Result<[u8; 40], Error> {
         let mut bytes = [0; 40];
-        let machine = Machine { seed, random, times, count: Cell::new(0) };
+        let machine = Fixture { seed, random, times, count: Cell::new(0) };
         Conditioned(machine).fill(&mut bytes).map(|()| bytes)
     }
 

@@ -81,7 +81,7 @@ static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| {
 });
 
 /// A PAL and its microTPM.
-struct Machine {
+struct Fixture {
     tpm: MicroTpm<Seeds>,
     banks: PcrBanks,
     credentials: Credentials,
@@ -89,7 +89,7 @@ struct Machine {
     memory: Memory,
 }
 
-impl Machine {
+impl Fixture {
     fn new() -> Self {
         let (layout, memory) = pal();
         let (banks, credentials) = (PcrBanks::new(), Credentials::default());
@@ -143,8 +143,8 @@ const NOWHERE: u64 = 0x7000;
 const CODE: u64 = 0x1000;
 
 /// A machine whose buffers are described, with 14 bytes of data and room of 1000 bytes.
-fn ready() -> Machine {
-    let machine = Machine::new();
+fn ready() -> Fixture {
+    let machine = Fixture::new();
     machine.put_words(INPUT, &[DATA as u32, 14]);
     machine.put(DATA, b"fourteen bytes");
     machine.put_words(OUTPUT, &[RESULT as u32, OUTPUT_LENGTH as u32]);
@@ -242,7 +242,7 @@ fn a_pal_opens_as_its_own_what_it_sealed_itself() {
 fn what_is_sealed_to_a_signer_opens_for_its_later_versions() {
     let mut machine = ready();
     let seal =
-        |machine: &mut Machine, minimum| machine.call(Command::SEAL_TO_SIGNER, [INPUT, minimum, OUTPUT, 0]);
+        |machine: &mut Fixture, minimum| machine.call(Command::SEAL_TO_SIGNER, [INPUT, minimum, OUTPUT, 0]);
     assert_eq!(seal(&mut machine, 0), Status::NOT_SIGNED);
     let version = |version| Some(Signer::new(&[1; 32], 7, version));
     machine.credentials.signer = version(3);

@@ -1,10 +1,10 @@
 //! Each cause to its handler, with what the machine has for it.
 
 use super::apic_base::{GuestCpuid, GuestMsrs};
-use super::world::Inside;
+use super::compartment_exit::Inside;
 use super::{
-    Action, Exit, ResetCause, SecondLevelViolation, apic_base, control_register, cpuid, exception, hypercall,
-    init_sipi, invd, local_apic, msr, port, task_switch, world, xsetbv,
+    Action, Exit, ResetCause, SecondLevelViolation, apic_base, compartment_exit, control_register, cpuid,
+    exception, hypercall, init_sipi, invd, local_apic, msr, port, task_switch, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
@@ -57,9 +57,9 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
     }
 }
 
-/// An exit from this CPU's world.
-pub(crate) fn in_world<V: Vcpu>(vcpu: &mut V, exit: Exit) -> Inside {
-    world::handle(vcpu, machine::hypapp(), exit)
+/// An exit from this CPU's compartment.
+pub(crate) fn in_compartment<V: Vcpu>(vcpu: &mut V, exit: Exit) -> Inside {
+    compartment_exit::handle(vcpu, machine::hypapp(), exit)
 }
 
 /// CPUID.

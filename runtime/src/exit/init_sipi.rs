@@ -15,7 +15,7 @@ const CET_MSRS: [Msr; 7] =
 const BNDCFGS: Msr = Msr(0xd90);
 
 /// Present, accessed, readable code.
-pub(super) const CODE: u32 = 0x9b;
+pub(crate) const CODE: u32 = 0x9b;
 /// Present, accessed, writable data.
 pub(super) const DATA: u32 = 0x93;
 /// Present LDT.

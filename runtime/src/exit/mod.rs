@@ -2,6 +2,8 @@
 
 pub mod apic_base;
 pub mod breakpoint;
+#[cfg(any(test, target_os = "none"))]
+pub(crate) mod compartment_exit;
 pub mod control_register;
 pub mod cpuid;
 #[cfg(target_os = "none")]
@@ -13,7 +15,6 @@ mod hostile_tests;
 pub mod hypercall;
 pub mod init_sipi;
 pub mod invd;
-pub mod keyboard_controller;
 pub mod local_apic;
 pub mod machine_check;
 pub mod msr;
@@ -21,12 +22,8 @@ pub mod mtrr;
 pub mod nmi_source;
 pub mod pointer;
 pub mod port;
-pub mod power;
 pub mod real_mode;
-pub mod shutdown_status;
 pub mod task_switch;
-#[cfg(any(test, target_os = "none"))]
-pub(crate) mod world;
 pub mod xsetbv;
 
 pub use hw::PortWidth;
@@ -88,18 +85,18 @@ pub enum Exit {
     InterruptWindow,
     /// The guest's processor shut down.
     TripleFault,
-    /// The time is over that a world's software may run for.
+    /// The time is over that a compartment's software may run for.
     TimeOver,
 }
 
-/// Why software left the world that it runs in.
+/// Why software left the compartment that it runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorldExit {
+pub enum CompartmentExit {
     /// It raised an exception. The guest knows nothing of it.
     Exception(Event),
-    /// It touched what the world does not allow.
+    /// It touched what the compartment does not allow.
     Violation(SecondLevelViolation),
-    /// It executed what no software in a world may.
+    /// It executed what no software in a compartment may.
     Forbidden,
     /// Its time is over, or interrupts wait no longer.
     TimeOver,

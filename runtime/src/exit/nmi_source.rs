@@ -38,12 +38,12 @@ mod tests {
     const MASKED: u32 = 1 << 16;
     const NMI: u32 = 4 << 8;
 
-    struct Machine {
+    struct Fixture {
         port: u32,
         counters: u32,
     }
 
-    impl Ports for Machine {
+    impl Ports for Fixture {
         fn read(&self, port: u16, width: PortWidth) -> u32 {
             assert_eq!((port, width), (SYSTEM_CONTROL_B, PortWidth::Byte));
             self.port
@@ -53,7 +53,7 @@ mod tests {
         }
     }
 
-    impl ApicRegisters for Machine {
+    impl ApicRegisters for Fixture {
         fn read(&self, offset: u16) -> u32 {
             assert_eq!(offset, 0x340);
             self.counters
@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn asks_with(port: u32, counters: u32, status: Option<u64>) -> bool {
-        let machine = Machine { port, counters };
+        let machine = Fixture { port, counters };
         asks(&machine, &machine, &SimMsrs::new(status.map(|value| (IA32_PERF_GLOBAL_STATUS, value))))
     }
 

@@ -6,10 +6,10 @@
 //! iteration that met it.
 
 use super::breakpoint::Breakpoints;
-use super::power::{PowerControl, Write};
 use super::{Action, PortAccess, ResetCause, StringPort};
 use crate::hypapp::{Answer, Hypapp};
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, segmentation};
+use crate::reset::power_ports::{PowerControl, Write};
 use crate::vcpu::Vcpu;
 use core::ops::RangeInclusive;
 use hw::{PortWidth, Ports};

@@ -6,6 +6,7 @@
 
 mod boundaries;
 pub mod changes;
+pub mod compartment_tables;
 mod derived;
 pub mod flush;
 pub mod frame;
@@ -27,7 +28,6 @@ pub mod second_level;
 mod unseen;
 pub mod views;
 pub mod watch;
-pub mod world;
 
 pub use flush::Flush;
 pub use range::GuestRange;

@@ -21,7 +21,7 @@ const TABLE_BITS: u8 = 48;
 
 /// What does not change, and the MTRRs as they are at the start.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct MemoryFacts {
     /// The hypervisor region, which the guest must not reach; pages aligned.
     pub region: PhysRange,
     /// The memory map that the guest is given.
@@ -85,7 +85,7 @@ impl Policy {
         }
     }
 
-    pub(super) fn start(&mut self, machine: &Machine) {
+    pub(super) fn start(&mut self, machine: &MemoryFacts) {
         self.region = machine.region;
         self.memory_map = Some(machine.memory_map);
         self.physical_address_bits = machine.physical_address_bits;

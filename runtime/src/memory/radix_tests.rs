@@ -24,7 +24,7 @@ const READ: Attributes =
 const DEVICE: Attributes =
     Attributes { memory_type: MemoryType::Uncacheable, rights: Rights::all(), is_decoy: false };
 
-struct Machine {
+struct Fixture {
     memory: SimMemory,
     frames: Frames,
     largest: PageSize,
@@ -32,7 +32,7 @@ struct Machine {
     root: HostPhysAddr,
 }
 
-impl Machine {
+impl Fixture {
     fn new(largest: PageSize, frames: u64) -> Self {
         let mut pool = Frames::new();
         assert_eq!(pool.add(POOL, frames * KIB4), Ok(()));
@@ -86,21 +86,21 @@ fn range(start: u64, end: u64) -> GuestRange {
 
 #[test]
 fn pages_are_as_large_as_range_and_processor_allow() {
-    let mut machine = Machine::new(PageSize::Size1G, 16);
+    let mut machine = Fixture::new(PageSize::Size1G, 16);
     assert_eq!(machine.fill(range(GIB - MIB2 - KIB4, 3 * GIB + MIB2), RAM), Ok(()));
     let sizes = [GIB - MIB2 - KIB4, GIB - 1, GIB, 2 * GIB, 3 * GIB].map(|a| machine.at(a).map(|m| m.0));
     let expected = [PageSize::Size4K, PageSize::Size2M, PageSize::Size1G, PageSize::Size1G, PageSize::Size2M];
     assert_eq!(sizes, expected.map(Some));
     assert_eq!((machine.at(GIB - MIB2 - KIB4 - 1), machine.at(3 * GIB + MIB2)), (None, None));
 
-    let mut small = Machine::new(PageSize::Size2M, 16);
+    let mut small = Fixture::new(PageSize::Size2M, 16);
     assert_eq!(small.fill(range(0, GIB), RAM), Ok(()));
     assert_eq!((small.at(5), small.tables), (Some((PageSize::Size2M, RAM)), 3));
 }
 
 #[test]
 fn a_changed_page_splits_what_holds_it_and_joins_when_restored() {
-    let mut machine = Machine::new(PageSize::Size1G, 16);
+    let mut machine = Fixture::new(PageSize::Size1G, 16);
     assert_eq!(machine.fill(range(0, 4 * GIB), RAM), Ok(()));
     assert_eq!(machine.tables, 2);
     assert!(machine.update(range(GIB + KIB4, GIB + 2 * KIB4), Some(READ)));
@@ -115,7 +115,7 @@ fn a_changed_page_splits_what_holds_it_and_joins_when_restored() {
 
 #[test]
 fn only_changes_that_take_something_away_need_a_flush() {
-    let mut machine = Machine::new(PageSize::Size2M, 16);
+    let mut machine = Fixture::new(PageSize::Size2M, 16);
     assert!(!machine.update(range(0, MIB2), Some(READ)));
     assert_eq!(machine.at(0), None);
     assert_eq!(machine.fill(range(0, MIB2), READ), Ok(()));
@@ -128,7 +128,7 @@ fn only_changes_that_take_something_away_need_a_flush() {
 
 #[test]
 fn a_new_table_of_pages_is_filled_over_the_neighbours_too() {
-    let mut machine = Machine::new(PageSize::Size2M, 16);
+    let mut machine = Fixture::new(PageSize::Size2M, 16);
     let root = machine.root;
     let around = range(KIB4, 8 * GIB);
     let page = range(5 * GIB + MIB2, 5 * GIB + 2 * MIB2);
@@ -143,7 +143,7 @@ fn a_new_table_of_pages_is_filled_over_the_neighbours_too() {
     assert_eq!(machine.at(MIB2 - 1).map(|m| m.0), Some(PageSize::Size4K));
 
     // Neighbours that would need tables of their own are left to their own misses.
-    let mut ragged = Machine::new(PageSize::Size2M, 16);
+    let mut ragged = Fixture::new(PageSize::Size2M, 16);
     let root = ragged.root;
     assert_eq!(ragged.radix().fill(root, range(MIB2, 2 * MIB2), RAM, around), Ok(()));
     assert_eq!((ragged.at(MIB2 - 1), ragged.tables), (None, 3));
@@ -152,7 +152,7 @@ fn a_new_table_of_pages_is_filled_over_the_neighbours_too() {
 
 #[test]
 fn an_update_without_a_change_splits_and_fills_nothing() {
-    let mut machine = Machine::new(PageSize::Size2M, 16);
+    let mut machine = Fixture::new(PageSize::Size2M, 16);
     assert_eq!(machine.fill(range(MIB2, 2 * MIB2), RAM), Ok(()));
     machine.memory.clear_history();
     assert!(!machine.update(range(0, MIB2 + KIB4), Some(RAM)));
@@ -162,7 +162,7 @@ fn an_update_without_a_change_splits_and_fills_nothing() {
 
 #[test]
 fn without_a_frame_a_split_becomes_a_miss_and_a_fill_says_so() {
-    let mut machine = Machine::new(PageSize::Size1G, 2);
+    let mut machine = Fixture::new(PageSize::Size1G, 2);
     assert_eq!(machine.fill(range(0, GIB), RAM), Ok(()));
     assert!(machine.update(range(0, KIB4), Some(READ)));
     assert_eq!((machine.at(0), machine.at(MIB2)), (None, None));
@@ -171,7 +171,7 @@ fn without_a_frame_a_split_becomes_a_miss_and_a_fill_says_so() {
 
 #[test]
 fn dropped_tables_wait_and_removal_gives_all_back() {
-    let mut machine = Machine::new(PageSize::Size2M, 64);
+    let mut machine = Fixture::new(PageSize::Size2M, 64);
     assert_eq!(machine.fill(range(KIB4, 3 * GIB + KIB4), RAM), Ok(()));
     let used = machine.tables;
     assert_eq!((used, machine.frames.available()), (8, 56));
@@ -230,7 +230,7 @@ fn assert_table_is_complete(past: &SimMemory, write: &Write) {
     }
 }
 
-fn apply(machine: &mut Machine, change: &Change) -> Result<(), TestCaseError> {
+fn apply(machine: &mut Fixture, change: &Change) -> Result<(), TestCaseError> {
     let pages = range(change.start, change.end);
     let samples = samples(change);
     let before: Vec<_> = samples.iter().map(|&a| machine.at(a).map(|m| m.1)).collect();
@@ -279,7 +279,7 @@ proptest! {
         largest in prop::sample::select(PageSize::DESCENDING.to_vec()),
         changes in prop::collection::vec(any_change(), 1..12),
     ) {
-        let mut machine = Machine::new(largest, 256);
+        let mut machine = Fixture::new(largest, 256);
         if largest != PageSize::Size4K {
             prop_assert_eq!(machine.fill(range(0, 2 * GIB), RAM), Ok(()));
         }

@@ -13,7 +13,7 @@ use x86::paging::{Attributes, PageSize, Rights, TableFormat};
 use super::changes::Changes;
 use super::flush::{Flush, Generations, Needed};
 use super::frame::{Exhausted, Frames};
-use super::policy::{Machine, Policy};
+use super::policy::{MemoryFacts, Policy};
 use super::protect::{Full, Protection};
 use super::radix::{Radix, translate};
 use super::range::{GuestRange, Unaligned};
@@ -97,7 +97,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     /// # Errors
     ///
     /// [`Exhausted`] where fewer than [`RESERVE`] frames are free.
-    pub fn start(&mut self, machine: &Machine) -> Result<(), Exhausted> {
+    pub fn start(&mut self, machine: &MemoryFacts) -> Result<(), Exhausted> {
         if self.frames.available() < RESERVE {
             return Err(Exhausted);
         }

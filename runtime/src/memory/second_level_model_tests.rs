@@ -43,14 +43,14 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 /// The guest's machine, a flat model of the policy, and what a processor may have cached in each view.
-struct World {
+struct Fixture {
     memory: Memory,
     mtrrs: Mtrrs,
     set: [Vec<Option<Protection>>; 2],
     cached: [Vec<Option<Attributes>>; 2],
 }
 
-impl World {
+impl Fixture {
     fn new(largest_page: PageSize, frames: u64) -> Self {
         let mut memory = started(largest_page, frames);
         assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
@@ -195,9 +195,9 @@ proptest! {
         frames in prop::sample::select(vec![RESERVE as u64, 512]),
         events in prop::collection::vec(any_event(), 1..40),
     ) {
-        let mut world = World::new(largest, frames);
+        let mut fixture = Fixture::new(largest, frames);
         for event in &events {
-            world.happen(event)?;
+            fixture.happen(event)?;
         }
     }
 }

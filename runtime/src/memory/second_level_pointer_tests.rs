@@ -51,7 +51,7 @@ fn memory_is_what_the_map_calls_usable_and_the_hypervisors() {
     ];
     let mut memory = Memory::new(SimMemory::new(0xff));
     assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE_SIZE), Ok(()));
-    assert_eq!(memory.start(&Machine { memory_map: &MAP, ..machine(PageSize::Size2M) }), Ok(()));
+    assert_eq!(memory.start(&MemoryFacts { memory_map: &MAP, ..machine(PageSize::Size2M) }), Ok(()));
     let is_memory = |address| memory.policy().touches_memory(GuestRange::page(gpa(address)));
     for address in
         [0, 0x9_f000, MIB, MIB + GIB / 2 - PAGE_SIZE, REGION.base, REGION.base + REGION.length - PAGE_SIZE]
@@ -77,7 +77,7 @@ fn the_hypervisors_memory_has_no_second_name() {
     let msrs = SimMsrs::new([(Msr::IA32_TME_ACTIVATE, 6 << 32 | 3)]);
     let physical_address_bits = Features::of(&cpuid, &msrs).physical_address_bits;
     let mtrrs = Mtrrs { physical_address_bits, ..mtrrs() };
-    let facts = Machine { physical_address_bits, mtrrs, ..machine(PageSize::Size2M) };
+    let facts = MemoryFacts { physical_address_bits, mtrrs, ..machine(PageSize::Size2M) };
     assert_eq!(memory.start(&facts), Ok(()));
     for key in 1..64_u64 {
         let alias = gpa(REGION.base | key << 40);

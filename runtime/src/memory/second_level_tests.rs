@@ -4,7 +4,7 @@ use super::{ProtectError, RESERVE, Resolution, SecondLevel};
 use crate::memory::flush::Flush;
 use crate::memory::frame::Exhausted;
 use crate::memory::plain_format::PlainFormat;
-use crate::memory::policy::Machine;
+use crate::memory::policy::MemoryFacts;
 use crate::memory::protect::Protection;
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
@@ -41,8 +41,8 @@ fn mtrrs() -> Mtrrs {
     mtrrs
 }
 
-fn machine(largest_page: PageSize) -> Machine {
-    Machine {
+fn machine(largest_page: PageSize) -> MemoryFacts {
+    MemoryFacts {
         region: REGION,
         memory_map: &[],
         physical_address_bits: 39,
@@ -155,7 +155,7 @@ fn rights_that_no_entry_can_say_are_refused() {
     }
     let mut able = SecondLevel::<_, PlainFormat>::new(SimMemory::new(0));
     assert_eq!(able.frames().add(HostPhysAddr::new(REGION.base), 100 * PAGE_SIZE), Ok(()));
-    assert_eq!(able.start(&Machine { has_execute_only: true, ..machine(PageSize::Size2M) }), Ok(()));
+    assert_eq!(able.start(&MemoryFacts { has_execute_only: true, ..machine(PageSize::Size2M) }), Ok(()));
     assert_eq!(able.set_rights(CPU, page, Rights::EXECUTE), Ok(Flush::NONE));
     assert_eq!(able.set_rights(CPU, page, Rights::WRITE), Err(ProtectError::Unsupported));
 }
@@ -267,7 +267,7 @@ fn more_than_a_tebibyte_is_mapped_where_it_is_touched() {
     let mut memory = SecondLevel::<_, PlainFormat>::new(SimMemory::new(0xff));
     assert_eq!(memory.frames().add(HostPhysAddr::new(REGION.base), 128 * PAGE_SIZE), Ok(()));
     let mtrrs = Mtrrs { physical_address_bits: 52, ..mtrrs() };
-    let machine = Machine { physical_address_bits: 52, mtrrs, ..machine(PageSize::Size1G) };
+    let machine = MemoryFacts { physical_address_bits: 52, mtrrs, ..machine(PageSize::Size1G) };
     assert_eq!(memory.start(&machine), Ok(()));
     for address in [1 << 40, 3 << 40, (1 << 48) - 1] {
         assert_eq!(read(&mut memory, CPU, address), Resolution::Filled);

@@ -100,12 +100,12 @@ mod tests {
     }
 
     /// Three CPUs beside the caller, of which the one in the middle has moved to another ID, and who was sent what.
-    struct Machine {
+    struct Fixture {
         cpus: [Cpu; 3],
         sent: RefCell<Vec<Destination>>,
     }
 
-    impl Machine {
+    impl Fixture {
         fn new() -> Self {
             let machine = Self { cpus: [1, 2, 3].map(Cpu::new), sent: RefCell::default() };
             machine.cpus[1].id.set(9);
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_cpu_that_moved_to_another_id_is_found_and_called_by_that() {
-        let machine = Machine::new();
+        let machine = Fixture::new();
         let moved = &machine.cpus[1];
         call(moved, |to| machine.send(to));
         let mut attempt = 0;
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_cpu_that_has_not_come_yet_is_called_once() {
-        let machine = Machine::new();
+        let machine = Fixture::new();
         call(&machine.cpus[1], |to| machine.send(to));
         call(&machine.cpus[1], |to| machine.send(to));
         assert_eq!(machine.sent.borrow().len(), 1);

@@ -7,8 +7,8 @@ mod exits;
 
 use crate::exit::mtrr::VirtualMtrrs;
 use crate::features::features;
+use crate::memory::compartment_tables::Compartment;
 use crate::memory::views::View;
-use crate::memory::world::World;
 use crate::smp::running::Running;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
@@ -69,12 +69,12 @@ pub(crate) struct PerCpu {
     pub(super) guest_nmi: AtomicBool,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
-    /// This CPU's guest runs in this CPU's world.
-    is_in_world: AtomicBool,
+    /// This CPU's guest runs in this CPU's compartment.
+    is_in_compartment: AtomicBool,
     /// The last entry loaded the state of control-flow enforcement, and the next must not.
     loads_cet: AtomicBool,
-    /// This CPU's world.
-    pub(crate) world: Mutex<World<SecondLevelFormat>>,
+    /// This CPU's compartment.
+    pub(crate) compartment: Mutex<Compartment<SecondLevelFormat>>,
     /// This CPU's way to private memory and back.
     pub(crate) crossing: Crossing,
     /// This CPU's main stack.
@@ -180,9 +180,9 @@ impl PerCpu {
             is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
-            is_in_world: AtomicBool::new(false),
+            is_in_compartment: AtomicBool::new(false),
             loads_cet: AtomicBool::new(false),
-            world: Mutex::new(World::new()),
+            compartment: Mutex::new(Compartment::new()),
             crossing: Crossing::new(),
             main_stack: stacks.main_bottom..stacks.main,
             nmi_stack: stacks.nmi_bottom..stacks.nmi,
@@ -262,15 +262,15 @@ impl PerCpu {
         self.has_own_view.store(has_own_view, Ordering::Relaxed);
     }
 
-    /// Whether this CPU's guest runs in a world.
+    /// Whether this CPU's guest runs in a compartment.
     #[inline]
-    pub(crate) fn is_in_world(&self) -> bool {
-        self.is_in_world.load(Ordering::Relaxed)
+    pub(crate) fn is_in_compartment(&self) -> bool {
+        self.is_in_compartment.load(Ordering::Relaxed)
     }
 
-    /// Says whether this CPU's guest runs in a world.
-    pub(crate) fn set_in_world(&self, is_in_world: bool) {
-        self.is_in_world.store(is_in_world, Ordering::Relaxed);
+    /// Says whether this CPU's guest runs in a compartment.
+    pub(crate) fn set_in_compartment(&self, is_in_compartment: bool) {
+        self.is_in_compartment.store(is_in_compartment, Ordering::Relaxed);
     }
 
     /// Guest code runs here, or may at any moment.

@@ -3,9 +3,10 @@
 use super::inject::{self, Shutdown};
 use super::nested;
 use super::vcpu::VmxVcpu;
-use crate::exit::{Action, ResetCause, shutdown_status};
+use crate::exit::{Action, ResetCause};
 use crate::memory::guest_physical::GuestPhysical;
-use crate::reset;
+use crate::reset::end_guest::end_guest;
+use crate::reset::shutdown_status;
 use crate::smp::{cpus, percpu};
 use crate::vcpu::Vcpu;
 use hw::Vmcs;
@@ -34,9 +35,9 @@ pub(super) fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, acti
 fn end<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cause: ResetCause) {
     let cpu = percpu::current();
     let is_alone = cpus::all()[1..].iter().all(|other| !other.is_running());
-    let can_go_on = cpu.index == 0 && is_alone && !cpu.is_in_world() && !nested::is_in_operation(cpu);
+    let can_go_on = cpu.index == 0 && is_alone && !cpu.is_in_compartment() && !nested::is_in_operation(cpu);
     if !can_go_on || !shutdown_status::resume(vcpu, &GuestPhysical, &Processor, &Processor, cause) {
-        reset::end_guest(cause);
+        end_guest(cause);
     }
     inject::set_nmi_window(vcpu, false);
 }

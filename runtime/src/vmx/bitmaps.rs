@@ -3,10 +3,11 @@
 //! UNSAFETY: frames of the pool become bitmaps that the processor reads.
 #![expect(unsafe_code, reason = "bitmap frames")]
 
+use super::nested;
 use super::observers::{self, observers};
-use super::{nested, world};
 use crate::exit::msr;
 use crate::exit::mtrr::VirtualMtrrs;
+use crate::vmx::compartment;
 use crate::{machine, policies};
 use hw::bare::Processor;
 use hw::{Msrs, PhysMemory};
@@ -26,10 +27,10 @@ pub(super) struct Shared {
 
 static SHARED: Once<Shared> = Once::new();
 
-/// Finds out what worlds need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
+/// Finds out what compartments need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
 pub(crate) fn prepare() {
     observers::prepare();
-    world::prepare();
+    compartment::prepare();
     let frames = machine::with_frame_run(1);
     let io_frames = machine::with_frame_run(2);
     let msr_pointer = machine::region().virt(frames, size_of::<MsrBitmap>()).cast::<MsrBitmap>();

@@ -6,6 +6,8 @@ mod apply;
 mod bitmaps;
 #[cfg(target_os = "none")]
 mod cet;
+#[cfg(target_os = "none")]
+pub(crate) mod compartment;
 mod controls;
 mod decode;
 #[cfg(target_os = "none")]
@@ -34,11 +36,9 @@ mod vcpu;
 #[cfg(target_os = "none")]
 mod vendor;
 #[cfg(target_os = "none")]
+mod vm_entry;
+#[cfg(target_os = "none")]
 mod watch;
-#[cfg(target_os = "none")]
-pub(crate) mod world;
-#[cfg(target_os = "none")]
-mod world_switch;
 
 #[cfg(target_os = "none")]
 pub(crate) use bitmaps::prepare;

@@ -61,7 +61,7 @@ enum Way {
     /// The processor does not have it.
     #[default]
     Absent,
-    /// The processor's exits do not switch it: the guest's value stays in force, but for worlds.
+    /// The processor's exits do not switch it: the guest's value stays in force, but for compartments.
     Unswitched,
     /// Exits save it and load 0, entries load what was saved.
     Saved,

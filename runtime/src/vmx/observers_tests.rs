@@ -36,7 +36,7 @@ fn counters_that_exits_do_not_save_are_kept_by_their_writes() {
 }
 
 #[test]
-fn without_a_control_worlds_alone_stop_a_register() {
+fn without_a_control_compartments_alone_stop_a_register() {
     for (missing, register, field) in [
         (SWITCHES_COUNTERS, COUNTER_CONTROL, COUNTERS),
         (ExitControls::CLEAR_LBR_CTL, RECORD_CONTROL, RECORDS),
@@ -55,7 +55,7 @@ fn without_a_control_worlds_alone_stop_a_register() {
 }
 
 #[test]
-fn worlds_stop_what_exits_switch_too() {
+fn compartments_stop_what_exits_switch_too() {
     let observers = processor_with(ExitControls::empty());
     let (mut vmcs, hardware) = (SimVmcs::default(), msrs(0));
     vmcs.set_value(COUNTERS, 3);

@@ -1,18 +1,18 @@
 //! What happens between a VM exit and the next VM entry.
 //!
-//! UNSAFETY: called by the world switch, with the guest's registers where it put them.
-#![expect(unsafe_code, reason = "entered from the world switch")]
+//! UNSAFETY: called by VM entry, with the guest's registers where it put them.
+#![expect(unsafe_code, reason = "entered from VM entry")]
 
 use super::apply::apply;
 use super::bitmaps;
 use super::inject;
 use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, observers};
-use crate::exit::world::Inside;
-use crate::exit::{Action, Exit, WorldExit, dispatch, machine_check, nmi_source};
+use crate::exit::compartment_exit::Inside;
+use crate::exit::{Action, CompartmentExit, Exit, dispatch, machine_check, nmi_source};
 use crate::machine;
 use crate::memory::host;
-use crate::reset;
+use crate::reset::end_guest;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{quiesce, shootdown};
 use crate::stop;
@@ -72,7 +72,7 @@ fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: Exi
 
 #[inline(never)]
 fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: ExitReason) {
-    if cpu.is_in_world() && tell_of_world(vcpu, reason) == Inside::Handled {
+    if cpu.is_in_compartment() && tell_of_compartment(vcpu, reason) == Inside::Handled {
         return apply(vcpu, reason, Action::Resume);
     }
     if is_nested_instruction(reason) {
@@ -159,10 +159,10 @@ fn is_nested_instruction(reason: ExitReason) -> bool {
     )
 }
 
-/// An exit from this CPU's world.
-fn tell_of_world(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, reason: ExitReason) -> Inside {
+/// An exit from this CPU's compartment.
+fn tell_of_compartment(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, reason: ExitReason) -> Inside {
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
-    cause.map_or(Inside::Chained, |cause| dispatch::in_world(vcpu, cause))
+    cause.map_or(Inside::Chained, |cause| dispatch::in_compartment(vcpu, cause))
 }
 
 /// Looks around before the guest is entered. What private memory left in the processor goes last: nothing that is
@@ -171,7 +171,7 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
     let cpu = percpu::current();
     cpu.crossing.leave();
     look_around(registers, cpu);
-    cpu.crossing.end(&Processor, cpu.is_in_world());
+    cpu.crossing.end(&Processor, cpu.is_in_compartment());
 }
 
 /// The rendezvous, stale translations, the end, NMIs.
@@ -181,11 +181,11 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     if stop::is_stopping() {
         stop::stand_still();
     }
-    reset::attend(cpu);
+    end_guest::attend(cpu);
     if shootdown::finish(cpu) {
         nested::follow(cpu);
     }
-    if cpu.is_in_world() {
+    if cpu.is_in_compartment() {
         // The guest's NMIs wait until it is back.
         if nested::called(registers, cpu) {
             return;
@@ -193,7 +193,7 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
         // SAFETY: as in `handle_exit`.
         let vmcs = unsafe { CurrentVmcs::new() };
         let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
-        return machine::hypapp().world_exit(&mut vcpu, WorldExit::Called);
+        return machine::hypapp().compartment_exit(&mut vcpu, CompartmentExit::Called);
     }
     if cpu.take_doubt_of_id() {
         host::follow_apic_id(cpu);

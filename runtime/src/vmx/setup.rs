@@ -8,9 +8,9 @@ use super::controls::Controls;
 use super::enable::{EnableError, enable, revision};
 use super::host_state::{self, HostRegisters};
 use super::invalidate::VPID;
+use super::nested;
 use super::observers::observers;
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
-use super::{nested, world_switch};
 use crate::exit::{init_sipi, pointer, real_mode};
 use crate::features::features;
 use crate::machine;
@@ -18,6 +18,7 @@ use crate::memory::views::View;
 use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Activity, Registers, Vcpu};
+use crate::vmx::vm_entry;
 use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
 use hw::{Msrs, Vmcs};
@@ -44,7 +45,7 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     write_fixed_guest_state(&mut vmcs);
     observers().begin(&mut vmcs, &Processor);
     nested::set_up(cpu, revision()?, |vmcs02| {
-        let registers = HostRegisters { rip: world_switch::l2_exit_address(), ..host_registers(cpu) };
+        let registers = HostRegisters { rip: vm_entry::l2_exit_address(), ..host_registers(cpu) };
         write_l2_controls(vmcs02);
         observers().begin(vmcs02, &Processor);
         host_state::write(vmcs02, cpu, &registers);
@@ -116,7 +117,7 @@ fn host_registers(cpu: &PerCpu) -> HostRegisters {
         efer: Processor.read(Msr::IA32_EFER).unwrap_or_default(),
         pat: DEFAULT_PAT,
         idt_base: x86_64::instructions::tables::sidt().base.as_u64(),
-        rip: world_switch::exit_address(),
+        rip: vm_entry::exit_address(),
         rsp: PerCpu::registers_address(cpu) + size_of::<Registers>() as u64,
     }
 }

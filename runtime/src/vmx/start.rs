@@ -3,12 +3,13 @@
 //! UNSAFETY: enters the guest for the first time.
 #![expect(unsafe_code, reason = "enters the guest")]
 
-use super::{setup, world_switch};
+use super::setup;
 use crate::features;
 use crate::memory::host;
 use crate::smp::percpu::PerCpu;
 use crate::smp::startup;
 use crate::speculation::Means;
+use crate::vmx::vm_entry;
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
@@ -26,7 +27,7 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: impl FnOnce(
     crate::log::end_boot();
     cpu.first_entry.store(time_stamp(), Ordering::Relaxed);
     // SAFETY: `set_up` completed the VMCS and returned this CPU's register place.
-    unsafe { world_switch::launch(registers) }
+    unsafe { vm_entry::launch(registers) }
 }
 
 /// Waits, as a guest, for the guest's start-up IPI.
@@ -43,7 +44,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
             startup::await_finish();
             x86_64::instructions::tlb::flush_all();
             // SAFETY: as on the bootstrap processor.
-            unsafe { world_switch::launch(registers) }
+            unsafe { vm_entry::launch(registers) }
         }
         Err(error) => {
             log::error!("cpu={} cannot run a guest: {error:?}", cpu.index);

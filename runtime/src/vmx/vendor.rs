@@ -3,10 +3,11 @@
 //! UNSAFETY: leaves VMX operation.
 #![expect(unsafe_code, reason = "leaves VMX operation")]
 
-use super::{bitmaps, dump, invalidate, nested, probe, world_switch};
+use super::{bitmaps, dump, invalidate, nested, probe};
 use crate::exit::cpuid::Instructions;
 use crate::smp::percpu;
 use crate::vendor::{SecondLevelFeatures, Vendor};
+use crate::vmx::vm_entry;
 use core::fmt;
 use hw::Msrs;
 use hw::bare::Processor;
@@ -64,7 +65,7 @@ impl Vendor for Vmx {
     }
 
     fn restart_after_nmi(&self, rip: u64) -> Option<u64> {
-        world_switch::restart(rip)
+        vm_entry::restart(rip)
     }
 
     fn leave(&self) {

@@ -9,7 +9,7 @@ const USERS: [&str; 5] =
     ["runtime/src/", "bootloader/src/", "secureloader/src/", "lib/hw/src/", "hypapps/src/"];
 /// Bits that no manual has: of formats that are the hypervisor's own, and of devices.
 const OWN: [&str; 6] = [
-    "runtime/src/exit/power.rs",
+    "runtime/src/reset/power_ports.rs",
     "runtime/src/log_limit.rs",
     "runtime/src/memory/plain_format.rs",
     "runtime/src/memory/protect.rs",

@@ -11,7 +11,7 @@ const LEFT: [&str; 4] = [
     "runtime/src/entry.rs",
     "runtime/src/services.rs",
     "runtime/src/services/pages.rs",
-    "runtime/src/services/world.rs",
+    "runtime/src/services/compartment.rs",
 ];
 const VENDORS: [&str; 2] = ["vmx", "svm"];
 

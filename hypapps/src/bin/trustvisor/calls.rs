@@ -8,10 +8,10 @@ use pals::layout::{Layout, PAGE};
 use pals::machine::Inaccessible;
 use pals::marshal::{Arguments, REGISTERS};
 use pals::pal::{End, Entry, Inside, Refusal, State};
-use runtime::exit::{SecondLevelViolation, WorldExit};
+use runtime::exit::{CompartmentExit, SecondLevelViolation};
 use runtime::hypapp::Answer;
 use runtime::memory::guest::canonical::is_canonical;
-use runtime::services::world::{self, Page, Roots};
+use runtime::services::compartment::{self, Page, Roots};
 use runtime::services::{self, pages};
 use runtime::vcpu::{Registers, Vcpu};
 use trustvisor::call::{Failure, FaultKind, SENTINEL};
@@ -63,8 +63,8 @@ pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &
     Answer::Handled
 }
 
-/// The PAL on this CPU left its world.
-pub(crate) fn world_exit(vcpu: &mut dyn Vcpu, exit: WorldExit) {
+/// The PAL on this CPU left its compartment.
+pub(crate) fn compartment_exit(vcpu: &mut dyn Vcpu, exit: CompartmentExit) {
     let cpu = vcpu.index();
     let taken = state::running(cpu).and_then(|running| running.lock().take());
     let Some(running) = taken else { return };
@@ -72,25 +72,25 @@ pub(crate) fn world_exit(vcpu: &mut dyn Vcpu, exit: WorldExit) {
         return fail(vcpu, &running, Failure::REVOKED.into());
     }
     match exit {
-        WorldExit::Exception(Event::PageFault { address: SENTINEL, .. }) if vcpu.rip() == SENTINEL => {
+        CompartmentExit::Exception(Event::PageFault { address: SENTINEL, .. }) if vcpu.rip() == SENTINEL => {
             finish(vcpu, &running);
         }
-        WorldExit::TimeOver => suspend(vcpu, &running),
-        WorldExit::Called => keep(cpu, running),
-        WorldExit::Exception(event) => fault(vcpu, &running, event),
-        WorldExit::Violation(violation) => {
+        CompartmentExit::TimeOver => suspend(vcpu, &running),
+        CompartmentExit::Called => keep(cpu, running),
+        CompartmentExit::Exception(event) => fault(vcpu, &running, event),
+        CompartmentExit::Violation(violation) => {
             let address = violation.gla.map_or(0, |address| address.get());
             end(vcpu, &running, FaultKind(u32::from(Vector::PF.0)), address);
         }
-        WorldExit::Forbidden => {
+        CompartmentExit::Forbidden => {
             let rip = vcpu.rip();
             end(vcpu, &running, FaultKind::FORBIDDEN_INSTRUCTION, rip);
         }
         // It ends the caller's processor, unless that is a hypervisor's: for it INIT is an exit like others.
-        WorldExit::Init if services::is_nested() => suspend(vcpu, &running),
-        WorldExit::Init => {
+        CompartmentExit::Init if services::is_nested() => suspend(vcpu, &running),
+        CompartmentExit::Init => {
             running.pal.lock().begin_end(End::Faulted);
-            world::leave(&running.outside);
+            compartment::leave(&running.outside);
             revocation::go_on(&running.pal);
         }
     }
@@ -156,7 +156,7 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     };
     let return_address = inner.arguments.return_address;
     drop(inner);
-    let outside = world::enter(&roots, state::ticks());
+    let outside = compartment::enter(&roots, state::ticks());
     vcpu.set_rip(inside.rip);
     vcpu.set_rsp(inside.rsp);
     vcpu.set_rflags(vcpu.rflags() | Rflags::from_bits_retain(inside.rflags) & ARITHMETIC.union(Rflags::DF));
@@ -199,7 +199,7 @@ fn registers_of(registers: &Registers) -> [u64; REGISTERS] {
     PARAMETER_REGISTERS.map(|register| registers.0[register])
 }
 
-fn prepare(layout: &Layout, serial: u64, mode: world::Mode) -> Result<Roots, Inaccessible> {
+fn prepare(layout: &Layout, serial: u64, mode: compartment::Mode) -> Result<Roots, Inaccessible> {
     let pages = || {
         layout.all_sections().flat_map(|section| {
             let rights = if section.kind.is_writable() { Rights::WRITE } else { Rights::EXECUTE };
@@ -208,7 +208,7 @@ fn prepare(layout: &Layout, serial: u64, mode: world::Mode) -> Result<Roots, Ina
             linear.zip(frames).map(move |(linear, frame)| Page { linear, frame, rights })
         })
     };
-    world::prepare(serial, mode, pages).map_err(|_| Inaccessible)
+    compartment::prepare(serial, mode, pages).map_err(|_| Inaccessible)
 }
 
 fn keep(cpu: usize, call: Running) {
@@ -220,7 +220,7 @@ fn keep(cpu: usize, call: Running) {
 /// The PAL returned.
 fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
     let result = running.caller.word.truncate(vcpu.registers().rax());
-    world::leave(&running.outside);
+    compartment::leave(&running.outside);
     let process = Process::of(vcpu);
     let copied = {
         let mut inner = running.pal.lock();
@@ -239,7 +239,7 @@ fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
 
 /// The PAL's time is over: the guest sees its caller stand at the entry, about to call.
 fn suspend(vcpu: &mut dyn Vcpu, running: &Running) {
-    world::leave(&running.outside);
+    compartment::leave(&running.outside);
     put_aside(vcpu, running);
 }
 
@@ -281,7 +281,7 @@ fn end(vcpu: &mut dyn Vcpu, running: &Running, kind: FaultKind, address: u64) {
 }
 
 fn fail(vcpu: &mut dyn Vcpu, running: &Running, trouble: Trouble) {
-    world::leave(&running.outside);
+    compartment::leave(&running.outside);
     return_to(vcpu, &running.caller, Err(trouble));
 }
 

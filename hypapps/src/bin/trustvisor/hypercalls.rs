@@ -6,7 +6,7 @@ use crate::registration::Terms;
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use runtime::hypapp::Answer;
-use runtime::services::{self, pages, private, world};
+use runtime::services::{self, compartment, pages, private};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::Command;
 use trustvisor::flags;
@@ -16,7 +16,7 @@ use trustvisor::status::Status;
 #[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]
 pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
     let eax = vcpu.registers().rax() as u32;
-    let Some(command) = Command::of(eax, services::is_nested(), world::is_inside()) else {
+    let Some(command) = Command::of(eax, services::is_nested(), compartment::is_inside()) else {
         return Answer::Chain;
     };
     let _open = private::open();
@@ -64,7 +64,7 @@ impl Drop for Admission {
 
 /// A command that only PALs have.
 fn of_pal(vcpu: &mut dyn Vcpu, command: Command) -> Outcome {
-    let Some(word) = state::word_size(vcpu).filter(|_| world::is_inside()) else {
+    let Some(word) = state::word_size(vcpu).filter(|_| compartment::is_inside()) else {
         return Outcome::Done(Err(Status::NOT_IN_PAL));
     };
     let arguments = Arguments::of(vcpu, word);
@@ -89,7 +89,7 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
     }
     let word = state::word_size(vcpu).ok_or(Status::NOT_A_PROCESS)?;
     let arguments = Arguments::of(vcpu, word);
-    let is_inside = world::is_inside();
+    let is_inside = compartment::is_inside();
     match command {
         Command::REGISTER
         | Command::REGISTER_WITH_FLAGS
@@ -115,7 +115,7 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
 
 /// Takes ring 0's word on who may register.
 fn admit(vcpu: &dyn Vcpu) -> Result<(), Status> {
-    if vcpu.cpl() != 0 || world::is_inside() {
+    if vcpu.cpl() != 0 || compartment::is_inside() {
         return Err(Status::NOT_ADMITTED);
     }
     let registers = vcpu.registers();

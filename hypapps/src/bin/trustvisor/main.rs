@@ -19,10 +19,10 @@ mod registration;
 mod revocation;
 mod state;
 
+use runtime::exit::CompartmentExit;
 use runtime::exit::SecondLevelViolation;
-use runtime::exit::WorldExit;
 use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
-use runtime::services::{self, Scope, private, world};
+use runtime::services::{self, Scope, compartment, private};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::NESTED_OFFSET;
 use trustvisor::probe;
@@ -53,7 +53,7 @@ impl Hypapp for TrustVisor {
         let is_nested = services::is_nested();
         // Without the offset it is asked of the guest, or of a hypervisor in it.
         let is_asked = subleaf == if is_nested { NESTED_OFFSET } else { 0 };
-        if !(is_asked || subleaf == 0 && world::is_inside()) {
+        if !(is_asked || subleaf == 0 && compartment::is_inside()) {
             return None;
         }
         let mut ecx = if vcpu.code_size() == CodeSize::Bits64 { probe::CALLER_IS_64_BIT } else { 0 };
@@ -82,9 +82,9 @@ impl Hypapp for TrustVisor {
         Answer::Handled
     }
 
-    fn world_exit(&self, vcpu: &mut dyn Vcpu, exit: WorldExit) {
+    fn compartment_exit(&self, vcpu: &mut dyn Vcpu, exit: CompartmentExit) {
         let _open = private::open();
-        calls::world_exit(vcpu, exit);
+        calls::compartment_exit(vcpu, exit);
     }
 
     fn shutdown(&self, _cpu: usize) {

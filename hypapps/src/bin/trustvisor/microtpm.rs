@@ -13,7 +13,7 @@ use microtpm::{Conditioned, Credentials, Noise, PerBootRoot};
 use pals::debug;
 use pals::pal::State;
 use pals::tpm::{MicroTpm, PalMemory, Request};
-use runtime::exit::WorldExit;
+use runtime::exit::CompartmentExit;
 use runtime::services::{self, private};
 use runtime::vcpu::Vcpu;
 use spin::Mutex;
@@ -78,7 +78,7 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Argument
     match outcome {
         Some(result) => Outcome::Done(result),
         None => {
-            calls::world_exit(vcpu, WorldExit::TimeOver);
+            calls::compartment_exit(vcpu, CompartmentExit::TimeOver);
             Outcome::Suspended
         }
     }

@@ -13,7 +13,7 @@ use pals::pal::{Asked, End, Key, State};
 use pals::registry::Conflict;
 use pals::sharing::read_shared;
 use pals::signing::{Signing, read_header};
-use runtime::services::world;
+use runtime::services::compartment;
 use runtime::vcpu::Vcpu;
 use trustvisor::status::Status;
 
@@ -107,8 +107,8 @@ fn insert(
     signing: Signing,
 ) -> Result<Arc<Pal>, Refusal> {
     let mode = state::mode(vcpu);
-    let frames = world::frames_needed(mode, layout.runs());
-    world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    let frames = compartment::frames_needed(mode, layout.runs());
+    compartment::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
     let measurement = Some(Measurement::new(&layout, signing));
     let belongings = Belongings { mode, measurement, refused: None };
     let taken = REGISTRY.lock().insert(key, page, layout, belongings);
@@ -229,9 +229,9 @@ pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
     let frames = {
         let inner = pal.lock();
         let runs = more.iter().map(|section| (section.start, section.count.into()));
-        world::frames_needed(inner.belongings.mode, inner.layout.runs().chain(runs))
+        compartment::frames_needed(inner.belongings.mode, inner.layout.runs().chain(runs))
     };
-    world::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    compartment::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
     for page in more.iter().flat_map(|section| &section.pages) {
         let owner = REGISTRY.lock().find_page(*page);
         if let Some(owner) = owner {

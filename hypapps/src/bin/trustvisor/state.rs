@@ -12,7 +12,7 @@ use pals::pal::{self, Asked, Key};
 use pals::registry::Registry;
 use runtime::hypapp::{Boot, ConfigurationError};
 use runtime::services;
-use runtime::services::world::{Mode, Outside};
+use runtime::services::compartment::{Mode, Outside};
 use runtime::vcpu::{CodeSize, Registers, Vcpu};
 use spin::{Mutex, Once};
 use trustvisor::parameter::WordSize;
@@ -42,7 +42,7 @@ pub(crate) struct Running {
     pub(crate) caller: Caller,
 }
 
-/// The caller's registers that the world does not put aside.
+/// The caller's registers that the compartment does not put aside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) registers: Registers,

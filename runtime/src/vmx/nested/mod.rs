@@ -18,6 +18,8 @@ mod event;
 mod exit;
 mod instruction;
 #[cfg(target_os = "none")]
+mod l2_compartment;
+#[cfg(target_os = "none")]
 mod l2_vcpu;
 mod l2_vmcs;
 mod memory;
@@ -29,8 +31,6 @@ mod preemption_timer;
 mod virtual_apic_page;
 mod vmcs12;
 mod vmx_abort;
-#[cfg(target_os = "none")]
-mod world;
 
 #[cfg(target_os = "none")]
 pub(super) use cpu::{L0Bitmaps, is_in_operation, is_l2, prepare, set_up};
@@ -45,15 +45,15 @@ pub(super) use exit::dispatch::handle_l2_exit;
 #[cfg(target_os = "none")]
 pub(super) use instruction::l1_exit::{instruction, read_msr};
 #[cfg(target_os = "none")]
+pub(super) use l2_compartment::{called, controls_of_compartment};
+#[cfg(target_os = "none")]
 pub(super) use memory::ept_violation::is_nested as has_second_level;
 #[cfg(target_os = "none")]
-pub(crate) use memory::ept02::machine::forget_changes;
+pub(crate) use memory::ept02::shared_cache::forget_changes;
 #[cfg(target_os = "none")]
 pub(crate) use memory::l2::{ask_l1, memory, note_fault, translate};
 #[cfg(target_os = "none")]
 pub(super) use memory::translation::{follow, use_second_level};
-#[cfg(target_os = "none")]
-pub(super) use world::{called, controls_of_world};
 
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;

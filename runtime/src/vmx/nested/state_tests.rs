@@ -8,7 +8,7 @@ use instruction::VpidScope;
 use x86::cpuid::CpuidResult;
 use x86::vmx::vmcs::FIELDS;
 
-struct World {
+struct Fixture {
     nested: Nested,
     facts: Facts,
     vmcs01: SimVmcs,
@@ -16,7 +16,7 @@ struct World {
 }
 
 /// A VMCS of a guest in 64-bit mode that every check accepts is current.
-fn world() -> World {
+fn fixture() -> Fixture {
     let widths = CpuidResult { eax: 48 << 8 | 39, ..CpuidResult::default() };
     let features = CpuidResult { edx: 1 << 11 | 1 << 20 | 1 << 29, ..CpuidResult::default() };
     let cpuid = SimCpuid::default().with(0x8000_0008, 0, widths).with(0x8000_0001, 0, features);
@@ -35,7 +35,7 @@ fn world() -> World {
     }
     let mut vmcs01 = SimVmcs::default();
     vmcs01.write(vmcs::GUEST_EFER, 0xd01);
-    World { nested, facts, vmcs01, memory: FakeMemory::new(0x8000) }
+    Fixture { nested, facts, vmcs01, memory: FakeMemory::new(0x8000) }
 }
 
 /// VMCS12 has the newest value of everything.
@@ -51,7 +51,7 @@ impl Hardware for Untouched {
     fn current_changed(&mut self, _: Option<&Vmcs12>) {}
 }
 
-impl World {
+impl Fixture {
     fn check(&mut self) -> Option<u32> {
         let mut registers = Registers::default();
         let vcpu = VmxVcpu::new(self.vmcs01.clone(), &mut registers, 0);
@@ -72,64 +72,65 @@ impl World {
 
 #[test]
 fn what_passed_and_was_not_written_since_passes_again() {
-    let mut world = world();
-    assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
-    world.nested.vmcs12.dirty = Dirty::empty();
+    let mut fixture = fixture();
+    assert_eq!((fixture.check(), fixture.check_guest_state()), (None, Ok(None)));
+    fixture.nested.vmcs12.dirty = Dirty::empty();
     // The processor, not L1, changed it: no check of ours looks.
-    world.nested.vmcs12.write(vmcs::GUEST_CR4, 0);
-    world.nested.vmcs12.write(vmcs::HOST_CR4, 0);
-    assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
-    world.set(vmcs::HOST_RIP.encoding(), 0);
-    assert_eq!(world.check(), Some(8));
-    world.set(vmcs::PIN_BASED_CONTROLS.encoding(), 0);
-    assert_eq!(world.check(), Some(7));
-    assert!(world.check_guest_state().is_err());
+    fixture.nested.vmcs12.write(vmcs::GUEST_CR4, 0);
+    fixture.nested.vmcs12.write(vmcs::HOST_CR4, 0);
+    assert_eq!((fixture.check(), fixture.check_guest_state()), (None, Ok(None)));
+    fixture.set(vmcs::HOST_RIP.encoding(), 0);
+    assert_eq!(fixture.check(), Some(8));
+    fixture.set(vmcs::PIN_BASED_CONTROLS.encoding(), 0);
+    assert_eq!(fixture.check(), Some(7));
+    assert!(fixture.check_guest_state().is_err());
 }
 
 #[test]
 fn what_is_linked_is_looked_at_with_every_entry() {
-    let mut world = world();
-    world.memory.put(LINKED, &REVISION.to_le_bytes());
-    world.set(vmcs::VMCS_LINK_POINTER.encoding(), LINKED);
-    assert_eq!(world.check_guest_state(), Ok(None));
-    world.nested.vmcs12.dirty = Dirty::empty();
-    assert_eq!(world.check_guest_state(), Ok(None));
-    world.memory.put(LINKED, &(REVISION | 1 << 31).to_le_bytes());
+    let mut fixture = fixture();
+    fixture.memory.put(LINKED, &REVISION.to_le_bytes());
+    fixture.set(vmcs::VMCS_LINK_POINTER.encoding(), LINKED);
+    assert_eq!(fixture.check_guest_state(), Ok(None));
+    fixture.nested.vmcs12.dirty = Dirty::empty();
+    assert_eq!(fixture.check_guest_state(), Ok(None));
+    fixture.memory.put(LINKED, &(REVISION | 1 << 31).to_le_bytes());
     assert!(matches!(
-        world.check_guest_state(),
+        fixture.check_guest_state(),
         Err(checks::EntryFailure::GuestState { qualification: 4, .. })
     ));
 }
 
 #[test]
 fn an_entry_that_failed_after_all_is_as_if_it_had_not_been() {
-    let mut world = world();
-    world.nested.begin_entry();
-    assert_eq!(world.nested.vmcs12.launch_state, LaunchState::Launched);
-    world.nested.vmcs12.dirty = Dirty::empty();
-    world.nested.revert_entry();
+    let mut fixture = fixture();
+    fixture.nested.begin_entry();
+    assert_eq!(fixture.nested.vmcs12.launch_state, LaunchState::Launched);
+    fixture.nested.vmcs12.dirty = Dirty::empty();
+    fixture.nested.revert_entry();
     assert_eq!(
-        (world.nested.vmcs12.launch_state, world.nested.vmcs12.dirty),
+        (fixture.nested.vmcs12.launch_state, fixture.nested.vmcs12.dirty),
         (LaunchState::Clear, Dirty::all())
     );
     // One that was launched before stays so.
-    world.nested.vmcs12.launch_state = LaunchState::Launched;
-    world.nested.begin_entry();
-    world.nested.revert_entry();
-    assert_eq!(world.nested.vmcs12.launch_state, LaunchState::Launched);
+    fixture.nested.vmcs12.launch_state = LaunchState::Launched;
+    fixture.nested.begin_entry();
+    fixture.nested.revert_entry();
+    assert_eq!(fixture.nested.vmcs12.launch_state, LaunchState::Launched);
 }
 
 /// What stands before an exit that is made up is all that the hardware would have looked at.
 #[test]
 fn fields_that_the_hardware_checks_are_checked_without_it() {
-    let mut world = world();
-    assert_eq!((world.check(), world.check_guest_state()), (None, Ok(None)));
-    world.nested.vmcs12.dirty = Dirty::empty();
-    world.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 1 << 20);
-    assert_eq!(world.check_guest_state(), Ok(None), "left to the hardware");
-    let all =
-        |world: &mut World| world.nested.check_all_guest_state(&world.facts, &world.memory, &mut Untouched);
-    assert!(all(&mut world).is_err());
-    world.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 0);
-    assert_eq!(all(&mut world), Ok(()));
+    let mut fixture = fixture();
+    assert_eq!((fixture.check(), fixture.check_guest_state()), (None, Ok(None)));
+    fixture.nested.vmcs12.dirty = Dirty::empty();
+    fixture.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 1 << 20);
+    assert_eq!(fixture.check_guest_state(), Ok(None), "left to the hardware");
+    let all = |fixture: &mut Fixture| {
+        fixture.nested.check_all_guest_state(&fixture.facts, &fixture.memory, &mut Untouched)
+    };
+    assert!(all(&mut fixture).is_err());
+    fixture.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 0);
+    assert_eq!(all(&mut fixture), Ok(()));
 }

@@ -3,9 +3,13 @@
 //!
 //! The processor reads and writes these pages itself, so they are L1's own, by the addresses where L1's memory is now.
 
-use super::vmcs12::controls::Wanted;
 #[cfg(target_os = "none")]
-use super::{cpu::NestedHardware, memory::ept02::machine as ept02, vmcs12::Vmcs12};
+use super::cpu::NestedHardware;
+#[cfg(target_os = "none")]
+use super::memory::ept02::shared_cache as ept02;
+#[cfg(target_os = "none")]
+use super::vmcs12::Vmcs12;
+use super::vmcs12::controls::Wanted;
 #[cfg(target_os = "none")]
 use crate::machine::SECOND_LEVEL;
 use hw::Vmcs;

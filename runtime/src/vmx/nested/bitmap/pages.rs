@@ -4,7 +4,7 @@ use super::merged_page::Pages;
 use crate::machine::RegionMemory;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::vmx::nested::cpu::NestedHardware;
-use crate::vmx::nested::memory::ept02::machine as ept02;
+use crate::vmx::nested::memory::ept02::shared_cache as ept02;
 use crate::vmx::nested::virtual_apic_page::set_addresses;
 use crate::vmx::nested::vmcs12::controls::Wanted;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};

@@ -128,8 +128,8 @@ pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCp
 pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u32) -> bool {
     let Some(mut state) = cpu::of(cpu) else { return false };
     let NestedCpu { nested, hardware, .. } = &mut *state;
-    // Of a world L1 knows nothing: there the fault is ours.
-    if nested.operation != Operation::NonRoot || cpu.is_in_world() {
+    // Of a compartment L1 knows nothing: there the fault is ours.
+    if nested.operation != Operation::NonRoot || cpu.is_in_compartment() {
         return false;
     }
     log::warn!("cpu={} the processor refuses an entry that L1's checks let pass: error {error}", cpu.index);

@@ -12,10 +12,10 @@ use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, State};
 use crate::vmx::nested::event::signals;
+use crate::vmx::nested::l2_compartment;
 use crate::vmx::nested::l2_vcpu::{self, L2Vcpu, view_of};
 use crate::vmx::nested::memory::ept_violation;
 use crate::vmx::nested::memory::l2::L2Memory;
-use crate::vmx::nested::world;
 use hw::Vmcs;
 use hw::bare::Processor;
 use x86::vmx::exit_reason::ExitReason;
@@ -31,8 +31,8 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     cpu.count_exit(reason.basic());
     cpu.count_nested_exit();
     cpu.runs_again();
-    if cpu.is_in_world() {
-        return world::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
+    if cpu.is_in_compartment() {
+        return l2_compartment::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
     }
     if reason.is_machine_check_in_entry() && machine_check::is_context_intact(&Processor) {
         return cpu.give_machine_check();

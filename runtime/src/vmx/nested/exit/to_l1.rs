@@ -120,7 +120,7 @@ pub(crate) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action
 /// Carries out what is left of an exit that was handed to L1: nothing, or the end of the guest.
 pub(crate) fn end(action: Action) {
     if let Action::Reset(cause) = action {
-        crate::reset::end_guest(cause);
+        crate::reset::end_guest::end_guest(cause);
     }
 }
 

@@ -13,7 +13,7 @@ const RAX_AND_RDX: u32 = 1 << 10 | 2 << 28;
 const MEMORY: u32 = 2 << 7 | 3 << 15 | 1 << 22 | 1 << 27 | 2 << 28;
 
 /// L2 in 64-bit mode without paging of its own, a VMCS linked for it.
-struct World {
+struct Fixture {
     nested: Nested,
     vmcs02: SimVmcs,
     registers: Registers,
@@ -21,7 +21,7 @@ struct World {
     facts: Facts,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let mut nested = Nested::new();
         nested.current = Some(GuestPhysAddr::new(0x5000));
@@ -72,70 +72,70 @@ impl World {
 
 #[test]
 fn every_field_of_a_linked_vmcs_reads_as_when_it_is_current() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let there = |facts: &Facts| {
         let exists = |field: &&vmcs::FieldInfo| facts.capability.has_field(**field);
         vmcs::FIELDS.iter().filter(exists).map(|field| field.encoding).collect::<Vec<_>>()
     };
-    let encodings = there(&world.facts);
+    let encodings = there(&fixture.facts);
     for &encoding in &encodings {
         let value = 0x0102_0304_0506_0708_u64.rotate_left(encoding);
-        assert_eq!(world.run(ExitReason::VMWRITE, encoding.into(), value), Ok("succeed"), "{encoding:#x}");
+        assert_eq!(fixture.run(ExitReason::VMWRITE, encoding.into(), value), Ok("succeed"), "{encoding:#x}");
     }
     let mut current = vmcs12::Vmcs12::new();
-    current.load(&world.memory, GuestPhysAddr::new(LINKED)).unwrap();
+    current.load(&fixture.memory, GuestPhysAddr::new(LINKED)).unwrap();
     for encoding in encodings {
-        let access = world.facts.capability.field(encoding.into()).unwrap();
-        assert_eq!(world.read(encoding), current.value(access), "{encoding:#x}");
+        let access = fixture.facts.capability.field(encoding.into()).unwrap();
+        assert_eq!(fixture.read(encoding), current.value(access), "{encoding:#x}");
         assert_ne!(current.value(access), 0, "{encoding:#x}");
     }
-    assert_eq!(world.nested.vmcs12.read(vmcs::GUEST_RIP), 0);
+    assert_eq!(fixture.nested.vmcs12.read(vmcs::GUEST_RIP), 0);
 }
 
 #[test]
 fn halves_of_a_field_stand_alone() {
-    let mut world = World::new();
-    world.run(ExitReason::VMWRITE, 0x2010, 0x1111_2222_3333_4444).unwrap();
-    world.run(ExitReason::VMWRITE, 0x2011, 0x5_6666_7777).unwrap();
-    assert_eq!((world.read(0x2010), world.read(0x2011)), (0x6666_7777_3333_4444, 0x6666_7777));
+    let mut fixture = Fixture::new();
+    fixture.run(ExitReason::VMWRITE, 0x2010, 0x1111_2222_3333_4444).unwrap();
+    fixture.run(ExitReason::VMWRITE, 0x2011, 0x5_6666_7777).unwrap();
+    assert_eq!((fixture.read(0x2010), fixture.read(0x2011)), (0x6666_7777_3333_4444, 0x6666_7777));
 }
 
 #[test]
 fn errors_come_in_the_manuals_order_and_go_to_the_current_vmcs() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     for reason in [ExitReason::VMREAD, ExitReason::VMWRITE] {
-        assert_eq!((world.error(reason, 0x7ffe), world.error(reason, 0x681f)), (12, 12));
+        assert_eq!((fixture.error(reason, 0x7ffe), fixture.error(reason, 0x681f)), (12, 12));
     }
-    world.facts.capability.misc &= !(1 << 29);
-    assert_eq!(world.error(ExitReason::VMWRITE, 0x4402), 13);
-    world.nested.vmcs12.write(vmcs::VMCS_LINK_POINTER, NO_LINK);
-    assert_eq!(world.run(ExitReason::VMREAD, 0x7ffe, 0), Ok("invalid"));
-    assert_eq!(world.run(ExitReason::VMWRITE, 0x4402, 0), Ok("invalid"));
-    world.vmcs02.write(vmcs::GUEST_SS_ACCESS_RIGHTS, 0xc0f3);
-    assert_eq!(world.run(ExitReason::VMREAD, 0x681e, 0), Err(Event::GP0));
-    assert_eq!(world.run(ExitReason::VMWRITE, 0x681e, 0), Err(Event::GP0));
+    fixture.facts.capability.misc &= !(1 << 29);
+    assert_eq!(fixture.error(ExitReason::VMWRITE, 0x4402), 13);
+    fixture.nested.vmcs12.write(vmcs::VMCS_LINK_POINTER, NO_LINK);
+    assert_eq!(fixture.run(ExitReason::VMREAD, 0x7ffe, 0), Ok("invalid"));
+    assert_eq!(fixture.run(ExitReason::VMWRITE, 0x4402, 0), Ok("invalid"));
+    fixture.vmcs02.write(vmcs::GUEST_SS_ACCESS_RIGHTS, 0xc0f3);
+    assert_eq!(fixture.run(ExitReason::VMREAD, 0x681e, 0), Err(Event::GP0));
+    assert_eq!(fixture.run(ExitReason::VMWRITE, 0x681e, 0), Err(Event::GP0));
 }
 
 #[test]
 fn operands_in_memory_are_l2s() {
-    let mut world = World::new();
-    world.vmcs02.write(vmcs::EXIT_INSTRUCTION_INFORMATION, MEMORY);
-    world.vmcs02.write(vmcs::EXIT_QUALIFICATION, 0x1008);
-    world.memory.put_u64(0x1008, 0xfeed);
-    world.run(ExitReason::VMWRITE, 0x681e, 0).unwrap();
-    world.vmcs02.write(vmcs::EXIT_QUALIFICATION, 0x1010);
-    world.run(ExitReason::VMREAD, 0x681e, 0).unwrap();
-    assert_eq!(world.memory.get_u64(0x1010), 0xfeed);
-    world.memory.hidden = 0x1000..0x2000;
-    assert_eq!(world.run(ExitReason::VMREAD, 0x681e, 0), Err(Event::GP0));
+    let mut fixture = Fixture::new();
+    fixture.vmcs02.write(vmcs::EXIT_INSTRUCTION_INFORMATION, MEMORY);
+    fixture.vmcs02.write(vmcs::EXIT_QUALIFICATION, 0x1008);
+    fixture.memory.put_u64(0x1008, 0xfeed);
+    fixture.run(ExitReason::VMWRITE, 0x681e, 0).unwrap();
+    fixture.vmcs02.write(vmcs::EXIT_QUALIFICATION, 0x1010);
+    fixture.run(ExitReason::VMREAD, 0x681e, 0).unwrap();
+    assert_eq!(fixture.memory.get_u64(0x1010), 0xfeed);
+    fixture.memory.hidden = 0x1000..0x2000;
+    assert_eq!(fixture.run(ExitReason::VMREAD, 0x681e, 0), Err(Event::GP0));
 }
 
 #[test]
 fn a_linked_page_that_l1_lost_reads_as_ones_and_takes_nothing() {
-    let mut world = World::new();
-    world.memory.hidden = LINKED..LINKED + 0x1000;
-    world.run(ExitReason::VMWRITE, 0x681e, 5).unwrap();
-    assert_eq!((world.read(0x681e), world.read(0x0802)), (u64::MAX, 0xffff));
-    world.memory.hidden = 0..0;
-    assert_eq!(world.read(0x681e), 0);
+    let mut fixture = Fixture::new();
+    fixture.memory.hidden = LINKED..LINKED + 0x1000;
+    fixture.run(ExitReason::VMWRITE, 0x681e, 5).unwrap();
+    assert_eq!((fixture.read(0x681e), fixture.read(0x0802)), (u64::MAX, 0xffff));
+    fixture.memory.hidden = 0..0;
+    assert_eq!(fixture.read(0x681e), 0);
 }

@@ -47,7 +47,7 @@ impl Hardware for FakeHardware {
 }
 
 /// L1 in 64-bit mode at CPL 0 with CR4.VMXE set, its memory mapped at its own addresses.
-struct World {
+struct Fixture {
     nested: Nested,
     vmcs01: SimVmcs,
     registers: Registers,
@@ -56,7 +56,7 @@ struct World {
     facts: Facts,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let memory = FakeMemory::new(0x1_0000);
         memory.put_u64(0x1000, 0x2003);
@@ -87,10 +87,10 @@ impl World {
 
     /// In VMX root operation with a current VMCS.
     fn with_current() -> Self {
-        let mut world = Self::new();
-        assert_eq!(world.run_at(ExitReason::VMXON, VMXON_REGION), Ok("succeed"));
-        assert_eq!(world.run_at(ExitReason::VMPTRLD, FIRST), Ok("succeed"));
-        world
+        let mut fixture = Self::new();
+        assert_eq!(fixture.run_at(ExitReason::VMXON, VMXON_REGION), Ok("succeed"));
+        assert_eq!(fixture.run_at(ExitReason::VMPTRLD, FIRST), Ok("succeed"));
+        fixture
     }
 
     /// Executes an instruction whose operand in memory is `pointer`.
@@ -167,20 +167,20 @@ const ALL: [ExitReason; 11] = [
 #[test]
 fn outside_vmx_operation_all_but_vmxon_are_undefined() {
     for reason in ALL {
-        assert_eq!(World::new().run(reason), Err(Event::UD), "{}", reason.name());
+        assert_eq!(Fixture::new().run(reason), Err(Event::UD), "{}", reason.name());
     }
 }
 
 #[test]
 fn the_mode_comes_before_the_privilege() {
     for reason in ALL {
-        let mut user = World::with_current();
+        let mut user = Fixture::with_current();
         user.vmcs01.write(vmcs::GUEST_SS_ACCESS_RIGHTS, 0xc0f3);
         assert_eq!(user.run(reason), Err(Event::GP0), "{}", reason.name());
         // Compatibility mode.
         user.vmcs01.write(vmcs::GUEST_CS_ACCESS_RIGHTS, 0xc0fb);
         assert_eq!(user.run(reason), Err(Event::UD), "{}", reason.name());
-        let mut real = World::with_current();
+        let mut real = Fixture::with_current();
         real.vmcs01.write(vmcs::GUEST_CR0, 0x20);
         real.vmcs01.write(vmcs::CR0_READ_SHADOW, 0x20);
         real.vmcs01.write(vmcs::GUEST_EFER, 0);
@@ -190,180 +190,180 @@ fn the_mode_comes_before_the_privilege() {
 
 #[test]
 fn vmxon_wants_vmxe_the_fixed_bits_and_a_region() {
-    let mut disabled = World::new();
+    let mut disabled = Fixture::new();
     disabled.vmcs01.write(vmcs::CR4_READ_SHADOW, 0x20);
     assert_eq!(disabled.run(ExitReason::VMXON), Err(Event::UD));
-    let mut unfixed = World::new();
+    let mut unfixed = Fixture::new();
     unfixed.vmcs01.write(vmcs::CR0_READ_SHADOW, 0x8001_0011);
     assert_eq!(unfixed.run(ExitReason::VMXON), Err(Event::GP0));
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     for bad in [VMXON_REGION + 8, 1 << 39, 0x7000] {
-        assert_eq!(world.run_at(ExitReason::VMXON, bad), Ok("invalid"), "{bad:#x}");
+        assert_eq!(fixture.run_at(ExitReason::VMXON, bad), Ok("invalid"), "{bad:#x}");
     }
-    world.memory.hidden = VMXON_REGION..VMXON_REGION + 0x1000;
-    assert_eq!(world.run_at(ExitReason::VMXON, VMXON_REGION), Ok("invalid"));
-    world.memory.hidden = 0..0;
-    assert_eq!(world.run_at(ExitReason::VMXON, VMXON_REGION), Ok("succeed"));
+    fixture.memory.hidden = VMXON_REGION..VMXON_REGION + 0x1000;
+    assert_eq!(fixture.run_at(ExitReason::VMXON, VMXON_REGION), Ok("invalid"));
+    fixture.memory.hidden = 0..0;
+    assert_eq!(fixture.run_at(ExitReason::VMXON, VMXON_REGION), Ok("succeed"));
     // A second one fails, invalid without a current VMCS.
-    assert_eq!(world.run_at(ExitReason::VMXON, VMXON_REGION), Ok("invalid"));
-    world.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
-    assert_eq!(world.error(ExitReason::VMXON), 15);
-    assert_eq!(world.run(ExitReason::VMXOFF), Ok("succeed"));
-    assert_eq!(world.run(ExitReason::VMXOFF), Err(Event::UD));
+    assert_eq!(fixture.run_at(ExitReason::VMXON, VMXON_REGION), Ok("invalid"));
+    fixture.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
+    assert_eq!(fixture.error(ExitReason::VMXON), 15);
+    assert_eq!(fixture.run(ExitReason::VMXOFF), Ok("succeed"));
+    assert_eq!(fixture.run(ExitReason::VMXOFF), Err(Event::UD));
 }
 
 #[test]
 fn in_vmx_operation_pe_and_pg_stay() {
-    let mut world = World::with_current();
-    let fixed = |world: &mut World| {
-        let vcpu = VmxVcpu::new(world.vmcs01.clone(), &mut world.registers, 0);
+    let mut fixture = Fixture::with_current();
+    let fixed = |fixture: &mut Fixture| {
+        let vcpu = VmxVcpu::new(fixture.vmcs01.clone(), &mut fixture.registers, 0);
         vcpu.fixed_bits()
     };
-    assert_eq!(fixed(&mut world), (Cr0::PE | Cr0::PG | Cr0::NE, Cr4::VMXE));
-    world.run(ExitReason::VMXOFF).unwrap();
-    assert_eq!(fixed(&mut world), (Cr0::empty(), Cr4::empty()));
+    assert_eq!(fixed(&mut fixture), (Cr0::PE | Cr0::PG | Cr0::NE, Cr4::VMXE));
+    fixture.run(ExitReason::VMXOFF).unwrap();
+    assert_eq!(fixed(&mut fixture), (Cr0::empty(), Cr4::empty()));
 }
 
 #[test]
 fn vmptrld_and_vmclear_name_what_is_wrong_with_a_pointer() {
-    let mut world = World::with_current();
+    let mut fixture = Fixture::with_current();
     for bad in [FIRST + 1, 1 << 40] {
-        assert_eq!(world.error_at(ExitReason::VMPTRLD, bad), 9);
-        assert_eq!(world.error_at(ExitReason::VMCLEAR, bad), 2);
+        assert_eq!(fixture.error_at(ExitReason::VMPTRLD, bad), 9);
+        assert_eq!(fixture.error_at(ExitReason::VMCLEAR, bad), 2);
     }
-    assert_eq!(world.error_at(ExitReason::VMPTRLD, VMXON_REGION), 10);
-    assert_eq!(world.error_at(ExitReason::VMCLEAR, VMXON_REGION), 3);
-    assert_eq!(world.error_at(ExitReason::VMPTRLD, 0x7000), 11);
-    world.memory.hidden = SECOND..SECOND + 0x1000;
-    assert_eq!(world.error_at(ExitReason::VMPTRLD, SECOND), 11);
-    assert_eq!(world.run(ExitReason::VMPTRST), Ok("succeed"));
-    assert_eq!(world.memory.get_u64(OPERAND), FIRST);
+    assert_eq!(fixture.error_at(ExitReason::VMPTRLD, VMXON_REGION), 10);
+    assert_eq!(fixture.error_at(ExitReason::VMCLEAR, VMXON_REGION), 3);
+    assert_eq!(fixture.error_at(ExitReason::VMPTRLD, 0x7000), 11);
+    fixture.memory.hidden = SECOND..SECOND + 0x1000;
+    assert_eq!(fixture.error_at(ExitReason::VMPTRLD, SECOND), 11);
+    assert_eq!(fixture.run(ExitReason::VMPTRST), Ok("succeed"));
+    assert_eq!(fixture.memory.get_u64(OPERAND), FIRST);
 }
 
 #[test]
 fn a_vmcs_that_is_not_current_lies_in_its_page() {
-    let mut world = World::with_current();
+    let mut fixture = Fixture::with_current();
     let field = vmcs::GUEST_RIP.encoding();
-    assert_eq!(world.access(ExitReason::VMWRITE, field, 0x1234).0, Ok("succeed"));
-    world.nested.vmcs12.launch_state = crate::vmx::nested::vmcs12::LaunchState::Launched;
-    world.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
-    assert_eq!(world.access(ExitReason::VMREAD, field, 7), (Ok("succeed"), 0));
-    world.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
-    assert_eq!(world.access(ExitReason::VMREAD, field, 7), (Ok("succeed"), 0x1234));
-    assert_eq!(world.error(ExitReason::VMLAUNCH), 4);
+    assert_eq!(fixture.access(ExitReason::VMWRITE, field, 0x1234).0, Ok("succeed"));
+    fixture.nested.vmcs12.launch_state = crate::vmx::nested::vmcs12::LaunchState::Launched;
+    fixture.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
+    assert_eq!(fixture.access(ExitReason::VMREAD, field, 7), (Ok("succeed"), 0));
+    fixture.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
+    assert_eq!(fixture.access(ExitReason::VMREAD, field, 7), (Ok("succeed"), 0x1234));
+    assert_eq!(fixture.error(ExitReason::VMLAUNCH), 4);
     // VMCLEAR makes the launch state clear, of the current VMCS and of any.
-    world.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
-    world.run_at(ExitReason::VMCLEAR, FIRST).unwrap();
-    world.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
-    assert_eq!(world.error(ExitReason::VMRESUME), 5);
-    world.run_at(ExitReason::VMCLEAR, FIRST).unwrap();
-    assert_eq!(world.run(ExitReason::VMLAUNCH), Ok("invalid"));
-    world.run(ExitReason::VMPTRST).unwrap();
-    assert_eq!(world.memory.get_u64(OPERAND), u64::MAX);
-    assert_eq!(world.memory.get_u32(FIRST), REVISION);
+    fixture.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
+    fixture.run_at(ExitReason::VMCLEAR, FIRST).unwrap();
+    fixture.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
+    assert_eq!(fixture.error(ExitReason::VMRESUME), 5);
+    fixture.run_at(ExitReason::VMCLEAR, FIRST).unwrap();
+    assert_eq!(fixture.run(ExitReason::VMLAUNCH), Ok("invalid"));
+    fixture.run(ExitReason::VMPTRST).unwrap();
+    assert_eq!(fixture.memory.get_u64(OPERAND), u64::MAX);
+    assert_eq!(fixture.memory.get_u32(FIRST), REVISION);
 }
 
 #[test]
 fn a_shadow_vmcs_holds_fields_and_is_not_entered() {
-    let mut world = World::with_current();
-    world.memory.put(SECOND, &(REVISION | 1 << 31).to_le_bytes());
-    let mut less = World::with_current();
+    let mut fixture = Fixture::with_current();
+    fixture.memory.put(SECOND, &(REVISION | 1 << 31).to_le_bytes());
+    let mut less = Fixture::with_current();
     less.facts.capability.secondary = x86::vmx::capability::Allowed(0);
     less.memory.put(SECOND, &(REVISION | 1 << 31).to_le_bytes());
     assert_eq!(less.error_at(ExitReason::VMPTRLD, SECOND), 11);
-    assert_eq!(world.run_at(ExitReason::VMPTRLD, SECOND), Ok("succeed"));
-    assert_eq!(world.access(ExitReason::VMWRITE, 0x681e, 5).0, Ok("succeed"));
+    assert_eq!(fixture.run_at(ExitReason::VMPTRLD, SECOND), Ok("succeed"));
+    assert_eq!(fixture.access(ExitReason::VMWRITE, 0x681e, 5).0, Ok("succeed"));
     for entry in [ExitReason::VMLAUNCH, ExitReason::VMRESUME] {
-        assert_eq!(world.run(entry), Ok("invalid"), "{}", entry.name());
+        assert_eq!(fixture.run(entry), Ok("invalid"), "{}", entry.name());
     }
-    world.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
-    assert_eq!(world.error(ExitReason::VMLAUNCH), 7);
-    world.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
-    assert_eq!(world.access(ExitReason::VMREAD, 0x681e, 0).1, 5);
-    assert_eq!(world.memory.get_u32(SECOND), REVISION | 1 << 31);
+    fixture.run_at(ExitReason::VMPTRLD, FIRST).unwrap();
+    assert_eq!(fixture.error(ExitReason::VMLAUNCH), 7);
+    fixture.run_at(ExitReason::VMPTRLD, SECOND).unwrap();
+    assert_eq!(fixture.access(ExitReason::VMREAD, 0x681e, 0).1, 5);
+    assert_eq!(fixture.memory.get_u32(SECOND), REVISION | 1 << 31);
     // A VMXON region has no such indicator.
-    world.run(ExitReason::VMXOFF).unwrap();
-    assert_eq!(world.run_at(ExitReason::VMXON, SECOND), Ok("invalid"));
+    fixture.run(ExitReason::VMXOFF).unwrap();
+    assert_eq!(fixture.run_at(ExitReason::VMXON, SECOND), Ok("invalid"));
 }
 
 #[test]
 fn vmread_and_vmwrite_know_their_fields() {
-    let mut world = World::with_current();
+    let mut fixture = Fixture::with_current();
     for unknown in [0x6830, 0x6801, 0x2034, 1 << 16 | 0x681e, 0x2800 | 1 << 12] {
         for reason in [ExitReason::VMREAD, ExitReason::VMWRITE] {
-            assert_eq!(world.access(reason, unknown, 0).0, Ok("valid"), "{unknown:#x}");
-            assert_eq!(world.nested.vmcs12.read(vmcs::INSTRUCTION_ERROR), 12);
+            assert_eq!(fixture.access(reason, unknown, 0).0, Ok("valid"), "{unknown:#x}");
+            assert_eq!(fixture.nested.vmcs12.read(vmcs::INSTRUCTION_ERROR), 12);
         }
     }
     // 16 and 32 bits are cut; the upper half of 64 bits stands alone.
-    world.access(ExitReason::VMWRITE, 0x0802, 0x12_3456).0.unwrap();
-    assert_eq!(world.access(ExitReason::VMREAD, 0x0802, 0).1, 0x3456);
-    world.access(ExitReason::VMWRITE, 0x2010, 0x1111_2222_3333_4444).0.unwrap();
-    world.access(ExitReason::VMWRITE, 0x2011, 0x5_6666_7777).0.unwrap();
-    assert_eq!(world.access(ExitReason::VMREAD, 0x2010, 0).1, 0x6666_7777_3333_4444);
-    assert_eq!(world.access(ExitReason::VMREAD, 0x2011, 0).1, 0x6666_7777);
+    fixture.access(ExitReason::VMWRITE, 0x0802, 0x12_3456).0.unwrap();
+    assert_eq!(fixture.access(ExitReason::VMREAD, 0x0802, 0).1, 0x3456);
+    fixture.access(ExitReason::VMWRITE, 0x2010, 0x1111_2222_3333_4444).0.unwrap();
+    fixture.access(ExitReason::VMWRITE, 0x2011, 0x5_6666_7777).0.unwrap();
+    assert_eq!(fixture.access(ExitReason::VMREAD, 0x2010, 0).1, 0x6666_7777_3333_4444);
+    assert_eq!(fixture.access(ExitReason::VMREAD, 0x2011, 0).1, 0x6666_7777);
     // IA32_VMX_MISC says whether VM-exit information can be written.
-    assert_eq!(world.access(ExitReason::VMWRITE, 0x4402, 5).0, Ok("succeed"));
-    world.facts.capability.misc &= !(1 << 29);
-    assert_eq!(world.access(ExitReason::VMWRITE, 0x4402, 5).0, Ok("valid"));
-    assert_eq!(world.nested.vmcs12.read(vmcs::INSTRUCTION_ERROR), 13);
+    assert_eq!(fixture.access(ExitReason::VMWRITE, 0x4402, 5).0, Ok("succeed"));
+    fixture.facts.capability.misc &= !(1 << 29);
+    assert_eq!(fixture.access(ExitReason::VMWRITE, 0x4402, 5).0, Ok("valid"));
+    assert_eq!(fixture.nested.vmcs12.read(vmcs::INSTRUCTION_ERROR), 13);
 }
 
 #[test]
 fn operands_lie_in_memory_too() {
-    let mut world = World::with_current();
-    world.registers.set_rdx(vmcs::GUEST_RSP.encoding().into());
+    let mut fixture = Fixture::with_current();
+    fixture.registers.set_rdx(vmcs::GUEST_RSP.encoding().into());
     // [rbx + rsi * 8 + 0x4000], register operand RDX.
     let indexed = 3 | 2 << 7 | 3 << 15 | 6 << 18 | 3 << 23 | 2 << 28;
-    world.vmcs01.write(vmcs::EXIT_INSTRUCTION_INFORMATION, indexed);
-    world.vmcs01.write(vmcs::EXIT_QUALIFICATION, 0x4000);
-    world.registers.set_rbx(0x800);
-    world.registers.set_rsi(0x100);
-    world.memory.put_u64(OPERAND, 0xfeed);
-    assert_eq!(world.run(ExitReason::VMWRITE), Ok("succeed"));
-    world.memory.put_u64(OPERAND, 0);
-    assert_eq!(world.run(ExitReason::VMREAD), Ok("succeed"));
-    assert_eq!(world.memory.get_u64(OPERAND), 0xfeed);
+    fixture.vmcs01.write(vmcs::EXIT_INSTRUCTION_INFORMATION, indexed);
+    fixture.vmcs01.write(vmcs::EXIT_QUALIFICATION, 0x4000);
+    fixture.registers.set_rbx(0x800);
+    fixture.registers.set_rsi(0x100);
+    fixture.memory.put_u64(OPERAND, 0xfeed);
+    assert_eq!(fixture.run(ExitReason::VMWRITE), Ok("succeed"));
+    fixture.memory.put_u64(OPERAND, 0);
+    assert_eq!(fixture.run(ExitReason::VMREAD), Ok("succeed"));
+    assert_eq!(fixture.memory.get_u64(OPERAND), 0xfeed);
     // A page that is not there, and an address that is none.
-    world.registers.set_rbx(1 << 39);
-    assert!(matches!(world.run(ExitReason::VMREAD), Err(Event::PageFault { error_code: 2, .. })));
-    world.registers.set_rbx(1 << 48);
-    assert_eq!(world.run(ExitReason::VMWRITE), Err(Event::GP0));
+    fixture.registers.set_rbx(1 << 39);
+    assert!(matches!(fixture.run(ExitReason::VMREAD), Err(Event::PageFault { error_code: 2, .. })));
+    fixture.registers.set_rbx(1 << 48);
+    assert_eq!(fixture.run(ExitReason::VMWRITE), Err(Event::GP0));
 }
 
 #[test]
 fn fields_that_only_the_hardware_has_are_fetched_once() {
-    let mut world = World::with_current();
-    world.nested.vmcs12.is_stale = true;
-    assert_eq!(world.access(ExitReason::VMREAD, vmcs::GUEST_RIP.encoding(), 0).0, Ok("succeed"));
-    assert_eq!(world.hardware.fetched, 0);
+    let mut fixture = Fixture::with_current();
+    fixture.nested.vmcs12.is_stale = true;
+    assert_eq!(fixture.access(ExitReason::VMREAD, vmcs::GUEST_RIP.encoding(), 0).0, Ok("succeed"));
+    assert_eq!(fixture.hardware.fetched, 0);
     for _ in 0..2 {
-        assert_eq!(world.access(ExitReason::VMREAD, vmcs::GUEST_ES_BASE.encoding(), 0).1, 0xe5);
+        assert_eq!(fixture.access(ExitReason::VMREAD, vmcs::GUEST_ES_BASE.encoding(), 0).1, 0xe5);
     }
-    assert_eq!(world.hardware.fetched, 1);
+    assert_eq!(fixture.hardware.fetched, 1);
 }
 
 #[test]
 fn an_entry_checks_in_the_manuals_order() {
-    let mut world = World::with_current();
-    world.vmcs01.write(vmcs::GUEST_INTERRUPTIBILITY, Interruptibility::BLOCKING_BY_MOV_SS.bits());
-    assert_eq!(world.error(ExitReason::VMRESUME), 26);
-    world.vmcs01.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
-    assert_eq!(world.error(ExitReason::VMRESUME), 5);
-    assert_eq!(world.error(ExitReason::VMLAUNCH), 7);
-    assert_eq!(world.error(ExitReason::VMCALL), 1);
-    assert_eq!(world.run(ExitReason::VMFUNC), Err(Event::UD));
+    let mut fixture = Fixture::with_current();
+    fixture.vmcs01.write(vmcs::GUEST_INTERRUPTIBILITY, Interruptibility::BLOCKING_BY_MOV_SS.bits());
+    assert_eq!(fixture.error(ExitReason::VMRESUME), 26);
+    fixture.vmcs01.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
+    assert_eq!(fixture.error(ExitReason::VMRESUME), 5);
+    assert_eq!(fixture.error(ExitReason::VMLAUNCH), 7);
+    assert_eq!(fixture.error(ExitReason::VMCALL), 1);
+    assert_eq!(fixture.run(ExitReason::VMFUNC), Err(Event::UD));
 }
 
 #[test]
 fn invept_and_invvpid_drop_what_they_name() {
-    let mut world = World::with_current();
-    world.vmcs01.write(vmcs::EXIT_INSTRUCTION_INFORMATION, MEMORY | 2 << 28);
+    let mut fixture = Fixture::with_current();
+    fixture.vmcs01.write(vmcs::EXIT_INSTRUCTION_INFORMATION, MEMORY | 2 << 28);
     let mut run = |reason, kind, low: u64, high: u64| {
-        world.registers.set_rdx(kind);
-        world.memory.put_u64(OPERAND, low);
-        world.memory.put_u64(OPERAND + 8, high);
-        world.run(reason).map(|done| (done, world.nested.vmcs12.read(vmcs::INSTRUCTION_ERROR)))
+        fixture.registers.set_rdx(kind);
+        fixture.memory.put_u64(OPERAND, low);
+        fixture.memory.put_u64(OPERAND + 8, high);
+        fixture.run(reason).map(|done| (done, fixture.nested.vmcs12.read(vmcs::INSTRUCTION_ERROR)))
     };
     for (kind, pointer) in
         [(0, 0x701e), (3, 0x701e), (1, 0x701f), (1, 0x7016), (1, 1 << 40 | 0x1e), (1, 0x781e)]
@@ -379,12 +379,12 @@ fn invept_and_invvpid_drop_what_they_name() {
         assert!(matches!(run(ExitReason::INVVPID, kind, low, 0x1000), Ok(("succeed", _))));
     }
     let address = GuestLinearAddr::new(0x1000);
-    assert_eq!(world.hardware.ept, [Some(0x705e), None]);
+    assert_eq!(fixture.hardware.ept, [Some(0x705e), None]);
     let scopes = [
         VpidScope::Address(3, address),
         VpidScope::Single(4),
         VpidScope::All,
         VpidScope::SingleRetainingGlobals(5),
     ];
-    assert_eq!(world.hardware.vpid, scopes);
+    assert_eq!(fixture.hardware.vpid, scopes);
 }

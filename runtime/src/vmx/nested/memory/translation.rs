@@ -1,6 +1,6 @@
 //! How addresses of L2 are translated: the tables and the VPID that the hardware gets for it.
 
-use super::ept02::machine as ept02;
+use super::ept02::shared_cache as ept02;
 use super::vpid::{Invvpid, VpidMap};
 use crate::machine::SECOND_LEVEL;
 use crate::smp::percpu::PerCpu;
@@ -50,10 +50,10 @@ pub(crate) fn drop_l1_translations() {
     cpu::drop_translations(Invvpid::of(VPID));
 }
 
-/// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU. A world
-/// has tables of its own, and L2 follows when it is back from it.
+/// What the hypervisor changed meanwhile reaches L2 before it goes on: addresses, and the view of this CPU. A
+/// compartment has tables of its own, and L2 follows when it is back from it.
 pub(in crate::vmx) fn follow(cpu: &PerCpu) {
-    if cpu.is_in_world() {
+    if cpu.is_in_compartment() {
         return;
     }
     let Some(mut state) = cpu::of(cpu) else { return };

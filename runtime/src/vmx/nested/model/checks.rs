@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vmx::nested::entry::checks::fixture::{FakeVmcs, MODES, Machine, sound};
+use crate::vmx::nested::entry::checks::fixture::{FakeVmcs, Fixture, MODES, sound};
 use crate::vmx::nested::entry::checks::model::agree;
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::nested::vmcs12::fields::{self, Access, COUNT};
@@ -17,7 +17,7 @@ const VALUES: u64 = 16;
 pub(super) fn check(input: &[u8]) {
     let mut bytes = Bytes::new(input);
     let mode = bytes.one_of(&MODES);
-    let mut machine = Machine::new();
+    let mut machine = Fixture::new();
     machine.is_ia32e = !bytes.byte().is_multiple_of(8);
     let page = FakeMemory::new(0x2000);
     stored(&sound(mode)).store(&page, REGION);

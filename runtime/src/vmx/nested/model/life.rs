@@ -34,18 +34,18 @@ const RAX_AND_RDX: u32 = 1 << 10 | 2 << 28;
 /// A life that `input` has goes as in the model.
 pub(super) fn check(input: &[u8]) {
     let mut bytes = Bytes::new(input);
-    let mut world = World::new(bytes.flag());
-    world.load(REGIONS[0]);
+    let mut fixture = Fixture::new(bytes.flag());
+    fixture.load(REGIONS[0]);
     while !bytes.is_over() {
         match bytes.byte() % 8 {
-            0 => world.load(bytes.one_of(&REGIONS)),
-            1 => world.clear(bytes.one_of(&REGIONS)),
-            2 | 3 => world.write(&mut bytes),
-            4 => world.read(&mut bytes),
-            _ => world.live(&mut bytes),
+            0 => fixture.load(bytes.one_of(&REGIONS)),
+            1 => fixture.clear(bytes.one_of(&REGIONS)),
+            2 | 3 => fixture.write(&mut bytes),
+            4 => fixture.read(&mut bytes),
+            _ => fixture.live(&mut bytes),
         }
     }
-    world.read_all();
+    fixture.read_all();
 }
 
 /// The hardware's two VMCSs beside L1's own.
@@ -76,7 +76,7 @@ impl Hardware for Fake {
 }
 
 /// The code's state beside the model's.
-struct World {
+struct Fixture {
     nested: Nested,
     hardware: Fake,
     memory: FakeMemory,
@@ -87,7 +87,7 @@ struct World {
     current: Option<u64>,
 }
 
-impl World {
+impl Fixture {
     fn new(has_shadowing: bool) -> Self {
         let memory = FakeMemory::new(0x6000);
         for region in REGIONS.into_iter().chain([VMXON_REGION]) {

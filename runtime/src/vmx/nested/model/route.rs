@@ -66,19 +66,19 @@ enum Deed {
 /// The routes of deeds that `input` has, under a VMCS12 that it has, are those of the model.
 pub(super) fn check(input: &[u8]) {
     let mut bytes = Bytes::new(input);
-    let mut world = World::drawn(&mut bytes);
+    let mut fixture = Fixture::drawn(&mut bytes);
     while !bytes.is_over() {
         let deed = draw(&mut bytes);
-        let expected = world.expected(deed);
-        let (vmcs02, registers, reason) = told(deed, &world);
-        let routed = route(&vmcs02, &world.vmcs12, &registers, reason, &world.memory);
+        let expected = fixture.expected(deed);
+        let (vmcs02, registers, reason) = told(deed, &fixture);
+        let routed = route(&vmcs02, &fixture.vmcs12, &registers, reason, &fixture.memory);
         assert_eq!(routed, expected, "{deed:x?}");
-        world.change(&mut bytes);
+        fixture.change(&mut bytes);
     }
 }
 
 /// VMCS12 and L1's memory.
-struct World {
+struct Fixture {
     vmcs12: Vmcs12,
     memory: FakeMemory,
 }
@@ -100,21 +100,21 @@ const BITMAPS: [Field<u64>; 5] = [
     vmcs::VMWRITE_BITMAP_ADDRESS,
 ];
 
-impl World {
+impl Fixture {
     fn drawn(bytes: &mut Bytes<'_>) -> Self {
-        let mut world = Self { vmcs12: Vmcs12::new(), memory: FakeMemory::new(MEMORY as usize) };
+        let mut fixture = Self { vmcs12: Vmcs12::new(), memory: FakeMemory::new(MEMORY as usize) };
         for field in WORDS {
             let value = bytes.word();
-            world.vmcs12.write(field, value);
+            fixture.vmcs12.write(field, value);
         }
         for field in LONGS {
             let value = bytes.number();
-            world.vmcs12.write(field, value);
+            fixture.vmcs12.write(field, value);
         }
         for field in BITMAPS {
-            world.vmcs12.write(field, bytes.one_of(&PAGES));
+            fixture.vmcs12.write(field, bytes.one_of(&PAGES));
         }
-        world
+        fixture
     }
 
     /// One more bit of memory, or another control.
@@ -264,10 +264,10 @@ fn draw(bytes: &mut Bytes<'_>) -> Deed {
 }
 
 /// How the hardware tells of the deed: VMCS02, registers and exit reason.
-fn told(deed: Deed, world: &World) -> (SimVmcs, Registers, ExitReason) {
+fn told(deed: Deed, fixture: &Fixture) -> (SimVmcs, Registers, ExitReason) {
     let (mut vmcs02, mut registers) = (SimVmcs::default(), Registers::default());
     // Not to be taken for what VMCS12 has.
-    vmcs02.write(vmcs::CR0_MASK, !world.vmcs12.read(vmcs::CR0_MASK));
+    vmcs02.write(vmcs::CR0_MASK, !fixture.vmcs12.read(vmcs::CR0_MASK));
     vmcs02.write(vmcs::EXIT_QUALIFICATION, qualification(deed));
     let operand = match deed {
         Deed::Exception { vector, error_code } => {

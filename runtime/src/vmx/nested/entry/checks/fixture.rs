@@ -51,14 +51,14 @@ pub(crate) fn hardware() -> Vec<(Msr, u64)> {
 
 /// L1's processor, and its memory.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub(crate) struct Fixture {
     pub(super) capability: Capability,
     pub(super) processor: Processor,
     pub(super) memory: FakeMemory,
     pub(crate) is_ia32e: bool,
 }
 
-impl Machine {
+impl Fixture {
     /// Everything there is, in IA-32e mode.
     pub(crate) fn new() -> Self {
         let mut capability = Capability::of(&SimMsrs::new(hardware()), 39).unwrap();

@@ -1,7 +1,7 @@
 //! The manual's lists of checks, item by item, in its order and with its bit numbers: what the tables and
 //! shared rules of the real checks are compared with. Nothing here is shared with them.
 
-use super::fixture::{Broken, FakeVmcs, Machine};
+use super::fixture::{Broken, FakeVmcs, Fixture};
 use super::{EntryFailure, Failure};
 use crate::memory::guest::GuestMemory;
 use hw::Vmcs;
@@ -21,7 +21,7 @@ pub(super) enum Verdict {
     Entered,
 }
 
-pub(super) fn verdict(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
+pub(super) fn verdict(machine: &Fixture, vmcs: &FakeVmcs) -> Verdict {
     let model = Model { machine, vmcs };
     if !model.controls() {
         Verdict::Controls
@@ -32,7 +32,7 @@ pub(super) fn verdict(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
     }
 }
 
-fn checked(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
+fn checked(machine: &Fixture, vmcs: &FakeVmcs) -> Verdict {
     match machine.check(vmcs) {
         Ok(_) => Verdict::Entered,
         Err(Broken::Before(Failure { error: InstructionError::ENTRY_CONTROLS, .. })) => Verdict::Controls,
@@ -43,13 +43,13 @@ fn checked(machine: &Machine, vmcs: &FakeVmcs) -> Verdict {
 }
 
 /// The checks come to the same as the model.
-pub(crate) fn agree(machine: &Machine, vmcs: &FakeVmcs, what: &dyn core::fmt::Display) {
+pub(crate) fn agree(machine: &Fixture, vmcs: &FakeVmcs, what: &dyn core::fmt::Display) {
     let (real, model) = (checked(machine, vmcs), verdict(machine, vmcs));
     assert_eq!(real, model, "{what}: {:?}", machine.broken_rule(vmcs));
 }
 
 pub(super) struct Model<'a> {
-    pub(super) machine: &'a Machine,
+    pub(super) machine: &'a Fixture,
     pub(super) vmcs: &'a FakeVmcs,
 }
 

@@ -1,6 +1,6 @@
 //! The checks against the model: every control bit, every guest-state and host-state field, alone and in sets.
 
-use super::fixture::{CURRENT, FakeVmcs, LINKED, MODES, Machine, Mode, sound};
+use super::fixture::{CURRENT, FakeVmcs, Fixture, LINKED, MODES, Mode, sound};
 use super::model::agree;
 use hw::Vmcs;
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn set(vmcs: &mut FakeVmcs, field: &FieldInfo, value: u64) {
 #[test]
 fn sound_state_of_every_mode_is_entered() {
     for mode in MODES {
-        let machine = Machine::new();
+        let machine = Fixture::new();
         assert_eq!(machine.broken_rule(&sound(mode)), None, "{mode:?}");
         agree(&machine, &sound(mode), &format!("{mode:?}"));
     }
@@ -34,7 +34,7 @@ fn sound_state_of_every_mode_is_entered() {
 
 #[test]
 fn a_link_leads_to_another_vmcs_of_the_controls_kind() {
-    let machine = Machine::new();
+    let machine = Fixture::new();
     for (mode, revision) in
         MODES.into_iter().flat_map(|mode| [0, 1, 0x2b, 0x2a, 1 << 31, 0x8000_002b].map(|word| (mode, word)))
     {
@@ -51,7 +51,7 @@ fn a_link_leads_to_another_vmcs_of_the_controls_kind() {
 
 #[test]
 fn every_bit_of_every_field_alone() {
-    let machine = Machine::new();
+    let machine = Fixture::new();
     for mode in MODES {
         for field in FIELDS {
             for bit in 0..bits(field) {
@@ -104,7 +104,7 @@ const BORDERS: [u64; 34] = [
 
 #[test]
 fn every_field_at_its_borders() {
-    let machine = Machine::new();
+    let machine = Fixture::new();
     for mode in MODES {
         for field in FIELDS {
             for value in BORDERS {
@@ -121,7 +121,7 @@ const VECTORS: [u32; 14] = [0, 1, 2, 3, 8, 9, 13, 14, 17, 18, 21, 31, 32, 0xff];
 
 #[test]
 fn every_event_in_every_activity_state() {
-    let machine = Machine::new();
+    let machine = Fixture::new();
     for (kind, vector, error) in (0..8).flat_map(|kind| {
         VECTORS.into_iter().flat_map(move |vector| [0, 1 << 11].map(|error| (kind, vector, error)))
     }) {
@@ -140,7 +140,7 @@ fn every_event_in_every_activity_state() {
 
 #[test]
 fn every_type_and_level_of_a_segment() {
-    let machine = Machine::new();
+    let machine = Fixture::new();
     let rights = [
         vmcs::GUEST_CS_ACCESS_RIGHTS,
         vmcs::GUEST_SS_ACCESS_RIGHTS,
@@ -181,7 +181,7 @@ proptest! {
         is_ia32e in prop::bool::weighted(0.9),
         flips in prop::collection::vec((0_usize..5, 0_u32..32), 1..8),
     ) {
-        let machine = Machine { is_ia32e, ..Machine::new() };
+        let machine = Fixture { is_ia32e, ..Fixture::new() };
         let words = [
             vmcs::PIN_BASED_CONTROLS,
             vmcs::PRIMARY_CONTROLS,
@@ -201,7 +201,7 @@ proptest! {
         mode in any_mode(),
         flips in prop::collection::vec((0..FIELDS.len(), any_value(), any::<bool>()), 1..6),
     ) {
-        let machine = Machine::new();
+        let machine = Fixture::new();
         let mut vmcs = sound(mode);
         for &(index, value, is_flip) in &flips {
             let old = if is_flip { get(&vmcs, &FIELDS[index]) } else { 0 };
@@ -217,7 +217,7 @@ proptest! {
         narrow in prop::array::uniform5(any::<u32>()),
         flips in prop::collection::vec((0..FIELDS.len(), any_value()), 0..3),
     ) {
-        let mut machine = Machine::new();
+        let mut machine = Fixture::new();
         let capability = &mut machine.capability;
         let words = [
             &mut capability.pin_based,

@@ -1,4 +1,4 @@
-use super::model::{Fault, Flaw, Plan, Purpose, World};
+use super::model::{Fault, Flaw, ModelState, Plan, Purpose};
 use super::*;
 use hw::sim::SimVmcs;
 use std::collections::HashSet;
@@ -53,11 +53,11 @@ fn events() -> Vec<(ActivityState, u32)> {
 
 /// Goes through every order of steps; the number of states, or the first promise that is broken.
 fn explore(plan: &Plan) -> Result<usize, Fault> {
-    let first = World::new(plan);
+    let first = ModelState::new(plan);
     let mut seen = HashSet::from([first.clone()]);
     let mut open = vec![first];
-    while let Some(world) = open.pop() {
-        for next in world.steps(plan)? {
+    while let Some(state) = open.pop() {
+        for next in state.steps(plan)? {
             if seen.insert(next.clone()) {
                 open.push(next);
             }

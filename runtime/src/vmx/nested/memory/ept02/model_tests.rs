@@ -5,7 +5,7 @@
 
 use super::access::Outcome;
 use super::cache::Named;
-use super::world::{FETCH, READ, REGION, RWX, WB, WRITE, World, eptp};
+use super::fixture::{FETCH, Fixture, READ, REGION, RWX, WB, WRITE, eptp};
 use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use hw::sim::SimMemory;
@@ -113,7 +113,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 /// The cache, the processors' own translations, and the model.
 struct Trial<'a> {
-    world: World<'a>,
+    fixture: Fixture<'a>,
     /// By CPU, EPT pointer in use and page: where it leads, with which rights.
     translations: BTreeMap<(usize, u64, u64), (u64, Rights)>,
     said: [[Vec<Vec<Said>>; 3]; CPUS],
@@ -121,11 +121,11 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn new(memory: &'a SimMemory, frames: usize, largest_page: PageSize) -> Self {
-        let world = World::new(memory, frames, CPUS + 1, largest_page);
+        let fixture = Fixture::new(memory, frames, CPUS + 1, largest_page);
         for table in TABLES {
-            world.map(eptp(table), BASE, 0, PageSize::Size4K);
+            fixture.map(eptp(table), BASE, 0, PageSize::Size4K);
         }
-        let mut trial = Self { world, translations: BTreeMap::new(), said: Default::default() };
+        let mut trial = Self { fixture, translations: BTreeMap::new(), said: Default::default() };
         for (cpu, pointer) in (0..CPUS).flat_map(|cpu| (0..3).map(move |pointer| (cpu, pointer))) {
             trial.said[cpu][pointer] = (0..PAGES).map(|page| vec![trial.now(pointer, page)]).collect();
         }
@@ -133,12 +133,12 @@ impl<'a> Trial<'a> {
     }
 
     fn now(&self, pointer: usize, page: u64) -> Said {
-        now(&self.world, pointer, page)
+        now(&self.fixture, pointer, page)
     }
 
     /// Notes what every CPU may come upon from now on.
     fn note(&mut self) {
-        let now = everything(&self.world);
+        let now = everything(&self.fixture);
         self.note_all(&now);
     }
 
@@ -149,7 +149,7 @@ impl<'a> Trial<'a> {
     }
 
     fn apply(&mut self, change: &Change) {
-        put(&self.world, change);
+        put(&self.fixture, change);
         self.note();
         if let Some(cpu) = change.invept {
             self.invept(cpu, Some(2 * change.table));
@@ -160,7 +160,7 @@ impl<'a> Trial<'a> {
     fn invept(&mut self, cpu: usize, pointer: Option<usize>) {
         let named = pointer.map_or(Named::All, |pointer| Named::Single(pointers()[pointer]));
         let mut hit = Vec::new();
-        self.world.cache.borrow_mut().invalidate(named, |pointer| hit.push(pointer));
+        self.fixture.cache.borrow_mut().invalidate(named, |pointer| hit.push(pointer));
         self.translations.retain(|key, _| key.0 != cpu || hit.iter().all(|pointer| pointer.0 != key.1));
         self.forget_said(cpu, pointer);
     }
@@ -174,9 +174,9 @@ impl<'a> Trial<'a> {
     }
 
     fn reclaim(&mut self) {
-        let dropped = self.world.cache.borrow_mut().reclaim();
+        let dropped = self.fixture.cache.borrow_mut().reclaim();
         self.translations.clear();
-        self.world.cache.borrow_mut().flushed(dropped);
+        self.fixture.cache.borrow_mut().flushed(dropped);
     }
 
     fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -186,8 +186,8 @@ impl<'a> Trial<'a> {
             Event::Reclaim => self.reclaim(),
             Event::Protect { target, rights } => {
                 let range = GuestRange::page(GuestPhysAddr::new(TARGETS[*target]));
-                if !self.world.second_level.borrow().policy().is_hidden(range) {
-                    self.world.protect(View::SHARED, range, *rights);
+                if !self.fixture.second_level.borrow().policy().is_hidden(range) {
+                    self.fixture.protect(View::SHARED, range, *rights);
                     self.translations.clear();
                 }
             }
@@ -200,7 +200,7 @@ impl<'a> Trial<'a> {
 
     fn enter(&mut self, cpu: usize, pointer: usize) -> EptPointer {
         loop {
-            let entered = self.world.cache.borrow_mut().enter(cpu, pointers()[pointer], View::SHARED);
+            let entered = self.fixture.cache.borrow_mut().enter(cpu, pointers()[pointer], View::SHARED);
             match entered {
                 Ok(pointer) => return pointer,
                 Err(_) => self.reclaim(),
@@ -222,7 +222,7 @@ impl<'a> Trial<'a> {
         for _ in 0..8 {
             let entered = self.enter(cpu, pointer);
             let key = (cpu, entered.0, page);
-            let found = self.world.cached(cpu, gpa).map(|(at, entry)| (at, entry.rights()));
+            let found = self.fixture.cached(cpu, gpa).map(|(at, entry)| (at, entry.rights()));
             let known = self.translations.get(&key).copied().filter(|known| known.1.contains(needed));
             if let Some(found) = known.or(found.filter(|found| found.1.contains(needed))) {
                 self.translations.insert(key, found);
@@ -239,7 +239,7 @@ impl<'a> Trial<'a> {
                     if matches!(failed, Outcome::Violation { .. }) {
                         let now = self.now(pointer, page);
                         self.said[cpu][pointer][index(page)] = vec![now];
-                        prop_assert!(self.world.cached(cpu, gpa).is_none());
+                        prop_assert!(self.fixture.cached(cpu, gpa).is_none());
                     }
                     return Ok(());
                 }
@@ -261,21 +261,21 @@ impl<'a> Trial<'a> {
         let earlier = Rc::new(RefCell::new(Vec::new()));
         if let Some(change) = between.cloned() {
             let (hit, earlier) = (hit.clone(), earlier.clone());
-            self.world.between.replace(Some(Box::new(move |world| {
+            self.fixture.between.replace(Some(Box::new(move |fixture| {
                 // The flags that the walk has set.
-                *earlier.borrow_mut() = everything(world);
-                put(world, &change);
+                *earlier.borrow_mut() = everything(fixture);
+                put(fixture, &change);
                 if change.invept.is_some() {
                     let named = Named::Single(eptp(TABLES[change.table]));
-                    world.cache.borrow_mut().invalidate(named, |pointer| hit.borrow_mut().push(pointer.0));
+                    fixture.cache.borrow_mut().invalidate(named, |pointer| hit.borrow_mut().push(pointer.0));
                 }
             })));
         }
-        let outcome = self.world.access(cpu, pointers()[pointer], gpa, access);
+        let outcome = self.fixture.access(cpu, pointers()[pointer], gpa, access);
         // Flags that were set, and the change between, are news to every CPU.
         self.note_all(&earlier.borrow());
         self.note();
-        if let (Some(change), None) = (between, self.world.between.take())
+        if let (Some(change), None) = (between, self.fixture.between.take())
             && let Some(other) = change.invept
         {
             self.translations.retain(|key, _| key.0 != other || !hit.borrow().contains(&key.1));
@@ -321,7 +321,7 @@ impl<'a> Trial<'a> {
         }
         assert!(pointer < 3);
         let needed = Rights::from_bits_truncate((access & 7).to_le_bytes()[0]);
-        let second_level = self.world.second_level.borrow();
+        let second_level = self.fixture.second_level.borrow();
         let given = second_level.rights(View::SHARED, GuestPhysAddr::new(target));
         if given.is_empty() || !given.contains(needed) {
             return Err(Outcome::Ept01(GuestPhysAddr::new(target)));
@@ -331,21 +331,21 @@ impl<'a> Trial<'a> {
 }
 
 /// What L1's entries say now.
-fn now(world: &World<'_>, pointer: usize, page: u64) -> Said {
+fn now(fixture: &Fixture<'_>, pointer: usize, page: u64) -> Said {
     let table = TABLES[pointer / 2];
-    (world.l1.get_u64(upper_slot(table)), world.l1.get_u64(lower_slot(table, page)))
+    (fixture.l1.get_u64(upper_slot(table)), fixture.l1.get_u64(lower_slot(table, page)))
 }
 
 /// The same, of all pointers and pages.
-fn everything(world: &World<'_>) -> Vec<(usize, u64, Said)> {
+fn everything(fixture: &Fixture<'_>) -> Vec<(usize, u64, Said)> {
     let places = (0..3).flat_map(|pointer| (0..PAGES).map(move |page| (pointer, page)));
-    places.map(|(pointer, page)| (pointer, page, now(world, pointer, page))).collect()
+    places.map(|(pointer, page)| (pointer, page, now(fixture, pointer, page))).collect()
 }
 
-fn put(world: &World<'_>, change: &Change) {
+fn put(fixture: &Fixture<'_>, change: &Change) {
     let table = TABLES[change.table];
     let at = change.page.map_or(upper_slot(table), |page| lower_slot(table, page));
-    world.l1.put_u64(at, change.entry);
+    fixture.l1.put_u64(at, change.entry);
 }
 
 fn upper_slot(table: u64) -> u64 {

@@ -1,6 +1,6 @@
 //! CPU 0: a shootdown or a rendezvous, step by step as `smp` has them.
 
-use super::{Outcome, World};
+use super::{ModelState, Outcome};
 
 /// What CPU 0 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum Purpose {
 const IS_DONE: u8 = 4;
 const IS_OVER: u8 = 5;
 
-impl World {
+impl ModelState {
     pub(super) fn step_cpu0(&mut self, purpose: Purpose) -> bool {
         let may = match purpose {
             Purpose::None => false,

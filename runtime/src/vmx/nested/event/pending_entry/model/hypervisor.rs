@@ -3,7 +3,7 @@
 use super::*;
 use crate::smp::running::Running;
 
-impl World {
+impl ModelState {
     pub(super) fn merge(&mut self, plan: &Plan) -> bool {
         if core::mem::take(&mut self.l1_has_window) {
             self.pending.give_nmi();

@@ -78,7 +78,7 @@ pub(super) enum Place {
 
 /// The state of both CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct World {
+pub(super) struct ModelState {
     pub(super) place: Place,
     is_l2: bool,
     /// L1 has its exit.
@@ -156,7 +156,7 @@ enum Told {
     Failure,
 }
 
-impl World {
+impl ModelState {
     pub(super) fn new(plan: &Plan) -> Self {
         Self {
             place: Place::L1,
@@ -188,19 +188,19 @@ impl World {
     pub(super) fn steps(&self, plan: &Plan) -> Outcome<Vec<Self>> {
         let mut next = Vec::new();
         let mut add = |act: &dyn Fn(&mut Self) -> Outcome<bool>| -> Outcome<()> {
-            let mut world = self.clone();
-            if act(&mut world)? {
-                world.check(plan)?;
-                next.push(world);
+            let mut state = self.clone();
+            if act(&mut state)? {
+                state.check(plan)?;
+                next.push(state);
             }
             Ok(())
         };
-        add(&|world| Ok(world.signal_nmi()))?;
-        add(&|world| Ok(world.signal_init()))?;
-        add(&|world| Ok(world.step_cpu0(plan.purpose)))?;
-        add(&|world| world.take_signal(plan))?;
+        add(&|state| Ok(state.signal_nmi()))?;
+        add(&|state| Ok(state.signal_init()))?;
+        add(&|state| Ok(state.step_cpu0(plan.purpose)))?;
+        add(&|state| state.take_signal(plan))?;
         for choice in 0..3 {
-            add(&|world| world.step(plan, choice))?;
+            add(&|state| state.step(plan, choice))?;
         }
         if next.is_empty() {
             self.check_end(plan)?;

@@ -42,7 +42,7 @@ impl Plan {
     }
 }
 
-impl World {
+impl ModelState {
     fn asks(&self, control: PrimaryControls) -> bool {
         PrimaryControls::from_bits_retain(self.vmcs02.primary).contains(control)
     }

@@ -50,9 +50,9 @@ struct Cache {
     features: EptFeatures,
 }
 
-struct Machine;
+struct Locked;
 
-impl Shared for Machine {
+impl Shared for Locked {
     type Memory = RegionMemory;
 
     fn with<T>(&self, act: impl FnOnce(&Policy, &mut Ept02<RegionMemory>) -> T) -> T {
@@ -150,7 +150,7 @@ pub(in crate::vmx) fn serve(
 ) -> Outcome {
     let memory = TableMemory { run: Cell::new(None) };
     let ept12 = Ept12 { memory: &memory, pointer, features: &cache().features };
-    match access.serve(&Machine, cpu.index, &ept12, log) {
+    match access.serve(&Locked, cpu.index, &ept12, log) {
         Outcome::Exhausted => {
             reclaim();
             Outcome::Mapped

@@ -1,24 +1,24 @@
-//! Worlds: software of the guest's that runs with its own memory alone, out of reach of the rest of the guest.
+//! Compartments: software of the guest's that runs with its own memory alone, out of reach of the rest of the guest.
 //!
-//! A hypapp fills the executing CPU's world with pages and has the guest's processor enter it. All that follows
-//! comes to [`Hypapp::world_exit`](crate::hypapp::Hypapp::world_exit), but CPUID and VMCALL, which come as ever.
-//! Only the executing CPU is concerned: others go on, and nothing of theirs is flushed.
+//! A hypapp fills the executing CPU's compartment with pages and has the guest's processor enter it. All that follows
+//! comes to [`Hypapp::compartment_exit`](crate::hypapp::Hypapp::compartment_exit), but CPUID and VMCALL, which come as
+//! ever. Only the executing CPU is concerned: others go on, and nothing of theirs is flushed.
 
-pub use crate::exit::WorldExit;
-pub use crate::memory::world::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
+pub use crate::exit::CompartmentExit;
+pub use crate::memory::compartment_tables::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
 
 use super::no_frames;
 use crate::machine::{RegionMemory, SECOND_LEVEL};
+use crate::memory::compartment_tables::{STOCK_LIMIT, TooSmall};
 use crate::memory::second_level::{ProtectError, RESERVE};
-use crate::memory::world::{STOCK_LIMIT, TooSmall};
 use crate::smp::{cpus, percpu, shootdown};
 use crate::vmx;
 
-/// A guest's processor as it was before it entered a world.
+/// A guest's processor as it was before it entered a compartment.
 #[derive(Clone, Copy, Debug)]
-pub struct Outside(vmx::world::Outside);
+pub struct Outside(vmx::compartment::Outside);
 
-/// Makes sure that every CPU's world can be filled with what needs `frames` frames ([`frames_needed`]).
+/// Makes sure that every CPU's compartment can be filled with what needs `frames` frames ([`frames_needed`]).
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub fn reserve(frames: usize) -> Result<(), ProtectError> {
 
 fn grow(frames: usize) -> Result<(), ProtectError> {
     for cpu in cpus::all() {
-        cpu.world.lock().grow(&RegionMemory, frames, || {
+        cpu.compartment.lock().grow(&RegionMemory, frames, || {
             let mut second_level = SECOND_LEVEL.lock();
             let frames = second_level.frames();
             if frames.available() <= RESERVE {
@@ -49,9 +49,9 @@ fn grow(frames: usize) -> Result<(), ProtectError> {
     Ok(())
 }
 
-/// Fills the executing CPU's world with what `pages` gives, unless it is filled for `serial` already. A serial
+/// Fills the executing CPU's compartment with what `pages` gives, unless it is filled for `serial` already. A serial
 /// stands for the same pages and mode for ever; 0 is none.
-/// `pages` itself asks for no world: this one is locked.
+/// `pages` itself asks for no compartment: this one is locked.
 ///
 /// # Errors
 ///
@@ -61,38 +61,38 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
     mode: Mode,
     pages: impl FnOnce() -> P,
 ) -> Result<Roots, ProtectError> {
-    let mut world = percpu::current().world.lock();
-    if let Some(roots) = world.roots(serial) {
+    let mut compartment = percpu::current().compartment.lock();
+    if let Some(roots) = compartment.roots(serial) {
         return Ok(roots);
     }
-    let roots = world.fill(&RegionMemory, serial, mode, pages())?;
-    vmx::world::forget_translations(&roots);
+    let roots = compartment.fill(&RegionMemory, serial, mode, pages())?;
+    vmx::compartment::forget_translations(&roots);
     Ok(roots)
 }
 
-/// Continues the executing CPU's guest in its world, for at most `ticks` of the time-stamp counter.
+/// Continues the executing CPU's guest in its compartment, for at most `ticks` of the time-stamp counter.
 ///
 /// There it is without interrupts, system calls, descriptor tables, breakpoints, vector and x87 registers. The
 /// general registers, RIP and RSP are the hypapp's to set.
 ///
 /// For [`hypercall`](crate::hypapp::Hypapp::hypercall) and
 /// [`second_level_violation`](crate::hypapp::Hypapp::second_level_violation): behind other events the core may have
-/// the guest's processor change first, of which the world would take the change.
+/// the guest's processor change first, of which the compartment would take the change.
 #[must_use]
 pub fn enter(roots: &Roots, ticks: u64) -> Outside {
-    Outside(vmx::world::enter(roots, ticks))
+    Outside(vmx::compartment::enter(roots, ticks))
 }
 
-/// Takes the executing CPU's guest out of its world, with its processor as it was but for general registers, RIP,
-/// RSP and RFLAGS, which are still the world's.
+/// Takes the executing CPU's guest out of its compartment, with its processor as it was but for general registers, RIP,
+/// RSP and RFLAGS, which are still the compartment's.
 pub fn leave(outside: &Outside) {
-    vmx::world::leave(&outside.0);
+    vmx::compartment::leave(&outside.0);
 }
 
-/// Whether the executing CPU's guest is in its world.
+/// Whether the executing CPU's guest is in its compartment.
 #[must_use]
 pub fn is_inside() -> bool {
-    percpu::current().is_in_world()
+    percpu::current().is_in_compartment()
 }
 
 impl From<TooSmall> for ProtectError {

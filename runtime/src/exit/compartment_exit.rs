@@ -1,8 +1,8 @@
-//! Exits from a world, which the core answers with nothing: all go to the hypapp.
+//! Exits from a compartment, which the core answers with nothing: all go to the hypapp.
 //!
 //! CPUID and VMCALL come to the hypapp as they do from elsewhere.
 
-use super::{Exit, WorldExit};
+use super::{CompartmentExit, Exit};
 use crate::hypapp::Hypapp;
 use crate::vcpu::Vcpu;
 
@@ -11,7 +11,7 @@ use crate::vcpu::Vcpu;
 pub(crate) enum Inside {
     /// It has not.
     Handled,
-    /// It does what it would outside a world.
+    /// It does what it would outside a compartment.
     Chained,
 }
 
@@ -19,15 +19,15 @@ pub(crate) enum Inside {
 pub(crate) fn handle(vcpu: &mut dyn Vcpu, hypapp: &dyn Hypapp, exit: Exit) -> Inside {
     let (told, inside) = match exit {
         Exit::Nmi => return Inside::Chained,
-        Exit::Init => (WorldExit::Init, Inside::Chained),
-        Exit::Exception(event) => (WorldExit::Exception(event), Inside::Handled),
-        Exit::SecondLevelViolation(violation) => (WorldExit::Violation(violation), Inside::Handled),
+        Exit::Init => (CompartmentExit::Init, Inside::Chained),
+        Exit::Exception(event) => (CompartmentExit::Exception(event), Inside::Handled),
+        Exit::SecondLevelViolation(violation) => (CompartmentExit::Violation(violation), Inside::Handled),
         Exit::TimeOver | Exit::ExternalInterrupt | Exit::InterruptWindow | Exit::NmiWindow => {
-            (WorldExit::TimeOver, Inside::Handled)
+            (CompartmentExit::TimeOver, Inside::Handled)
         }
-        _ => (WorldExit::Forbidden, Inside::Handled),
+        _ => (CompartmentExit::Forbidden, Inside::Handled),
     };
-    hypapp.world_exit(vcpu, told);
+    hypapp.compartment_exit(vcpu, told);
     inside
 }
 
@@ -39,9 +39,9 @@ mod tests {
     use x86::event::Event;
     use x86::msr::Msr;
 
-    struct Witness(Mutex<Vec<WorldExit>>);
+    struct Witness(Mutex<Vec<CompartmentExit>>);
     impl Hypapp for Witness {
-        fn world_exit(&self, _: &mut dyn Vcpu, exit: WorldExit) {
+        fn compartment_exit(&self, _: &mut dyn Vcpu, exit: CompartmentExit) {
             self.0.lock().unwrap().push(exit);
         }
     }
@@ -59,8 +59,8 @@ mod tests {
         assert_eq!(tell(Exit::WriteMsr { msr: Msr(0x10), value: 0 }), Inside::Handled);
         assert_eq!(tell(Exit::TripleFault), Inside::Handled);
         let told = witness.0.into_inner().unwrap();
-        let (over, forbidden) = (WorldExit::TimeOver, WorldExit::Forbidden);
-        let exception = WorldExit::Exception(Event::GP0);
-        assert_eq!(told, [WorldExit::Init, exception, over, over, forbidden, forbidden]);
+        let (over, forbidden) = (CompartmentExit::TimeOver, CompartmentExit::Forbidden);
+        let exception = CompartmentExit::Exception(Event::GP0);
+        assert_eq!(told, [CompartmentExit::Init, exception, over, over, forbidden, forbidden]);
     }
 }

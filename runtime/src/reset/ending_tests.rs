@@ -17,7 +17,7 @@ struct State {
     is_standing: AtomicBool,
 }
 
-struct Machine {
+struct Fixture {
     cpus: Vec<State>,
     ending: Ending,
     is_held: AtomicBool,
@@ -29,11 +29,11 @@ struct Machine {
 }
 
 struct Thread<'a> {
-    machine: &'a Machine,
+    machine: &'a Fixture,
     index: usize,
 }
 
-impl Machine {
+impl Fixture {
     fn new(cpus: usize) -> Self {
         Self {
             cpus: (0..cpus).map(|_| State::default()).collect(),
@@ -102,7 +102,7 @@ impl Thread<'_> {
 
 impl Cpu for Thread<'_> {
     fn rendezvous(&self, act: impl FnOnce()) {
-        let Machine { is_held, is_stopped, .. } = self.machine;
+        let Fixture { is_held, is_stopped, .. } = self.machine;
         let is_free = || is_held.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         self.wait(|| {
             self.join();
@@ -162,7 +162,7 @@ impl Cpu for Thread<'_> {
 
 /// Runs a machine of `cpus` CPUs of which the first `enders` end the guest, and gives what each came to.
 fn run(cpus: usize, enders: usize, entries: usize) -> Vec<Part> {
-    let machine = Machine::new(cpus);
+    let machine = Fixture::new(cpus);
     let thread = |index| Thread { machine: &machine, index };
     let parts = scope(|threads| {
         let running: Vec<_> = (0..cpus)

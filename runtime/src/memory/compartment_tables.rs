@@ -1,11 +1,11 @@
-//! A world: everything that one piece of guest software can reach, and nothing else.
+//! A compartment: everything that one piece of guest software can reach, and nothing else.
 //!
 //! It has second-level tables and guest page tables of its own, both built from scratch in frames of the
-//! hypervisor, so nothing the guest does to its page tables changes what the world is. Its guest-physical
+//! hypervisor, so nothing the guest does to its page tables changes what the compartment is. Its guest-physical
 //! addresses are made up: the pages lie at 0 and on, page after page, and the guest page tables at
-//! [`TABLES_START`] and on, read-only. Each CPU has one world, which is filled for what is to run there next; the
+//! [`TABLES_START`] and on, read-only. Each CPU has one compartment, which is filled for what is to run there next; the
 //! frames come from a stock that grows beforehand, so that filling cannot run out. Neighbours: `radix`
-//! for the tables of the guest at large; the vendor's part enters and leaves worlds.
+//! for the tables of the guest at large; the vendor's part enters and leaves compartments.
 
 use core::marker::PhantomData;
 use hw::PhysMemory;
@@ -14,19 +14,19 @@ use x86::mtrr::MemoryType;
 use x86::paging::PAGE_SIZE;
 use x86::paging::{Attributes, Entry, PageFlags, PageSize, Rights, TableFormat};
 
-/// Most pages of a world: 16 MiB.
+/// Most pages of a compartment: 16 MiB.
 pub const PAGES_LIMIT: usize = 4096;
-/// Most frames of a world's stock.
+/// Most frames of a compartment's stock.
 pub const STOCK_LIMIT: usize = 512;
 /// Guest-physical address of the first guest page table.
 pub const TABLES_START: u64 = 64 << 20;
 
 const ZEROES: [u8; 4096] = [0; 4096];
-/// Levels of second-level tables above the lowest: one table each serves all of a world.
+/// Levels of second-level tables above the lowest: one table each serves all of a compartment.
 const UPPER_LEVELS: usize = 3;
 const TABLE_FLAGS: PageFlags = PageFlags::P.union(PageFlags::RW).union(PageFlags::US).union(PageFlags::A);
 
-/// How linear addresses are translated in a world (SDM, "Paging Modes and Control Bits").
+/// How linear addresses are translated in a compartment (SDM, "Paging Modes and Control Bits").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Two levels of 32-bit entries.
@@ -63,7 +63,7 @@ impl Mode {
     }
 }
 
-/// A page of a world.
+/// A page of a compartment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Its linear address.
@@ -74,7 +74,7 @@ pub struct Page {
     pub rights: Rights,
 }
 
-/// What a processor needs to run in a filled world.
+/// What a processor needs to run in a filled compartment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roots {
     /// Root of the second-level tables.
@@ -89,7 +89,7 @@ pub struct Roots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall;
 
-/// Number of frames that a world needs for `runs` of pages (linear address, count), in ascending order.
+/// Number of frames that a compartment needs for `runs` of pages (linear address, count), in ascending order.
 #[must_use]
 pub fn frames_needed(mode: Mode, runs: impl IntoIterator<Item = (u64, u64)>) -> usize {
     let mut last = [None; 6];
@@ -111,27 +111,27 @@ pub fn frames_needed(mode: Mode, runs: impl IntoIterator<Item = (u64, u64)>) -> 
     usize::try_from(tables + lowest).map_or(usize::MAX, |count| count + UPPER_LEVELS)
 }
 
-/// The world of one CPU. All zero before its first frame.
+/// The compartment of one CPU. All zero before its first frame.
 #[derive(Debug)]
-pub struct World<F> {
+pub struct Compartment<F> {
     /// A frame with the addresses of the stock's frames.
     directory: HostPhysAddr,
     stock: usize,
     used: usize,
-    /// What the world is filled for; 0 for nothing.
+    /// What the compartment is filled for; 0 for nothing.
     serial: u64,
     roots: Roots,
     format: PhantomData<F>,
 }
 
-impl<F: TableFormat> Default for World<F> {
+impl<F: TableFormat> Default for Compartment<F> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<F: TableFormat> World<F> {
-    /// An empty world without frames.
+impl<F: TableFormat> Compartment<F> {
+    /// An empty compartment without frames.
     #[must_use]
     pub const fn new() -> Self {
         let none = HostPhysAddr::new(0);
@@ -170,18 +170,18 @@ impl<F: TableFormat> World<F> {
         Ok(())
     }
 
-    /// Where to enter, if the world is filled for `serial`.
+    /// Where to enter, if the compartment is filled for `serial`.
     #[must_use]
     pub fn roots(&self, serial: u64) -> Option<Roots> {
         (serial != 0 && self.serial == serial).then_some(self.roots)
     }
 
-    /// Makes the world consist of `pages`, for `serial`, which stands for just these pages in just this mode.
-    /// Translations that the processor cached for the world before have to be dropped.
+    /// Makes the compartment consist of `pages`, for `serial`, which stands for just these pages in just this mode.
+    /// Translations that the processor cached for the compartment before have to be dropped.
     ///
     /// # Errors
     ///
-    /// [`TooSmall`]; the world is empty then.
+    /// [`TooSmall`]; the compartment is empty then.
     pub fn fill<M: PhysMemory>(
         &mut self,
         memory: &M,
@@ -194,7 +194,7 @@ impl<F: TableFormat> World<F> {
             memory.write(self.frame(memory, index), &ZEROES);
         }
         self.used = 0;
-        let mut builder = Builder { world: self, memory, mode, guest_tables: 0 };
+        let mut builder = Builder { compartment: self, memory, mode, guest_tables: 0 };
         let roots = builder.build(pages)?;
         self.roots = roots;
         self.serial = serial;
@@ -210,15 +210,15 @@ impl<F: TableFormat> World<F> {
     }
 }
 
-/// A world on its way.
+/// A compartment on its way.
 struct Builder<'a, M, F> {
-    world: &'a mut World<F>,
+    compartment: &'a mut Compartment<F>,
     memory: &'a M,
     mode: Mode,
     guest_tables: u64,
 }
 
-/// A guest page table: where it is, and where the world has it.
+/// A guest page table: where it is, and where the compartment has it.
 #[derive(Clone, Copy)]
 struct GuestTable {
     frame: HostPhysAddr,
@@ -244,11 +244,11 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
     }
 
     fn take(&mut self) -> Result<HostPhysAddr, TooSmall> {
-        if self.world.used >= self.world.stock {
+        if self.compartment.used >= self.compartment.stock {
             return Err(TooSmall);
         }
-        self.world.used += 1;
-        let frame = self.world.frame(self.memory, self.world.used - 1);
+        self.compartment.used += 1;
+        let frame = self.compartment.frame(self.memory, self.compartment.used - 1);
         Ok(frame)
     }
 
@@ -318,7 +318,7 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
     /// Where the guest page table is that an entry names.
     fn guest_frame(&self, entry: u64) -> HostPhysAddr {
         let gpa = entry & !(PAGE_SIZE - 1);
-        let mut table = self.world_root();
+        let mut table = self.compartment_root();
         for level in (1..=4_u8).rev() {
             let slot = HostPhysAddr::new(table.get() + 8 * (gpa >> (3 + 9 * level) & 0x1ff));
             match F::decode(self.memory.read_u64(slot), level) {
@@ -330,8 +330,8 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
         table
     }
 
-    fn world_root(&self) -> HostPhysAddr {
-        self.world.frame(self.memory, 0)
+    fn compartment_root(&self) -> HostPhysAddr {
+        self.compartment.frame(self.memory, 0)
     }
 
     fn entry(&self, table: HostPhysAddr, linear: u64, level: u8) -> u64 {
@@ -345,7 +345,7 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a world's guest-physical addresses are small")]
+    #[expect(clippy::cast_possible_truncation, reason = "a compartment's guest-physical addresses are small")]
     fn set_entry(&self, table: HostPhysAddr, linear: u64, level: u8, entry: u64) {
         let index = linear >> self.mode.shift(level);
         if self.mode == Mode::Bits32 {
@@ -358,5 +358,5 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
 }
 
 #[cfg(test)]
-#[path = "world_tests.rs"]
+#[path = "compartment_tables_tests.rs"]
 mod tests;

@@ -1,14 +1,14 @@
-//! In and out of a world: what of the processor's state a world's software is given, and what of the guest's is
-//! put aside meanwhile.
+//! In and out of a compartment: what of the processor's state a compartment's software is given, and what of the
+//! guest's is put aside meanwhile.
 //!
 //! UNSAFETY: the current VMCS, while an exit is handled.
 #![expect(unsafe_code, reason = "current VMCS")]
 
-use super::controls::Controls;
-use super::observers::{Values, observers};
-use super::{invalidate, nested};
-use crate::memory::world::Roots;
+use crate::memory::compartment_tables::Roots;
 use crate::smp::percpu;
+use crate::vmx::controls::Controls;
+use crate::vmx::observers::{Values, observers};
+use crate::vmx::{invalidate, nested};
 use hw::bare::Processor;
 use hw::bare::processor::time_stamp;
 use hw::bare::vmx::{self, CurrentVmcs};
@@ -88,22 +88,22 @@ const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
 const SELECTORS: [Field<u16>; 4] =
     [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
 
-/// The guest's processor as it was outside the world.
+/// The guest's processor as it was outside the compartment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outside {
     wide: [u64; WIDE.len()],
     narrow: [u32; NARROW.len()],
     selectors: [u16; SELECTORS.len()],
-    /// What counts and records, which is off in the world. Tracing is never the guest's.
+    /// What counts and records, which is off in the compartment. Tracing is never the guest's.
     observers: Values,
     l1: Option<OfL1>,
 }
 
-/// What the guest, as a hypervisor, asked for of its own guest: none of it is in force in a world.
+/// What the guest, as a hypervisor, asked for of its own guest: none of it is in force in a compartment.
 #[derive(Clone, Copy, Debug)]
 struct OfL1 {
     controls: [u32; OF_L1.len()],
-    /// Time when the world was entered: the VMX-preemption timer goes on meanwhile.
+    /// Time when the compartment was entered: the VMX-preemption timer goes on meanwhile.
     since: u64,
 }
 
@@ -116,7 +116,7 @@ const OF_L1: [Field<u32>; 5] = [
     vmcs::PREEMPTION_TIMER,
 ];
 
-/// What this processor has to end a world's time slice with.
+/// What this processor has to end a compartment's time slice with.
 struct Means {
     /// The VMX-preemption timer counts every so many ticks, as a power of two; `None` without the timer.
     timer_shift: Option<u32>,
@@ -133,11 +133,11 @@ pub(super) fn prepare() {
 fn means() -> &'static Means {
     match MEANS.get() {
         Some(means) => means,
-        None => unreachable!("the boot prepares worlds"),
+        None => unreachable!("the boot prepares compartments"),
     }
 }
 
-/// Puts the guest's processor aside and has it run in the world under `roots` for at most `ticks`: without
+/// Puts the guest's processor aside and has it run in the compartment under `roots` for at most `ticks`: without
 /// interrupts, system calls, vector registers, breakpoints, or any descriptor table, and with flat segments. Every
 /// exception exits.
 ///
@@ -147,7 +147,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let means = means();
-    let own = nested::controls_of_world(percpu::current());
+    let own = nested::controls_of_compartment(percpu::current());
     if own.is_none() {
         hold_nmi_window(&mut vmcs);
     }
@@ -184,7 +184,7 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
     vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);
     let rflags = start_timer(&mut vmcs, means, ticks);
     vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
-    percpu::current().set_in_world(true);
+    percpu::current().set_in_compartment(true);
     outside
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn leave(outside: &Outside) {
     }
     observers().give_back(&mut vmcs, &Processor, outside.observers);
     let cpu = percpu::current();
-    cpu.set_in_world(false);
+    cpu.set_in_compartment(false);
     if let Some(l1) = outside.l1 {
         give_l1_back(&mut vmcs, &l1);
         nested::follow(cpu);
@@ -213,7 +213,7 @@ pub(crate) fn leave(outside: &Outside) {
     cpu.demand_attention();
 }
 
-/// Drops this CPU's translations of the world under `roots`.
+/// Drops this CPU's translations of the compartment under `roots`.
 pub(crate) fn forget_translations(roots: &Roots) {
     percpu::current().require_guest();
     let means = means();
@@ -247,7 +247,7 @@ fn put_aside(vmcs: &mut CurrentVmcs) -> Outside {
     }
 }
 
-/// What the guest put into its segment registers moves nothing of what runs in the world.
+/// What the guest put into its segment registers moves nothing of what runs in the compartment.
 fn flatten_segments(vmcs: &mut CurrentVmcs) {
     vmcs.write(vmcs::GUEST_FS_BASE, 0);
     vmcs.write(vmcs::GUEST_GS_BASE, 0);
@@ -266,7 +266,7 @@ fn flatten_segments(vmcs: &mut CurrentVmcs) {
 }
 
 /// Replaces the controls of a hypervisor in the guest by those under which that runs itself: what it asked for
-/// waits, its interrupts as long as the world's time lasts.
+/// waits, its interrupts as long as the compartment's time lasts.
 fn put_l1_aside(vmcs: &mut CurrentVmcs, own: &Controls) -> OfL1 {
     let l1 = OfL1 { controls: OF_L1.map(|field| vmcs.read(field)), since: time_stamp() };
     let [primary, secondary, ..] = l1.controls;
@@ -277,7 +277,7 @@ fn put_l1_aside(vmcs: &mut CurrentVmcs, own: &Controls) -> OfL1 {
     vmcs.write(vmcs::PRIMARY_CONTROLS, (own.primary | primary).bits());
     vmcs.write(vmcs::SECONDARY_CONTROLS, (own.secondary | secondary).bits());
     vmcs.write(vmcs::EXIT_CONTROLS, own.exit.bits());
-    // Every page fault is the world's.
+    // Every page fault is the compartment's.
     vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MATCH, 0);
     l1
@@ -296,7 +296,7 @@ fn give_l1_back(vmcs: &mut CurrentVmcs, l1: &OfL1) {
     }
 }
 
-/// Limits the time in the world; gives the flags to run it with. Interrupts wait, where there is the timer; else
+/// Limits the time in the compartment; gives the flags to run it with. Interrupts wait, where there is the timer; else
 /// the first one ends the slice, which needs RFLAGS.IF as little as ever, but some emulators look at it.
 fn start_timer(vmcs: &mut CurrentVmcs, means: &Means, ticks: u64) -> Rflags {
     let mut pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));

@@ -199,5 +199,5 @@ fn touched(port: u16, width: PortWidth) -> impl Iterator<Item = (u16, u16)> {
 }
 
 #[cfg(test)]
-#[path = "power_tests.rs"]
+#[path = "power_ports_tests.rs"]
 mod tests;

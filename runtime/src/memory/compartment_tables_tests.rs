@@ -1,6 +1,6 @@
-//! Worlds as a processor walks them: the guest's page tables over the second-level ones.
+//! Compartments as a processor walks them: the guest's page tables over the second-level ones.
 
-use super::{Mode, Page, Roots, TABLES_START, TooSmall, World, frames_needed};
+use super::{Compartment, Mode, Page, Roots, TABLES_START, TooSmall, frames_needed};
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, Refused};
 use crate::memory::plain_format::PlainFormat;
 use crate::memory::radix::translate;
@@ -17,19 +17,20 @@ const MODES: [Mode; 4] = [Mode::Bits32, Mode::Pae, Mode::Levels4, Mode::Levels5]
 const CODE: Rights = Rights::READ.union(Rights::EXECUTE);
 const DATA: Rights = Rights::READ.union(Rights::WRITE);
 
-/// A world and the memory of the machine, which counts as the guest's through the world alone.
-struct Machine {
+/// A compartment and the memory of the machine, which counts as the guest's through the compartment alone.
+struct Fixture {
     memory: SimMemory,
-    world: World<PlainFormat>,
+    compartment: Compartment<PlainFormat>,
     roots: Roots,
     mode: Mode,
     next: u64,
 }
 
-impl Machine {
+impl Fixture {
     fn new(mode: Mode, stock: usize) -> Self {
         let memory = SimMemory::new(0);
-        let mut machine = Self { memory, world: World::new(), roots: Roots::default(), mode, next: POOL };
+        let mut machine =
+            Self { memory, compartment: Compartment::new(), roots: Roots::default(), mode, next: POOL };
         machine.grow(stock);
         machine
     }
@@ -40,11 +41,11 @@ impl Machine {
             *next += 4096;
             Ok::<_, TooSmall>(HostPhysAddr::new(*next))
         };
-        assert_eq!(self.world.grow(&self.memory, stock, take), Ok(()));
+        assert_eq!(self.compartment.grow(&self.memory, stock, take), Ok(()));
     }
 
     fn fill(&mut self, serial: u64, pages: &[Page]) -> Result<(), TooSmall> {
-        self.roots = self.world.fill(&self.memory, serial, self.mode, pages.iter().copied())?;
+        self.roots = self.compartment.fill(&self.memory, serial, self.mode, pages.iter().copied())?;
         Ok(())
     }
 
@@ -83,7 +84,7 @@ impl Machine {
     }
 }
 
-impl GuestMemory for Machine {
+impl GuestMemory for Fixture {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
         let (frame, _) = self.second_level(gpa.get()).ok_or(Refused)?;
         self.memory.read(HostPhysAddr::new(frame + gpa.get() % 4096), bytes);
@@ -133,7 +134,7 @@ fn runs(pages: &[Page]) -> impl Iterator<Item = (u64, u64)> + '_ {
 fn each_page_is_where_it_was_put_and_nothing_else_is() {
     for mode in MODES {
         let needed = frames_needed(mode, runs(&pages()));
-        let mut machine = Machine::new(mode, needed);
+        let mut machine = Fixture::new(mode, needed);
         assert_eq!(machine.fill(1, &pages()), Ok(()), "{mode:?} in {needed} frames");
         for page in pages() {
             let at = page.linear + 0x123;
@@ -153,28 +154,28 @@ fn each_page_is_where_it_was_put_and_nothing_else_is() {
 }
 
 #[test]
-fn a_world_that_is_filled_anew_forgets_what_it_was() {
-    let mut machine = Machine::new(Mode::Levels4, 32);
+fn a_compartment_that_is_filled_anew_forgets_what_it_was() {
+    let mut machine = Fixture::new(Mode::Levels4, 32);
     assert_eq!(machine.fill(1, &pages()), Ok(()));
     let roots = machine.roots;
-    assert_eq!((machine.world.roots(1), machine.world.roots(2)), (Some(roots), None));
+    assert_eq!((machine.compartment.roots(1), machine.compartment.roots(2)), (Some(roots), None));
     assert_eq!(machine.fill(2, &pages()[2..3]), Ok(()));
-    assert_eq!(machine.world.roots(1), None);
+    assert_eq!(machine.compartment.roots(1), None);
     assert_eq!(machine.reach(0x40_0000, Intent::Read), Some(0x5000));
     assert_eq!(machine.reach(0x1000, Intent::Read), None);
     assert_eq!(machine.second_level(4096), None);
-    assert_eq!(machine.world.roots(0), None);
+    assert_eq!(machine.compartment.roots(0), None);
 }
 
 #[test]
-fn a_world_without_frames_enough_is_empty_until_its_stock_grows() {
-    let mut machine = Machine::new(Mode::Levels4, frames_needed(Mode::Levels4, runs(&pages())) - 1);
+fn a_compartment_short_of_frames_is_empty_until_its_stock_grows() {
+    let mut machine = Fixture::new(Mode::Levels4, frames_needed(Mode::Levels4, runs(&pages())) - 1);
     assert_eq!(machine.fill(7, &pages()), Err(TooSmall));
-    assert_eq!(machine.world.roots(7), None);
+    assert_eq!(machine.compartment.roots(7), None);
     machine.grow(frames_needed(Mode::Levels4, runs(&pages())));
     assert_eq!(machine.fill(7, &pages()), Ok(()));
     let refuse = || Err(TooSmall);
-    assert_eq!(machine.world.grow(&machine.memory, super::STOCK_LIMIT + 1, refuse), Err(TooSmall));
+    assert_eq!(machine.compartment.grow(&machine.memory, super::STOCK_LIMIT + 1, refuse), Err(TooSmall));
 }
 
 proptest! {
@@ -200,7 +201,7 @@ proptest! {
         }
         prop_assume!(pages.len() <= super::PAGES_LIMIT);
         let needed = frames_needed(mode, runs);
-        let mut machine = Machine::new(mode, needed.min(super::STOCK_LIMIT));
+        let mut machine = Fixture::new(mode, needed.min(super::STOCK_LIMIT));
         prop_assert_eq!(machine.fill(1, &pages), Ok(()));
         for page in pages.iter().step_by(97) {
             prop_assert_eq!(machine.reach(page.linear, Intent::Write), Some(page.linear));

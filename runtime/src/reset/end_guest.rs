@@ -1,13 +1,14 @@
 //! The end of the guest: one path, whatever led to it.
 //!
-//! What comes before what is said in [`ending`](crate::ending). When all is undone the leader zeroes what was secret
+//! What comes before what is said in [`ending`](super::ending). When all is undone the leader zeroes what was secret
 //! ([`scrub`]) and resets the machine, by the very port write that the guest tried where there was one.
 
-use crate::ending::{Cpu, Ending, Part};
-use crate::exit::{ResetCause, shutdown_status};
+use super::ending::{Cpu, Ending, Part};
+use super::scrub::{self, Last, LastWrite};
+use super::shutdown_status;
+use crate::exit::ResetCause;
 use crate::machine;
 use crate::policies;
-use crate::scrub::{self, Last, LastWrite};
 use crate::smp::cpus;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{ipi, quiesce};
@@ -21,7 +22,7 @@ use hw::{Caches, PortWidth, Ports};
 const PATIENCE: u64 = 2_000_000_000;
 /// Bits of the high byte of a PM1 control register that [`PowerControl::completing`] gives.
 ///
-/// [`PowerControl::completing`]: crate::exit::power::PowerControl::completing
+/// [`PowerControl::completing`]: super::power_ports::PowerControl::completing
 const SLEEP_BITS: u32 = 0x3c00;
 
 static ENDING: Ending = Ending::new();

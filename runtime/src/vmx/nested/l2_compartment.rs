@@ -1,10 +1,10 @@
-//! L2 in a world ([`crate::vmx::world`]): nothing of what happens there is L1's.
+//! L2 in a compartment ([`crate::vmx::compartment`]): nothing of what happens there is L1's.
 
 use super::cpu;
 use super::event::init;
 use super::l2_vcpu::{self, L2Vcpu};
 use super::memory::ept_violation;
-use crate::exit::WorldExit;
+use crate::exit::CompartmentExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;
 use crate::smp::percpu::PerCpu;
@@ -17,15 +17,15 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::Interruption;
 use x86::vmx::vmcs;
 
-/// The controls for the world of a guest of L1's; `None` where L1 itself runs.
-pub(in crate::vmx) fn controls_of_world(cpu: &PerCpu) -> Option<Controls> {
+/// The controls for the compartment of a guest of L1's; `None` where L1 itself runs.
+pub(in crate::vmx) fn controls_of_compartment(cpu: &PerCpu) -> Option<Controls> {
     if !cpu::is_l2(cpu) {
         return None;
     }
     cpu::of(cpu).map(|state| state.hardware.l0_controls)
 }
 
-/// An exit from the world that L2 is in.
+/// An exit from the compartment that L2 is in.
 #[inline(never)]
 pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason) {
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
@@ -38,32 +38,33 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             Action::Resume
         }
         Exit::Init => {
-            dispatch::in_world(vcpu, cause);
+            dispatch::in_compartment(vcpu, cause);
             init::init_arrived(vcpu.registers_mut(), cpu);
             return;
         }
         Exit::Exception(event @ Event::Exception { vector: Vector::MC, .. }) => {
-            dispatch::in_world(vcpu, cause);
+            dispatch::in_compartment(vcpu, cause);
             let injected = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
             // L2 is to take it, or L1 where it intercepts it.
             vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0);
             if injected.is_valid() { Action::Inject(event) } else { Action::Resume }
         }
         _ => {
-            dispatch::in_world(vcpu, cause);
+            dispatch::in_compartment(vcpu, cause);
             Action::Resume
         }
     };
     ept_violation::conclude(vcpu, cpu, reason, action);
 }
 
-/// Another CPU called this one, whose guest is in a world; false where it is L1.
+/// Another CPU called this one, whose guest is in a compartment; false where it is L1.
 pub(in crate::vmx) fn called(registers: &mut Registers, cpu: &PerCpu) -> bool {
     if !cpu::is_l2(cpu) {
         return false;
     }
     if let Some(state) = cpu::of(cpu) {
-        machine::hypapp().world_exit(&mut l2_vcpu::view_of(state, registers, cpu, false), WorldExit::Called);
+        machine::hypapp()
+            .compartment_exit(&mut l2_vcpu::view_of(state, registers, cpu, false), CompartmentExit::Called);
     }
     true
 }

@@ -5,7 +5,7 @@ use super::cache::{Ept02, Root};
 use super::pool::Frame;
 use crate::memory::flush::Flush;
 use crate::memory::guest::fake::FakeMemory;
-use crate::memory::policy::{Machine, Policy};
+use crate::memory::policy::{MemoryFacts, Policy};
 use crate::memory::range::GuestRange;
 use crate::memory::second_level::{ProtectError, RESERVE, SecondLevel};
 use crate::memory::views::View;
@@ -37,11 +37,11 @@ pub(super) const READ: u64 = 0x181;
 pub(super) const WRITE: u64 = 0x182;
 pub(super) const FETCH: u64 = 0x184;
 
-type Between<'a> = Box<dyn FnOnce(&World<'a>) + 'a>;
+type Between<'a> = Box<dyn FnOnce(&Fixture<'a>) + 'a>;
 pub(super) type Level<'a> = SecondLevel<&'a SimMemory, EptFormat>;
 
 /// A machine: its memory, the policy, L1's memory and the cache.
-pub(super) struct World<'a> {
+pub(super) struct Fixture<'a> {
     pub(super) l1: FakeMemory,
     pub(super) second_level: RefCell<Level<'a>>,
     pub(super) cache: RefCell<Ept02<&'a SimMemory>>,
@@ -50,7 +50,7 @@ pub(super) struct World<'a> {
     calls: RefCell<usize>,
 }
 
-impl<'a> Shared for World<'a> {
+impl<'a> Shared for Fixture<'a> {
     type Memory = &'a SimMemory;
 
     fn with<T>(&self, act: impl FnOnce(&Policy, &mut Ept02<&'a SimMemory>) -> T) -> T {
@@ -63,12 +63,12 @@ impl<'a> Shared for World<'a> {
     }
 }
 
-impl<'a> World<'a> {
+impl<'a> Fixture<'a> {
     pub(super) fn new(memory: &'a SimMemory, frames: usize, roots: usize, largest_page: PageSize) -> Self {
         let mut second_level = SecondLevel::new(memory);
         let base = HostPhysAddr::new(REGION.base + MIB);
         assert_eq!(second_level.frames().add(base, RESERVE as u64 * PAGE_SIZE), Ok(()));
-        let machine = Machine {
+        let machine = MemoryFacts {
             region: REGION,
             memory_map: &[],
             physical_address_bits: 39,

@@ -6,8 +6,8 @@
 //! guest's true end the byte is cleared.
 
 use super::keyboard_controller::{DATA, RESET_LINE};
-use super::power::SYSTEM_CONTROL_A;
-use super::{ResetCause, init_sipi};
+use super::power_ports::SYSTEM_CONTROL_A;
+use crate::exit::{ResetCause, init_sipi};
 use crate::memory::guest::GuestMemory;
 use crate::vcpu::{Activity, Vcpu};
 use hw::{Cpuid, PortWidth, Ports};

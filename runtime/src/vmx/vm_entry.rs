@@ -1,8 +1,8 @@
 //! The crossing between guest and hypervisor: general-purpose registers, nothing else.
 //!
 //! A VM exit lands on the top of this CPU's stack, pushes the guest's registers there and calls
-//! [`super::run::handle_exit`]; the way back pops them and enters. Everything else that differs between the
-//! two worlds is switched by the VMCS, or never touched by the hypervisor (FPU and vector state, CR2,
+//! [`crate::vmx::run::handle_exit`]; the way back pops them and enters. Everything else that differs between the
+//! two compartments is switched by the VMCS, or never touched by the hypervisor (FPU and vector state, CR2,
 //! debug registers, the SYSCALL MSRs).
 //!
 //! Between the look at [`PerCpu::attention`](crate::smp::percpu::PerCpu) and VMRESUME an NMI could ask for
@@ -13,7 +13,7 @@
 //! VMRESUME that fails for that is followed by one.
 //!
 //! UNSAFETY: the stack is switched by the processor, and registers are moved by hand.
-#![expect(unsafe_code, reason = "world switch")]
+#![expect(unsafe_code, reason = "VM entry")]
 
 use crate::smp::percpu;
 use core::arch::global_asm;
@@ -43,7 +43,7 @@ macro_rules! load_registers {
 }
 
 global_asm!(
-    ".pushsection .text.world_switch, \"ax\"",
+    ".pushsection .text.vm_entry, \"ax\"",
     // Exits of a guest's own guest.
     ".balign 16",
     ".global xmhf_l2_exit",
@@ -98,10 +98,10 @@ global_asm!(
     // What was looked at may have made another VMCS current: VMRESUME tells.
     "jmp xmhf_vm_resume",
     ".popsection",
-    handle_exit = sym super::run::handle_exit,
-    handle_l2_exit = sym super::nested::handle_l2_exit,
-    attend = sym super::run::attend,
-    entry_failed = sym super::run::entry_failed,
+    handle_exit = sym crate::vmx::run::handle_exit,
+    handle_l2_exit = sym crate::vmx::nested::handle_l2_exit,
+    attend = sym crate::vmx::run::attend,
+    entry_failed = sym crate::vmx::run::entry_failed,
     attention = const percpu::ATTENTION_OFFSET,
     registers = const percpu::REGISTERS_OFFSET,
 );
