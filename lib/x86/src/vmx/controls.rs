@@ -122,6 +122,8 @@ bitflags! {
         const USE_TSC_SCALING = 1 << 25;
         /// EPT execute permission depends on the guest's mode.
         const MODE_BASED_EXECUTE_CONTROL = 1 << 22;
+        /// EPT can forbid writes to parts of a page.
+        const SUB_PAGE_WRITE_PERMISSIONS = 1 << 23;
         /// ENCLV exits by bitmap.
         const ENABLE_ENCLV_EXITING = 1 << 28;
         /// Bits that processors may demand.
@@ -151,6 +153,8 @@ bitflags! {
         const SAVE_PREEMPTION_TIMER = 1 << 22;
         /// Clear IA32_BNDCFGS.
         const CLEAR_BNDCFGS = 1 << 23;
+        /// Clear IA32_RTIT_CTL.
+        const CLEAR_RTIT_CTL = 1 << 25;
         /// Save IA32_LBR_CTL, and clear it.
         const CLEAR_LBR_CTL = 1 << 26;
         /// Load the state of control-flow enforcement.
@@ -178,6 +182,8 @@ bitflags! {
         const LOAD_EFER = 1 << 15;
         /// Load IA32_BNDCFGS.
         const LOAD_BNDCFGS = 1 << 16;
+        /// Load IA32_RTIT_CTL.
+        const LOAD_RTIT_CTL = 1 << 18;
         /// Load the state of control-flow enforcement.
         const LOAD_CET_STATE = 1 << 20;
         /// Load IA32_LBR_CTL.

@@ -4,14 +4,14 @@
 //! to the hypervisor what nobody thought of, so it fails the entry as a reserved bit. What must be 1 on the
 //! hardware must be 1 for L1, for VMCS02 cannot have it otherwise.
 
-use super::vmcs12::fields::{self, Access, Treatment};
+use super::vmcs12::fields::{self, Access};
 use crate::vmx::probe::cr4_for_guest;
 use hw::{GeneralProtection, Msrs};
 use x86::cr::Cr4;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
-use x86::vmx::vmcs::{FIELDS, FieldInfo, Width};
+use x86::vmx::vmcs::{Exists, FIELDS, FieldInfo, Treatment, Width};
 
 /// The VMX of L1's processor: the values of its capability MSRs, in the TRUE versions where there are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,43 +261,20 @@ impl Capability {
     }
 
     /// Whether L1's processor has the field: those that only one control uses exist where it is offered (SDM,
-    /// appendix "Field Encoding in VMCS").
+    /// appendix "Field Encoding in VMCS"), and nobody has those of what is never offered.
     pub(super) fn has_field(&self, field: FieldInfo) -> bool {
-        use SecondaryControls as Secondary;
-        let primary = |control: PrimaryControls| self.primary.may_be_one() & control.bits() != 0;
-        let secondary = |control: Secondary| self.secondary.may_be_one() & control.bits() != 0;
-        let pin_based = |control: PinBasedControls| self.pin_based.may_be_one() & control.bits() != 0;
-        let exit = |control: ExitControls| self.exit.may_be_one() & control.bits() != 0;
         let entry = |control: EntryControls| self.entry.may_be_one() & control.bits() != 0;
-        match field.encoding {
-            0x0000 => secondary(Secondary::ENABLE_VPID),
-            0x0002 | 0x2016 => pin_based(PinBasedControls::PROCESS_POSTED_INTERRUPTS),
-            0x0810 | 0x201c..=0x2022 => secondary(Secondary::VIRTUAL_INTERRUPT_DELIVERY),
-            0x0812 | 0x200e => secondary(Secondary::ENABLE_PML),
-            0x2004 => primary(PrimaryControls::USE_MSR_BITMAPS),
-            0x2012 | 0x401c => primary(PrimaryControls::USE_TPR_SHADOW),
-            0x2014 => secondary(Secondary::VIRTUALIZE_APIC_ACCESSES),
-            0x201a | 0x2400 | 0x280a..=0x2810 => secondary(Secondary::ENABLE_EPT),
-            0x2026 | 0x2028 => secondary(Secondary::VMCS_SHADOWING),
-            0x202c => secondary(Secondary::ENABLE_XSAVES),
-            0x202e => secondary(Secondary::ENABLE_ENCLS_EXITING),
-            0x2032 => secondary(Secondary::USE_TSC_SCALING),
-            0x2036 => secondary(Secondary::ENABLE_ENCLV_EXITING),
-            0x2804 => entry(EntryControls::LOAD_PAT) || exit(ExitControls::SAVE_PAT),
-            0x2806 => entry(EntryControls::LOAD_EFER) || exit(ExitControls::SAVE_EFER),
-            0x2808 => entry(EntryControls::LOAD_PERF_GLOBAL_CTRL),
-            0x2c00 => exit(ExitControls::LOAD_PAT),
-            0x2c02 => exit(ExitControls::LOAD_EFER),
-            0x2c04 => exit(ExitControls::LOAD_PERF_GLOBAL_CTRL),
-            0x401e => primary(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS),
-            0x4020 | 0x4022 => secondary(Secondary::PAUSE_LOOP_EXITING),
-            0x482e => pin_based(PinBasedControls::PREEMPTION_TIMER),
-            0x6828..=0x682c => entry(EntryControls::LOAD_CET_STATE),
-            0x6c18..=0x6c1c => exit(ExitControls::LOAD_CET_STATE),
-            encoding => {
-                !matches!(fields::index(encoding).map(fields::treatment), None | Some(Treatment::Absent))
-            }
-        }
+        let exit = |control: ExitControls| self.exit.may_be_one() & control.bits() != 0;
+        let exists = match field.exists {
+            Exists::Always => true,
+            Exists::PinBased(control) => self.pin_based.may_be_one() & control.bits() != 0,
+            Exists::Primary(control) => self.primary.may_be_one() & control.bits() != 0,
+            Exists::Secondary(control) => self.secondary.may_be_one() & control.bits() != 0,
+            Exists::Entry(control) => entry(control),
+            Exists::Exit(control) => exit(control),
+            Exists::EntryOrExit(loaded, saved) => entry(loaded) || exit(saved),
+        };
+        exists && field.treatment != Treatment::Absent
     }
 
     /// Whether CR0 can hold `value` in VMX operation, bits of `ignored` aside.

@@ -63,11 +63,11 @@ use event::pending_entry::PendingEntry;
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
 use vmcs12::controls::Wanted;
-use vmcs12::fields::{Access, Treatment};
+use vmcs12::fields::Access;
 use vmcs12::{Dirty, LaunchState, Vmcs12};
 use x86::address::GuestPhysAddr;
 use x86::cr::Efer;
-use x86::vmx::vmcs;
+use x86::vmx::vmcs::{self, Treatment};
 
 /// Where L1's processor is with VMX (SDM, "Introduction to VMX Operation").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer};
+use x86::vmcs_fields;
 use x86::vmx::capability::VmxMisc;
 use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
@@ -121,23 +122,28 @@ fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capabilit
     }
 }
 
-/// Copies the guest state that is [`crate::vmx::nested::vmcs12::fields::Treatment::Cold`], into L2's VMCS or back.
-pub(crate) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capability: &Capability) {
-    copy!(from => to;
-        GUEST_ES_SELECTOR GUEST_CS_SELECTOR GUEST_SS_SELECTOR GUEST_DS_SELECTOR
-        GUEST_FS_SELECTOR GUEST_GS_SELECTOR GUEST_LDTR_SELECTOR GUEST_TR_SELECTOR
-        GUEST_ES_LIMIT GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_DS_LIMIT
-        GUEST_FS_LIMIT GUEST_GS_LIMIT GUEST_LDTR_LIMIT GUEST_TR_LIMIT
-        GUEST_ES_ACCESS_RIGHTS GUEST_SS_ACCESS_RIGHTS GUEST_DS_ACCESS_RIGHTS
-        GUEST_FS_ACCESS_RIGHTS GUEST_GS_ACCESS_RIGHTS GUEST_LDTR_ACCESS_RIGHTS GUEST_TR_ACCESS_RIGHTS
-        GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE
-        GUEST_FS_BASE GUEST_GS_BASE GUEST_LDTR_BASE GUEST_TR_BASE
-        GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT GUEST_GDTR_BASE GUEST_IDTR_BASE
-        GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP);
+macro_rules! copy_cold {
+    (($from:ident, $to:ident, $capability:ident)
+        $($encoding:literal $type:ident $name:ident $text:literal $treatment:ident $shadow:tt [$($exists:tt)*];)*
+    ) => {
+        $(copy_if_cold!($treatment [$($exists)*] $name ($from, $to, $capability));)*
+    };
+}
+
+macro_rules! copy_if_cold {
+    (Cold [] $name:ident ($from:ident, $to:ident, $capability:ident)) => { copy!($from => $to; $name) };
     // The hardware's VMCS has these fields on some processors only.
-    if capability.has_cet() {
-        copy!(from => to; GUEST_S_CET GUEST_SSP GUEST_INTERRUPT_SSP_TABLE);
-    }
+    (Cold [$($exists:tt)+] $name:ident ($from:ident, $to:ident, $capability:ident)) => {
+        if $capability.field(u64::from(vmcs::$name.encoding())).is_some() {
+            copy!($from => $to; $name);
+        }
+    };
+    ($($other:tt)*) => {};
+}
+
+/// Copies the guest state that is [`Treatment::Cold`](vmcs::Treatment::Cold), into L2's VMCS or back.
+pub(crate) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capability: &Capability) {
+    vmcs_fields!(copy_cold!(from, to, capability));
 }
 
 fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability, inherited: &Inherited) {

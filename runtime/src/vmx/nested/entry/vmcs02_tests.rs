@@ -3,12 +3,12 @@ use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
 use crate::vmx::nested::cr_masks::CR0_OF_L0;
 use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
-use crate::vmx::nested::vmcs12::fields::{self, Treatment};
+use crate::vmx::nested::vmcs12::fields;
 use hw::sim::{SimMsrs, SimVmcs};
 use x86::vmx::controls::PinBasedControls;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
-use x86::vmx::vmcs::{FIELDS, FieldInfo};
+use x86::vmx::vmcs::{FIELDS, FieldInfo, Treatment};
 
 fn own() -> Controls {
     Controls {

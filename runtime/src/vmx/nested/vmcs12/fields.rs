@@ -1,6 +1,6 @@
-//! The VMCS fields as nesting sees them: for each row of [`FIELDS`] what becomes of it, and when it exists.
+//! The VMCS fields as VMREAD and VMWRITE of L1 find them: rows of [`FIELDS`], by their encodings.
 
-use x86::vmx::vmcs::{FIELDS, FieldInfo, Group, Width};
+use x86::vmx::vmcs::{FIELDS, FieldInfo, Treatment, Width};
 
 /// Number of fields.
 pub(crate) const COUNT: usize = FIELDS.len();
@@ -43,71 +43,9 @@ const fn index_table() -> [u8; KEYS] {
     table
 }
 
-/// What becomes of a field of VMCS12 in the VMCS under which L2 runs, and of that one's after an exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Treatment {
-    /// Guest state that every entry and exit copies.
-    Hot,
-    /// Guest state that an entry copies where L1 wrote to it, and that is brought back where L1 asks.
-    Cold,
-    /// A control that is merged with what the hypervisor needs, by [`crate::vmx::nested::entry::vmcs02`].
-    Control,
-    /// A control or guest field whose part is done in software: MSR areas and what they switch, VMCS shadowing.
-    ByValue,
-    /// Loaded into L1's processor at an exit.
-    Host,
-    /// What an exit tells.
-    Exit,
-    /// Kept for L1, without effect.
-    Ignored,
-    /// No control that is offered uses it.
-    Absent,
-}
-
 /// What becomes of the field in this place of [`FIELDS`].
 pub(crate) const fn treatment(index: usize) -> Treatment {
-    TREATMENTS[index]
-}
-
-static TREATMENTS: [Treatment; COUNT] = treatments();
-
-const fn treatments() -> [Treatment; COUNT] {
-    let mut table = [Treatment::Absent; COUNT];
-    let mut index = 0;
-    while index < COUNT {
-        table[index] = treatment_of(FIELDS[index]);
-        index += 1;
-    }
-    table
-}
-
-const fn treatment_of(field: FieldInfo) -> Treatment {
-    match (field.encoding, field.group()) {
-        // EPTP index, EPTP list, #VE, sub-page permissions, tertiary controls.
-        (0x0004 | 0x2018 | 0x2024 | 0x202a | 0x2030 | 0x2034, _) => Treatment::Absent,
-        // The page-modification log, VMREAD and VMWRITE bitmap, VMCS link pointer.
-        (0x0812 | 0x200e | 0x2026 | 0x2028 | 0x2800, _) => Treatment::ByValue,
-        // Bounds, processor trace, records of branches, protection keys of supervisor pages.
-        (0x2812 | 0x2814 | 0x2816 | 0x2818 | 0x2c06, _) => Treatment::Absent,
-        // Executive-VMCS pointer, SMBASE: there is no SMM monitor.
-        (0x200c | 0x4828, _) => Treatment::Ignored,
-        // Counts and addresses of MSR areas, IA32_PERF_GLOBAL_CTRL.
-        (0x2006..=0x200a | 0x400e | 0x4010 | 0x4014 | 0x2808, _) => Treatment::ByValue,
-        // Interrupt status, IA32_EFER, PDPTEs.
-        (0x0810 | 0x2806 | 0x280a..=0x2810, _) => Treatment::Hot,
-        // IA32_DEBUGCTL, IA32_PAT, DR7: what is saved and what is loaded are two controls.
-        (0x2802 | 0x2804 | 0x681a, _) => Treatment::Hot,
-        // Interruptibility and activity, timer.
-        (0x4824 | 0x4826 | 0x482e, _) => Treatment::Hot,
-        // Access rights of CS, of which hypervisors ask for the mode.
-        (0x4816, _) => Treatment::Hot,
-        // CR0, CR3, CR4, RSP, RIP, RFLAGS, pending debug exceptions.
-        (0x6800..=0x6804 | 0x681c..=0x6822, _) => Treatment::Hot,
-        (_, Group::Control) => Treatment::Control,
-        (_, Group::ExitInformation) => Treatment::Exit,
-        (_, Group::Guest) => Treatment::Cold,
-        (_, Group::Host) => Treatment::Host,
-    }
+    FIELDS[index].treatment
 }
 
 /// Width of the field in this place of [`FIELDS`].
@@ -139,7 +77,7 @@ mod tests {
     use hw::Msrs;
     use hw::sim::SimMsrs;
     use x86::msr::Msr;
-    use x86::vmx::vmcs;
+    use x86::vmx::vmcs::{self, Group};
 
     const PIN_BASED: Msr = Msr::IA32_VMX_TRUE_PINBASED_CTLS;
     const PRIMARY: Msr = Msr::IA32_VMX_TRUE_PROCBASED_CTLS;
@@ -175,7 +113,6 @@ mod tests {
     #[test]
     fn treatments_agree_with_groups() {
         for (place, field) in FIELDS.iter().enumerate() {
-            assert_eq!(treatment(place), treatment_of(*field));
             let expected = match treatment(place) {
                 Treatment::Hot | Treatment::Cold => Group::Guest,
                 Treatment::Control => Group::Control,
@@ -190,7 +127,7 @@ mod tests {
     #[test]
     fn what_no_offered_control_uses_is_absent() {
         // ENCLV alone is dealt with and not offered.
-        let absent = |place: &usize| treatments()[*place] == Treatment::Absent;
+        let absent = |place: &usize| treatment(*place) == Treatment::Absent;
         let mut expected: Vec<_> = (0..COUNT).filter(absent).map(|place| FIELDS[place].encoding).collect();
         expected.push(0x2036);
         expected.sort_unstable();

@@ -14,14 +14,14 @@ pub(super) mod shadowing;
 
 use crate::memory::guest::{GuestMemory, Refused};
 use bitflags::bitflags;
-use fields::{Access, COUNT, Treatment};
+use fields::{Access, COUNT};
 use hw::Vmcs;
 use static_assertions::const_assert;
 use x86::address::GuestPhysAddr;
 use x86::cr::Cr0;
 use x86::paging::PAGE_SIZE;
 use x86::vmx::instruction_error::InstructionError;
-use x86::vmx::vmcs::{self, Field, FieldValue, Width};
+use x86::vmx::vmcs::{self, Field, FieldValue, Treatment, Width};
 
 /// Bit 31 of the first word: the shadow-VMCS indicator (SDM, "Format of the VMCS Region").
 pub(super) const SHADOW_VMCS: u32 = vmcs::SHADOW_INDICATOR;

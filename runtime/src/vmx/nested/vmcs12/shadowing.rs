@@ -7,73 +7,110 @@
 use super::Vmcs12;
 use super::fields::{self, Access};
 use hw::Vmcs;
-use x86::vmx::vmcs::{self, Field, FieldValue};
+use x86::vmcs_fields;
+use x86::vmx::vmcs::{self, FIELDS, Field, FieldValue, Shadow};
 
 /// Bytes of the VMREAD and of the VMWRITE bitmap: a bit for each encoding of 15 bits, set where the access exits.
 pub(crate) const BITMAP_BYTES: usize = 4096;
 /// Bytes of a bitmap that are made at a time.
 pub(crate) const PIECE_BYTES: usize = 256;
 
-macro_rules! shadowed {
-    (told: $($exit:ident)*; state: $($state:ident)*; control: $($control:ident)*;) => {
-        /// Fields that L1 reads.
-        const READABLE: &[u32] = &[
-            $(vmcs::$exit.encoding(),)* $(vmcs::$state.encoding(),)* $(vmcs::$control.encoding(),)*
-        ];
-        /// Fields that L1 reads and writes.
-        const WRITABLE: &[u32] = &[$(vmcs::$state.encoding(),)* $(vmcs::$control.encoding(),)*];
+/// What the shadow VMCS holds of the fields that an exit changes, unless L1 has written since.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The processor has a page-modification log, so that there is a field for its index.
+    has_log: bool,
+    /// By [`place`].
+    values: [u64; place(u32::MAX)],
+}
 
-        /// What the shadow VMCS holds of the fields that an exit changes, unless L1 has written since.
-        #[derive(Debug, Default)]
-        #[expect(non_snake_case, reason = "the names of the fields")]
-        pub(crate) struct Told {
-            /// The processor has a page-modification log, so that there is a field for its index.
-            has_log: bool,
-            PML_INDEX: u64,
-            $($exit: u64,)*
-            $($state: u64,)*
-        }
+/// The place in [`Told`] of the field with this encoding: so many that an exit tells come before it in the table.
+const fn place(encoding: u32) -> usize {
+    let (mut index, mut place) = (0, 0);
+    while index < FIELDS.len() && FIELDS[index].encoding != encoding {
+        place += matches!(FIELDS[index].shadow, Shadow::Told | Shadow::State | Shadow::Log) as usize;
+        index += 1;
+    }
+    place
+}
 
-        /// Writes to `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
-        /// taken over.
-        #[inline]
-        pub(crate) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
-            $(tell(shadow, &mut told.$exit, vmcs12, vmcs::$exit);)*
-            $(tell(shadow, &mut told.$state, vmcs12, vmcs::$state);)*
-            if told.has_log {
-                tell(shadow, &mut told.PML_INDEX, vmcs12, vmcs::PML_INDEX);
-            }
-        }
-
-        /// Writes all of `vmcs12` to `shadow`.
-        pub(crate) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
-            $(told.$exit = !vmcs12.read(vmcs::$exit).to_u64();)*
-            $(told.$state = !vmcs12.read(vmcs::$state).to_u64();)*
-            told.PML_INDEX = !vmcs12.read(vmcs::PML_INDEX).to_u64();
-            tell_exit(shadow, told, vmcs12);
-            $(shadow.write(vmcs::$control, vmcs12.read(vmcs::$control));)*
-        }
-
-        /// Takes over what L1 wrote to `shadow`.
-        #[inline]
-        pub(crate) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
-            $(told.$state = take(shadow, vmcs12, vmcs::$state);)*
-            $(take(shadow, vmcs12, vmcs::$control);)*
-            if told.has_log {
-                told.PML_INDEX = take(shadow, vmcs12, vmcs::PML_INDEX);
-            }
-        }
+/// Calls a macro for each row by its shadow column: `$each!(told NAME $args)`.
+macro_rules! by_shadow {
+    (($each:ident $args:tt)
+        $($encoding:literal $type:ident $name:ident $text:literal $treatment:ident $shadow:tt [$($exists:tt)*];)*
+    ) => {
+        $($each!($shadow $name $args);)*
     };
 }
 
-shadowed! {
-    told: EXIT_REASON EXIT_QUALIFICATION GUEST_LINEAR_ADDRESS GUEST_PHYSICAL_ADDRESS
-        EXIT_INTERRUPTION_INFORMATION EXIT_INTERRUPTION_ERROR_CODE IDT_VECTORING_INFORMATION
-        IDT_VECTORING_ERROR_CODE EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFORMATION GUEST_CS_ACCESS_RIGHTS;
-    state: GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR0 GUEST_CR3 GUEST_CR4 GUEST_INTERRUPTIBILITY
-        ENTRY_INTERRUPTION_INFORMATION;
-    control: ENTRY_EXCEPTION_ERROR_CODE ENTRY_INSTRUCTION_LENGTH PRIMARY_CONTROLS EXCEPTION_BITMAP
-        CR0_MASK CR0_READ_SHADOW CR4_READ_SHADOW HOST_RSP HOST_FS_BASE HOST_GS_BASE;
+macro_rules! told_value {
+    ($told:ident, $name:ident) => {
+        $told.values[const { place(vmcs::$name.encoding()) }]
+    };
+}
+
+macro_rules! tell_field {
+    (log $name:ident ($shadow:ident, $told:ident, $vmcs12:ident)) => {
+        if $told.has_log {
+            tell_field!(told $name ($shadow, $told, $vmcs12));
+        }
+    };
+    (told $name:ident ($shadow:ident, $told:ident, $vmcs12:ident)) => {
+        tell($shadow, &mut told_value!($told, $name), $vmcs12, vmcs::$name)
+    };
+    (state $name:ident $args:tt) => { tell_field!(told $name $args) };
+    ($other:tt $name:ident $args:tt) => {};
+}
+
+macro_rules! forget_field {
+    (control $name:ident $args:tt) => {};
+    (- $name:ident $args:tt) => {};
+    ($kind:tt $name:ident ($told:ident, $vmcs12:ident)) => {
+        told_value!($told, $name) = !$vmcs12.read(vmcs::$name).to_u64()
+    };
+}
+
+macro_rules! write_control {
+    (control $name:ident ($shadow:ident, $vmcs12:ident)) => {
+        $shadow.write(vmcs::$name, $vmcs12.read(vmcs::$name))
+    };
+    ($other:tt $name:ident $args:tt) => {};
+}
+
+macro_rules! fetch_field {
+    (state $name:ident ($shadow:ident, $told:ident, $vmcs12:ident)) => {
+        told_value!($told, $name) = take($shadow, $vmcs12, vmcs::$name)
+    };
+    (log $name:ident ($shadow:ident, $told:ident, $vmcs12:ident)) => {
+        if $told.has_log {
+            fetch_field!(state $name ($shadow, $told, $vmcs12));
+        }
+    };
+    (control $name:ident ($shadow:ident, $told:ident, $vmcs12:ident)) => {
+        take($shadow, $vmcs12, vmcs::$name)
+    };
+    ($other:tt $name:ident $args:tt) => {};
+}
+
+/// Writes to `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
+/// taken over.
+#[inline]
+pub(crate) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+    vmcs_fields!(by_shadow!(tell_field(shadow, told, vmcs12)));
+}
+
+/// Writes all of `vmcs12` to `shadow`.
+pub(crate) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+    // Whatever was told is not what it is now, so that all of it is told again.
+    vmcs_fields!(by_shadow!(forget_field(told, vmcs12)));
+    tell_exit(shadow, told, vmcs12);
+    vmcs_fields!(by_shadow!(write_control(shadow, vmcs12)));
+}
+
+/// Takes over what L1 wrote to `shadow`.
+#[inline]
+pub(crate) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
+    vmcs_fields!(by_shadow!(fetch_field(shadow, told, vmcs12)));
 }
 
 #[inline(always)]
@@ -105,7 +142,7 @@ impl Told {
 
 /// Whether VMREAD of the field does not exit.
 pub(crate) fn is_read(access: Access) -> bool {
-    READABLE.contains(&access.info().encoding)
+    !matches!(access.info().shadow, Shadow::None | Shadow::Log)
 }
 
 /// Which of the two bitmaps.
@@ -121,16 +158,24 @@ impl Bitmap {
     /// The bytes from `offset` on, with the index of the page-modification log or not; a whole bitmap would be much for
     /// the stack.
     pub(crate) fn piece(self, offset: usize, has_log: bool) -> [u8; PIECE_BYTES] {
-        let shadowed = if self == Self::Read { READABLE } else { WRITABLE };
-        let log = has_log.then_some(vmcs::PML_INDEX.encoding());
         let mut piece = [0xff; PIECE_BYTES];
-        for encoding in shadowed.iter().copied().chain(log) {
-            let byte = (encoding as usize / 8).wrapping_sub(offset);
+        for field in FIELDS.iter().filter(|field| self.passes(field.shadow, has_log)) {
+            let byte = (field.encoding as usize / 8).wrapping_sub(offset);
             if let Some(byte) = piece.get_mut(byte) {
-                *byte &= !(1 << (encoding % 8));
+                *byte &= !(1 << (field.encoding % 8));
             }
         }
         piece
+    }
+
+    /// Whether VMREAD or VMWRITE of such a field does not exit.
+    fn passes(self, shadow: Shadow, has_log: bool) -> bool {
+        match shadow {
+            Shadow::None => false,
+            Shadow::Told => self == Self::Read,
+            Shadow::State | Shadow::Control => true,
+            Shadow::Log => has_log,
+        }
     }
 }
 
@@ -166,7 +211,7 @@ mod tests {
         let (read, write) = (whole(Bitmap::Read, false), whole(Bitmap::Write, false));
         let passes = |bitmap: &[u8], encoding: u32| bitmap[encoding as usize / 8] >> (encoding % 8) & 1 == 0;
         let count = |bitmap: &[u8]| (0..0x8000).filter(|&e| passes(bitmap, e)).count();
-        assert_eq!((count(&read), count(&write)), (READABLE.len(), WRITABLE.len()));
+        assert_eq!((count(&read), count(&write)), (29, 18));
         assert!(passes(&read, vmcs::EXIT_REASON.encoding()) && !passes(&write, vmcs::EXIT_REASON.encoding()));
         let logged = [Bitmap::Read, Bitmap::Write].map(|bitmap| whole(bitmap, true));
         let log = vmcs::PML_INDEX.encoding();
@@ -192,7 +237,7 @@ mod tests {
         vmcs12.write(vmcs::GUEST_RIP, 5);
         vmcs12.write(vmcs::EXIT_REASON, 10);
         tell_all(&mut shadow, &mut told, &vmcs12);
-        assert_eq!(shadow.writes().len(), READABLE.len());
+        assert_eq!(shadow.writes().len(), 29);
         // L1 steps over an instruction that leaves L2 again.
         shadow.write(vmcs::GUEST_RIP, 7);
         fetch(&shadow, &mut told, &mut vmcs12);
