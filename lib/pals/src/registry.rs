@@ -16,8 +16,8 @@ use trustvisor::status::Status;
 /// The registry. Locked for a look-up or a step, never while pages are covered or looked at.
 #[derive(Debug)]
 pub struct Registry<T> {
-    /// In ascending order of their keys.
-    by_key: Vec<(Key, Arc<Pal<T>>)>,
+    /// In ascending order of their keys, a word each: taking one in or out moves half of them.
+    by_key: Vec<Arc<Pal<T>>>,
     pub(crate) by_page: PageMap<Claim<T>>,
     /// PALs that nobody has; some may still be looked at.
     spare: Vec<Arc<Pal<T>>>,
@@ -97,7 +97,7 @@ impl<T> Registry<T> {
         belongings: T,
     ) -> Result<Arc<Pal<T>>, Conflict<T>> {
         let place = match self.position(key) {
-            Ok(found) => return Err(conflict(&self.by_key[found].1, entry_page)),
+            Ok(found) => return Err(conflict(&self.by_key[found], entry_page)),
             Err(place) => place,
         };
         let free = |pal: &mut Arc<Pal<T>>| Arc::get_mut(pal).is_some();
@@ -112,7 +112,7 @@ impl<T> Registry<T> {
         }
         pal.lock().amounts = amounts;
         #[expect(clippy::disallowed_methods, reason = "there is room for as many as there are")]
-        self.by_key.insert(place, (key, pal.clone()));
+        self.by_key.insert(place, pal.clone());
         Ok(pal)
     }
 
@@ -187,7 +187,7 @@ impl<T> Registry<T> {
     /// The PAL of this address space and entry.
     #[must_use]
     pub fn find(&self, key: Key) -> Option<Arc<Pal<T>>> {
-        self.position(key).ok().map(|position| self.by_key[position].1.clone())
+        self.position(key).ok().map(|position| self.by_key[position].clone())
     }
 
     /// The PAL that has the page.
@@ -199,7 +199,7 @@ impl<T> Registry<T> {
     /// Forgets a PAL, whose pages have been given back.
     pub fn remove(&mut self, pal: &Arc<Pal<T>>) {
         let Ok(position) = self.position(pal.key) else { return };
-        if !Arc::ptr_eq(&self.by_key[position].1, pal) {
+        if !Arc::ptr_eq(&self.by_key[position], pal) {
             return;
         }
         let mut inner = pal.lock();
@@ -207,7 +207,7 @@ impl<T> Registry<T> {
         inner.state = State::InTransit;
         self.accounts.give_back(pal.key.address_space, inner.amounts);
         drop(inner);
-        let (_, pal) = self.by_key.remove(position);
+        let pal = self.by_key.remove(position);
         // There is room for as many as there are.
         let _ = put(&mut self.spare, pal);
     }
@@ -230,7 +230,7 @@ impl<T> Registry<T> {
 
     /// Every PAL.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Pal<T>>> {
-        self.by_key.iter().map(|(_, pal)| pal)
+        self.by_key.iter()
     }
 
     /// Number of PALs.
@@ -253,7 +253,7 @@ impl<T> Registry<T> {
     }
 
     fn position(&self, key: Key) -> Result<usize, usize> {
-        self.by_key.binary_search_by_key(&key, |(key, _)| *key)
+        self.by_key.binary_search_by_key(&key, |pal| pal.key)
     }
 
     /// A number that no other PAL has, as long as fewer than 2^31 were ever registered.
