@@ -55,6 +55,15 @@ where
     /// The digest of the header.
     #[must_use]
     pub fn digest(self) -> [u8; 32] {
+        let mut measurement = self.begin();
+        self.sections.for_each(|section| measurement.section(section));
+        self.parameters.for_each(|parameter| measurement.parameter(parameter));
+        measurement.finish()
+    }
+
+    /// Hashes what is in front of the sections, for who hashes the rest in pieces.
+    #[must_use]
+    pub fn begin(&self) -> HeaderMeasurement {
         let mut hash = Sha256::new();
         hash.update(MAGIC);
         for number in [VERSION, CONVENTION, self.word_bytes, self.flags] {
@@ -63,18 +72,34 @@ where
         hash.update(self.entry.to_le_bytes());
         hash.update(count(self.sections.clone()).to_le_bytes());
         hash.update(count(self.parameters.clone()).to_le_bytes());
-        for section in self.sections {
-            hash.update(section.kind.to_le_bytes());
-            hash.update(rights(section.kind).to_le_bytes());
-            hash.update(section.start.to_le_bytes());
-            hash.update(section.size.to_le_bytes());
-        }
-        for (kind, words) in self.parameters {
-            hash.update(kind.to_le_bytes());
-            hash.update([0; 4]);
-            hash.update(if kind == POINTER { words } else { 0 }.to_le_bytes());
-        }
-        hash.finalize().into()
+        HeaderMeasurement(hash)
+    }
+}
+
+/// A header that is being hashed: each section has to come, then each parameter.
+#[derive(Clone, Debug)]
+pub struct HeaderMeasurement(Sha256);
+
+impl HeaderMeasurement {
+    /// Hashes a section.
+    pub fn section(&mut self, section: HeaderSection) {
+        self.0.update(section.kind.to_le_bytes());
+        self.0.update(rights(section.kind).to_le_bytes());
+        self.0.update(section.start.to_le_bytes());
+        self.0.update(section.size.to_le_bytes());
+    }
+
+    /// Hashes a parameter: its type, and its size in words.
+    pub fn parameter(&mut self, (kind, words): (u32, u64)) {
+        self.0.update(kind.to_le_bytes());
+        self.0.update([0; 4]);
+        self.0.update(if kind == POINTER { words } else { 0 }.to_le_bytes());
+    }
+
+    /// The digest.
+    #[must_use]
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
     }
 }
 

@@ -50,7 +50,7 @@ pub use drbg::HmacDrbg;
 pub use ed25519::{ED25519_KEY_BYTES, ED25519_SIGNATURE_BYTES, Ed25519Verification};
 pub use error::Error;
 pub use generator::{Entropy, Generator, RANDOM_BYTES_LIMIT};
-pub use header::{Header, HeaderSection};
+pub use header::{Header, HeaderMeasurement, HeaderSection};
 pub use identity::{Identity, SigningKey};
 pub use keys::{PerBootRoot, ROOT_BYTES, RootSecret, SealKeys};
 pub use measurement::{SectionDigests, SectionMeasurement};

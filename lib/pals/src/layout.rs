@@ -88,7 +88,7 @@ pub struct FoundPage {
 }
 
 /// Most pages that are taken, covered and given back at a time: what a processor does without an interrupt.
-pub const STEP_PAGES: usize = 8;
+pub const STEP_PAGES: usize = 6;
 
 /// Pages of one step.
 pub type Step = ArrayVec<FoundPage, STEP_PAGES>;

@@ -14,6 +14,9 @@ pub const REGISTERS: usize = 6;
 /// Words that fit in a parameter list.
 pub type Words = ArrayVec<u64, { parameter::CAPACITY }>;
 
+/// Bytes of what pointers name that are copied at a time: what a processor does without an interrupt.
+pub const STEP_BYTES: u64 = 4 << 10;
+
 const CHUNK: usize = 512;
 
 /// What a caller passed.
@@ -60,7 +63,9 @@ impl Arguments {
         Ok(Self { return_address, values })
     }
 
-    /// Puts the parameters where the PAL finds them, and its return address on its stack.
+    /// Puts the parameters where the PAL finds them, and its return address on its stack. Of what pointers name, all
+    /// bytes counted together, it takes [`STEP_BYTES`] from the one with the number `from` on; `None` where there are
+    /// more.
     ///
     /// # Errors
     ///
@@ -70,20 +75,23 @@ impl Arguments {
         process: &impl Process,
         memory: &impl Pages,
         layout: &Layout,
-    ) -> Result<Start, Failure> {
+        from: u64,
+    ) -> Result<Option<Start>, Failure> {
         let mut passed = self.values.clone();
-        if let Some(room) = layout.section(SectionType::Parameters) {
-            self.fill_section(process, memory, layout, room, &mut passed)?;
+        if let Some(room) = layout.section(SectionType::Parameters)
+            && self.fill_section(process, memory, layout, (room, from), &mut passed)?
+        {
+            return Ok(None);
         }
         let in_registers = registers_used(layout.word, passed.len());
         let mut start = Start::default();
         start.registers[..in_registers].copy_from_slice(&passed[..in_registers]);
         let stack = layout.section(SectionType::Stack).map_or(0, Section::end);
         start.stack_pointer = fill_stack(memory, layout, stack, &passed[in_registers..]);
-        Ok(start)
+        Ok(Some(start))
     }
 
-    /// Copies what pointers name back to the process.
+    /// Copies what pointers name back to the process, as [`Self::carry_in`] takes it; false where there are more.
     ///
     /// # Errors
     ///
@@ -93,30 +101,36 @@ impl Arguments {
         process: &impl Process,
         memory: &impl Pages,
         layout: &Layout,
-    ) -> Result<(), Failure> {
-        let Some(room) = layout.section(SectionType::Parameters) else { return Ok(()) };
+        from: u64,
+    ) -> Result<bool, Failure> {
+        let Some(room) = layout.section(SectionType::Parameters) else { return Ok(true) };
         let word = layout.word.bytes();
+        let mut step = Step::new(from);
         let mut at = room.start + PARAMETER_HEADER_BYTES;
         for (parameter, &value) in layout.parameters.iter().zip(&self.values) {
             at += 3 * word;
             if parameter.kind == ParameterType::Pointer {
                 let length = parameter.words * word;
-                copy_out(process, memory, layout, at, value, length)?;
+                let (skipped, count) = step.part(length);
+                let to = value.checked_add(skipped).ok_or(Failure::BAD_OUTPUT)?;
+                copy_out(process, memory, layout, at + skipped, to, count)?;
                 at += length;
             }
         }
-        Ok(())
+        Ok(!step.has_more())
     }
 
+    /// Whether there is more.
     fn fill_section(
         &self,
         process: &impl Process,
         memory: &impl Pages,
         layout: &Layout,
-        room: &Section,
+        (room, from): (&Section, u64),
         passed: &mut Words,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let word = layout.word.bytes();
+        let mut step = Step::new(from);
         let mut writer = Writer { memory, layout, at: room.start, chunk: ArrayVec::new() };
         writer.word(layout.parameters.len() as u64);
         writer.flush();
@@ -129,11 +143,44 @@ impl Arguments {
                 writer.flush();
                 *passed = writer.at;
                 let length = parameter.words * word;
-                copy_in(process, &mut writer, value, length).map_err(|Inaccessible| Failure::BAD_POINTER)?;
+                let (skipped, count) = step.part(length);
+                let from = value.checked_add(skipped).ok_or(Failure::BAD_POINTER)?;
+                writer.at += skipped;
+                copy_in(process, &mut writer, from, count).map_err(|Inaccessible| Failure::BAD_POINTER)?;
+                if skipped + count < length {
+                    writer.flush();
+                    writer.at += length - skipped - count;
+                }
             }
         }
         writer.flush();
-        Ok(())
+        Ok(step.has_more())
+    }
+}
+
+/// Which bytes of what pointers name a step copies, where all are counted together.
+struct Step {
+    from: u64,
+    /// Bytes of the parameters so far.
+    position: u64,
+}
+
+impl Step {
+    const fn new(from: u64) -> Self {
+        Self { from, position: 0 }
+    }
+
+    /// Of the next parameter, of `length` bytes: how many are skipped, and how many copied.
+    fn part(&mut self, length: u64) -> (u64, u64) {
+        let start = self.position;
+        self.position += length;
+        let skipped = self.from.saturating_sub(start).min(length);
+        let end = (self.from + STEP_BYTES).saturating_sub(start).min(length);
+        (skipped, end - skipped)
+    }
+
+    const fn has_more(&self) -> bool {
+        self.position > self.from + STEP_BYTES
     }
 }
 

@@ -1,6 +1,6 @@
 //! Parameters there and back, in both word sizes.
 
-use super::{Arguments, REGISTERS, Start};
+use super::{Arguments, REGISTERS, STEP_BYTES, Start};
 use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, standard, whole};
 use crate::layout::{Layout, PAGE};
 use crate::machine::Inaccessible;
@@ -36,6 +36,26 @@ fn stack_words(fake: &Fake, layout: &Layout, start: &Start, count: u64) -> Vec<u
     addresses.map(|at| fake.word(layout.translate(at, false).unwrap_or(0), layout.word)).collect()
 }
 
+/// All steps of passing parameters.
+fn carry_in(arguments: &Arguments, fake: &Fake, layout: &Layout) -> Result<Start, Failure> {
+    let mut from = 0;
+    loop {
+        if let Some(start) = arguments.carry_in(fake, fake, layout, from)? {
+            return Ok(start);
+        }
+        from += STEP_BYTES;
+    }
+}
+
+/// All steps of the way back.
+fn carry_out(arguments: &Arguments, fake: &Fake, layout: &Layout) -> Result<(), Failure> {
+    let mut from = 0;
+    while !arguments.carry_out(fake, fake, layout, from)? {
+        from += STEP_BYTES;
+    }
+    Ok(())
+}
+
 #[test]
 fn ten_integers_go_into_registers_and_onto_the_stack() {
     let (fake, layout) = process(WordSize::Bits64, &[(Integer, 0); 10]);
@@ -46,14 +66,14 @@ fn ten_integers_go_into_registers_and_onto_the_stack() {
         (arguments.return_address, arguments.values.as_slice()),
         (0x1234, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10][..])
     );
-    let start = arguments.carry_in(&fake, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+    let start = carry_in(&arguments, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(start.registers, [1, 2, 3, 4, 5, 6]);
     assert_eq!(stack_words(&fake, &layout, &start, 5), [SENTINEL, 7, 8, 9, 10]);
     assert_eq!((start.stack_pointer + 8) % 16, 0, "aligned as behind a call");
     assert!(start.stack_pointer + 40 <= PAL_STACK_END);
     let section = |offset| fake.word((PAL_PARAMETERS + offset) * 16 - offset * 15, WordSize::Bits64);
     assert_eq!([section(0), section(16), section(32), section(16 + 24 * 9 + 16)], [10, 1, 1, 10]);
-    assert_eq!(arguments.carry_out(&fake, &fake, &layout), Ok(()));
+    assert_eq!(carry_out(&arguments, &fake, &layout), Ok(()));
 }
 
 #[test]
@@ -62,7 +82,7 @@ fn thirty_two_bit_parameters_are_all_on_the_stack() {
     push(&fake, WordSize::Bits32, &[0x1234, 0xffff_fff1, 0xffff_fff2, 0xffff_fff3]);
     let read = Arguments::read(&fake, &layout, &[9; REGISTERS], STACK);
     let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
-    let start = arguments.carry_in(&fake, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+    let start = carry_in(&arguments, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(start.registers, [0; REGISTERS]);
     let words = stack_words(&fake, &layout, &start, 4);
     assert_eq!(words, [SENTINEL, 0xffff_fff1, 0xffff_fff2, 0xffff_fff3]);
@@ -78,7 +98,7 @@ fn what_the_caller_cannot_access_is_refused_before_a_run() {
     }
     let call = |first, second| {
         let read = Arguments::read(&fake, &layout, &[first, second, 0, 0, 0, 0], STACK);
-        read.map(|arguments| arguments.carry_in(&fake, &fake, &layout).map(|_| ()))
+        read.map(|arguments| carry_in(&arguments, &fake, &layout).map(|_| ()))
     };
     assert_eq!(call(BUFFERS, BUFFERS), Ok(Ok(())));
     for bad in [0, BUFFERS + 2 * PAGE - 4, u64::MAX - 3, 1 << 63] {
@@ -108,7 +128,7 @@ fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
         let pointer = start + offset;
         let call = || {
             let read = Arguments::read(&fake, &layout, &[pointer, 0, 0, 0, 0, 0], STACK);
-            read.map(|arguments| arguments.carry_in(&fake, &fake, &layout).map(|_| ()))
+            read.map(|arguments| carry_in(&arguments, &fake, &layout).map(|_| ()))
         };
         pages.iter().for_each(|&page| fake.map(page, true, false));
         assert_eq!(call(), Ok(Ok(())), "{offset}");
@@ -125,6 +145,48 @@ fn every_page_of_a_buffer_has_to_be_the_callers_to_write() {
 }
 
 #[test]
+fn large_buffers_go_by_steps_that_meet_in_the_midst_of_one() {
+    const WORDS: u64 = 1500;
+    let fake = Fake::with_pal(&[(Pointer, WORDS), (Pointer, WORDS)]);
+    let [code, data, mut parameters, stack] = standard();
+    (parameters.start, parameters.pages) = (PAL + 16 * PAGE, 6);
+    (16..22).for_each(|index| fake.map(PAL + index * PAGE, true, false));
+    fake.list_sections(&[code, data, parameters, stack]);
+    let layout = whole(&fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]);
+    let layout = layout.unwrap_or_else(|status| panic!("{status:?}"));
+    fake.map(STACK, true, false);
+    let buffers = [BUFFERS, BUFFERS + 0x10_0000];
+    for (seed, buffer) in (1..).zip(buffers) {
+        (0..4).for_each(|page| fake.map(buffer + page * PAGE, true, false));
+        (0..WORDS).for_each(|index| fake.poke(buffer + 8 * index, &(seed << 32 | index).to_le_bytes()));
+    }
+    let read = Arguments::read(&fake, &layout, &[buffers[0], buffers[1], 0, 0, 0, 0], STACK);
+    let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
+    // The third of six steps has bytes of both.
+    let steps = (0..16 * WORDS).step_by(STEP_BYTES as usize);
+    let step = |from| arguments.carry_in(&fake, &fake, &layout, from).map(|start| start.is_some());
+    let done: Vec<_> = steps.clone().map(step).collect();
+    assert_eq!(done, [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false), Ok(true)]);
+    let start = carry_in(&arguments, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+    for (seed, copy) in (1..).zip(&start.registers[..2]) {
+        let word = |index| layout.translate(copy + 8 * index, true).unwrap_or(0);
+        let differs = |&index: &u64| fake.word(word(index), WordSize::Bits64) != (seed << 32 | index);
+        assert_eq!((0..WORDS).find(differs), None, "parameter {seed}");
+        (0..WORDS).for_each(|index| {
+            crate::machine::Pages::write(&fake, word(index), &(seed << 40 | index).to_le_bytes());
+        });
+    }
+    let done: Vec<_> = steps.map(|from| arguments.carry_out(&fake, &fake, &layout, from)).collect();
+    assert_eq!(done, [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false), Ok(true)]);
+    for (seed, buffer) in (1_u64..).zip(buffers) {
+        let mut bytes = [0; 8 * WORDS as usize];
+        assert_eq!(crate::machine::Process::read(&fake, buffer, &mut bytes), Ok(()));
+        let words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+        assert!(words.eq((0..WORDS).map(|index| seed << 40 | index)), "parameter {seed}");
+    }
+}
+
+#[test]
 fn as_many_parameters_as_a_list_can_have_arrive() {
     let parameters = [(Integer, 0); parameter::CAPACITY];
     let values: Vec<u64> = (1..=parameter::CAPACITY as u64).collect();
@@ -134,7 +196,7 @@ fn as_many_parameters_as_a_list_can_have_arrive() {
         let read = Arguments::read(&fake, &layout, &[1, 2, 3, 4, 5, 6], STACK);
         let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
         assert_eq!((arguments.return_address, &arguments.values[..]), (0x1234, &values[..]));
-        let start = arguments.carry_in(&fake, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
+        let start = carry_in(&arguments, &fake, &layout).unwrap_or_else(|error| panic!("{error:?}"));
         let count = (values.len() - in_registers) as u64;
         assert_eq!(stack_words(&fake, &layout, &start, 1 + count)[1..], values[in_registers..]);
     }
@@ -146,8 +208,8 @@ fn a_buffer_of_no_words_may_be_anywhere() {
     for pointer in [0, 1 << 63, u64::MAX] {
         let read = Arguments::read(&fake, &layout, &[pointer, 0, 0, 0, 0, 0], STACK);
         let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
-        assert!(arguments.carry_in(&fake, &fake, &layout).is_ok());
-        assert_eq!(arguments.carry_out(&fake, &fake, &layout), Ok(()));
+        assert!(carry_in(&arguments, &fake, &layout).is_ok());
+        assert_eq!(carry_out(&arguments, &fake, &layout), Ok(()));
     }
 }
 
@@ -156,9 +218,9 @@ fn an_output_that_has_become_unwritable_is_told() {
     let (fake, layout) = process(WordSize::Bits64, &[(Pointer, 1)]);
     let read = Arguments::read(&fake, &layout, &[BUFFERS, 0, 0, 0, 0, 0], STACK);
     let arguments = read.unwrap_or_else(|error| panic!("{error:?}"));
-    assert!(arguments.carry_in(&fake, &fake, &layout).is_ok());
+    assert!(carry_in(&arguments, &fake, &layout).is_ok());
     fake.map(BUFFERS, false, false);
-    assert_eq!(arguments.carry_out(&fake, &fake, &layout), Err(Failure::BAD_OUTPUT));
+    assert_eq!(carry_out(&arguments, &fake, &layout), Err(Failure::BAD_OUTPUT));
 }
 
 proptest! {
@@ -187,7 +249,7 @@ proptest! {
         let arguments = Arguments::read(&fake, &layout, &registers, STACK);
         let arguments = arguments.map_err(|_| TestCaseError::fail("stack"))?;
         prop_assert_eq!(arguments.values.as_slice(), pointers.as_slice());
-        let start = arguments.carry_in(&fake, &fake, &layout);
+        let start = carry_in(&arguments, &fake, &layout);
         let start = start.map_err(|_| TestCaseError::fail("carry in"))?;
         let copies: Vec<u64> = match word {
             WordSize::Bits64 => start.registers[..pointers.len()].to_vec(),
@@ -201,7 +263,7 @@ proptest! {
                 crate::machine::Pages::write(&fake, place, &[!byte.to_le_bytes()[0]]);
             }
         }
-        prop_assert_eq!(arguments.carry_out(&fake, &fake, &layout), Ok(()));
+        prop_assert_eq!(carry_out(&arguments, &fake, &layout), Ok(()));
         for ((seed, words), pointer) in (1_u64..).zip(&sizes).zip(&pointers) {
             let mut bytes = vec![0; usize::try_from(words * word.bytes() + 3).unwrap_or(0)];
             prop_assert_eq!(crate::machine::Process::read(&fake, *pointer, &mut bytes), Ok(()));

@@ -12,8 +12,9 @@ use crate::layout::{FoundPage, Layout, Section, Step};
 use crate::machine::Pages;
 use crate::signing::{self, Signing};
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use microtpm::{Header, HeaderSection, PcrBanks, PcrIndex, SectionMeasurement};
+use microtpm::{Header, HeaderMeasurement, HeaderSection, PcrBanks, PcrIndex, SectionMeasurement};
 use trustvisor::parameter::WordSize;
 use zeroize::optimization_barrier;
 
@@ -21,7 +22,11 @@ use zeroize::optimization_barrier;
 pub const KEPT_BYTES_LIMIT: usize = 256 << 10;
 /// Bytes of a piece: hashing it takes less than a processor may go without interrupts.
 const PIECE_BYTES: usize = 512;
+/// Sections and parameters of a header that are hashed at a time.
+const HEADER_RECORDS: usize = 16;
 const PAGE_BYTES: usize = 4096;
+/// Most pages that are forgotten at a time: each is zeroed.
+const FORGOTTEN_PAGES: usize = 16;
 
 /// Bytes of content that are kept now.
 static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -30,17 +35,27 @@ static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub struct Measurement {
     banks: PcrBanks,
-    /// What the PAL's writable pages held, in the order of their addresses; `None` where they still hold it.
-    kept: Option<Vec<Content>>,
+    /// What the PAL's writable pages held, in the order of their addresses.
+    kept: Vec<Content>,
+    /// Else they still hold it, and what was kept is forgotten step by step.
+    is_kept: bool,
     /// Position in the list of the section that is hashed; behind the last one all is done.
     section: usize,
     /// Bytes of it that are hashed.
     offset: usize,
     current: Option<SectionMeasurement>,
-    /// The header is hashed.
-    is_headed: bool,
+    header: HeaderProgress,
     /// Whose the PAL is, to be found out behind all that.
     pub signing: Signing,
+}
+
+/// How far the hash of the header is.
+#[derive(Debug)]
+enum HeaderProgress {
+    Missing,
+    /// So many sections and parameters are hashed.
+    Begun(HeaderMeasurement, usize),
+    Done,
 }
 
 /// A part of a section, with the state of its hash.
@@ -69,21 +84,30 @@ impl Measurement {
     pub fn new(layout: &Layout, signing: Signing) -> Self {
         let writable = layout.sections.iter().filter(|section| section.kind.is_writable());
         let count = writable.map(|section| usize::try_from(section.count).unwrap_or(usize::MAX));
-        let kept = reserved(count.fold(0, usize::saturating_add)).ok();
+        let reserved = reserved(count.fold(0, usize::saturating_add));
+        let (is_kept, kept) = (reserved.is_ok(), reserved.unwrap_or_default());
         let (banks, current) = (PcrBanks::new(), None);
-        Self { banks, kept, section: 0, offset: 0, current, is_headed: false, signing }
+        Self {
+            banks,
+            kept,
+            is_kept,
+            section: 0,
+            offset: 0,
+            current,
+            header: HeaderProgress::Missing,
+            signing,
+        }
     }
 
     /// Keeps what pages hold that nobody can write any more, and that the PAL will.
     pub fn keep(&mut self, step: &Step, memory: &impl Pages) {
         let mut bytes = [0; PAGE_BYTES];
         for FoundPage { page, .. } in step.iter().filter(|found| found.kind.is_writable()) {
-            let Some(kept) = &mut self.kept else { return };
-            memory.read(*page, &mut bytes);
-            let is_kept = Content::new(&bytes).is_some_and(|content| put(kept, content).is_ok());
-            if !is_kept {
-                self.kept = None;
+            if !self.is_kept {
+                break;
             }
+            memory.read(*page, &mut bytes);
+            self.is_kept = Content::new(&bytes).is_some_and(|content| put(&mut self.kept, content).is_ok());
         }
         erase(&mut bytes);
     }
@@ -91,7 +115,21 @@ impl Measurement {
     /// Everything that the PAL can write is kept: it may run before it is measured.
     #[must_use]
     pub const fn is_kept(&self) -> bool {
-        self.kept.is_some()
+        self.is_kept
+    }
+
+    /// What was kept is of no use any more: [`Self::forget`] has it go.
+    pub const fn give_up(&mut self) {
+        self.is_kept = false;
+    }
+
+    /// Forgets some of what is of no use; false where that was the last.
+    pub fn forget(&mut self) -> bool {
+        if self.is_kept {
+            return false;
+        }
+        self.kept.truncate(self.kept.len().saturating_sub(FORGOTTEN_PAGES));
+        !self.kept.is_empty()
     }
 
     /// The registers, where all is hashed.
@@ -104,13 +142,28 @@ impl Measurement {
         self.signing.take(self.banks.read(PcrIndex::FIRST_SHA256))
     }
 
-    /// Hashes the header, which comes first; false where that is done.
+    /// Hashes a part of the header, which comes first; false where that is done.
     pub fn hash_header(&mut self, layout: &Layout) -> bool {
-        if self.is_headed {
-            return false;
+        let header = header(layout);
+        let (mut measurement, done) = match mem::replace(&mut self.header, HeaderProgress::Done) {
+            HeaderProgress::Done => return false,
+            HeaderProgress::Missing => (header.begin(), 0),
+            HeaderProgress::Begun(measurement, done) => (measurement, done),
+        };
+        let sections = header.sections.clone().skip(done).take(HEADER_RECORDS);
+        let missing = sections.fold(HEADER_RECORDS, |room, section| {
+            measurement.section(section);
+            room - 1
+        });
+        let passed = done.saturating_sub(layout.listed.len());
+        let parameters = header.parameters.skip(passed).take(missing);
+        parameters.for_each(|parameter| measurement.parameter(parameter));
+        let done = done + HEADER_RECORDS;
+        if done < layout.listed.len() + layout.parameters.len() {
+            self.header = HeaderProgress::Begun(measurement, done);
+        } else {
+            self.banks.extend_header(&measurement.finish());
         }
-        self.banks.extend_header(&header(layout));
-        self.is_headed = true;
         true
     }
 
@@ -130,8 +183,8 @@ impl Measurement {
             is_last: self.offset + PIECE_BYTES >= size,
         };
         let (page, at) = (self.offset / PAGE_BYTES, self.offset % PAGE_BYTES);
-        let content = self.kept.as_ref().filter(|_| section.kind.is_writable());
-        match content.and_then(|kept| kept.get(writable_before(layout, index) + page)) {
+        let is_kept = self.is_kept && section.kind.is_writable();
+        match self.kept.get(writable_before(layout, index) + page).filter(|_| is_kept) {
             Some(content) => content.copy_to(at, &mut piece.bytes),
             None => memory.read(*section.pages.get(page)? + at as u64, &mut piece.bytes),
         }
@@ -148,7 +201,7 @@ impl Measurement {
         self.banks.extend_section(&piece.section.finish());
         (self.section, self.offset) = (self.section + 1, 0);
         if self.section >= layout.listed.len() {
-            self.kept = None;
+            self.give_up();
         }
     }
 }
@@ -167,8 +220,10 @@ fn writable_before(layout: &Layout, index: usize) -> usize {
     writable.map(|section| section.pages.len()).sum()
 }
 
-/// Digest of the header.
-fn header(layout: &Layout) -> [u8; 32] {
+/// The header.
+fn header(
+    layout: &Layout,
+) -> Header<impl Iterator<Item = HeaderSection> + Clone + '_, impl Iterator<Item = (u32, u64)> + Clone + '_> {
     let listed = layout.listed.iter().filter_map(|&index| layout.sections.get(usize::from(index)));
     let sections = listed.map(|section: &Section| HeaderSection {
         kind: section.kind.number(),
@@ -177,7 +232,7 @@ fn header(layout: &Layout) -> [u8; 32] {
     });
     let parameters = layout.parameters.iter().map(|parameter| (parameter.kind as u32, parameter.words));
     let word_bytes = if layout.word == WordSize::Bits64 { 8 } else { 4 };
-    Header { word_bytes, flags: layout.flags, entry: layout.entry, sections, parameters }.digest()
+    Header { word_bytes, flags: layout.flags, entry: layout.entry, sections, parameters }
 }
 
 impl Content {

@@ -16,7 +16,7 @@ fn expected(layout: &Layout, memory: &Memory) -> PcrBanks {
         section.pages.iter().for_each(|page| measurement.update(&memory.0.borrow()[page]));
         measurement.finish()
     });
-    PcrBanks::measured(&header(layout), digests)
+    PcrBanks::measured(&header(layout).digest(), digests)
 }
 
 /// A measurement of a PAL all of whose pages have been taken.
@@ -31,7 +31,7 @@ fn begun(layout: &Layout, memory: &Memory) -> Measurement {
 /// The registers, and how many pieces were hashed.
 fn finished(measurement: &mut Measurement, layout: &Layout, memory: &Memory) -> (PcrBanks, usize) {
     let mut pieces = 0;
-    assert!(measurement.hash_header(layout) && !measurement.hash_header(layout));
+    while measurement.hash_header(layout) {}
     while let Some(mut piece) = measurement.take(layout, memory) {
         assert!(measurement.banks(layout).is_none());
         piece.hash();
@@ -72,6 +72,24 @@ fn a_pal_is_measured_by_pieces_of_which_one_is_out_at_a_time() {
 }
 
 #[test]
+fn a_long_header_is_hashed_by_parts() {
+    let _alone = MEASURING.lock().unwrap();
+    let (mut layout, memory) = pal();
+    let sections = layout.listed.len();
+    // The last part is whole, has one record, or none but the parameters'.
+    for count in [0, HEADER_RECORDS - sections, HEADER_RECORDS - sections + 1, 64] {
+        layout.parameters = vec![Parameter { kind: ParameterType::Pointer, words: 3 }; count];
+        let mut measurement = begun(&layout, &memory);
+        let mut parts = 0;
+        while measurement.hash_header(&layout) {
+            parts += 1;
+        }
+        assert_eq!(parts, (sections + count).div_ceil(HEADER_RECORDS), "{count}");
+        assert_eq!(finished(&mut measurement, &layout, &memory).0, expected(&layout, &memory), "{count}");
+    }
+}
+
+#[test]
 fn what_decides_how_a_pal_runs_is_in_the_larger_bank_alone() {
     let _alone = MEASURING.lock().unwrap();
     let (layout, memory) = pal();
@@ -108,9 +126,28 @@ fn what_is_not_kept_is_measured_before_the_pal_runs() {
     let mut large = begun(&layout, &memory);
     assert!(!large.is_kept());
     assert_eq!(finished(&mut large, &layout, &memory).0, whole);
-    // And nothing of it counts any more.
-    set(&mut layout, pages);
+    // And nothing of it counts any more, as soon as it is forgotten.
+    set(&mut layout, 1);
+    assert!(!begun(&layout, &memory).is_kept());
+    while large.forget() {}
     assert!(begun(&layout, &memory).is_kept());
+}
+
+#[test]
+fn what_was_kept_is_forgotten_by_steps_once_it_is_of_no_use() {
+    let _alone = MEASURING.lock().unwrap();
+    let (mut layout, memory) = pal();
+    layout.sections[1].pages = vec![0x10_0000; FORGOTTEN_PAGES + 1];
+    layout.sections[1].count = FORGOTTEN_PAGES as u32 + 1;
+    let mut measurement = begun(&layout, &memory);
+    let writable = measurement.kept.len();
+    assert!(measurement.is_kept() && !measurement.forget());
+    assert_eq!(measurement.kept.len(), writable);
+    let whole = expected(&layout, &memory);
+    assert_eq!(finished(&mut measurement, &layout, &memory).0, whole);
+    assert!(!measurement.is_kept() && measurement.forget());
+    assert_eq!(measurement.kept.len(), writable - FORGOTTEN_PAGES);
+    assert!(!measurement.forget() && measurement.kept.is_empty());
 }
 
 #[test]

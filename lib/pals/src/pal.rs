@@ -45,6 +45,8 @@ pub enum State {
     Building(Asked),
     /// It can be called.
     Idle,
+    /// A call of the thread with this stack pointer is passing its parameters, step by step.
+    Entering(u64),
     /// A call runs on this CPU.
     Running(usize),
     /// A call of the thread with this stack pointer waits to go on.
@@ -74,8 +76,8 @@ pub enum End {
 /// How a call goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// From the start.
-    Fresh,
+    /// From the start, or, where this is not 0, from this byte of its parameters on ([`Inner::put_in`]).
+    Fresh(u64),
     /// From where it was suspended.
     Resumed(Inside),
 }
@@ -105,6 +107,8 @@ pub struct Inner<T> {
     pub belongings: T,
     /// What its address space has taken for it.
     pub amounts: Amounts,
+    /// Bytes of parameters that have been carried, in or out.
+    pub carried: u64,
     /// Pages that have been zeroed, and given back where the end is to give them back.
     pub ended: usize,
     inside: Inside,
@@ -120,6 +124,7 @@ impl<T> Pal<T> {
             arguments: Arguments::default(),
             belongings,
             amounts: Amounts::default(),
+            carried: 0,
             ended: 0,
             inside: Inside::default(),
         };
@@ -166,15 +171,25 @@ impl<T> Inner<T> {
     /// Why not.
     pub fn enter(&mut self, cpu: usize, thread: u64) -> Result<Entry, Refusal> {
         let entry = match self.state {
-            State::Idle => Entry::Fresh,
+            State::Idle => Entry::Fresh(0),
+            State::Entering(entering) if entering == thread => Entry::Fresh(self.carried),
             State::Suspended(suspended) if suspended == thread => Entry::Resumed(self.inside),
-            State::Running(_) | State::Suspended(_) => return Err(Refusal::Failure(Failure::BUSY)),
+            State::Running(_) | State::Suspended(_) | State::Entering(_) => {
+                return Err(Refusal::Failure(Failure::BUSY));
+            }
             State::Faulted | State::Revoked => return Err(Refusal::Failure(Failure::DEAD)),
             State::InTransit | State::Building(_) | State::Ending(_) => return Err(Refusal::Retry),
         };
         self.inside = Inside::default();
         self.state = State::Running(cpu);
         Ok(entry)
+    }
+
+    /// Goes on later with a call of the thread whose stack pointer is `thread`: more of its parameters is to be passed.
+    pub fn put_in(&mut self, thread: u64, arguments: Arguments, carried: u64) {
+        self.arguments = arguments;
+        self.carried = carried;
+        self.state = State::Entering(thread);
     }
 
     /// Puts the running call aside for the thread whose stack pointer is `thread`.
@@ -186,6 +201,7 @@ impl<T> Inner<T> {
     /// Ends the running call in order.
     pub fn finish(&mut self) {
         self.arguments = Arguments::default();
+        self.carried = 0;
         self.state = State::Idle;
     }
 
@@ -196,6 +212,11 @@ impl<T> Inner<T> {
     /// [`Status::NOT_ABORTABLE`] or [`Status::DEAD`].
     pub fn abort(&mut self) -> Result<(), Status> {
         match self.state {
+            // It has not begun.
+            State::Entering(_) => {
+                self.finish();
+                Ok(())
+            }
             State::Suspended(_) if self.layout.flags & ABORTABLE != 0 => {
                 self.inside = Inside::default();
                 self.finish();
@@ -210,6 +231,7 @@ impl<T> Inner<T> {
     pub fn begin_end(&mut self, end: End) {
         self.inside = Inside::default();
         self.arguments = Arguments::default();
+        self.carried = 0;
         self.ended = 0;
         self.state = State::Ending(end);
     }

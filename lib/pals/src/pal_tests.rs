@@ -1,6 +1,6 @@
 //! A PAL's life, step by step.
 
-use super::{End, Entry, Inside, Key, Pal, Refusal, Revocation, State};
+use super::{Arguments, End, Entry, Inside, Key, Pal, Refusal, Revocation, State};
 use crate::fake::{Fake, PAL, PARAMETERS, SECTIONS, whole};
 use crate::layout::{PAGE, STEP_PAGES, zero};
 use crate::machine::Pages;
@@ -32,11 +32,11 @@ fn secret(fake: &Fake) -> u64 {
 fn a_call_ends_before_the_next_begins() {
     let (_, pal) = idle();
     let mut pal = pal.lock();
-    assert_eq!(pal.enter(3, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.enter(3, 0x100), Ok(Entry::Fresh(0)));
     assert_eq!(pal.running_on(), Some(3));
     assert_eq!((pal.enter(1, 0x200), pal.enter(3, 0x100)), (BUSY, BUSY));
     pal.finish();
-    assert_eq!((pal.running_on(), pal.enter(1, 0x200)), (None, Ok(Entry::Fresh)));
+    assert_eq!((pal.running_on(), pal.enter(1, 0x200)), (None, Ok(Entry::Fresh(0))));
 }
 
 #[test]
@@ -45,14 +45,32 @@ fn a_suspended_call_goes_on_where_it_was_for_its_thread_alone() {
     let mut pal = pal.lock();
     let inside = Inside { general: [7; 16], rip: 8, rsp: 9, rflags: 0x46 };
     for cpu in 0..3 {
-        let entry = if cpu == 0 { Entry::Fresh } else { Entry::Resumed(inside) };
+        let entry = if cpu == 0 { Entry::Fresh(0) } else { Entry::Resumed(inside) };
         assert_eq!(pal.enter(cpu, 0x100), Ok(entry));
         pal.suspend(0x100, inside);
         assert_eq!(pal.enter(cpu, 0x108), BUSY);
     }
     assert_eq!(pal.enter(0, 0x100), Ok(Entry::Resumed(inside)));
     pal.finish();
-    assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh(0)));
+}
+
+#[test]
+fn a_call_that_is_being_passed_goes_on_for_its_thread() {
+    let (_, pal) = idle();
+    let mut pal = pal.lock();
+    let arguments = Arguments { return_address: 5, ..Arguments::default() };
+    assert_eq!(pal.enter(0, 0x100), Ok(Entry::Fresh(0)));
+    pal.put_in(0x100, arguments.clone(), 8192);
+    assert_eq!((pal.enter(1, 0x200), pal.running_on()), (BUSY, None));
+    assert_eq!(pal.enter(1, 0x100), Ok(Entry::Fresh(8192)));
+    pal.finish();
+    assert_eq!(pal.enter(1, 0x100), Ok(Entry::Fresh(0)), "what has been carried is the call's");
+    pal.put_in(0x100, arguments, 8192);
+    // Of the PAL nothing has run.
+    assert_eq!((pal.abort(), pal.enter(1, 0x200)), (Ok(()), Ok(Entry::Fresh(0))));
+    pal.put_in(0x100, Arguments::default(), 8192);
+    assert_eq!((pal.begin_unregister(), pal.carried), (Ok(()), 0));
 }
 
 /// Does all steps of an end; gives their number.
@@ -75,7 +93,7 @@ fn end(fake: &Fake, pal: &Pal<()>) -> usize {
 fn an_ended_pal_has_nothing_left_and_cannot_be_called() {
     for how in [End::Faulted, End::Revoked, End::Gone] {
         let (fake, pal) = idle();
-        assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh));
+        assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh(0)));
         pal.lock().suspend(0x100, Inside { rip: 8, ..Inside::default() });
         pal.lock().begin_end(how);
         assert_eq!(pal.lock().enter(0, 0x100), Err(Refusal::Retry), "while it ends");
@@ -90,7 +108,7 @@ fn an_ended_pal_has_nothing_left_and_cannot_be_called() {
 #[test]
 fn unregistering_leaves_nothing_whoever_asks_for_it() {
     let (fake, pal) = idle();
-    assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh(0)));
     assert_eq!(pal.lock().begin_unregister(), Err(Status::BUSY));
     pal.lock().finish();
     assert_eq!(pal.lock().begin_unregister(), Ok(()));
@@ -98,7 +116,7 @@ fn unregistering_leaves_nothing_whoever_asks_for_it() {
     assert_eq!(pal.lock().enter(0, 0x100), Err(Refusal::Retry));
 
     let (fake, pal) = idle();
-    assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.lock().enter(0, 0x100), Ok(Entry::Fresh(0)));
     pal.lock().suspend(0x100, Inside::default());
     assert_eq!(pal.lock().begin_unregister(), Ok(()));
     assert_eq!((end(&fake, &pal), secret(&fake)), (1, 0));
@@ -131,7 +149,7 @@ fn a_suspended_call_is_given_up_only_where_the_pal_lets_it() {
         pal.state = State::Suspended(0x100);
         assert_eq!(pal.abort(), expected);
     }
-    assert_eq!(pal.enter(0, 0x200), Ok(Entry::Fresh));
+    assert_eq!(pal.enter(0, 0x200), Ok(Entry::Fresh(0)));
     pal.state = State::Revoked;
     assert_eq!(pal.abort(), Err(Status::DEAD));
 }
@@ -140,7 +158,7 @@ fn a_suspended_call_is_given_up_only_where_the_pal_lets_it() {
 fn a_pal_is_taken_from_its_process_once_and_stopped_first() {
     let (_, pal) = idle();
     let mut pal = pal.lock();
-    assert_eq!(pal.enter(2, 0x100), Ok(Entry::Fresh));
+    assert_eq!(pal.enter(2, 0x100), Ok(Entry::Fresh(0)));
     assert_eq!(pal.begin_revocation(false), Revocation::Runs);
     assert_eq!(pal.running_on(), Some(2));
     assert_eq!(pal.begin_revocation(true), Revocation::Begun);

@@ -150,7 +150,8 @@ pub enum Entry {
 pub trait TableFormat {
     /// The entry that links `table`, with every right.
     fn table(table: HostPhysAddr) -> u64;
-    /// The entry that maps `page`; `attributes.rights` hold at least one right.
+    /// The entry that maps `page`; `attributes.rights` hold at least one right. Entries of neighbours that are alike but
+    /// for the address differ by the size of the page.
     fn leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64;
     /// The same, with a memory type that the guest has no say in.
     fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {

@@ -2,12 +2,12 @@
 
 use crate::memory::{Caller as Process, Machine};
 use crate::revocation;
-use crate::state::{self, Caller, Pal, Running};
+use crate::state::{self, Belongings, Caller, Pal, Running};
 use alloc::sync::Arc;
 use pals::layout::{Layout, PAGE};
 use pals::machine::Inaccessible;
-use pals::marshal::{Arguments, REGISTERS};
-use pals::pal::{End, Entry, Inside, Refusal, State};
+use pals::marshal::{Arguments, REGISTERS, STEP_BYTES};
+use pals::pal::{End, Entry, Inner, Inside, Refusal, State};
 use runtime::exit::{CompartmentExit, SecondLevelViolation};
 use runtime::hypapp::Answer;
 use runtime::memory::guest::canonical::is_canonical;
@@ -131,17 +131,15 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
             }
             inside
         }
-        Entry::Fresh => {
+        Entry::Fresh(carried) => {
             let arguments = registers_of(&registers);
-            match start(&Process::of(vcpu), &inner.layout, &arguments, rsp, pal.key.entry) {
-                Ok((arguments, _)) if !is_canonical(arguments.return_address, vcpu.cr4()) => {
+            match pass_in(&Process::of(vcpu), &mut inner, &arguments, rsp, carried) {
+                Ok(_) if !is_canonical(inner.arguments.return_address, vcpu.cr4()) => {
                     inner.finish();
                     return failure(Failure::BAD_STACK);
                 }
-                Ok((arguments, inside)) => {
-                    inner.arguments = arguments;
-                    inside
-                }
+                Ok(Some(inside)) => inside,
+                Ok(None) => return Err(Refusal::Retry),
                 Err(failure) => {
                     inner.finish();
                     return Err(refusal(failure));
@@ -178,21 +176,30 @@ fn refusal(failure: Failure) -> Refusal {
     if pages::ask_hypervisor() { Refusal::Retry } else { Refusal::Failure(failure) }
 }
 
-fn start(
+/// Passes a step of a call's parameters, from the byte `carried` of them on, and keeps what was passed; `None` where
+/// there are more.
+fn pass_in(
     process: &Process,
-    layout: &Layout,
+    inner: &mut Inner<Belongings>,
     registers: &[u64; REGISTERS],
     rsp: u64,
-    entry: u64,
-) -> Result<(Arguments, Inside), Failure> {
-    let arguments = Arguments::read(process, layout, registers, rsp);
+    carried: u64,
+) -> Result<Option<Inside>, Failure> {
+    let arguments = Arguments::read(process, &inner.layout, registers, rsp);
     let arguments = arguments.map_err(|Inaccessible| Failure::BAD_STACK)?;
-    let start = arguments.carry_in(process, &Machine, layout)?;
+    // Another call from the same place begins afresh: the earlier one was left.
+    let carried = if arguments == inner.arguments { carried } else { 0 };
+    let Some(start) = arguments.carry_in(process, &Machine, &inner.layout, carried)? else {
+        inner.put_in(rsp, arguments, carried + STEP_BYTES);
+        return Ok(None);
+    };
+    inner.arguments = arguments;
+    inner.carried = 0;
     let mut general = [0; 16];
     for (register, value) in PARAMETER_REGISTERS.into_iter().zip(start.registers) {
         general[register] = value;
     }
-    Ok((arguments, Inside { general, rip: entry, rsp: start.stack_pointer, rflags: 0 }))
+    Ok(Some(Inside { general, rip: inner.layout.entry, rsp: start.stack_pointer, rflags: 0 }))
 }
 
 fn registers_of(registers: &Registers) -> [u64; REGISTERS] {
@@ -224,8 +231,12 @@ fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
     let process = Process::of(vcpu);
     let copied = {
         let mut inner = running.pal.lock();
-        let copied = inner.arguments.carry_out(&process, &Machine, &inner.layout);
-        if copied.is_err() && pages::ask_hypervisor() {
+        let copied = inner.arguments.carry_out(&process, &Machine, &inner.layout, inner.carried);
+        let has_more = copied == Ok(false);
+        if has_more {
+            inner.carried += STEP_BYTES;
+        }
+        if has_more || copied.is_err() && pages::ask_hypervisor() {
             drop(inner);
             // The call goes on with this return.
             return put_aside(vcpu, running);
@@ -233,7 +244,7 @@ fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
         inner.finish();
         copied
     };
-    let outcome = copied.map(|()| result).map_err(Trouble::from);
+    let outcome = copied.map(|_| result).map_err(Trouble::from);
     return_to(vcpu, &running.caller, outcome);
 }
 

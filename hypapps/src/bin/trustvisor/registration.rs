@@ -59,7 +59,13 @@ fn try_register(vcpu: &dyn Vcpu, arguments: &Arguments, terms: Terms) -> Result<
         return Err(Status::NOT_ADMITTED.into());
     }
     let pal = insert(vcpu, key, page, layout, signing)?;
-    pal.lock().state = State::Building(asked);
+    let mut inner = pal.lock();
+    inner.state = State::Building(asked);
+    if inner.amounts.pages > STEP_PAGES {
+        // What was reserved for many is a step's work.
+        return Err(Refusal::Again);
+    }
+    drop(inner);
     step(vcpu, &pal, asked)
 }
 

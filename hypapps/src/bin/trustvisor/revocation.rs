@@ -63,6 +63,13 @@ pub(crate) fn go_on(pal: &Arc<Pal>) -> Progress {
         inner.state = State::Faulted;
         return Progress::Ended(end);
     }
+    if let Some(measurement) = &mut inner.belongings.measurement {
+        measurement.give_up();
+        if measurement.forget() {
+            inner.state = State::Ending(end);
+            return Progress::More;
+        }
+    }
     inner.belongings.measurement = None;
     drop(inner);
     match end {
@@ -122,6 +129,9 @@ pub(crate) fn measure(pal: &Pal) -> bool {
         let mut inner = pal.lock();
         let inner = &mut *inner;
         let Some(measurement) = &mut inner.belongings.measurement else { return false };
+        if measurement.forget() {
+            return true;
+        }
         if measurement.banks(&inner.layout).is_some() {
             return false;
         }

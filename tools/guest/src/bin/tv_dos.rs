@@ -1,4 +1,4 @@
-//! What a process of ring 3 can do to others by hypercalls: no command keeps interrupts waiting for 130,000 ticks, and nobody takes all there is.
+//! What a process of ring 3 can do to others by hypercalls: no command keeps interrupts waiting for 100,000 ticks, and nobody takes all there is.
 //! memory: 256
 //! cmdline: log=warn
 //! hypapp: trustvisor
@@ -7,13 +7,10 @@
 #![no_main]
 #![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use guest::apic::{self, register};
-use guest::cpu::rdtsc;
 use guest::memory::{FREE, write32, write64};
 use guest::pal::{self, PAGE, PALS, Pal};
 use guest::space::{Space, USER, WRITABLE, window};
-use guest::{Mode, Regs, check, check_eq, guest, println, run, snippet, trap};
+use guest::{Mode, check, guest, latency, println, snippet};
 use trustvisor::command::Command;
 use trustvisor::parameter::ParameterType;
 use trustvisor::section::{SectionRecord, SectionType};
@@ -22,19 +19,13 @@ use trustvisor::status::Status;
 guest!(main);
 
 const MODE: Mode = Mode::User64;
-/// Most ticks without an interrupt: 130,000, and the timer's own 20,000. The most is where kept pages are forgotten.
-const LIMIT: u64 = 150_000;
+/// Most ticks without an interrupt.
+const LIMIT: u64 = 100_000;
 /// Where 512 pages are that follow each other, and where single pages are.
 const RUN: u64 = PALS + 0x10_0000;
 const SCATTERED: u64 = PALS + 0x200_0000;
-const TIMER: u8 = 0x60;
-
-static LAST: AtomicU64 = AtomicU64::new(0);
-static GAP: AtomicU64 = AtomicU64::new(0);
-static TICKS: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
-    large();
     tests();
     scrambled("with few boundaries");
     fill();
@@ -46,55 +37,11 @@ fn section(kind: SectionType, start: u64, pages: u64) -> SectionRecord {
     SectionRecord { kind: kind as u32, pages: pages as u32, start }
 }
 
-/// The longest stretch without an interrupt while `act` is done.
 fn longest<T>(what: &str, act: impl FnOnce() -> T) -> T {
-    trap::handle(
-        TIMER,
-        Some(|_| {
-            let now = rdtsc();
-            GAP.fetch_max(now - LAST.swap(now, Ordering::Relaxed), Ordering::Relaxed);
-            TICKS.fetch_add(1, Ordering::Relaxed);
-            apic::end_of_interrupt();
-            true
-        }),
-    );
-    GAP.store(0, Ordering::Relaxed);
-    TICKS.store(0, Ordering::Relaxed);
-    apic::write(register::TIMER_DIVIDE, 0xb);
-    apic::write(register::LVT_TIMER, 1 << 17 | u32::from(TIMER));
-    LAST.store(rdtsc(), Ordering::Relaxed);
-    apic::write(register::TIMER_INITIAL, 20_000);
-    let start = rdtsc();
-    let result = act();
-    let total = rdtsc() - start;
-    // The last interrupt that waited.
-    let mut regs = Regs { rflags: pal::IF, rcx: 50_000, ..Regs::default() };
-    let _ = run(Mode::User64, snippet!("2: loop 2b"), &mut regs);
-    apic::write(register::TIMER_INITIAL, 0);
-    let gap = GAP.load(Ordering::Relaxed);
-    println!("{what}: {total} ticks; longest without an interrupt {gap}");
+    let (result, gap) = latency::longest(act);
+    println!("{what}: longest without an interrupt {gap}");
     check!(gap < LIMIT, "{what}: {gap} ticks without an interrupt");
     result
-}
-
-/// A PAL of the most pages, of which each has something in it.
-fn large() {
-    let pages = 4094;
-    for page in 0..pages {
-        let _ = write64(RUN + page * PAGE, page + 1);
-    }
-    let user = |at| pal::user(MODE, at);
-    let sections = [
-        section(SectionType::Code, user(PALS), 1),
-        section(SectionType::Stack, user(PALS + PAGE), 1),
-        section(SectionType::Data, user(RUN), pages),
-    ];
-    let entry = user(PALS);
-    let status = longest("registering 4096 pages", || pal::register(MODE, &sections, &[], entry));
-    check_eq!(status, 0, "registering");
-    let status =
-        longest("unregistering 4096 pages", || pal::hypercall(MODE, Command::UNREGISTER.0, [entry, 0, 0, 0]));
-    check_eq!(status, 0, "unregistering");
 }
 
 fn tests() {
