@@ -102,7 +102,7 @@ pub enum CompartmentExit {
     TimeOver,
     /// Another CPU called this one, for whatever reason.
     Called,
-    /// An INIT signal arrived: this CPU's guest starts anew, or a guest of its own leaves for it.
+    /// An INIT signal arrived: this CPU's guest starts anew. In a guest of its own it waits until the compartment is left.
     Init,
 }
 

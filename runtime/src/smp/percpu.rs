@@ -67,6 +67,8 @@ pub(crate) struct PerCpu {
     pub(crate) is_just_started: AtomicBool,
     /// An NMI of the guest's arrived while the hypervisor ran.
     pub(super) guest_nmi: AtomicBool,
+    /// An INIT signal for a hypervisor in the guest arrived while its guest ran in a compartment.
+    pub(super) guest_init: AtomicBool,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
     /// This CPU's guest runs in this CPU's compartment.
@@ -179,6 +181,7 @@ impl PerCpu {
             running: Running::new(),
             is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
+            guest_init: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
             is_in_compartment: AtomicBool::new(false),
             loads_cet: AtomicBool::new(false),

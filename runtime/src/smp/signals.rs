@@ -60,6 +60,16 @@ impl PerCpu {
         self.guest_nmi.store(true, Ordering::SeqCst);
     }
 
+    /// Has an INIT signal for a hypervisor in the guest wait until its guest has left its compartment.
+    pub(crate) fn keep_guest_init(&self) {
+        self.guest_init.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes an INIT signal that waited.
+    pub(crate) fn take_guest_init(&self) -> bool {
+        self.guest_init.load(Ordering::Relaxed) && self.guest_init.swap(false, Ordering::SeqCst)
+    }
+
     /// Takes an NMI that is meant for the guest.
     pub(crate) fn take_guest_nmi(&self) -> bool {
         self.guest_nmi.swap(false, Ordering::SeqCst)

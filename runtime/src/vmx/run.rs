@@ -204,6 +204,12 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     if cpu.take_machine_check() {
         return machine_check(registers, cpu);
     }
+    if cpu.take_guest_init() {
+        // Others look around behind it.
+        cpu.demand_attention();
+        nested::init_arrived(registers, cpu);
+        return;
+    }
     if cpu.take_guest_nmi() {
         if nested::is_l2(cpu) {
             return nested::nmi_arrived(registers, cpu);

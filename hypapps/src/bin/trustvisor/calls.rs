@@ -12,7 +12,7 @@ use runtime::exit::{CompartmentExit, SecondLevelViolation};
 use runtime::hypapp::Answer;
 use runtime::memory::guest::canonical::is_canonical;
 use runtime::services::compartment::{self, Page, Roots};
-use runtime::services::{self, pages};
+use runtime::services::pages;
 use runtime::vcpu::{Registers, Vcpu};
 use trustvisor::call::{Failure, FaultKind, SENTINEL};
 use trustvisor::parameter::WordSize;
@@ -86,8 +86,7 @@ pub(crate) fn compartment_exit(vcpu: &mut dyn Vcpu, exit: CompartmentExit) {
             let rip = vcpu.rip();
             end(vcpu, &running, FaultKind::FORBIDDEN_INSTRUCTION, rip);
         }
-        // It ends the caller's processor, unless that is a hypervisor's: for it INIT is an exit like others.
-        CompartmentExit::Init if services::is_nested() => suspend(vcpu, &running),
+        // It ends the caller's processor.
         CompartmentExit::Init => {
             running.pal.lock().begin_end(End::Faulted);
             compartment::leave(&running.outside);

@@ -1,14 +1,13 @@
 //! L2 in a compartment ([`crate::vmx::compartment`]): nothing of what happens there is L1's.
 
 use super::cpu;
-use super::event::init;
 use super::l2_vcpu::{self, L2Vcpu};
 use super::memory::ept_violation;
 use crate::exit::CompartmentExit;
 use crate::exit::{Action, Exit, dispatch};
 use crate::machine;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::Registers;
 use crate::vmx::controls::Controls;
 use crate::vmx::decode;
 use hw::Vmcs;
@@ -37,10 +36,10 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             cpu.note_nmi();
             Action::Resume
         }
+        // It is L1's, and waits until L2 is back, as interrupts do: else L1 could step what runs here by it.
         Exit::Init => {
-            dispatch::in_compartment(vcpu, cause);
-            init::init_arrived(vcpu.registers_mut(), cpu);
-            return;
+            cpu.keep_guest_init();
+            Action::Resume
         }
         Exit::Exception(event @ Event::Exception { vector: Vector::MC, .. }) => {
             dispatch::in_compartment(vcpu, cause);
