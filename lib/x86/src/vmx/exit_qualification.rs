@@ -91,6 +91,12 @@ impl EptViolationQualification {
         Self(self.0 & !Self::ALLOWED | (rights.bits() as u64) << Self::RIGHTS_SHIFT)
     }
 
+    /// Without what only processors with advanced VM-exit information tell of the page.
+    #[must_use]
+    pub const fn without_advanced(self) -> Self {
+        Self(self.0 & !(7 << 9))
+    }
+
     /// Data read.
     #[must_use]
     pub const fn is_read(self) -> bool {
@@ -156,6 +162,11 @@ mod tests {
     /// What bit `bit`, alone in a qualification, is in the part that begins at `first` and has `count` bits.
     fn part(bit: u32, first: u32, count: u32) -> u64 {
         if (first..first + count).contains(&bit) { 1 << (bit - first) } else { 0 }
+    }
+
+    #[test]
+    fn advanced_information_is_three_bits() {
+        assert_eq!(EptViolationQualification(u64::MAX).without_advanced().0, !0xe00);
     }
 
     #[test]

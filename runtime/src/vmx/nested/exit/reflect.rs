@@ -16,12 +16,10 @@ use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::debug::DR7_RESET;
 use x86::event::{Event, Vector};
 use x86::vmx::controls::{EntryControls, ExitControls, SecondaryControls};
+use x86::vmx::exit_qualification::EptViolationQualification;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{ActivityState, Interruption};
 use x86::vmx::vmcs;
-
-/// Bits of the exit qualification that some processors tell of the page of an EPT violation.
-const ADVANCED_INFORMATION: u64 = 7 << 9;
 
 /// What an exit tells L1 where it is not what the hardware told the hypervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +103,8 @@ pub(crate) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
     }
     if reason.without_flags() == ExitReason::EPT_VIOLATION {
         // Advanced VM-exit information for EPT violations is not offered.
-        let qualification = vmcs12.read(vmcs::EXIT_QUALIFICATION) & !ADVANCED_INFORMATION;
-        vmcs12.write(vmcs::EXIT_QUALIFICATION, qualification);
+        let qualification = EptViolationQualification(vmcs12.read(vmcs::EXIT_QUALIFICATION));
+        vmcs12.write(vmcs::EXIT_QUALIFICATION, qualification.without_advanced().0);
     }
     clear_injection(vmcs12);
 }

@@ -94,7 +94,8 @@ impl Access {
             },
             Fault::Violation(rights) => {
                 shared.with(|_, cache| cache.violate(cpu, self.gpa));
-                let facts = EptViolationQualification(self.qualification);
+                // Advanced VM-exit information is not offered.
+                let facts = EptViolationQualification(self.qualification).without_advanced();
                 Outcome::Violation { qualification: facts.with_allowed(rights).0 }
             }
         }

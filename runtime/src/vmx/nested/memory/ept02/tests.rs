@@ -90,7 +90,7 @@ fn a_violation_of_l1s_tables_is_l1s_with_the_access_s_facts() {
     let fixture = fixture(&memory);
     fixture.map(EPTP, GPA, 0x30_5000 | WB | 5, PageSize::Size4K);
     // NMI unblocking and the bits of the access stay, those of rights come from L1's tables.
-    assert_eq!(fixture.access(0, EPTP, GPA, 0x1078 | WRITE), violation(0x1028 | WRITE));
+    assert_eq!(fixture.access(0, EPTP, GPA, 0x1e78 | WRITE), violation(0x1028 | WRITE));
     assert_eq!(fixture.access(0, EPTP, GPA, WRITE), violation(0x28 | WRITE));
     assert_eq!(fixture.access(0, EPTP, GPA & !0x1000, READ), violation(READ));
     assert_eq!(fixture.access(0, EPTP, GPA, FETCH), Outcome::Mapped);
