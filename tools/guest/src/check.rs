@@ -7,6 +7,7 @@ use crate::println;
 
 static CHECKS: AtomicUsize = AtomicUsize::new(0);
 static FAILURES: AtomicUsize = AtomicUsize::new(0);
+static LACK: spin::Once<&'static str> = spin::Once::new();
 static NAME: spin::Once<&'static str> = spin::Once::new();
 
 /// Counts a check; prints what was to hold where it does not.
@@ -22,6 +23,16 @@ macro_rules! check {
 macro_rules! check_eq {
     ($seen:expr, $expected:expr, $($what:tt)+) => {
         $crate::check::equals(&$seen, &$expected, format_args!($($what)+))
+    };
+}
+
+/// Ends the guest where the processor does not have what it is about: its verdict says so, and that it has shown nothing.
+#[macro_export]
+macro_rules! needs {
+    ($condition:expr, $what:literal) => {
+        if !$condition {
+            return $crate::check::lacks($what);
+        }
     };
 }
 
@@ -41,6 +52,11 @@ pub fn equals<T: Debug + PartialEq<U>, U: Debug>(seen: &T, expected: &U, what: i
     holds(is_equal, format_args!("{what}: seen {seen:x?}, expected {expected:x?}"))
 }
 
+/// Notes what the processor does not have. Called by [`needs!`].
+pub fn lacks(what: &'static str) {
+    LACK.call_once(|| what);
+}
+
 /// Number of failed checks so far.
 pub fn failures() -> usize {
     FAILURES.load(Ordering::Relaxed)
@@ -54,6 +70,9 @@ pub fn begin(name: &'static str) {
 /// Prints the verdict: a guest without a check has shown nothing.
 pub(crate) fn verdict() {
     let checks = CHECKS.load(Ordering::Relaxed);
+    if let Some(what) = LACK.get() {
+        return println!("FAIL {}: the processor has no {what}", name());
+    }
     match (failures(), checks) {
         (_, 0) => println!("FAIL {}: no check was made", name()),
         (0, _) => println!("PASS {} checks={checks}", name()),

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{cpuid, rdmsr, wrmsr_existing};
-use guest::{check, check_eq, guest, smp};
+use guest::{check, check_eq, guest, needs, smp};
 use x86::msr::Msr;
 
 guest!(main);
@@ -27,7 +27,7 @@ const ABSENT: u64 = u64::MAX;
 static SEEN: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 fn main() {
-    check!(cpuid(7, 0).ecx & 1 << 7 != 0, "the processor has shadow stacks");
+    needs!(cpuid(7, 0).ecx & 1 << 7 != 0, "shadow stacks");
     check!(smp::start_others(1), "start");
     check!(smp::run_on(1, set) && smp::run_on(1, look), "the other CPU sets its registers");
     for ((msr, value, _), seen) in REGISTERS.iter().zip(&SEEN) {

@@ -8,7 +8,7 @@ use guest::memory::{FREE, read64, write64};
 use guest::space::{BYTES, Space, window};
 use guest::vmx::verdict::{Entry, GUEST_STATE, HOST_STATE, end, try_values};
 use guest::vmx::{ExitReason, Guest, allocate, capability, enter_operation, leave_operation, vmcs, write};
-use guest::{check, check_eq, guest, snippet};
+use guest::{check, check_eq, guest, needs, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
 
@@ -30,7 +30,8 @@ const TOP: u64 = window(0) + 0x800;
 
 fn main() {
     let features = cpuid(7, 0);
-    check!(features.ecx & 1 << 7 != 0 && features.edx & 1 << 20 != 0, "the processor has both features");
+    needs!(features.ecx & 1 << 7 != 0, "shadow stacks");
+    needs!(features.edx & 1 << 20 != 0, "tracking of branches");
     enter_operation();
     check_eq!(capability(Msr::IA32_VMX_TRUE_ENTRY_CTLS).may_be_one() & LOADS, LOADS, "offered for entries");
     check_eq!(capability(Msr::IA32_VMX_TRUE_EXIT_CTLS).may_be_one() & EXIT_LOADS, EXIT_LOADS, "for exits");

@@ -5,12 +5,12 @@
 #![no_std]
 #![no_main]
 
-use guest::cpu::{rdmsr_existing, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr_existing};
+use guest::cpu::{cpuid, rdmsr_existing, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr_existing};
 use guest::memory::{FREE, read64, write64};
 use guest::pal::{self, CF, Pal};
 use guest::space::{BYTES, Space, USER, window};
 use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{Mode, check, check_eq, guest, snippet};
+use guest::{Mode, check, check_eq, guest, needs, snippet};
 use trustvisor::parameter::ParameterType;
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
@@ -28,6 +28,7 @@ const PAGE: u64 = TABLES + BYTES;
 const TOP: u64 = window(0) + 0x800;
 
 fn main() {
+    needs!(cpuid(7, 0).ecx & 1 << 7 != 0 && cpuid(7, 0).edx & 1 << 20 != 0, "control-flow enforcement");
     check_eq!(write_cr0(read_cr0() | 1 << 16), Ok(()), "CR0.WP");
     check_eq!(write_cr4(read_cr4() | 1 << 23), Ok(()), "CR4.CET");
     enter_operation();

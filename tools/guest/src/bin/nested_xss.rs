@@ -3,9 +3,9 @@
 #![no_std]
 #![no_main]
 
-use guest::cpu::{read_cr4, write_cr4, wrmsr_existing};
+use guest::cpu::{cpuid, read_cr4, write_cr4, wrmsr_existing};
 use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, trial, vmcs};
-use guest::{Mode, Regs, check, check_eq, guest, snippet};
+use guest::{Mode, Regs, check, check_eq, guest, needs, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::SecondaryControls;
 
@@ -19,6 +19,10 @@ const USER: u64 = 1 << 11;
 const SUPERVISOR: u64 = 1 << 12;
 
 fn main() {
+    needs!(
+        u64::from(cpuid(0xd, 1).ecx) & (USER | SUPERVISOR) == USER | SUPERVISOR,
+        "supervisor state in XSAVE"
+    );
     enter_operation();
     check_eq!(write_cr4(read_cr4() | 1 << 18), Ok(()), "OSXSAVE");
     let area = allocate();

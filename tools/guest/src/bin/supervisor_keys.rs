@@ -3,10 +3,10 @@
 #![no_std]
 #![no_main]
 
-use guest::cpu::{read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
+use guest::cpu::{cpuid, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
 use guest::memory::{FREE, read64, write64};
 use guest::space::{BYTES, Space, WRITABLE, window};
-use guest::{Fault, Mode, Regs, check_eq, guest, run, snippet};
+use guest::{Fault, Mode, Regs, check_eq, guest, needs, run, snippet};
 use x86::msr::Msr;
 
 guest!(main);
@@ -15,6 +15,7 @@ const KEY_1: u64 = 1 << 59;
 const DATA: u64 = FREE + BYTES;
 
 fn main() {
+    needs!(cpuid(7, 0).ecx & 1 << 31 != 0, "keys for supervisor pages");
     let space = Space::new(FREE);
     space.map(0, DATA, WRITABLE | KEY_1);
     check_eq!(write64(DATA, 0x5555), Ok(()), "write");

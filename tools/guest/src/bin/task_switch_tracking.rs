@@ -7,7 +7,7 @@ use guest::legacy::{gate, tss_word};
 use guest::memory::{FREE, low, read32, write32};
 use guest::run::legacy_address;
 use guest::smp::descriptor;
-use guest::{Mode, Regs, check_eq, guest, println, run, snippet};
+use guest::{Mode, Regs, check_eq, guest, needs, println, run, snippet};
 
 guest!(main);
 
@@ -17,6 +17,7 @@ const NOTES: u64 = FREE + 0x1000;
 const STACK: u64 = FREE + 0x3000;
 
 fn main() {
+    needs!(guest::cpu::cpuid(7, 0).edx & 1 << 20 != 0, "tracking of branches");
     for index in 0..27 {
         check_eq!(write32(TSS + 4 * index, 0), Ok(()), "write");
     }

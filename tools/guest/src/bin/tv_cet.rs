@@ -5,11 +5,11 @@
 #![no_std]
 #![no_main]
 
-use guest::cpu::{rdmsr, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
+use guest::cpu::{cpuid, rdmsr, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
 use guest::memory::{FREE, read64, write64};
 use guest::pal::{CF, Pal};
 use guest::space::{BYTES, Space, USER, window};
-use guest::{Mode, check_eq, guest, snippet};
+use guest::{Mode, check_eq, guest, needs, snippet};
 use trustvisor::parameter::ParameterType;
 use x86::msr::Msr;
 
@@ -27,6 +27,7 @@ const TOP: u64 = window(0) + 0x800;
 const SUM: [u64; 10] = [40, 2, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn main() {
+    needs!(cpuid(7, 0).ecx & 1 << 7 != 0 && cpuid(7, 0).edx & 1 << 20 != 0, "control-flow enforcement");
     let pal = Pal::place(Mode::User64, 0, snippet!("lea rax, [rdi + rsi]", "ret"));
     let space = Space::new(TABLES);
     space.map(0, PAGE, SHADOW_PAGE);
