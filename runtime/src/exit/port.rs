@@ -17,9 +17,9 @@ use x86::address::GuestLinearAddr;
 use x86::cr::Rflags;
 use x86::event::{Event, Vector};
 
-/// Most elements of a repeated string instruction that one exit carries out; then the guest may take its
-/// interrupts.
-const ELEMENTS_PER_EXIT: usize = 4096;
+/// Most elements of a repeated string instruction that one exit carries out, of which one takes as long as its port: then
+/// the guest may take its interrupts, and this CPU does what others wait for.
+const ELEMENTS_PER_EXIT: usize = 256;
 
 /// Carries out a port instruction: the hypapp first, then the hardware.
 pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
