@@ -31,12 +31,14 @@ pub(super) struct VmxVcpu<'a, V> {
     index: usize,
     /// The event whose delivery led to this exit has been delivered.
     pub(super) is_delivery_finished: bool,
+    /// CR0 bits that stay set in a guest's guest; `None` where the guest itself runs.
+    pub(super) fixed_cr0: Option<Cr0>,
 }
 
 impl<'a, V: Vmcs> VmxVcpu<'a, V> {
     #[inline]
     pub(super) fn new(vmcs: V, registers: &'a mut Registers, index: usize) -> Self {
-        Self { vmcs, registers, index, is_delivery_finished: false }
+        Self { vmcs, registers, index, is_delivery_finished: false, fixed_cr0: None }
     }
 
     fn segment_fields(register: SegmentRegister) -> SegmentFields {
@@ -115,7 +117,9 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn fixed_bits(&self) -> (Cr0, Cr4) {
-        if self.vmcs.read(vmcs::CR0_MASK) & CR0_MASK_IN_VMX_OPERATION.bits()
+        if let Some(cr0) = self.fixed_cr0 {
+            (cr0, Cr4::VMXE)
+        } else if self.vmcs.read(vmcs::CR0_MASK) & CR0_MASK_IN_VMX_OPERATION.bits()
             == CR0_MASK_IN_VMX_OPERATION.bits()
         {
             (CR0_MASK_IN_VMX_OPERATION | Cr0::NE, Cr4::VMXE)

@@ -1,11 +1,13 @@
 //! L2's processor, for handlers of the hypervisor's own.
 
 use super::cpu::{self, State};
+
 use super::event::l0_event::{self, Raised};
 use super::exit::reflect::ExitFacts;
 use super::exit::to_l1::{left, reflect_facts};
 use super::l2_vmcs::L2View;
 use super::memory::missing_page::Note;
+use super::vmcs12::controls::Wanted;
 use crate::exit::Action;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
@@ -30,7 +32,9 @@ pub(super) fn view_of<'a>(
 ) -> L2Vcpu<'a> {
     state.lack = Note::of_event(may_ask);
     let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
-    VmxVcpu::new(L2View::new(state.hardware.current(), l1_owns), registers, cpu.index)
+    let mut vcpu = VmxVcpu::new(L2View::new(state.hardware.current(), l1_owns), registers, cpu.index);
+    vcpu.fixed_cr0 = Some(Wanted::of(&state.nested.vmcs12).fixed_cr0());
+    vcpu
 }
 
 /// Carries out what one of the hypervisor's handlers decided for L2.

@@ -1,8 +1,10 @@
 use super::*;
 use crate::vcpu::{Registers, Vcpu};
+use crate::vmx::nested::vmcs12::controls::Wanted;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::sim::SimVmcs;
 use x86::cr::{Cr0, Cr4};
+use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 
 const CD: u64 = Cr0::CD.bits();
 const TS: u64 = 1 << 3;
@@ -47,4 +49,21 @@ fn what_a_handler_writes_leaves_l1s_part_of_the_shadows() {
     assert_eq!(vcpu.cr4(), Cr4::DE | Cr4::PAE | Cr4::VMXE);
     vcpu.vmcs.write(vmcs::GUEST_RIP, 5);
     assert_eq!(vcpu.rip(), 5);
+}
+
+#[test]
+fn l2_keeps_the_bits_of_cr0_that_its_processor_keeps() {
+    let fixed = |secondary: SecondaryControls| {
+        let mut vmcs12 = SimVmcs::default();
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits());
+        vmcs12.write(vmcs::SECONDARY_CONTROLS, secondary.bits());
+        let mut registers = Registers::default();
+        // Whatever L1 owns of them.
+        let mut vcpu = VmxVcpu::new(view(0x8000_0031, 0, Cr0::PE.bits()), &mut registers, 0);
+        vcpu.fixed_cr0 = Some(Wanted::of(&vmcs12).fixed_cr0());
+        vcpu.fixed_bits()
+    };
+    let ept = SecondaryControls::ENABLE_EPT;
+    assert_eq!(fixed(ept), (Cr0::NE | Cr0::PE | Cr0::PG, Cr4::VMXE));
+    assert_eq!(fixed(ept | SecondaryControls::UNRESTRICTED_GUEST), (Cr0::NE, Cr4::VMXE));
 }

@@ -1,6 +1,7 @@
 //! The control words of VMCS12.
 
 use hw::Vmcs;
+use x86::cr::Cr0;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
@@ -35,5 +36,14 @@ impl Wanted {
     /// L2 runs under tables of L1's.
     pub(crate) const fn has_ept(&self) -> bool {
         self.secondary.contains(SecondaryControls::ENABLE_EPT)
+    }
+
+    /// CR0 bits that L2 cannot clear (SDM, "Restrictions on VMX Operation"; "Unrestricted Guests").
+    pub(crate) const fn fixed_cr0(&self) -> Cr0 {
+        if self.secondary.contains(SecondaryControls::UNRESTRICTED_GUEST) {
+            Cr0::NE
+        } else {
+            Cr0::NE.union(Cr0::PE).union(Cr0::PG)
+        }
     }
 }
