@@ -34,13 +34,35 @@ pub(super) fn write_registers(s_cet: u64, table: u64) {
     let _ = Processor.write(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR, table);
 }
 
+/// Loads what the next entry under `vmcs` would load, but for SSP. The values have been checked.
+pub(super) fn load_now(vmcs: &impl Vmcs) {
+    write_registers(vmcs.read(vmcs::GUEST_S_CET), vmcs.read(vmcs::GUEST_INTERRUPT_SSP_TABLE));
+}
+
+/// Has `vmcs` say of the guest's IA32_S_CET and IA32_INTERRUPT_SSP_TABLE_ADDR what the processor has, as its exits do.
+#[cold]
+pub(super) fn save_registers(vmcs: &mut impl Vmcs) {
+    let register = |msr| Processor.read(msr).unwrap_or(0);
+    vmcs.write(vmcs::GUEST_S_CET, register(Msr::IA32_S_CET));
+    vmcs.write(vmcs::GUEST_INTERRUPT_SSP_TABLE, register(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR));
+}
+
+/// Whether `msr` is one of these.
+pub(super) const fn covers(msr: Msr) -> bool {
+    matches!(msr, Msr::IA32_S_CET | Msr::IA32_INTERRUPT_SSP_TABLE_ADDR)
+}
+
 /// Makes the next entry, under `vmcs`, load `ssp` and the registers as they are.
 #[cold]
 pub(super) fn load_at_entry(vmcs: &mut impl Vmcs, ssp: u64) {
-    let register = |msr| Processor.read(msr).unwrap_or(0);
     vmcs.write(vmcs::GUEST_SSP, ssp);
-    vmcs.write(vmcs::GUEST_S_CET, register(Msr::IA32_S_CET));
-    vmcs.write(vmcs::GUEST_INTERRUPT_SSP_TABLE, register(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR));
+    save_registers(vmcs);
+    set_loading(vmcs, true);
+}
+
+/// Makes entries load the state that `vmcs` has.
+#[cold]
+pub(super) fn start_loading(vmcs: &mut impl Vmcs) {
     set_loading(vmcs, true);
 }
 

@@ -3,14 +3,18 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use guest::cpu::{cpuid, rdmsr_existing, read_cr0, read_cr4, write_cr0, wrmsr_existing};
 use guest::memory::{FREE, read64, write64};
 use guest::space::{BYTES, Space, window};
 use guest::vmx::verdict::{Entry, GUEST_STATE, HOST_STATE, end, try_values};
-use guest::vmx::{ExitReason, Guest, allocate, capability, enter_operation, leave_operation, vmcs, write};
+use guest::vmx::{
+    ExitReason, Guest, allocate, capability, enter_operation, leave_operation, nmi, read, vmcs, write,
+};
 use guest::{check, check_eq, guest, needs, snippet};
 use x86::msr::Msr;
-use x86::vmx::controls::{EntryControls, ExitControls};
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls};
 
 guest!(main);
 
@@ -38,6 +42,11 @@ fn main() {
     let mut nested = Guest::new(end);
     what_is_loaded(&mut nested);
     areas_come_last(&mut nested);
+    written_in_l2(&mut nested);
+    not_loaded_by_failure(&mut nested);
+    nmi::initialise();
+    nmi::blocked(struck_early);
+    nested.load();
     shadow_stack(&mut nested);
     refused(&mut nested);
     leave_operation();
@@ -116,6 +125,70 @@ fn areas_come_last(nested: &mut Guest) {
     check_eq!(registers(), [OF_HOST[0], 0x9000], "the exit's area counts");
     nested.write(vmcs::ENTRY_MSR_LOAD_COUNT, 0);
     nested.write(vmcs::EXIT_MSR_LOAD_COUNT, 0);
+}
+
+static BITMAP: AtomicU64 = AtomicU64::new(0);
+static SEEN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// L2: writes its registers behind a write to its hypervisor's bitmap.
+extern "C" fn write_registers() {
+    let bitmap = BITMAP.load(Ordering::SeqCst);
+    write(bitmap, read(bitmap));
+    set_registers(OF_HOST);
+    for (seen, value) in SEEN.iter().zip(registers()) {
+        seen.store(value, Ordering::SeqCst);
+    }
+}
+
+/// What L2 writes stays, also where a hypervisor beneath carries it out.
+fn written_in_l2(nested: &mut Guest) {
+    BITMAP.store(nested.read(vmcs::MSR_BITMAPS), Ordering::SeqCst);
+    for entry in [LOADS, 0] {
+        set_controls(nested, entry, EXIT_LOADS);
+        set_guest(nested, OF_L2, 0x2000);
+        nested.call(write_registers);
+        let _ = nested.run();
+        check!(nested.has_ended(), "L2 ends, entry {entry:#x}");
+        let seen = [0, 1].map(|index| SEEN[index].load(Ordering::SeqCst));
+        check_eq!(seen, OF_HOST, "as L2 reads it, entry {entry:#x}");
+        check_eq!(saved(nested), OF_HOST, "as the exit saves it, entry {entry:#x}");
+    }
+}
+
+/// An NMI strikes before the first instruction: the entry has loaded, and the exit saved.
+fn struck_early() {
+    let mut nested = nmi::guest(PinBasedControls::NMI_EXITING | PinBasedControls::VIRTUAL_NMIS, end);
+    for (entry, exit) in [(0, 0), (LOADS, 0), (0, EXIT_LOADS), (LOADS, EXIT_LOADS)] {
+        set_registers(OF_L1);
+        set_controls(&mut nested, entry, exit);
+        set_guest(&mut nested, OF_L2, 0x2000);
+        nmi::send();
+        nested.call(end);
+        let start = nested.read(vmcs::GUEST_RIP);
+        let reason = nested.run();
+        check!(nmi::is_nmi_exit(&nested, reason), "an NMI: {reason:?}");
+        check_eq!(nested.read(vmcs::GUEST_RIP), start, "before the first instruction");
+        let in_l2 = if entry == 0 { OF_L1 } else { OF_L2 };
+        check_eq!(saved(&nested), in_l2, "saved early, entry {entry:#x}, exit {exit:#x}");
+        let in_l1 = if exit == 0 { in_l2 } else { OF_HOST };
+        check_eq!(registers(), in_l1, "behind the early exit, entry {entry:#x}, exit {exit:#x}");
+        if entry != 0 {
+            check_eq!(nested.read(vmcs::GUEST_SSP), 0x2000, "SSP saved early, exit {exit:#x}");
+        }
+    }
+}
+
+/// An entry that fails for what is checked last has loaded nothing.
+fn not_loaded_by_failure(nested: &mut Guest) {
+    set_controls(nested, LOADS, 0);
+    set_guest(nested, OF_L2, 0x2000);
+    nested.call(end);
+    check_eq!(nested.run(), ExitReason::VMCALL, "an entry that loads");
+    set_registers(OF_L1);
+    nested.call(end);
+    nested.write(vmcs::GUEST_RFLAGS, 0);
+    check_eq!(nested.try_entry(), GUEST_STATE, "an entry without the fixed flag");
+    check_eq!(registers(), OF_L1, "behind an entry that failed");
 }
 
 /// L2 has a shadow stack, which its exits keep; its hypervisor has none.

@@ -78,10 +78,10 @@ pub(crate) fn enter(
         l1_msrs::load_perf_global_ctrl(&mut vmcs02, value);
     }
     let loads_cet = Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_CET_STATE);
-    if loads_cet {
-        let [s_cet, table] =
-            [vmcs::GUEST_S_CET, vmcs::GUEST_INTERRUPT_SSP_TABLE].map(|field| vmcs02.read(field));
-        cet::write_registers(s_cet, table);
+    // An area is loaded behind the state, and may change it. Else the processor loads it, once it has checked all.
+    let has_area = vmcs12.read(vmcs::ENTRY_MSR_LOAD_COUNT) != 0;
+    if loads_cet && has_area {
+        cet::load_now(&vmcs02);
     }
     // What comes to a hypapp from here on is L2's.
     nested.operation = Operation::NonRoot;
@@ -97,8 +97,10 @@ pub(crate) fn enter(
     }
     if loads_cet {
         let mut vmcs02 = hardware.current();
-        let ssp = vmcs02.read(vmcs::GUEST_SSP);
-        cet::load_at_entry(&mut vmcs02, ssp);
+        if has_area {
+            cet::save_registers(&mut vmcs02);
+        }
+        cet::start_loading(&mut vmcs02);
     }
     (state, Action::Resume)
 }

@@ -7,6 +7,7 @@ use crate::exit::{Action, machine_check};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
+use crate::vmx::cet;
 use crate::vmx::inject::{self, Shutdown};
 use crate::vmx::nested::cpu::facts;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
@@ -97,8 +98,13 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
         hardware.select_l2();
         if let Err(failure) = checked {
             let (state, action) = to_l1::give_up(state, registers, cpu, &ExitFacts::from(failure));
-            drop(state);
-            return to_l1::end(action);
+            return to_l1::left(state, registers, cpu, action);
+        }
+        // What a processor loads that enters, and saves where it leaves.
+        match (facts.capability.has_cet(), cpu.loads_cet()) {
+            (true, true) => cet::load_now(&hardware.current()),
+            (true, false) => cet::save_registers(&mut hardware.current()),
+            (false, _) => (),
         }
     }
     nested.pending.leave_early(exit);

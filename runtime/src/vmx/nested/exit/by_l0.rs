@@ -6,6 +6,7 @@ use crate::memory::guest_physical::GuestPhysical;
 use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
+use crate::vmx::cet;
 use crate::vmx::decode;
 use crate::vmx::nested::cpu;
 use crate::vmx::nested::instruction::l1_exit;
@@ -49,6 +50,14 @@ pub(crate) fn handle(
                 Some(true) => Action::Advance,
                 _ => Action::Inject(Event::GP0),
             }
+        }
+        exit @ Exit::WriteMsr { msr, .. } if cet::covers(msr) => {
+            let action = dispatch::dispatch(vcpu, cpu, exit);
+            if cpu::facts()?.capability.has_cet() {
+                // The next entry may load them.
+                cet::save_registers(&mut vcpu.vmcs);
+            }
+            action
         }
         // L2 finds the VMX MSRs that L1 finds.
         exit @ Exit::ReadMsr { .. } => match dispatch::dispatch(vcpu, cpu, exit) {
