@@ -1,7 +1,6 @@
 //! L2's processor, for handlers of the hypervisor's own.
 
 use super::cpu::{self, State};
-
 use super::event::l0_event::{self, Raised};
 use super::exit::reflect::ExitFacts;
 use super::exit::to_l1::{left, reflect_facts};

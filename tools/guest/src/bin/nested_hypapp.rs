@@ -5,7 +5,8 @@
 #![no_main]
 
 use guest::cpu::cpuid;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation};
+use guest::vmx::verdict::GUEST_STATE;
+use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
 use guest::{Mode, Regs, check, check_eq, guest, run, snippet};
 
 guest!(main);
@@ -25,6 +26,10 @@ fn main() {
     nested.run();
     check!(nested.has_ended(), "the guest's guest ends");
     check_eq!(counts(), (TIMES + 1, TIMES + 1), "at the end");
+    // An entry that fails once the hypapp was told of it is followed by an exit, too.
+    nested.write(vmcs::GUEST_RFLAGS, 0);
+    check_eq!(nested.try_entry(), GUEST_STATE, "an entry without the fixed flag");
+    check_eq!(counts(), (TIMES + 2, TIMES + 2), "behind an entry that failed");
     leave_operation();
 }
 

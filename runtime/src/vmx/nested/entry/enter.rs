@@ -1,6 +1,7 @@
 //! The entry into L2, and entries that the hardware refuses.
 
 use super::checks::EntryFailure;
+use super::refusal::{self, Refusal};
 use super::vmcs02::{self, Inherited};
 use crate::exit::Action;
 use crate::machine;
@@ -126,20 +127,44 @@ pub(in crate::vmx) fn invalid_state(vcpu: &VmxVcpu<'_, CurrentVmcs>, cpu: &PerCp
     Some(vmx_abort::end(nested.current, &GuestPhysical, Abort::HostMsrs))
 }
 
-/// The processor refused the merged VMCS before it loaded any of it. What L1 asked for is to blame: VMfail.
+/// The processor refused VMCS02 before it loaded any of it: L1's entry fails, or an L2 that ran before leaves. Returns
+/// false where the fault is ours.
 pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u32) -> bool {
     let Some(mut state) = cpu::of(cpu) else { return false };
     let NestedCpu { nested, hardware, .. } = &mut *state;
-    // Of a compartment L1 knows nothing: there the fault is ours.
+    // Of a compartment L1 knows nothing.
     if nested.operation != Operation::NonRoot || cpu.is_in_compartment() {
         return false;
     }
-    log::warn!("cpu={} the processor refuses an entry that L1's checks let pass: error {error}", cpu.index);
+    cpu.runs_again();
+    if nested.pending.is_new() {
+        log::warn!(
+            "cpu={} the processor refuses an entry that L1's checks let pass: error {error}",
+            cpu.index
+        );
+        vm_fail(state, registers, cpu, error);
+        return true;
+    }
+    if let Refusal::Leaves(facts) = Refusal::of(&mut hardware.current(), &mut nested.vmcs12, error) {
+        if facts == refusal::SHUTDOWN {
+            log::warn!(
+                "cpu={} the processor refuses a guest's guest that ran before: error {error}",
+                cpu.index
+            );
+        }
+        let (state, action) = to_l1::leave_refused(state, registers, cpu, &facts);
+        to_l1::left(state, registers, cpu, action);
+    }
+    true
+}
+
+/// L1's entry ends in VMfail, after its checks. The VMCS of L2 is current.
+fn vm_fail(mut state: State, registers: &mut Registers, cpu: &PerCpu, error: u32) {
+    let NestedCpu { nested, hardware, .. } = &mut *state;
     nested.operation = Operation::Root;
     nested.revert_entry();
     nested.pending.withdraw(&mut hardware.current());
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
-    cpu.runs_again();
     instruction::conclude(nested, &mut l1, Status::Fail(InstructionError(error)));
     l1.advance();
     if nested.pending.take_machine_check() {
@@ -148,5 +173,5 @@ pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u3
     if nested.pending.take_nmi() {
         inject::nmi(&mut l1);
     }
-    true
+    to_l1::left(state, registers, cpu, Action::Resume);
 }

@@ -11,6 +11,7 @@ use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, State};
+use crate::vmx::nested::entry::refusal;
 use crate::vmx::nested::event::signals;
 use crate::vmx::nested::l2_compartment;
 use crate::vmx::nested::l2_vcpu::{self, L2Vcpu, view_of};
@@ -31,16 +32,15 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     cpu.count_exit(reason.basic());
     cpu.count_nested_exit();
     cpu.runs_again();
-    if cpu.is_in_compartment() {
-        return l2_compartment::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
-    }
     if reason.is_machine_check_in_entry() && machine_check::is_context_intact(&Processor) {
         return cpu.give_machine_check();
     }
+    if cpu.is_in_compartment() {
+        return l2_compartment::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
+    }
     if reason.is_entry_failure() {
         let (state, action) = entry_failed(state, registers, cpu, reason);
-        drop(state);
-        return to_l1::end(action);
+        return to_l1::left(state, registers, cpu, action);
     }
     state.nested.pending.left_hardware();
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
@@ -130,13 +130,17 @@ const fn low(register: u64) -> u32 {
     register as u32
 }
 
-/// The hardware found guest state that it does not take.
+/// The hardware found guest state that it does not take: L1's entry fails, or an L2 that ran before ends.
 fn entry_failed(
     state: State,
     registers: &mut Registers,
     cpu: &PerCpu,
     reason: ExitReason,
 ) -> (State, Action) {
+    if !state.nested.pending.is_new() {
+        log::warn!("cpu={} the processor refuses state of a guest's guest that ran before", cpu.index);
+        return to_l1::leave_refused(state, registers, cpu, &refusal::SHUTDOWN);
+    }
     let facts = ExitFacts::new(reason, state.hardware.current().read(vmcs::EXIT_QUALIFICATION));
     to_l1::give_up(state, registers, cpu, &facts)
 }

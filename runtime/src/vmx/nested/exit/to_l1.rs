@@ -90,6 +90,19 @@ pub(crate) fn leave(
     load_host(state, &mut l1, cpu, &left, blocking.l1)
 }
 
+/// L2, which ran before, cannot be entered again, and has this exit. Its VMCS is current.
+pub(crate) fn leave_refused(
+    mut state: State,
+    registers: &mut Registers,
+    cpu: &PerCpu,
+    facts: &ExitFacts,
+) -> (State, Action) {
+    // An NMI that was not injected is L1's.
+    state.nested.pending.failed();
+    reflect::save_early_exit(&mut state.nested.vmcs12, facts);
+    leave(state, registers, cpu, false)
+}
+
 /// The entry fails, and L1 is told. The VMCS of L2 is current, and the hardware did not enter.
 pub(crate) fn give_up(
     mut state: State,
