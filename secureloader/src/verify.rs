@@ -1,10 +1,10 @@
 //! The runtime image: its size and SHA-256 as the secure loader's own header has them, then its layout.
 
+use crate::digest::sha256;
 use core::fmt;
 use platform::handoff::{
     Handoff, IMAGE_MAGIC, ImageHeader, LOADER_MAGIC, LoaderHeader, RUNTIME_OFFSET, VIRTUAL_BASE,
 };
-use sha2::{Digest, Sha256};
 use x86::paging::PAGE_SIZE;
 
 /// Size in bytes of the runtime image that the secure loader was packed with.
@@ -31,7 +31,7 @@ pub fn runtime_size(header: &LoaderHeader, region_length: u64) -> Result<usize, 
 ///
 /// The first rule that is broken; the image must not be entered then.
 pub fn verify(header: &LoaderHeader, image: &[u8], handoff: &Handoff) -> Result<ImageHeader, VerifyError> {
-    if Sha256::digest(image).as_slice() != header.runtime_sha256 {
+    if sha256(image) != header.runtime_sha256 {
         return Err(VerifyError::Digest);
     }
     let runtime = parse(image)?;
@@ -120,6 +120,7 @@ mod tests {
     use crate::sanitize::tests::sound;
     use platform::handoff::PhysRange;
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
 
     /// An image of 4 pages: code, read-only data, 2 pages of data; bss of 1 page.
     fn image() -> Vec<u8> {
