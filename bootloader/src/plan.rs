@@ -7,9 +7,7 @@ use log::{debug, info, warn};
 use platform::acpi::{self, Rsdp};
 use platform::command_line::Options;
 use platform::e820::MemoryMap;
-use platform::handoff::{
-    COMMAND_LINE_CAPACITY, CPU_CAPACITY, Handoff, NO_POWER_PORTS, PhysRange, Pm1Ports, PowerPorts,
-};
+use platform::handoff::{COMMAND_LINE_CAPACITY, CPU_CAPACITY, Handoff, PhysRange};
 use platform::modules::{HypervisorImage, ModuleError, Modules};
 use platform::mtrr_map::TypeMap;
 use platform::multiboot::{BootInformation, MODULE_CAPACITY};
@@ -121,7 +119,7 @@ impl Plan {
         handoff.hypapp_module = self.hypapp.map(|hypapp| hypapp.place).unwrap_or_default();
         handoff.sinit_module = modules.sinit.unwrap_or_default();
         handoff.rsdp = rsdp.map_or(0, |rsdp| rsdp.address);
-        handoff.power = power_ports(boot.memory, rsdp);
+        handoff.power = acpi::power_tables(boot.memory);
 
         handoff.console = boot.options.console();
         handoff.boot_drive = boot.options.boot_drive;
@@ -146,27 +144,6 @@ impl Plan {
 fn cpus_with_room(processor: &impl Cpuid, listed: usize) -> usize {
     let of_package = processors_of_package(processor).and_then(|count| usize::try_from(count).ok());
     listed.max(of_package.unwrap_or(0).min(CPU_CAPACITY))
-}
-
-/// What each FADT says of reset and power. Without, a guest could cut the power, or sleep, without our knowledge; so
-/// could one that finds a table where we do not.
-fn power_ports(memory: &impl ReadPhysical, rsdp: Option<&Rsdp>) -> [PowerPorts; 2] {
-    let Some(rsdp) = rsdp else { return [NO_POWER_PORTS; 2] };
-    let ports = acpi::find_both(memory, rsdp, b"FACP").and_then(|(first, other)| {
-        let other = other.map(|fadt| acpi::power_ports(memory, &fadt)).transpose()?;
-        Ok([acpi::power_ports(memory, &first)?, other.unwrap_or(NO_POWER_PORTS)])
-    });
-    let ports =
-        ports.inspect_err(|error| warn!("no usable FADT ({error:?}): power off and sleep go unnoticed"));
-    let [first, other] = ports.unwrap_or([NO_POWER_PORTS; 2]);
-    if other != NO_POWER_PORTS && first != other {
-        warn!("the FADTs of RSDT and XSDT disagree; the ports of both are watched");
-    }
-    if [first, other].iter().any(|ports| ports.pm1[0] != ports.pm1[1] && ports.pm1[1] != Pm1Ports::default())
-    {
-        warn!("the FADT's 32-bit and 64-bit fields disagree; the ports of both are watched");
-    }
-    [first, other]
 }
 
 /// Finds a place clear of this code and of every module; as a last resort one across the image itself, which

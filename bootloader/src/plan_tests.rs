@@ -1,7 +1,9 @@
 //! A whole boot over made-up memory.
 
 use hw::sim::SimCpuid;
-use platform::handoff::{IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, RUNTIME_OFFSET};
+use platform::handoff::{
+    IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, POWER_TABLE_CAPACITY, PowerPorts, RUNTIME_OFFSET,
+};
 use platform::mtrr_map::Mtrrs;
 use platform::physical::Unreadable;
 use x86::cpuid::CpuidResult;
@@ -110,7 +112,7 @@ fn an_ordinary_boot_goes_to_the_top_and_passes_the_check() {
     assert_eq!(handoff.memory_map().len(), 3);
     assert_eq!(handoff.apic_ids(), [3]);
     assert_eq!((handoff.boot_drive, handoff.hypervisor_bit, handoff.console.serial_port), (0x81, 1, 0x2f8));
-    assert_eq!((handoff.rsdp, handoff.power), (0, [PowerPorts::default(); 2]));
+    assert_eq!((handoff.rsdp, handoff.power), (0, [PowerPorts::default(); POWER_TABLE_CAPACITY]));
     assert!(handoff.command_line().ends_with("hypervisor_bit=on"));
     assert_eq!((handoff.boot_sector().len(), &handoff.boot_sector()[510..]), (512, &[0x55, 0xaa][..]));
 }

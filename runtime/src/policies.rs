@@ -39,7 +39,7 @@ pub(crate) fn decide() {
             feedback_bytes: features().feedback_bytes,
         },
         control_register: ControlRegisterPolicy { nested, cr4_offered },
-        power: PowerControl::new(machine::handoff().power),
+        power: PowerControl::new(&machine::handoff().power),
     });
 }
 

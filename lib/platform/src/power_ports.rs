@@ -17,6 +17,9 @@ pub struct PowerPorts {
     pub sleep: SleepPorts,
 }
 
+/// Most FADTs that differ, of those that a machine's root tables name: systems differ in which they believe.
+pub const POWER_TABLE_CAPACITY: usize = 4;
+
 /// Those of a machine without a FADT.
 pub const NO_POWER_PORTS: PowerPorts = PowerPorts {
     reset_port: 0,

@@ -160,7 +160,7 @@ proptest! {
     ) {
         let string = StringPort { is_repeated, address_bits, segment: SegmentRegister::ALL[register] };
         let access = PortAccess { port, width, is_input, string: Some(string) };
-        let power = crate::reset::power_ports::PowerControl::new([PowerPorts {
+        let power = crate::reset::power_ports::PowerControl::new(&[PowerPorts {
             reset_port: 0x610,
             reset_value: 1,
             power_off_types,

@@ -10,14 +10,11 @@ mod hypapp;
 
 /// Sleep type 7 cuts the power, others do not.
 fn power() -> PowerControl {
-    PowerControl::new([
-        PowerPorts {
-            pm1: [Pm1Ports { a_control: 0x404, a_status: 0x400, ..Pm1Ports::default() }, Pm1Ports::default()],
-            power_off_types: 1 << 7,
-            ..PowerPorts::default()
-        },
-        PowerPorts::default(),
-    ])
+    PowerControl::new(&[PowerPorts {
+        pm1: [Pm1Ports { a_control: 0x404, a_status: 0x400, ..Pm1Ports::default() }, Pm1Ports::default()],
+        power_off_types: 1 << 7,
+        ..PowerPorts::default()
+    }])
 }
 
 /// A device whose reads count up, and which keeps what is written.

@@ -3,7 +3,7 @@
 //! Known are the keyboard controller's two ways to its reset line ([`super::keyboard_controller`]), the fast reset of
 //! port 92H, the reset control register at CF9H, the FADT's reset register, and SLP_EN in the PM1 control registers,
 //! wherever either kind of the FADT's fields says that they are; where ACPI is hardware-reduced, the same bits of
-//! SLEEP_CONTROL_REG. Where the root tables name two FADTs, what either says counts.
+//! SLEEP_CONTROL_REG. Where the root tables name several FADTs, what any says counts.
 //!
 //! A sleep from which the firmware wakes the machine would hand it to the guest without us. Where the types of
 //! \_S4 and \_S5 are known, SLP_EN with any other type is left out of the write, and WAK_STS reads as set until
@@ -13,7 +13,7 @@
 use super::keyboard_controller::{self, KeyboardController};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hw::PortWidth;
-use platform::handoff::{NO_POWER_PORTS, Pm1Ports, PowerPorts};
+use platform::handoff::{NO_POWER_PORTS, POWER_TABLE_CAPACITY, Pm1Ports, PowerPorts};
 use spin::MutexGuard;
 
 /// System control port A.
@@ -32,7 +32,7 @@ const WAKE_STATUS: u8 = 1 << 7;
 /// The machine's power control.
 #[derive(Debug, Default)]
 pub struct PowerControl {
-    tables: [PowerPorts; 2],
+    tables: [PowerPorts; POWER_TABLE_CAPACITY],
     /// SLP_TYPs that cut the power, where every table knows them and they agree; else 0.
     power_off_types: u8,
     keyboard: KeyboardController,
@@ -50,14 +50,14 @@ pub enum Write {
 }
 
 impl PowerControl {
-    /// The power control by the `tables` that there are.
+    /// The power control by the `tables` that there are, at most [`POWER_TABLE_CAPACITY`].
     #[must_use]
-    pub fn new(tables: [PowerPorts; 2]) -> Self {
+    pub fn new(tables: &[PowerPorts]) -> Self {
         let mut types =
             tables.iter().filter(|&table| *table != NO_POWER_PORTS).map(|table| table.power_off_types);
         let first = types.next().unwrap_or(0);
         Self {
-            tables,
+            tables: core::array::from_fn(|index| tables.get(index).copied().unwrap_or(NO_POWER_PORTS)),
             power_off_types: if types.all(|other| other == first) { first } else { 0 },
             keyboard: KeyboardController::new(),
             has_woken: AtomicBool::new(false),
@@ -122,14 +122,12 @@ impl PowerControl {
         let written = sleeping.map_or(0, |(_, port)| port.wrapping_sub(1));
         let byte = sleeping.map_or(0, |(index, _)| bytes[usize::from(index)]);
         let byte = byte & (SLEEP_ENABLE | 7 << SLEEP_TYPE_SHIFT);
-        let [first, second] = self.tables.map(|table| {
-            table.pm1.map(|ports| match ports {
+        let others: [u16; 2 * POWER_TABLE_CAPACITY] =
+            core::array::from_fn(|index| match self.tables[index / 2].pm1[index % 2] {
                 Pm1Ports { a_control, b_control, .. } if a_control == written => b_control,
                 Pm1Ports { a_control, b_control, .. } if b_control == written => a_control,
                 _ => 0,
-            })
-        });
-        let others = [first[0], first[1], second[0], second[1]];
+            });
         let is_new = move |&(index, other): &(usize, u16)| {
             other != 0 && written != 0 && !others[..index].contains(&other)
         };

@@ -3,7 +3,7 @@ use PortWidth::{Byte, Dword, Word};
 use platform::handoff::SleepPorts;
 
 fn by(table: PowerPorts) -> PowerControl {
-    PowerControl::new([table, NO_POWER_PORTS])
+    PowerControl::new(&[table])
 }
 
 fn control(power_off_types: u8) -> PowerControl {
@@ -167,7 +167,7 @@ fn what_either_of_two_tables_says_is_watched() {
         pm1: [Pm1Ports { a_control, ..Pm1Ports::default() }; 2],
         ..NO_POWER_PORTS
     };
-    let both = PowerControl::new([table(0x610, 0x404, 1 << 5), table(0x710, 0x504, 1 << 5)]);
+    let both = PowerControl::new(&[table(0x610, 0x404, 1 << 5), table(0x710, 0x504, 1 << 5)]);
     for port in [0x610, 0x710, 0x405, 0x505] {
         assert!(both.intercepted().any(|watched| watched == port), "{port:#x}");
     }
@@ -178,7 +178,7 @@ fn what_either_of_two_tables_says_is_watched() {
     }
     // Nobody knows which table's types hold: any sleep may cut the power.
     for other in [0, 1 << 6] {
-        let differing = PowerControl::new([table(0x610, 0x404, 1 << 5), table(0x610, 0x404, other)]);
+        let differing = PowerControl::new(&[table(0x610, 0x404, 1 << 5), table(0x610, 0x404, other)]);
         assert_eq!(differing.write(0x404, Word, 0x2400), Write::Ends, "{other:#x}");
     }
 }

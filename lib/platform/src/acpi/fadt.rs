@@ -18,6 +18,13 @@ const X_PM1B_CONTROL: u64 = 184;
 const SLEEP_CONTROL: u64 = 244;
 const SLEEP_STATUS: u64 = 256;
 
+/// Registers by which a guest can sleep or cut the power.
+const SLEEPING: [(u64, &str); 3] = [
+    (X_PM1A_CONTROL, "PM1a_CNT_BLK"),
+    (X_PM1B_CONTROL, "PM1b_CNT_BLK"),
+    (SLEEP_CONTROL, "SLEEP_CONTROL_REG"),
+];
+
 /// Flags: RESET_REG is there.
 const RESET_SUPPORTED: u32 = 1 << 10;
 /// Bytes of a generic address structure.
@@ -45,8 +52,10 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
         },
         ..PowerPorts::default()
     };
-    if is_sleep_elsewhere(memory, fadt)? {
-        log::warn!("SLEEP_CONTROL_REG is outside I/O space: power off and sleep by it go unnoticed");
+    for (register, name) in SLEEPING {
+        if is_elsewhere(memory, fadt, register)? {
+            log::warn!("{name} is outside I/O space: power off and sleep by it go unnoticed");
+        }
     }
     let has_reset =
         has(fadt, RESET_VALUE, 1) && memory.read_u32(fadt.address + FLAGS)? & RESET_SUPPORTED != 0;
@@ -57,13 +66,13 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
     Ok(ports)
 }
 
-/// Whether a guest can sleep or cut the power by a register that is no port.
-fn is_sleep_elsewhere(memory: &impl ReadPhysical, fadt: &Table) -> Result<bool, AcpiError> {
-    if !has(fadt, SLEEP_CONTROL, GENERIC_ADDRESS_SIZE) {
+/// Whether the register whose generic address lies at `offset` is there, and no port.
+fn is_elsewhere(memory: &impl ReadPhysical, fadt: &Table, offset: u64) -> Result<bool, AcpiError> {
+    if !has(fadt, offset, GENERIC_ADDRESS_SIZE) {
         return Ok(false);
     }
-    let is_there = memory.read_u64(fadt.address + SLEEP_CONTROL + 4)? != 0;
-    Ok(is_there && generic_port(memory, fadt, SLEEP_CONTROL)? == 0)
+    let is_there = memory.read_u64(fadt.address + offset + 4)? != 0;
+    Ok(is_there && generic_port(memory, fadt, offset)? == 0)
 }
 
 /// The PM1 blocks whose addresses lie at these offsets, as `port` reads them.
@@ -185,11 +194,16 @@ mod tests {
         assert_eq!(ports(244, &edits).sleep, SleepPorts::default());
         let in_memory = [(SLEEP_CONTROL, &[0, 8, 0, 1, 0, 0, 0xd0, 0xfe][..])];
         assert_eq!(ports(276, &in_memory).sleep, SleepPorts::default());
-        let is_elsewhere = |length, edits: &[(u64, &[u8])]| {
+        let elsewhere = |length, edits: &[(u64, &[u8])]| {
             let (memory, table) = table(length, edits);
-            is_sleep_elsewhere(&memory, &table).unwrap()
+            SLEEPING.map(|(register, _)| is_elsewhere(&memory, &table, register).unwrap())
         };
-        assert!(is_elsewhere(276, &in_memory));
-        assert!(!is_elsewhere(276, &edits) && !is_elsewhere(244, &in_memory) && !is_elsewhere(276, &[]));
+        assert_eq!(elsewhere(276, &in_memory), [false, false, true]);
+        let blocks =
+            [(X_PM1A_CONTROL, &[0, 16, 0, 2, 0, 0, 0xd0, 0xfe][..]), (X_PM1B_CONTROL, &[1, 16, 0, 2, 4, 6])];
+        assert_eq!(elsewhere(244, &blocks), [true, false, false]);
+        for (length, edits) in [(276, &edits[..]), (244, &in_memory), (276, &[])] {
+            assert_eq!(elsewhere(length, edits), [false; 3], "{length}");
+        }
     }
 }

@@ -5,12 +5,14 @@
 //! every byte comes by a checked copy, and a test gives the bytes.
 
 mod fadt;
+mod fadts;
 mod madt;
 mod rsdp;
 mod sdt;
 mod sleep;
 
 pub use fadt::power_ports;
+pub use fadts::power_tables;
 pub use madt::enabled_processors;
 pub use rsdp::Rsdp;
 pub use sdt::Table;
@@ -47,25 +49,17 @@ pub fn find(memory: &impl ReadPhysical, rsdp: &Rsdp, signature: &[u8; 4]) -> Res
     Ok(table)
 }
 
-/// Finds the tables of this signature by each of the root tables: the same twice, or those of firmware that lets them
-/// differ.
-///
-/// # Errors
-///
-/// As [`find`].
-pub fn find_both(
+/// Gives every table of this signature that any root pointer's root tables name to `found`, or why it cannot be used:
+/// several times the same, or those of firmware that lets them differ.
+pub fn find_all(
     memory: &impl ReadPhysical,
-    rsdp: &Rsdp,
     signature: &[u8; 4],
-) -> Result<(Table, Option<Table>), AcpiError> {
-    let by_roots = rsdp.roots(memory).map(|root| root.and_then(|root| root.find(memory, signature)).ok());
-    let first = find(memory, rsdp, signature);
-    let first = first.or_else(|error| by_roots.into_iter().flatten().next().ok_or(error))?;
-    let other = by_roots.into_iter().flatten().find(|table| table.address != first.address);
-    if let Some(other) = other {
-        other.warn_of_sum();
+    mut found: impl FnMut(Result<Table, AcpiError>),
+) {
+    for root in Rsdp::all(memory).flat_map(|rsdp| rsdp.roots(memory)).flatten() {
+        // What a root table has behind the part that can be read, nobody reads.
+        let _ = root.each(memory, signature, &mut found);
     }
-    Ok((first, other))
 }
 
 #[cfg(test)]

@@ -33,19 +33,17 @@ impl Rsdp {
     ///
     /// [`AcpiError::Absent`] where there is none.
     pub fn search(memory: &impl ReadPhysical) -> Result<Self, AcpiError> {
-        let ebda = u64::from(memory.read_u16(EBDA_SEGMENT)?) << 4;
-        for (base, length) in [(ebda, EBDA_SEARCHED), BIOS] {
-            let places = (base..base + length).step_by(BOUNDARY);
-            if base == 0 {
-                continue;
-            }
-            for address in places {
-                if let Some(rsdp) = Self::read(memory, address)? {
-                    return Ok(rsdp);
-                }
-            }
-        }
-        Err(AcpiError::Absent)
+        Self::all(memory).next().ok_or(AcpiError::Absent)
+    }
+
+    /// All that lie there: systems differ in which they pass over.
+    pub fn all(memory: &impl ReadPhysical) -> impl Iterator<Item = Self> {
+        let ebda = u64::from(memory.read_u16(EBDA_SEGMENT).unwrap_or(0)) << 4;
+        [(ebda, EBDA_SEARCHED), BIOS]
+            .into_iter()
+            .filter(|&(base, _)| base != 0)
+            .flat_map(|(base, length)| (base..base + length).step_by(BOUNDARY))
+            .filter_map(|address| Self::read(memory, address).ok().flatten())
     }
 
     /// The root table: XSDT where its checksum is right, else RSDT where that one's is, else whichever there is.

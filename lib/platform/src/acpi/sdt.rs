@@ -82,30 +82,40 @@ impl RootTable {
     /// Finds the first table of this signature whose checksum is right, else the first; entries that point nowhere
     /// are passed over.
     pub(super) fn find(&self, memory: &impl ReadPhysical, signature: &[u8; 4]) -> Result<Table, AcpiError> {
+        let mut best = Err(AcpiError::Absent);
+        self.each(memory, signature, |result| {
+            let is_sound = |table: Result<Table, AcpiError>| table.is_ok_and(|table| table.is_sum_right);
+            best = if is_sound(result) && !is_sound(best) { result } else { best.or(result) };
+        })?;
+        best
+    }
+
+    /// Gives each table of this signature to `found`, or why it cannot be used.
+    pub(super) fn each(
+        &self,
+        memory: &impl ReadPhysical,
+        signature: &[u8; 4],
+        mut found: impl FnMut(Result<Table, AcpiError>),
+    ) -> Result<(), AcpiError> {
         let step = self.entry_size as u64;
-        let mut found = Err(AcpiError::Absent);
         for index in 0..(self.table.length - HEADER_SIZE) / step {
             let entry = self.table.address + HEADER_SIZE + index * step;
             let address = match self.entry_size {
                 EntrySize::Bytes4 => memory.read_u32(entry)?.into(),
                 EntrySize::Bytes8 => memory.read_u64(entry)?,
             };
-            if memory.read_array(address) != Ok(*signature) {
-                continue;
-            }
-            match Table::read(memory, address) {
-                Ok(table) if table.is_sum_right => return Ok(table),
-                result => found = found.or(result),
+            if memory.read_array(address) == Ok(*signature) {
+                found(Table::read(memory, address));
             }
         }
-        found
+        Ok(())
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::rsdp::tests::put_rsdp;
-    use super::super::{Rsdp, find_both};
+    use super::super::{Rsdp, find_all};
     use super::*;
     use crate::physical::TestMemory;
 
@@ -198,15 +208,17 @@ pub(super) mod tests {
 
     #[test]
     fn tables_of_both_root_tables_are_found_where_they_differ() {
-        let both = |memory: &TestMemory, signature| {
-            let (first, other) = find_both(memory, &Rsdp::search(memory).unwrap(), signature)?;
-            Ok((first.address, other.map(|table| table.address)))
+        let all = |memory: &TestMemory, signature| {
+            let mut found = Vec::new();
+            find_all(memory, signature, |table| found.push(table.map(|table| table.address)));
+            found
         };
-        assert_eq!(both(&machine(), b"APIC"), Ok((0x5000, Some(0x3000))));
-        assert_eq!(both(&machine(), b"FACP"), Ok((0x4000, None)));
-        assert_eq!(both(&machine(), b"DMAR"), Err(AcpiError::Absent));
+        assert_eq!(all(&machine(), b"APIC"), [Ok(0x5000), Ok(0x3000)]);
+        assert_eq!(all(&machine(), b"FACP"), [Ok(0x4000)]);
+        assert_eq!(all(&machine(), b"DMAR"), []);
         let mut memory = machine();
         memory.put(0x5004, &[0; 4]);
-        assert_eq!(both(&memory, b"APIC"), Ok((0x3000, None)), "the XSDT's is damaged");
+        let damaged = [Err(AcpiError::Malformed), Ok(0x3000)];
+        assert_eq!(all(&memory, b"APIC"), damaged, "the XSDT's is damaged");
     }
 }
