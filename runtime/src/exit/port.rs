@@ -73,7 +73,9 @@ impl<P: Ports> Devices<'_, P> {
         let _order = self.power.hold(port, width);
         match self.power.write(port, width, value) {
             Write::Performed(value) => {
-                self.ports.write(port, width, value);
+                if !self.power.moves(port, width, self.ports) {
+                    self.ports.write(port, width, value);
+                }
                 None
             }
             Write::Ends => Some(Action::Reset(ResetCause::Port { port, width, value })),

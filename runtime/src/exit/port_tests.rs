@@ -94,6 +94,28 @@ fn a_pci_configuration_address_passes() {
 }
 
 #[test]
+fn the_base_of_power_registers_is_not_written() {
+    /// A bus whose chosen register holds this.
+    struct Bus(u32, RefCell<Vec<u32>>);
+    impl Ports for Bus {
+        fn read(&self, _: u16, _: PortWidth) -> u32 {
+            self.0
+        }
+        fn write(&self, _: u16, _: PortWidth, value: u32) {
+            self.1.borrow_mut().push(value);
+        }
+    }
+    for (held, written) in [(0x401, vec![]), (0x501, vec![0x601])] {
+        let bus = Bus(held, RefCell::default());
+        let mut vcpu = FakeVcpu::long_mode();
+        vcpu.registers.set_rax(0x601);
+        let access = plain(0xcfc, PortWidth::Dword, false);
+        let action = handle(&mut vcpu, &FakeMemory::new(0), &Chaining, &bus, &power(), access);
+        assert_eq!((action, bus.1.take()), (Action::Advance, written), "{held:#x}");
+    }
+}
+
+#[test]
 fn a_reset_is_left_to_the_shutdown() {
     let device = Device::default();
     let mut vcpu = FakeVcpu::long_mode();

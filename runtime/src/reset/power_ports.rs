@@ -9,17 +9,20 @@
 //! \_S4 and \_S5 are known, SLP_EN with any other type is left out of the write, and WAK_STS reads as set until
 //! the guest clears it: a sleep that ended at once, after which an operating system resumes as from any other.
 //! Where they are not known, every SLP_EN ends the guest first, as what cuts the power does.
+//!
+//! The guest could move the registers to ports that nobody watches: [`super::pci_configuration`] keeps their base.
 
 use super::keyboard_controller::{self, KeyboardController};
+use super::pci_configuration;
 use core::sync::atomic::{AtomicBool, Ordering};
-use hw::PortWidth;
+use hw::{PortWidth, Ports};
 use platform::handoff::{NO_POWER_PORTS, POWER_TABLE_CAPACITY, Pm1Ports, PowerPorts};
-use spin::MutexGuard;
+use spin::{Mutex, MutexGuard};
 
 /// System control port A.
 pub const SYSTEM_CONTROL_A: u16 = 0x92;
 /// PCI configuration address; one 32-bit write, of which the upper bytes lie over the reset control register.
-const PCI_ADDRESS: u16 = 0xcf8;
+const PCI_ADDRESS: u16 = pci_configuration::ADDRESS;
 /// Reset control register.
 const RESET_CONTROL: u16 = 0xcf9;
 /// SLP_EN in the high byte of a PM1 control register (ACPI, "PM1 Control Grouping").
@@ -36,6 +39,8 @@ pub struct PowerControl {
     /// SLP_TYPs that cut the power, where every table knows them and they agree; else 0.
     power_off_types: u8,
     keyboard: KeyboardController,
+    /// Held while PCI configuration space is accessed: an access is two of ports.
+    pci: Mutex<()>,
     /// A sleep was left out, and the guest has not cleared WAK_STS since.
     has_woken: AtomicBool,
 }
@@ -60,6 +65,7 @@ impl PowerControl {
             tables: core::array::from_fn(|index| tables.get(index).copied().unwrap_or(NO_POWER_PORTS)),
             power_off_types: if types.all(|other| other == first) { first } else { 0 },
             keyboard: KeyboardController::new(),
+            pci: Mutex::new(()),
             has_woken: AtomicBool::new(false),
         }
     }
@@ -72,12 +78,22 @@ impl PowerControl {
             .chain(reset)
             .chain(self.wake_ports())
             .chain(self.sleep_ports())
+            .chain(pci_configuration::DATA.filter(|_| self.bases().next().is_some()))
     }
 
     /// To be held from [`Self::write`] until the write was performed.
     #[must_use]
     pub fn hold(&self, port: u16, width: PortWidth) -> Option<MutexGuard<'_, ()>> {
+        if pci_configuration::touches(port, width) {
+            return Some(self.pci.lock());
+        }
         self.keyboard.hold(port, width)
+    }
+
+    /// Whether a write would move registers that are watched to other ports: it is not performed, as when the firmware
+    /// has locked the register that says where they are.
+    pub fn moves(&self, port: u16, width: PortWidth, ports: &impl Ports) -> bool {
+        pci_configuration::moves(port, width, ports, |base| self.bases().any(|known| known == base))
     }
 
     /// What becomes of the guest's write of `value` to `port`, each of its bytes taken for itself.
@@ -171,6 +187,12 @@ impl PowerControl {
 
     fn blocks(&self) -> impl Iterator<Item = Pm1Ports> {
         self.tables.iter().flat_map(|table| table.pm1)
+    }
+
+    /// Where blocks of PM1 registers begin.
+    fn bases(&self) -> impl Iterator<Item = u16> {
+        let registers = self.blocks().flat_map(|ports| [ports.a_status, ports.a_control, ports.b_control]);
+        registers.filter(|&register| register != 0)
     }
 
     fn is_wake_port(&self, port: u16) -> bool {

@@ -183,6 +183,32 @@ fn what_either_of_two_tables_says_is_watched() {
     }
 }
 
+/// PCI configuration space whose present register holds this.
+struct Configuration(u32);
+
+impl Ports for Configuration {
+    fn read(&self, _: u16, _: PortWidth) -> u32 {
+        self.0
+    }
+    fn write(&self, _: u16, _: PortWidth, _: u32) {}
+}
+
+#[test]
+fn registers_that_are_watched_stay_where_they_are() {
+    let moved = |control: &PowerControl| {
+        let ports = 0..0x800_u16;
+        ports
+            .filter(|&base| control.moves(0xcfc, Dword, &Configuration(u32::from(base) | 1)))
+            .collect::<Vec<_>>()
+    };
+    // Flags are no part of a base.
+    let around = |bases: &[u16]| bases.iter().flat_map(|&base| base..base + 4).collect::<Vec<_>>();
+    assert_eq!(moved(&disagreeing()), around(&[0x400, 0x404, 0x420, 0x504, 0x604]));
+    assert_eq!(moved(&PowerControl::default()), []);
+    assert!(!PowerControl::default().intercepted().any(|port| port == 0xcfc), "nothing can be moved");
+    assert!(!disagreeing().moves(0xcf8, Dword, &Configuration(0x401)));
+}
+
 #[test]
 fn every_port_with_an_effect_is_intercepted() {
     for power_off_types in [0, 1] {
@@ -197,7 +223,8 @@ fn every_port_with_an_effect_is_intercepted() {
                 known.write(0x64, Byte, 0xd1);
                 known.write(port, Byte, value) != Write::Performed(value)
             };
-            let has_effect = known.read(port, Byte, 0) != 0 || values().any(changes);
+            let moves = known.moves(port, Byte, &Configuration(0xb001));
+            let has_effect = known.read(port, Byte, 0) != 0 || values().any(changes) || moves;
             assert_eq!(has_effect, ports.contains(&port), "port {port:#x}");
         }
     }
