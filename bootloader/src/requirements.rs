@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use hw::apic::Mode;
 use hw::{Cpuid, GeneralProtection, Msrs};
 use x86::cpuid::{Leaf1Ecx, Leaf80000001Edx};
 use x86::feature_control::FeatureControl;
@@ -22,6 +23,8 @@ pub enum Missing {
     VmxRefused,
     /// A VM-execution control or an EPT capability, by the SDM's name.
     Capability(&'static str),
+    /// The local APIC, which the firmware switched off: other CPUs are called by it.
+    LocalApic,
 }
 
 /// Checks all that the hypervisor needs of this processor; switches VMX on and locks it where the
@@ -41,7 +44,14 @@ pub fn check(processor: &(impl Cpuid + Msrs)) -> Result<(), Missing> {
         return Err(Missing::Vmx);
     }
     switch_on(processor, features & Leaf1Ecx::SMX.bits() != 0)?;
-    check_capabilities(processor)
+    check_capabilities(processor)?;
+    check_local_apic(processor)
+}
+
+/// A CPU that cannot be called here could be started by the guest, which may switch its local APIC on again.
+fn check_local_apic(processor: &impl Msrs) -> Result<(), Missing> {
+    let base = processor.read(Msr::IA32_APIC_BASE).unwrap_or(0);
+    if Mode::of(base) == Mode::Disabled { Err(Missing::LocalApic) } else { Ok(()) }
 }
 
 /// Refuses to start above another hypervisor of our kind, unless that is wanted: as a rule its guest was to be another
@@ -141,6 +151,10 @@ impl fmt::Display for Missing {
                 "IA32_FEATURE_CONTROL cannot be read or written; enable Intel Virtualization Technology (VT-x) in \
                  the firmware set-up",
             ),
+            Self::LocalApic => f.write_str(
+                "the firmware switched the local APIC off, by which other CPUs are called; switch it on in the \
+                 firmware set-up",
+            ),
             Self::Capability(name) => write!(
                 f,
                 "this processor's VMX lacks \"{name}\"; use an Intel Core processor of 2010 (Westmere) or later, \
@@ -167,12 +181,13 @@ mod tests {
         msrs: SimMsrs,
     }
 
-    const CONTROLS: [(Msr, u64); 5] = [
+    const CONTROLS: [(Msr, u64); 6] = [
         (Msr::IA32_VMX_PINBASED_CTLS, 0x28 << 32),
         (Msr::IA32_VMX_PROCBASED_CTLS, 0x9000_0000 << 32),
         (Msr::IA32_VMX_PROCBASED_CTLS2, 0xa2 << 32),
         (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 41 | 1 << 32 | 1 << 26 | 1 << 20 | 1 << 14 | 1 << 6),
         (Msr::IA32_FEATURE_CONTROL, 5),
+        (Msr::IA32_APIC_BASE, 0xfee0_0900),
     ];
 
     impl Fake {
@@ -273,6 +288,17 @@ mod tests {
             fake.msrs.set(msr, fake.msrs.read(msr).unwrap() & !bit);
             assert_eq!(check(&fake), Err(Missing::Capability(name)));
             assert!(Missing::Capability(name).to_string().contains(name));
+        }
+    }
+
+    #[test]
+    fn a_local_apic_that_is_off_is_named() {
+        for (base, expected) in
+            [(0xfee0_0100, Err(Missing::LocalApic)), (0xfee0_0900, Ok(())), (0xfee0_0d00, Ok(()))]
+        {
+            let fake = Fake::new(VMX);
+            fake.msrs.set(Msr::IA32_APIC_BASE, base);
+            assert_eq!(check(&fake), expected, "{base:#x}");
         }
     }
 

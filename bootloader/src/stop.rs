@@ -53,6 +53,7 @@ impl Stop {
                 Missing::VmxLockedOff => "vmx-locked-off",
                 Missing::VmxRefused => "vmx-refused",
                 Missing::Capability(_) => "vmx-incomplete",
+                Missing::LocalApic => "local-apic-off",
             },
             Self::Beneath(_) => "xmhf-beneath",
             Self::Module(error) => match error {
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_failure_is_one_line_with_a_name_a_cause_and_a_remedy() {
-        let stops: [Stop; 16] = [
+        let stops: [Stop; 17] = [
             BootInformationError::NotMultiboot(0).into(),
             BootInformationError::TooManyModules.into(),
             BootInformationError::CommandLine.into(),
@@ -129,6 +130,7 @@ mod tests {
             Missing::Vmx.into(),
             Missing::VmxLockedOff.into(),
             Missing::Capability("enable EPT").into(),
+            Missing::LocalApic.into(),
             Beneath.into(),
             ModuleError::NoImage.into(),
             ModuleError::BootSectorTooLarge(70000).into(),

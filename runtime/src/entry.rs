@@ -16,6 +16,7 @@ use crate::smp::startup::{self, Trampoline};
 use crate::speculation::Means;
 use crate::vmx::{self, VMX};
 use crate::{exception, features, log, machine};
+use hw::apic::Mode;
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
 use hw::topology::processors_of_package;
@@ -75,6 +76,9 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
 /// Calls every CPU that there is, and makes the data of each that answers.
 fn call_cpus(listed: &[u32]) -> Trampoline {
     static ROSTER: Mutex<Roster> = Mutex::new(Roster::new());
+    if host::local_apic().mode() == Mode::Disabled {
+        panic!("the local APIC is off, by which other CPUs are called; switch it on in the firmware set-up");
+    }
     let mut roster = ROSTER.lock();
     let trampoline = Trampoline::new();
     let called = roster.answer(own_id()).and_then(|()| trampoline.call(&mut roster, listed));

@@ -70,7 +70,7 @@ pub(super) const SOUND: Boot = Boot {
 pub(super) const BARE_AGAIN: &str =
     "if cmostest 0x7a:0; then\n set root=(hd1)\n chainloader +1\n boot\nelse\n normal_exit\nfi\n";
 
-pub(super) const BOOTS: [Boot; 33] = [
+pub(super) const BOOTS: [Boot; 34] = [
     Boot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
     Boot { name: "no-boot-sector", stop: "bootloader: no-boot-sector: ", modules: &[Module::Image], ..SOUND },
     Boot {
@@ -137,6 +137,15 @@ pub(super) const BOOTS: [Boot; 33] = [
         before: "wrmsr 0x3a 1",
         grub_modules: &["wrmsr"],
         has_legacy_bios: true,
+        ..SOUND
+    },
+    // The second CPU could not be called, and the guest could start it.
+    Boot {
+        name: "local-apic-off",
+        stop: "bootloader: local-apic-off: ",
+        before: "wrmsr 0x1b 0xfee00100",
+        grub_modules: &["wrmsr"],
+        cpus: 2,
         ..SOUND
     },
     Boot {

@@ -51,6 +51,12 @@ impl LocalApic {
         Ok(())
     }
 
+    /// What the guest, or the firmware, made of it.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        current_mode()
+    }
+
     /// This APIC's ID, which the guest may have changed.
     #[must_use]
     pub fn id(&self) -> u32 {
