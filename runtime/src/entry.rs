@@ -53,7 +53,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
     start_guest_memory(cpu);
     policies::decide();
-    cpu.crossing.start(Means::of(&Processor, &Processor));
+    cpu.crossing.start(Means::of(&Processor, &Processor), &Processor);
     vmx::prepare();
     if let Err(missing) = trampoline.start(&cpus::all()[1..], vmx::run_application_processor) {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);

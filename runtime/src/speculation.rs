@@ -15,7 +15,7 @@ use hw::{Barriers, Cpuid, Msrs};
 use spin::Once;
 use x86::msr::Msr;
 use x86::speculation::{
-    ArchCapabilities, IBPB, L1D_FLUSH, McuOptCtrl, SpecCtrl, SpecCtrlFeatures, SpeculationFeatures,
+    ArchCapabilities, DOITM, IBPB, L1D_FLUSH, McuOptCtrl, SpecCtrl, SpecCtrlFeatures, SpeculationFeatures,
 };
 
 const CPUID_FEATURES: u32 = 7;
@@ -32,8 +32,12 @@ pub struct Means {
     /// A fault can leave data of the first-level cache to a guest, and the cache can be flushed.
     flushes_cache: bool,
     overwrites_buffers: bool,
-    /// Random numbers can be sampled by other cores where the guest wishes so.
-    has_srbds_switch: bool,
+    /// Bits of IA32_MCU_OPT_CTRL by which the guest can switch mitigations off; empty where there are none.
+    switches: McuOptCtrl,
+    /// One more, which acts on what the guest itself executes behind the way, and can be locked.
+    can_lock_gather: bool,
+    /// The time of instructions can be made not to depend on their data.
+    has_doitm: bool,
 }
 
 impl Means {
@@ -61,9 +65,19 @@ impl Means {
                 && !capabilities.intersects(ArchCapabilities::RDCL_NO | ArchCapabilities::SKIP_L1DFL_VMENTRY),
             overwrites_buffers: features.contains(SpeculationFeatures::MD_CLEAR)
                 || capabilities.intersects(ArchCapabilities::FB_CLEAR | ArchCapabilities::RFDS_CLEAR),
-            has_srbds_switch: features.contains(SpeculationFeatures::SRBDS_CTRL),
+            switches: switches(features, capabilities),
+            can_lock_gather: capabilities.contains(ArchCapabilities::GDS_CTRL),
+            has_doitm: capabilities.contains(ArchCapabilities::DOITM),
         }
     }
+}
+
+/// Mitigations that this processor lets software switch off.
+fn switches(features: SpeculationFeatures, capabilities: ArchCapabilities) -> McuOptCtrl {
+    let mut switches = McuOptCtrl::empty();
+    switches.set(McuOptCtrl::RNGDS_MITG_DIS, features.contains(SpeculationFeatures::SRBDS_CTRL));
+    switches.set(McuOptCtrl::FB_CLEAR_DIS, capabilities.contains(ArchCapabilities::FB_CLEAR_CTRL));
+    switches
 }
 
 /// Every restriction that IA32_SPEC_CTRL of this processor has.
@@ -75,6 +89,10 @@ fn strictest(features: SpeculationFeatures, further: SpecCtrlFeatures) -> SpecCt
     let rrsba = SpecCtrl::RRSBA_DIS_U | SpecCtrl::RRSBA_DIS_S;
     value.set(rrsba, further.contains(SpecCtrlFeatures::RRSBA_CTRL));
     value.set(SpecCtrl::BHI_DIS_S, further.contains(SpecCtrlFeatures::BHI_CTRL));
+    let ipred = SpecCtrl::IPRED_DIS_U | SpecCtrl::IPRED_DIS_S;
+    value.set(ipred, further.contains(SpecCtrlFeatures::IPRED_CTRL));
+    value.set(SpecCtrl::PSFD, further.contains(SpecCtrlFeatures::PSFD));
+    value.set(SpecCtrl::DDPD_U, further.contains(SpecCtrlFeatures::DDPD_U));
     value
 }
 
@@ -91,6 +109,7 @@ pub struct Crossing {
     is_leaving: AtomicBool,
     spec_ctrl: AtomicU64,
     mcu_opt_ctrl: AtomicU64,
+    uarch_misc_ctl: AtomicU64,
 }
 
 impl Crossing {
@@ -104,11 +123,19 @@ impl Crossing {
             is_leaving: AtomicBool::new(false),
             spec_ctrl: AtomicU64::new(0),
             mcu_opt_ctrl: AtomicU64::new(0),
+            uarch_misc_ctl: AtomicU64::new(0),
         }
     }
 
-    /// This CPU, which executes it, has `means`.
-    pub fn start(&self, means: Means) {
+    /// This CPU, which executes it, has `means`. Has it keep what protects from a guest's gathers, for good: what they
+    /// could be given outlasts the way out (Intel, "Gather Data Sampling").
+    pub fn start(&self, means: Means, processor: &impl Msrs) {
+        if means.can_lock_gather {
+            let value = processor.read(Msr::IA32_MCU_OPT_CTRL).unwrap_or(0);
+            let kept = value & !McuOptCtrl::GDS_MITG_DIS.bits() | McuOptCtrl::GDS_MITG_LOCK.bits();
+            // Where the firmware has locked it already, the register takes this and stays as it is.
+            let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, kept);
+        }
         self.means.call_once(|| means);
     }
 
@@ -164,19 +191,30 @@ impl Crossing {
             self.spec_ctrl.store(processor.read(Msr::IA32_SPEC_CTRL).unwrap_or(0), Ordering::Relaxed);
             let _ = processor.write(Msr::IA32_SPEC_CTRL, means.spec_ctrl.bits());
         }
-        if means.has_srbds_switch {
+        if !means.switches.is_empty() {
             let value = processor.read(Msr::IA32_MCU_OPT_CTRL).unwrap_or(0);
             self.mcu_opt_ctrl.store(value, Ordering::Relaxed);
-            if value & McuOptCtrl::RNGDS_MITG_DIS.bits() != 0 {
-                let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value & !McuOptCtrl::RNGDS_MITG_DIS.bits());
+            if value & means.switches.bits() != 0 {
+                let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value & !means.switches.bits());
+            }
+        }
+        if means.has_doitm {
+            let value = processor.read(Msr::IA32_UARCH_MISC_CTL).unwrap_or(DOITM);
+            self.uarch_misc_ctl.store(value, Ordering::Relaxed);
+            if value & DOITM == 0 {
+                let _ = processor.write(Msr::IA32_UARCH_MISC_CTL, value | DOITM);
             }
         }
     }
 
     /// What was read from a register fits it.
     fn give_guests_choices_back(&self, means: &Means, processor: &impl Msrs) {
+        let value = self.uarch_misc_ctl.load(Ordering::Relaxed);
+        if means.has_doitm && value & DOITM == 0 {
+            let _ = processor.write(Msr::IA32_UARCH_MISC_CTL, value);
+        }
         let value = self.mcu_opt_ctrl.load(Ordering::Relaxed);
-        if means.has_srbds_switch && value & McuOptCtrl::RNGDS_MITG_DIS.bits() != 0 {
+        if value & means.switches.bits() != 0 {
             let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value);
         }
         if !means.spec_ctrl.is_empty() {
@@ -199,136 +237,5 @@ fn drop_traces(means: &Means, processor: &(impl Msrs + Barriers)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hw::sim::SpeculationAct::{FillReturnStack, OverwriteBuffers, Write};
-    use hw::sim::{SimCpuid, SimMsrs, SimSpeculation};
-    use x86::cpuid::CpuidResult;
-
-    const GUESTS: u64 = 4;
-
-    fn cpuid(edx: u32, further: u32) -> SimCpuid {
-        SimCpuid::default()
-            .with(0, 0, CpuidResult { eax: 7, ..CpuidResult::default() })
-            .with(7, 0, CpuidResult { eax: 2, edx, ..CpuidResult::default() })
-            .with(7, 2, CpuidResult { edx: further, ..CpuidResult::default() })
-    }
-
-    fn processor(capabilities: u64) -> SimSpeculation {
-        SimSpeculation::new(SimMsrs::new([
-            (Msr::IA32_ARCH_CAPABILITIES, capabilities),
-            (Msr::IA32_SPEC_CTRL, GUESTS),
-            (Msr::IA32_PRED_CMD, 0),
-            (Msr::IA32_FLUSH_CMD, 0),
-            (Msr::IA32_MCU_OPT_CTRL, 1),
-        ]))
-    }
-
-    fn crossing(means: Means) -> Crossing {
-        let crossing = Crossing::new();
-        crossing.start(means);
-        crossing
-    }
-
-    #[test]
-    fn each_cpu_does_what_it_can_whatever_another_has() {
-        let processor = processor(0);
-        let all = Means::of(&cpuid(!0, 1 << 2 | 1 << 4), &processor);
-        let no_means = Means::default();
-        let acts = |means| {
-            let crossing = crossing(means);
-            crossing.begin(&processor);
-            crossing.end(&processor, false);
-            processor.take_history().len()
-        };
-        assert_eq!([acts(no_means), acts(all), acts(no_means)], [1, 9, 1]);
-    }
-
-    #[test]
-    fn private_memory_is_behind_barriers_both_ways() {
-        let processor = processor(0);
-        let means = Means::of(&cpuid(!0, 1 << 2 | 1 << 4), &processor);
-        let crossing = crossing(means);
-        crossing.begin(&processor);
-        let strict = Write(Msr::IA32_SPEC_CTRL, 0x467);
-        let barrier = Write(Msr::IA32_PRED_CMD, 1);
-        let begun = [strict, Write(Msr::IA32_MCU_OPT_CTRL, 0), barrier, FillReturnStack];
-        assert_eq!(processor.take_history(), begun);
-        crossing.begin(&processor);
-        assert_eq!(processor.take_history(), [], "nothing ran in between");
-        crossing.end(&processor, true);
-        let dropped = [barrier, Write(Msr::IA32_FLUSH_CMD, 1), OverwriteBuffers];
-        assert_eq!(processor.take_history(), dropped, "a compartment runs under our choices");
-        crossing.begin(&processor);
-        assert_eq!(processor.take_history(), [barrier, FillReturnStack], "they hold already");
-        crossing.end(&processor, false);
-        let guests = [Write(Msr::IA32_MCU_OPT_CTRL, 1), Write(Msr::IA32_SPEC_CTRL, GUESTS)];
-        assert_eq!(processor.take_history(), [&dropped[..], &guests].concat());
-        crossing.end(&processor, false);
-        assert_eq!(processor.take_history(), [], "nothing was touched");
-    }
-
-    #[test]
-    fn an_end_is_asked_for_once_a_crossing() {
-        let (processor, crossing) = (processor(0), crossing(Means::default()));
-        assert!(!crossing.wants_end());
-        crossing.begin(&processor);
-        assert!(crossing.wants_end());
-        crossing.leave();
-        crossing.begin(&processor);
-        assert!(!crossing.wants_end(), "the last look is under way");
-        crossing.end(&processor, false);
-        assert!(!crossing.wants_end());
-        crossing.begin(&processor);
-        assert!(crossing.wants_end());
-    }
-
-    #[test]
-    fn a_compartment_left_untouched_gives_the_guest_its_choices() {
-        let processor = processor(0);
-        let means = Means::of(&cpuid(1 << 26, 0), &processor);
-        let crossing = crossing(means);
-        crossing.begin(&processor);
-        crossing.end(&processor, true);
-        assert!(!processor.take_history().is_empty());
-        crossing.end(&processor, false);
-        assert_eq!(processor.take_history(), [Write(Msr::IA32_SPEC_CTRL, GUESTS)]);
-    }
-
-    #[test]
-    fn what_is_not_enumerated_is_not_done() {
-        let processor = processor(0);
-        for cpuid in [
-            cpuid(0, 0),
-            SimCpuid::default().with(0, 0, CpuidResult::default()).with(
-                7,
-                0,
-                CpuidResult { edx: !0, ..CpuidResult::default() },
-            ),
-        ] {
-            let means = Means::of(&cpuid, &processor);
-            assert_eq!(means, Means::default());
-            let crossing = crossing(means);
-            crossing.begin(&processor);
-            crossing.end(&processor, false);
-            assert_eq!(processor.take_history(), [FillReturnStack]);
-        }
-    }
-
-    #[test]
-    fn capabilities_decide_flushes_and_buffers() {
-        let of = |edx, capabilities| {
-            let means = Means::of(&cpuid(edx, 0), &processor(capabilities));
-            (means.flushes_cache, means.overwrites_buffers)
-        };
-        let (md_clear, flush, has_capabilities) = (1 << 10, 1 << 28, 1 << 29);
-        assert_eq!(of(flush, 0), (true, false));
-        assert_eq!(of(flush, 1), (true, false), "capabilities that are not there say nothing");
-        assert_eq!(of(flush | has_capabilities, 1), (false, false), "not vulnerable");
-        assert_eq!(of(flush | has_capabilities, 1 << 3), (false, false), "done beneath");
-        assert_eq!(of(md_clear, 0), (false, true));
-        assert_eq!(of(has_capabilities, 1 << 17), (false, true));
-        assert_eq!(of(has_capabilities, 1 << 28), (false, true));
-        assert_eq!(of(0, 0), (false, false));
-    }
-}
+#[path = "speculation_tests.rs"]
+mod tests;

@@ -195,6 +195,8 @@ msrs! {
     /// Last MSR that there may be of such counters.
     IA32_PMC_LAST = 0x19ff;
     /// Extended supervisor states.
+    /// Choices of the processor's inner workings.
+    IA32_UARCH_MISC_CTL = 0x1b01;
     IA32_XSS = 0xda0;
     /// Physical address of the table that the hardware feedback interface writes.
     IA32_HW_FEEDBACK_PTR = 0x17d0;

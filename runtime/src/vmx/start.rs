@@ -35,7 +35,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
     host::follow_apic();
     cpu.set_mtrrs();
     let limit = features::show_all_leaves(&Processor);
-    cpu.crossing.start(Means::of(&Processor, &Processor));
+    cpu.crossing.start(Means::of(&Processor, &Processor), &Processor);
     let result = setup::set_up(cpu);
     features::limit_cpuid_again(&Processor, limit);
     match result {
