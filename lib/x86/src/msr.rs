@@ -64,8 +64,13 @@ msrs! {
     IA32_RAR_LAST = 0xf0;
     /// Base of the memory that system-management mode alone reaches; its mask comes behind.
     IA32_SMRR_PHYSBASE = 0x1f2;
-    /// Mask of the memory that enclaves alone reach; its base comes before.
-    PRMRR_PHYS_MASK = 0x1f5;
+    /// Mask of more memory that system-management mode alone reaches; its base comes before, and before that base and mask
+    /// of the memory that enclaves alone reach.
+    SMRR2_PHYS_MASK = 0x1f7;
+    /// First of the bases of the memory that enclaves alone reach, where there are several.
+    PRMRR_BASE_0 = 0x2a0;
+    /// Last of them.
+    PRMRR_BASE_7 = 0x2a7;
     /// The same memory as the rest of the package knows it.
     UNCORE_PRMRR_PHYS_BASE = 0x2f4;
     /// Its mask.
@@ -190,13 +195,13 @@ msrs! {
     X2APIC_EOI = 0x80b;
     /// x2APIC interrupt command.
     X2APIC_ICR = 0x830;
+    /// Choices of the processor's inner workings.
+    IA32_UARCH_MISC_CTL = 0x1b01;
     /// First performance counter with four MSRs of its own: counter, and configurations A to C.
     IA32_PMC_GP0_CTR = 0x1900;
     /// Last MSR that there may be of such counters.
     IA32_PMC_LAST = 0x19ff;
     /// Extended supervisor states.
-    /// Choices of the processor's inner workings.
-    IA32_UARCH_MISC_CTL = 0x1b01;
     IA32_XSS = 0xda0;
     /// Physical address of the table that the hardware feedback interface writes.
     IA32_HW_FEEDBACK_PTR = 0x17d0;

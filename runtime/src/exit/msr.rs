@@ -58,14 +58,15 @@ const fn is_configuration_c(msr: Msr) -> bool {
 }
 
 /// First and last, read, write.
-const INTERCEPTED: [(Msr, Msr, bool, bool); 15] = [
+const INTERCEPTED: [(Msr, Msr, bool, bool); 16] = [
     (Msr::IA32_APIC_BASE, Msr::IA32_APIC_BASE, false, true),
     (Msr::IA32_FEATURE_CONTROL, Msr::IA32_FEATURE_CONTROL, true, true),
     (Msr::IA32_BIOS_UPDT_TRIG, Msr::IA32_BIOS_UPDT_TRIG, false, true),
     (Msr::TRACE_HUB_STH_ACPIBAR_BASE, Msr::TRACE_HUB_STH_ACPIBAR_BASE, false, true),
     (Msr::IA32_CORE_CAPABILITIES, Msr::IA32_CORE_CAPABILITIES, true, false),
     (Msr::IA32_RAR_FIRST, Msr::IA32_RAR_LAST, true, true),
-    (Msr::IA32_SMRR_PHYSBASE, Msr::PRMRR_PHYS_MASK, false, true),
+    (Msr::IA32_SMRR_PHYSBASE, Msr::SMRR2_PHYS_MASK, false, true),
+    (Msr::PRMRR_BASE_0, Msr::PRMRR_BASE_7, false, true),
     (Msr::UNCORE_PRMRR_PHYS_BASE, Msr::UNCORE_PRMRR_PHYS_MASK, false, true),
     (Msr::IA32_SEAMRR_PHYS_BASE, Msr::IA32_SEAMRR_PHYS_MASK, false, true),
     (Msr::IA32_MISC_ENABLE, Msr::IA32_MISC_ENABLE, false, true),
@@ -148,7 +149,9 @@ fn treatment(msr: Msr) -> Treatment {
         Msr(0x1900..=0x19ff) if is_configuration_c(msr) => Treatment::Pebs,
         Msr::IA32_HW_FEEDBACK_PTR => Treatment::HardwareFeedback,
         Msr::IA32_CORE_CAPABILITIES => Treatment::CoreCapabilities,
-        Msr(0x80 | 0x1f2..=0x1f5 | 0x2f4..=0x2f5 | 0x982..=0x984 | 0x1400..=0x1401) => Treatment::Locked,
+        Msr(0x80 | 0x1f2..=0x1f7 | 0x2a0..=0x2a7 | 0x2f4..=0x2f5 | 0x982..=0x984 | 0x1400..=0x1401) => {
+            Treatment::Locked
+        }
         Msr(0xed..=0xf0 | 0x480..=0x493 | 0x560..=0x58f) => Treatment::Absent,
         Msr::IA32_EFER | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_PAT | Msr::IA32_DEBUGCTL => {
             Treatment::Switched
@@ -307,7 +310,10 @@ mod tests {
 
     #[test]
     fn the_firmwares_ranges_and_traces_take_no_write() {
-        for number in [0x80, 0x1f2, 0x1f3, 0x1f4, 0x1f5, 0x2f4, 0x2f5, 0x1400, 0x1401] {
+        let ranges = (0x1f2..=0x1f7).chain(0x2a0..=0x2a7);
+        for number in ranges.chain([0x80, 0x2f4, 0x2f5, 0x1400, 0x1401]) {
+            let exits = intercepted().any(|range| range.msr == Msr(number) && range.write && !range.read);
+            assert!(exits, "{number:#x}");
             assert_eq!(write_to(7, Msr(number), 0), (GP, 7), "{number:#x}");
             assert_eq!(read_with(&POLICY, &SimMsrs::new([(Msr(number), 7)]), Msr(number)), Ok(7));
         }
