@@ -30,6 +30,8 @@ pub struct BareGuest {
     pub title: String,
     /// `cpus: 2`, else 1.
     pub cpus: u32,
+    /// `cpus: exactly 2`: it means nothing on a machine of more.
+    pub cpus_are_exact: bool,
     /// `memory: 128` in MiB, else 64.
     pub memory_mib: u32,
     /// `model: corei7_skylake_x`, else the machine's usual one.
@@ -121,6 +123,7 @@ impl BareGuest {
             name: name.into(),
             title: title.into(),
             cpus: 1,
+            cpus_are_exact: false,
             memory_mib: 64,
             cpu_model: None,
             hypapp: "helloworld".into(),
@@ -147,7 +150,10 @@ impl BareGuest {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
-            "cpus" => self.cpus = value.parse()?,
+            "cpus" => {
+                let number = value.strip_prefix("exactly ");
+                (self.cpus, self.cpus_are_exact) = (number.unwrap_or(value).parse()?, number.is_some());
+            }
             "memory" => self.memory_mib = value.parse()?,
             "model" => self.cpu_model = Some(value.into()),
             "hypapp" => self.hypapp = value.into(),
@@ -208,6 +214,14 @@ mod tests {
 
     fn parse(lines: &str) -> Result<BareGuest> {
         BareGuest::from_source("probe", lines)
+    }
+
+    #[test]
+    fn a_guest_may_want_its_number_of_cpus_and_no_other() {
+        let read = |lines| parse(lines).map(|guest| (guest.cpus, guest.cpus_are_exact)).ok();
+        assert_eq!(read("//! Title.\n//! cpus: 2\n"), Some((2, false)));
+        assert_eq!(read("//! Title.\n//! cpus: exactly 8\n"), Some((8, true)));
+        assert_eq!(read("//! Title.\n//! cpus: about 8\n"), None);
     }
 
     #[test]

@@ -63,9 +63,15 @@ pub(super) fn jobs(machines: &Machines) -> Result<Vec<Job>> {
     };
     // One that runs in neither way is a whole boot's.
     let runs = |guest: &BareGuest| {
-        (guest.runs_bare || guest.runs_under_hypervisor) && (machines.cpus.is_none() || guest.cpus > 1)
+        (guest.runs_bare || guest.runs_under_hypervisor)
+            && machines.cpus.is_none_or(|cpus| suits(guest, cpus))
     };
     Ok(guests.into_iter().filter(runs).map(job).collect())
+}
+
+/// Whether a machine of `cpus` CPUs shows something of the guest that its own does not, or is its own.
+const fn suits(guest: &BareGuest, cpus: u32) -> bool {
+    guest.cpus > 1 && (!guest.cpus_are_exact || guest.cpus == cpus)
 }
 
 /// The emulator's fault of every line `NAME: WORDS: why`.
@@ -288,6 +294,8 @@ mod tests {
         let eight = Machines { model: None, cpus: Some(8) };
         let cpus = |own| on(BareGuest { cpus: own, ..guest() }, &eight).cpus;
         assert_eq!([1, 2, 14].map(cpus), [1, 8, 8]);
+        let suits = |cpus, cpus_are_exact| suits(&BareGuest { cpus, cpus_are_exact, ..guest() }, 8);
+        assert!(suits(2, false) && suits(8, true) && !suits(2, true) && !suits(1, false));
         let all = jobs(&Machines::default()).unwrap().len();
         let several = jobs(&eight).unwrap().len();
         assert!(several > 10 && several < all, "{several} of {all}");

@@ -1,5 +1,5 @@
 //! The end of the guest on one CPU meets shootdowns on the others, each of which waits for that CPU.
-//! cpus: 3
+//! cpus: exactly 3
 //! resets: yes
 //! expect-hypervisor: 2 of 2 other CPUs stopped
 #![no_std]

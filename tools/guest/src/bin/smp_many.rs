@@ -1,5 +1,5 @@
 //! Eight processors: each starts, works beside all others, takes its interrupts, and starts again.
-//! cpus: 8
+//! cpus: exactly 8
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,6 @@
 //! Processor start: INIT-SIPI-SIPI, any number of rounds, gives a CPU in INIT's state that runs once and works.
-//! cpus: 2
+//! A broadcast reaches one other CPU alone in the emulator, under VMX.
+//! cpus: exactly 2
 #![no_std]
 #![no_main]
 
