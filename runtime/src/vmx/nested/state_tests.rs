@@ -6,6 +6,8 @@ use checks::fixture::{LINKED, MODES, Mode, REVISION, hardware, sound};
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
 use instruction::VpidScope;
 use x86::cpuid::CpuidResult;
+use x86::cr::Cr4;
+use x86::vmx::controls::{EntryControls, ExitControls};
 use x86::vmx::vmcs::FIELDS;
 
 struct Fixture {
@@ -133,4 +135,34 @@ fn fields_that_the_hardware_checks_are_checked_without_it() {
     assert!(all(&mut fixture).is_err());
     fixture.set(vmcs::GUEST_INTERRUPTIBILITY.encoding(), 0);
     assert_eq!(all(&mut fixture), Ok(()));
+}
+
+/// Which a hypervisor outside IA-32e mode may not enter (SDM, "Checks Related to Address-Space Size").
+#[test]
+fn an_l2_that_went_to_ia_32e_mode_is_checked_again() {
+    let mut fixture = fixture();
+    let long = EntryControls::IA32E_MODE_GUEST.bits();
+    let entry = fixture.nested.vmcs12.read(vmcs::ENTRY_CONTROLS);
+    fixture.set(vmcs::ENTRY_CONTROLS.encoding(), (entry & !long).into());
+    fixture.set(vmcs::EXIT_CONTROLS.encoding(), {
+        let exit = fixture.nested.vmcs12.read(vmcs::EXIT_CONTROLS);
+        (exit & !ExitControls::HOST_ADDRESS_SPACE_SIZE.bits()).into()
+    });
+    for (field, value) in [
+        (vmcs::HOST_RIP.encoding(), 0x1000),
+        (vmcs::HOST_EFER.encoding(), 0),
+        (vmcs::HOST_CR4.encoding(), Cr4::VMXE.bits()),
+        (vmcs::HOST_SS_SELECTOR.encoding(), 0x10),
+    ] {
+        fixture.set(field, value);
+    }
+    fixture.vmcs01.write(vmcs::GUEST_EFER, 0);
+    assert_eq!(fixture.check(), None, "an L2 of 32 bits");
+    let mut vmcs02 = SimVmcs::default();
+    for (controls, expected) in [(entry & !long, None), (entry | long, Some(8))] {
+        fixture.nested.vmcs12.dirty = Dirty::empty();
+        vmcs02.write(vmcs::ENTRY_CONTROLS, controls);
+        exit::reflect::save_guest_state(&vmcs02, &mut fixture.nested.vmcs12);
+        assert_eq!(fixture.check(), expected, "{controls:#x}");
+    }
 }

@@ -8,8 +8,8 @@ use crate::vmx::nested::entry::checks::EntryFailure;
 use crate::vmx::nested::entry::vmcs02::{Inherited, copy, uses_pdptes};
 use crate::vmx::nested::event::nmi;
 use crate::vmx::nested::preemption_timer;
-use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
@@ -63,7 +63,11 @@ pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     vmcs12.write(vmcs::GUEST_CR0, cr0);
     let is_long =
         EntryControls::from_bits_retain(vmcs02.read(vmcs::ENTRY_CONTROLS)) & EntryControls::IA32E_MODE_GUEST;
-    vmcs12.write(vmcs::ENTRY_CONTROLS, ((wanted.entry - EntryControls::IA32E_MODE_GUEST) | is_long).bits());
+    if is_long != wanted.entry & EntryControls::IA32E_MODE_GUEST {
+        // A control that L2 changed: not every hypervisor may enter it again.
+        vmcs12.write(vmcs::ENTRY_CONTROLS, (wanted.entry ^ EntryControls::IA32E_MODE_GUEST).bits());
+        vmcs12.dirty |= Dirty::CONTROLS;
+    }
     if wanted.exit.contains(ExitControls::SAVE_EFER) {
         copy!(vmcs02 => vmcs12; GUEST_EFER);
     }
