@@ -30,6 +30,7 @@ pub mod measurement;
 pub mod page_map;
 pub mod pal;
 pub mod quota;
+mod regions;
 pub mod registry;
 pub mod sharing;
 pub mod signing;

@@ -59,6 +59,12 @@ impl<V> PageMap<V> {
         self.node(self.find(number)?)?.value.as_ref()
     }
 
+    /// What belongs to `number`, to be changed.
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut V> {
+        let index = self.find(number)?;
+        self.nodes.get_mut(position(index))?.value.as_mut()
+    }
+
     /// Gives `number`, which has nothing, something.
     ///
     /// # Errors
@@ -178,6 +184,8 @@ mod tests {
                 let number = u64::from(number) << 12;
                 if is_removed {
                     prop_assert_eq!(map.remove(number), model.remove(&number));
+                } else if let (Some(old), Some(known)) = (map.get_mut(number), model.get_mut(&number)) {
+                    (*old, *known) = (value, value);
                 } else if !model.contains_key(&number) {
                     let expected = if model.len() < 64 { Ok(()) } else { Err(Full) };
                     prop_assert_eq!(map.insert(number, value), expected);

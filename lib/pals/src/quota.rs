@@ -23,12 +23,14 @@ pub struct Amounts {
     pub pages: usize,
     /// Runs of pages that follow each other in memory: each is a range with rights of its own.
     pub runs: usize,
+    /// Aligned 2 MiB of memory with a page in them: each is mapped by small pages.
+    pub regions: usize,
     /// Bytes of the heap.
     pub bytes: usize,
 }
 
 impl Amounts {
-    /// What a PAL with these lists takes, but for runs, which show when its pages are found.
+    /// What a PAL with these lists takes, but for runs and regions, which show when its pages are found.
     #[must_use]
     pub fn of(layout: &Layout) -> Self {
         let pages = layout.all_sections().map(|section| usize::try_from(section.count).unwrap_or(usize::MAX));
@@ -37,7 +39,13 @@ impl Amounts {
             + layout.parameters.len() * BYTES_A_PARAMETER
             + BYTES_A_BLOCK
             + if layout.is_signed { BYTES_OF_SIGNING + BYTES_A_BLOCK } else { 0 };
-        Self { pals: 1, pages, runs: 0, bytes: pages.saturating_mul(BYTES_A_PAGE).saturating_add(bytes) }
+        Self {
+            pals: 1,
+            pages,
+            runs: 0,
+            regions: 0,
+            bytes: pages.saturating_mul(BYTES_A_PAGE).saturating_add(bytes),
+        }
     }
 
     /// Both together.
@@ -47,6 +55,7 @@ impl Amounts {
             pals: self.pals.saturating_add(other.pals),
             pages: self.pages.saturating_add(other.pages),
             runs: self.runs.saturating_add(other.runs),
+            regions: self.regions.saturating_add(other.regions),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }
@@ -58,6 +67,7 @@ impl Amounts {
             pals: self.pals.saturating_sub(other.pals),
             pages: self.pages.saturating_sub(other.pages),
             runs: self.runs.saturating_sub(other.runs),
+            regions: self.regions.saturating_sub(other.regions),
             bytes: self.bytes.saturating_sub(other.bytes),
         }
     }
@@ -69,6 +79,7 @@ impl Amounts {
             pals: self.pals / 4 * 3,
             pages: self.pages / 4 * 3,
             runs: self.runs / 4 * 3,
+            regions: self.regions / 4 * 3,
             bytes: self.bytes / 4 * 3,
         }
     }
@@ -77,6 +88,7 @@ impl Amounts {
         self.pals <= limit.pals
             && self.pages <= limit.pages
             && self.runs <= limit.runs
+            && self.regions <= limit.regions
             && self.bytes <= limit.bytes
     }
 }
@@ -86,20 +98,21 @@ impl Amounts {
 pub(crate) struct Accounts {
     limit: Amounts,
     taken: Amounts,
-    /// By address space, in ascending order; as many as there can be PALs.
+    /// By address space, in ascending order; as many as there can be PALs, and regions that count for somebody who has
+    /// no PAL any more.
     spaces: Vec<(u64, Amounts)>,
 }
 
 impl Accounts {
     /// Nothing may be taken.
     pub(crate) const fn new() -> Self {
-        let none = Amounts { pals: 0, pages: 0, runs: 0, bytes: 0 };
+        let none = Amounts { pals: 0, pages: 0, runs: 0, regions: 0, bytes: 0 };
         Self { limit: none, taken: none, spaces: Vec::new() }
     }
 
     /// Takes the memory for accounts up to `limit`.
     pub(crate) fn start(&mut self, limit: Amounts) -> Result<(), Status> {
-        self.spaces = reserved(limit.pals)?;
+        self.spaces = reserved(limit.pals.saturating_add(limit.regions))?;
         self.limit = limit;
         Ok(())
     }
@@ -142,7 +155,8 @@ impl Accounts {
         self.taken = self.taken.without(less);
         if let Ok(index) = self.spaces.binary_search_by_key(&space, |account| account.0) {
             self.spaces[index].1 = self.spaces[index].1.without(less);
-            if self.spaces[index].1.pals == 0 {
+            let left = self.spaces[index].1;
+            if left.pals == 0 && left.regions == 0 {
                 self.spaces.remove(index);
             }
         }
@@ -159,7 +173,7 @@ impl Accounts {
 mod tests {
     use super::*;
 
-    const LIMIT: Amounts = Amounts { pals: 8, pages: 80, runs: 40, bytes: 4000 };
+    const LIMIT: Amounts = Amounts { pals: 8, pages: 80, runs: 40, regions: 40, bytes: 4000 };
 
     fn accounts() -> Accounts {
         let mut accounts = Accounts::new();
@@ -170,11 +184,12 @@ mod tests {
 
     #[test]
     fn one_address_space_leaves_a_quarter_of_everything_to_others() {
-        let one = Amounts { pals: 1, pages: 1, runs: 1, bytes: 1 };
+        let one = Amounts { pals: 1, pages: 1, runs: 1, regions: 1, bytes: 1 };
         for more in [
             Amounts { pals: 6, ..one },
             Amounts { pages: 60, ..one },
             Amounts { runs: 30, ..one },
+            Amounts { regions: 30, ..one },
             Amounts { bytes: 3000, ..one },
         ] {
             let mut accounts = accounts();

@@ -8,6 +8,7 @@ use crate::layout::{Layout, Step};
 use crate::page_map::PageMap;
 use crate::pal::{Key, Pal, State};
 use crate::quota::{Accounts, Amounts};
+use crate::regions::Regions;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use trustvisor::probe::PAL_NUMBER_LIMIT;
@@ -19,6 +20,7 @@ pub struct Registry<T> {
     /// In ascending order of their keys, a word each: taking one in or out moves half of them.
     by_key: Vec<Arc<Pal<T>>>,
     pub(crate) by_page: PageMap<Claim<T>>,
+    regions: Regions,
     /// PALs that nobody has; some may still be looked at.
     spare: Vec<Arc<Pal<T>>>,
     pub(crate) accounts: Accounts,
@@ -58,6 +60,7 @@ impl<T> Registry<T> {
         Self {
             by_key: Vec::new(),
             by_page: PageMap::new(),
+            regions: Regions::new(),
             spare: Vec::new(),
             accounts: Accounts::new(),
             next_number: 1,
@@ -75,6 +78,7 @@ impl<T> Registry<T> {
         self.by_key = reserved(limit.pals)?;
         self.spare = reserved(limit.pals)?;
         self.by_page.start(limit.pages, random).map_err(|_| Status::OUT_OF_MEMORY)?;
+        self.regions.start(limit.regions, random)?;
         self.accounts.start(limit)?;
         for _ in 0..limit.pals {
             let pal = Pal::new(0, Key::default(), 0, Layout::empty(), belongings());
@@ -168,14 +172,26 @@ impl<T> Registry<T> {
                 _ => return Err(Status::PAGE_TAKEN.into()),
             }
         }
+        if !is_shared {
+            self.regions.enter(page, &mut self.accounts, pal.key.address_space)?;
+        }
         let claim = Claim { pal: pal.clone(), is_shared };
-        self.by_page.insert(page, claim).map_err(|_| Status::OUT_OF_MEMORY.into())
+        if self.by_page.insert(page, claim).is_ok() {
+            return Ok(());
+        }
+        if !is_shared {
+            self.regions.leave(page, &mut self.accounts);
+        }
+        Err(Status::OUT_OF_MEMORY.into())
     }
 
     /// Gives up the PAL's claim on a page, where it has one.
     pub fn unclaim(&mut self, pal: &Arc<Pal<T>>, page: u64) {
-        if self.owns(pal, page) {
-            self.by_page.remove(page);
+        if self.owns(pal, page)
+            && let Some(claim) = self.by_page.remove(page)
+            && !claim.is_shared
+        {
+            self.regions.leave(page, &mut self.accounts);
         }
     }
 

@@ -17,7 +17,7 @@ use trustvisor::status::Status;
 const SHARED: u64 = 0x90_0000;
 const KEY: Key = Key { nested_page: 0, address_space: 0x1000, entry: PAL };
 const OTHER: Key = Key { address_space: 0x2000, ..KEY };
-const LIMIT: Amounts = Amounts { pals: 64, pages: 400, runs: 400, bytes: 1 << 20 };
+const LIMIT: Amounts = Amounts { pals: 64, pages: 400, runs: 400, regions: 400, bytes: 1 << 20 };
 
 fn registry() -> Registry<()> {
     let mut registry = Registry::new();

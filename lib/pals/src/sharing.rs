@@ -75,7 +75,7 @@ impl<T> Registry<T> {
         check(&pal.lock().layout, &more)?;
         let pages = more.iter().map(|section| section.pages.len()).sum();
         let mut whole = reserved(pal.lock().layout.shared.len() + more.len())?;
-        let amounts = Amounts { pals: 0, pages, runs: 0, bytes: 96 * more.len() + 8 * pages };
+        let amounts = Amounts { pals: 0, pages, runs: 0, regions: 0, bytes: 96 * more.len() + 8 * pages };
         self.accounts.take(pal.key.address_space, amounts)?;
         if let Err(status) =
             self.claim_shared(pal, more.iter().flat_map(|section| section.pages.iter().copied()))

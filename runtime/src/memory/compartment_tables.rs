@@ -170,6 +170,12 @@ impl<F: TableFormat> Compartment<F> {
         Ok(())
     }
 
+    /// Frames of the stock.
+    #[must_use]
+    pub const fn stock(&self) -> usize {
+        self.stock
+    }
+
     /// Where to enter, if the compartment is filled for `serial`.
     #[must_use]
     pub fn roots(&self, serial: u64) -> Option<Roots> {

@@ -13,18 +13,34 @@ use crate::memory::compartment_tables::{STOCK_LIMIT, TooSmall};
 use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::smp::{cpus, percpu, shootdown};
 use crate::vmx;
+use spin::Once;
 
 /// A guest's processor as it was before it entered a compartment.
 #[derive(Clone, Copy, Debug)]
 pub struct Outside(vmx::compartment::Outside);
 
-/// Makes sure that every CPU's compartment can be filled with what needs `frames` frames ([`frames_needed`]).
+/// Most frames that are taken at a time: each is zeroed.
+const RESERVED_AT_ONCE: usize = 16;
+/// Frames that each CPU's compartment can have however many CPUs there are.
+const FRAMES_AT_LEAST: usize = 32;
+
+/// Most frames that each CPU's compartment can have: its share of a quarter of those that there were at first, for it
+/// keeps what it has.
+static FRAMES_LIMIT: Once<usize> = Once::new();
+
+fn frames_limit() -> usize {
+    let share = || SECOND_LEVEL.lock().frames().available() / 4 / cpus::all().len();
+    *FRAMES_LIMIT.call_once(|| share().clamp(FRAMES_AT_LEAST, STOCK_LIMIT))
+}
+
+/// Makes sure, by steps, that every CPU's compartment can be filled with what needs `frames` frames ([`frames_needed`]).
+/// Returns whether they all can; else it is to be called again.
 ///
 /// # Errors
 ///
 /// [`ProtectError::Exhausted`].
-pub fn reserve(frames: usize) -> Result<(), ProtectError> {
-    if frames > STOCK_LIMIT {
+pub fn reserve(frames: usize) -> Result<bool, ProtectError> {
+    if frames > frames_limit() {
         return Err(ProtectError::Exhausted);
     }
     grow(frames).or_else(|_| {
@@ -35,9 +51,13 @@ pub fn reserve(frames: usize) -> Result<(), ProtectError> {
     })
 }
 
-fn grow(frames: usize) -> Result<(), ProtectError> {
+fn grow(frames: usize) -> Result<bool, ProtectError> {
+    let mut room = RESERVED_AT_ONCE;
     for cpu in cpus::all() {
-        cpu.compartment.lock().grow(&RegionMemory, frames, || {
+        let mut compartment = cpu.compartment.lock();
+        let step = frames.min(compartment.stock() + room);
+        room -= step.saturating_sub(compartment.stock());
+        compartment.grow(&RegionMemory, step, || {
             let mut second_level = SECOND_LEVEL.lock();
             let frames = second_level.frames();
             if frames.available() <= RESERVE {
@@ -45,8 +65,11 @@ fn grow(frames: usize) -> Result<(), ProtectError> {
             }
             Ok(frames.allocate(&RegionMemory)?)
         })?;
+        if step < frames {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Fills the executing CPU's compartment with what `pages` gives, unless it is filled for `serial` already. A serial

@@ -6,7 +6,7 @@ use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::GuestFrames;
 use crate::memory::protect::{BOUNDARIES, Protection};
-use crate::memory::second_level::ProtectError;
+use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::memory::{Flush, GuestRange};
 use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
@@ -20,6 +20,15 @@ use x86::paging::Rights;
 
 /// Runs of pages that can be covered at a time, each with two boundaries of its own; a few are left for other ranges.
 pub const COVERED_RUNS_LIMIT: usize = BOUNDARIES / 2 - 384;
+
+/// Aligned 2 MiB of memory that can have covered pages at a time: each is mapped by a table of small pages. Of more than
+/// there are frames for, a touch of any would have its table made anew.
+///
+/// To be asked for before anything is covered.
+#[must_use]
+pub fn covered_regions_limit() -> usize {
+    SECOND_LEVEL.lock().frames().available().saturating_sub(RESERVE) / 2
+}
 
 /// What becomes of a page for the guest, on all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

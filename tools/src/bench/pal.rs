@@ -57,7 +57,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         rows.extend(rows_of(&figures, &timings(&outcome)));
     }
     let largest =
-        measure_under(HYPAPP, "PALs of the largest sizes", Guest::Bare("tv_latency".into()), 128, false)?;
+        measure_under(HYPAPP, "PALs of the largest sizes", Guest::Bare("tv_latency".into()), 256, false)?;
     rows.push(interrupts_off(&timings(&largest)));
     Ok(rows)
 }

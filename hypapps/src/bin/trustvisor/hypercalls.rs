@@ -108,7 +108,7 @@ fn carry_out(vcpu: &mut dyn Vcpu, command: Command) -> Result<(), Refusal> {
         }
         Command::ABORT => Ok(registration::abort(vcpu, &arguments)?),
         Command::UNREGISTER => registration::unregister(vcpu, &arguments),
-        Command::SHARE => Ok(registration::share(vcpu, &arguments)?),
+        Command::SHARE => registration::share(vcpu, &arguments),
         _ => Err(Status::UNKNOWN_COMMAND.into()),
     }
 }

@@ -114,11 +114,20 @@ fn insert(
 ) -> Result<Arc<Pal>, Refusal> {
     let mode = state::mode(vcpu);
     let frames = compartment::frames_needed(mode, layout.runs());
-    compartment::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    reserve(frames)?;
     let measurement = Some(Measurement::new(&layout, signing));
     let belongings = Belongings { mode, measurement, refused: None };
     let taken = REGISTRY.lock().insert(key, page, layout, belongings);
     taken.map_err(refusal)
+}
+
+/// Makes sure that each CPU can run what needs `frames` frames.
+fn reserve(frames: usize) -> Result<(), Refusal> {
+    match compartment::reserve(frames) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::Again),
+        Err(_) => Err(Status::OUT_OF_MEMORY.into()),
+    }
 }
 
 /// What becomes of a registration with something in its way.
@@ -227,7 +236,7 @@ pub(crate) fn abort(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
 }
 
 /// Gives the PAL with this entry more pages, which its process goes on using.
-pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status> {
+pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Refusal> {
     let key = state::key(vcpu, arguments.ecx).ok_or(Status::NOT_REGISTERED)?;
     let pal = REGISTRY.lock().find(key).ok_or(Status::NOT_REGISTERED)?;
     let lists = [arguments.edx, arguments.esi, arguments.edi];
@@ -237,12 +246,12 @@ pub(crate) fn share(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
         let runs = more.iter().map(|section| (section.start, section.count.into()));
         compartment::frames_needed(inner.belongings.mode, inner.layout.runs().chain(runs))
     };
-    compartment::reserve(frames).map_err(|_| Status::OUT_OF_MEMORY)?;
+    reserve(frames)?;
     for page in more.iter().flat_map(|section| &section.pages) {
         let owner = REGISTRY.lock().find_page(*page);
         if let Some(owner) = owner {
             revocation::forget(&owner);
         }
     }
-    REGISTRY.lock().share(&pal, more)
+    Ok(REGISTRY.lock().share(&pal, more)?)
 }

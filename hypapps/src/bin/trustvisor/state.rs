@@ -69,7 +69,7 @@ pub(crate) fn start(boot: &Boot<'_>) -> Result<(), ConfigurationError> {
     RUNNING.call_once(|| (0..boot.cpus).map(|_| Mutex::new(None)).collect());
     let nobody = || Belongings { mode: Mode::Bits32, measurement: None, refused: None };
     let random = services::random_word().unwrap_or_else(services::time_stamp);
-    let started = REGISTRY.lock().start(heap::LIMIT, random, nobody);
+    let started = REGISTRY.lock().start(heap::limit(), random, nobody);
     started.map_err(|_| ConfigurationError("the heap is too small"))?;
     for word in boot.command_line.split_ascii_whitespace() {
         if word == ADMITTED_KEY {

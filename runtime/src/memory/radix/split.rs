@@ -4,7 +4,7 @@ use super::{Place, Radix, size};
 use crate::memory::frame::Exhausted;
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
-use x86::paging::{Attributes, ENTRIES, TableFormat, entry_bytes};
+use x86::paging::{Attributes, PAGE_BYTES, TableFormat, entry_bytes};
 
 impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
     /// Replaces a page by a table of smaller ones that says the same.
@@ -12,10 +12,12 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         let table = self.make_table()?;
         let level = place.level - 1;
         let mut entry = F::leaf(HostPhysAddr::new(place.block().start()), size(level), attributes);
-        for index in 0..ENTRIES as u64 {
-            self.memory.write_u64(HostPhysAddr::new(table.get() + 8 * index), entry);
+        let mut entries = [0; PAGE_BYTES];
+        for slot in entries.as_chunks_mut().0 {
+            *slot = entry.to_le_bytes();
             entry += entry_bytes(level);
         }
+        self.memory.write(table, &entries);
         // Only now: until the entry is written other processors walk through the page, behind it through the table.
         self.memory.write_u64(place.slot, F::table(table));
         Ok(table)

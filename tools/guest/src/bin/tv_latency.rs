@@ -1,5 +1,5 @@
 //! How long registering the most pages, giving them back and passing a large parameter keep interrupts waiting: never 100,000 ticks.
-//! memory: 128
+//! memory: 256
 //! model: corei7_skylake_x
 //! cmdline: log=warn
 //! hypapp: trustvisor
@@ -8,12 +8,12 @@
 #![no_main]
 #![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
-use guest::memory::{read64, write64};
+use guest::memory::{FREE, read64, write64};
 use guest::pal::{self, CF, PAGE, PALS};
 use guest::{Mode, check, check_eq, guest, latency, println, snippet};
 use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
-use trustvisor::section::{SectionRecord, SectionType};
+use trustvisor::parameter::{self, ParameterType};
+use trustvisor::section::{self, SectionRecord, SectionType};
 
 guest!(main);
 
@@ -29,6 +29,7 @@ fn main() {
     let _ = pal::Pal::place(MODE, 0, snippet!("mov rax, [rdi + 8 * 8191]", "inc qword ptr [rdi]", "ret"));
     most_pages();
     most_parameters();
+    most_sections();
 }
 
 fn longest<T>(what: &str, act: impl FnOnce() -> T) -> T {
@@ -86,4 +87,28 @@ fn most_parameters() {
     check_eq!(outcome, Ok((40 + WORDS - 1, 0)), "what a call with the parameter returns");
     check_eq!(read64(BUFFER), Ok(41), "its first word behind the call");
     unregister("unregister_parameters");
+}
+
+/// As many as a PAL can have, each alone in its 2 MiB and with something in it, and as many parameters.
+fn most_sections() {
+    const APART: u64 = 2 << 20;
+    let sections: [SectionRecord; section::CAPACITY] = core::array::from_fn(|index| {
+        let (kind, at) = match index as u64 {
+            0 => (SectionType::Code, PALS),
+            1 => (SectionType::Stack, PALS + PAGE),
+            2 => (SectionType::Parameters, PALS + 2 * PAGE),
+            index => (SectionType::Data, DATA + index * APART),
+        };
+        if kind == SectionType::Data {
+            (0..PAGE).step_by(8).for_each(|offset| _ = write64(at + offset, at + offset));
+        }
+        SectionRecord { kind: kind as u32, pages: 1, start: pal::user(MODE, at) }
+    });
+    let parameters = [(ParameterType::Integer, 0); parameter::CAPACITY];
+    // Refused, but the lists are where they have to be: putting them there takes longer than all else.
+    check!(pal::register(MODE, &sections, &parameters, 1) != 0, "registering with an entry nowhere");
+    let arguments = [pal::user(MODE, FREE), 0, pal::user(MODE, FREE + PAGE), entry()];
+    let status = longest("register_scattered", || pal::hypercall(MODE, Command::REGISTER.0, arguments));
+    check_eq!(status, 0, "registering");
+    unregister("unregister_scattered");
 }
