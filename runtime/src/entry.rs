@@ -14,8 +14,7 @@ use crate::smp::percpu::PerCpu;
 use crate::smp::roster::Roster;
 use crate::smp::startup::{self, Trampoline};
 use crate::speculation::Means;
-use crate::vmx::{self, VMX};
-use crate::{exception, features, log, machine};
+use crate::{VENDOR, exception, features, log, machine};
 use hw::apic::Mode;
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
@@ -36,7 +35,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     let base = HostPhysAddr::new(handoff.region.base);
     // SAFETY: the secure loader mapped the region there; frames come from the pool, apart from the image.
     let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
-    machine::start(handoff, region, hypapp, &VMX);
+    machine::start(handoff, region, hypapp, &VENDOR);
     let root = HostPhysAddr::new(page_tables);
     machine::with_frames(|frames| host::start(root, frames));
     log::show_on_screen(&handoff.console);
@@ -54,8 +53,10 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     start_guest_memory(cpu);
     policies::decide();
     cpu.crossing.start(Means::of(&Processor, &Processor), &Processor);
-    vmx::prepare();
-    if let Err(missing) = trampoline.start(&cpus::all()[1..], vmx::run_application_processor) {
+    machine::vendor().prepare();
+    if let Err(missing) =
+        trampoline.start(&cpus::all()[1..], |_| machine::vendor().run_application_processor())
+    {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
     }
     let boot = Boot {
@@ -70,7 +71,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     // Behind `init`, which may have taken pages out of the address space: CPUs drop their translations on their way.
     startup::finish();
     place_boot_sector();
-    vmx::run_bootstrap_processor(cpu, || features::limit_cpuid_again(&Processor, limit))
+    machine::vendor().run_bootstrap_processor(&mut || features::limit_cpuid_again(&Processor, limit))
 }
 
 /// Calls every CPU that there is, and makes the data of each that answers.

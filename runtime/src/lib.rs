@@ -52,11 +52,15 @@ pub mod speculation;
 mod stop;
 #[cfg(target_os = "none")]
 mod summary;
-#[cfg(target_os = "none")]
+#[cfg(any(test, target_os = "none"))]
+#[cfg_attr(test, expect(dead_code, unreachable_pub, reason = "the machine's to call"))]
 mod vendor;
 #[cfg(any(test, fuzzing, target_os = "none"))]
 mod vmx;
 
 pub use platform::handoff::Handoff;
+/// The processor's vendor: the bootloader refuses every other.
+#[cfg(target_os = "none")]
+use vmx::VMX as VENDOR;
 #[cfg(any(test, fuzzing))]
 pub use vmx::model;

@@ -13,7 +13,6 @@ use crate::memory::second_level::ProtectError;
 use crate::memory::views::View;
 use crate::policies;
 use crate::smp::{cpus, percpu, quiesce as rendezvous, shootdown};
-use crate::vmx;
 use x86::address::GuestPhysAddr;
 
 /// Runs `act` while no other CPU executes guest code.
@@ -31,13 +30,13 @@ pub fn exits_of_others(_: &Quiesced) -> u64 {
 
 /// Sends external interrupts on the executing CPU to [`crate::hypapp::Hypapp::external_interrupt`], or no longer does.
 pub fn watch_external_interrupts(wanted: bool) {
-    vmx::watch_external_interrupts(wanted);
+    machine::vendor().watch_external_interrupts(wanted);
 }
 
 /// Asks for a call of [`crate::hypapp::Hypapp::interrupt_window`] when the executing CPU's guest can take an interrupt,
 /// or not.
 pub fn watch_interrupt_window(wanted: bool) {
-    vmx::watch_interrupt_window(wanted);
+    machine::vendor().watch_interrupt_window(wanted);
 }
 
 /// Memory that the hypervisor keeps for good, zeroed: for [`crate::hypapp::Hypapp::init`].
@@ -57,14 +56,14 @@ pub fn cpu() -> usize {
 /// Whether the executing CPU's guest runs a guest of its own just now: what comes to the hypapp is that one's.
 #[must_use]
 pub fn is_nested() -> bool {
-    vmx::is_nested(percpu::current())
+    machine::vendor().is_nested()
 }
 
 /// Whether that guest of the guest has second-level tables of its hypervisor's, which translate its memory to the
 /// guest's. Without, its page tables are that hypervisor's as a rule, and it does not know them itself.
 #[must_use]
 pub fn has_nested_second_level() -> bool {
-    vmx::has_nested_second_level(percpu::current())
+    machine::vendor().has_nested_second_level()
 }
 
 /// VMREADs and VMWRITEs that the hypervisor has executed so far.
@@ -150,7 +149,7 @@ pub fn reset_protection(scope: Scope, range: GuestRange) -> Result<(), ProtectEr
 /// Resources are exhausted.
 pub fn open_view() -> Result<(), ProtectError> {
     let root = SECOND_LEVEL.lock().open_view(Scope::ThisCpu.view())?;
-    vmx::use_second_level(root);
+    machine::vendor().use_second_level(root);
     percpu::current().set_own_view(true);
     Ok(())
 }
@@ -159,7 +158,7 @@ pub fn open_view() -> Result<(), ProtectError> {
 pub fn close_view() {
     let mut second_level = SECOND_LEVEL.lock();
     let Some(shared) = second_level.root(View::SHARED) else { return };
-    vmx::use_second_level(shared);
+    machine::vendor().use_second_level(shared);
     percpu::current().set_own_view(false);
     let flush = second_level.close_view(Scope::ThisCpu.view());
     drop(second_level);

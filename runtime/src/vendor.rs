@@ -1,12 +1,16 @@
 //! The contract of a processor vendor, as far as the floors below the vendor's own need it.
 //!
-//! The boot hands its implementation to the [machine](crate::machine), which hands it on: nothing here or below names
-//! what implements it.
+//! The root of the modules names the one vendor that there is; the boot gives it to the [machine](crate::machine), which
+//! hands it on. Nothing else outside the vendor's folder names what implements this.
 
 use crate::exit::cpuid::Instructions;
+use crate::memory::compartment_tables::Roots;
+use crate::memory::guest::{GuestMemory, Refused};
 use core::fmt;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::cr::Cr4;
-use x86::paging::PageSize;
+use x86::event::Event;
+use x86::paging::{PageSize, Rights};
 
 /// The format of this processor's second-level tables.
 pub(crate) type SecondLevelFormat = x86::vmx::ept::EptFormat;
@@ -18,6 +22,15 @@ pub(crate) struct SecondLevelFeatures {
     pub(crate) largest_page: PageSize,
     /// An entry can allow fetches and no reads.
     pub(crate) has_execute_only: bool,
+}
+
+/// What a vendor puts aside of a guest's processor that enters a compartment, in an order of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside(pub(crate) [u64; Self::WORDS]);
+
+impl Outside {
+    /// Room for what any vendor puts aside.
+    pub(crate) const WORDS: usize = 56;
 }
 
 /// What every vendor of processors has for the hypervisor. Methods act on the executing CPU.
@@ -41,6 +54,61 @@ pub(crate) trait Vendor: Sync {
     /// Intercepts IA32_APIC_BASE on every CPU from its next entry on: somewhere it is not what the guest made it.
     fn intercept_apic_base(&self);
 
+    /// Prepares what all CPUs share, before any of them has a guest.
+    fn prepare(&self);
+
+    /// Enters the guest at its boot sector on the bootstrap processor, behind `finish`.
+    fn run_bootstrap_processor(&self, finish: &mut dyn FnMut()) -> !;
+
+    /// Waits, as a guest, for the guest's start-up IPI.
+    fn run_application_processor(&self) -> !;
+
+    /// Makes external interrupts exit, or reach the guest.
+    fn watch_external_interrupts(&self, wanted: bool);
+
+    /// Asks for an exit when the guest can take an interrupt, or no longer does.
+    fn watch_interrupt_window(&self, wanted: bool);
+
+    /// Puts the guest on the second-level tables under `root` from its next entry on.
+    fn use_second_level(&self, root: HostPhysAddr);
+
+    /// Whether a guest of the guest's runs.
+    fn is_nested(&self) -> bool;
+
+    /// Whether it runs under second-level tables of its hypervisor's.
+    fn has_nested_second_level(&self) -> bool;
+
+    /// Returns the memory of the guest's guest that runs, which notes what its hypervisor's tables lack; `None` where
+    /// none does.
+    fn nested_memory(&self) -> Option<&'static dyn GuestMemory>;
+
+    /// Returns where `gpa` of the guest's guest is in the guest's memory.
+    ///
+    /// # Errors
+    ///
+    /// Its hypervisor's tables do not allow the access, which is noted.
+    fn translate_nested(&self, gpa: GuestPhysAddr, access: Rights) -> Result<GuestPhysAddr, Refused>;
+
+    /// Notes a page fault that the page tables of the guest's guest stand for.
+    fn note_nested_fault(&self, event: Event);
+
+    /// Asks the hypervisor of the guest's guest for what was noted last, once the exit is through; false where that is
+    /// nothing of its, or no exit is handled that its guest would try again behind.
+    fn ask_nested_hypervisor(&self) -> bool;
+
+    /// Puts the guest's processor aside and has it run in the compartment under `roots` for at most `ticks`: without
+    /// interrupts, system calls, vector registers, breakpoints, or any descriptor table, and with flat segments. Every
+    /// exception exits.
+    ///
+    /// RIP, RSP and the general registers are the caller's to set.
+    fn enter_compartment(&self, roots: &Roots, ticks: u64) -> Outside;
+
+    /// Gives the guest its processor back, but for RIP, RSP and the general registers.
+    fn leave_compartment(&self, outside: &Outside);
+
+    /// Drops the translations of the compartment under `roots`.
+    fn forget_compartment(&self, roots: &Roots);
+
     /// Returns where the way into the guest starts afresh, if an NMI struck it at `rip`.
     fn restart_after_nmi(&self, rip: u64) -> Option<u64>;
 
@@ -57,3 +125,7 @@ pub(crate) trait Vendor: Sync {
     /// Returns the name of a cause of exits, by the number that it is counted under.
     fn exit_name(&self, cause: u32) -> &'static str;
 }
+
+#[cfg(test)]
+#[path = "vendor_tests.rs"]
+mod tests;

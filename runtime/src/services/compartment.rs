@@ -6,18 +6,14 @@
 
 pub use crate::exit::CompartmentExit;
 pub use crate::memory::compartment_tables::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
+pub use crate::vendor::Outside;
 
 use super::no_frames;
-use crate::machine::{RegionMemory, SECOND_LEVEL};
+use crate::machine::{self, RegionMemory, SECOND_LEVEL};
 use crate::memory::compartment_tables::{STOCK_LIMIT, TooSmall};
 use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::smp::{cpus, percpu, shootdown};
-use crate::vmx;
 use spin::Once;
-
-/// A guest's processor as it was before it entered a compartment.
-#[derive(Clone, Copy, Debug)]
-pub struct Outside(vmx::compartment::Outside);
 
 /// Most frames that are taken at a time: each is zeroed.
 const RESERVED_AT_ONCE: usize = 16;
@@ -89,7 +85,7 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
         return Ok(roots);
     }
     let roots = compartment.fill(&RegionMemory, serial, mode, pages())?;
-    vmx::compartment::forget_translations(&roots);
+    machine::vendor().forget_compartment(&roots);
     Ok(roots)
 }
 
@@ -103,13 +99,13 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
 /// the guest's processor change first, of which the compartment would take the change.
 #[must_use]
 pub fn enter(roots: &Roots, ticks: u64) -> Outside {
-    Outside(vmx::compartment::enter(roots, ticks))
+    machine::vendor().enter_compartment(roots, ticks)
 }
 
 /// Takes the executing CPU's guest out of its compartment, with its processor as it was but for general registers, RIP,
 /// RSP and RFLAGS, which are still the compartment's.
 pub fn leave(outside: &Outside) {
-    vmx::compartment::leave(&outside.0);
+    machine::vendor().leave_compartment(outside);
 }
 
 /// Whether the executing CPU's guest is in its compartment.

@@ -10,7 +10,6 @@ use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::memory::{Flush, GuestRange};
 use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
-use crate::vmx;
 use core::fmt;
 use hw::Unmapped;
 use platform::handoff::{MemoryRange, USABLE};
@@ -117,7 +116,7 @@ pub fn write(address: GuestPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
 /// too, where its hypervisor has no say but this: what it could make accessible is not accessible before it did.
 pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
     static MEMORY: GuestPhysical = GuestPhysical;
-    let nested = vmx::nested_memory();
+    let nested = machine::vendor().nested_memory();
     AddressSpace { view: GuestView::new(vcpu, nested.unwrap_or(&MEMORY)), is_nested: nested.is_some() }
 }
 
@@ -128,7 +127,7 @@ pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
 /// ([`Answer::Moved`](crate::hypapp::Answer::Moved) for VMCALL): there it tries again.
 #[must_use]
 pub fn ask_hypervisor() -> bool {
-    vmx::ask_l1()
+    machine::vendor().ask_nested_hypervisor()
 }
 
 /// A linear address space.
@@ -182,12 +181,12 @@ impl AddressSpace {
             Intent::Write => Rights::READ | Rights::WRITE,
             Intent::Fetch => Rights::READ | Rights::EXECUTE,
         };
-        Ok(vmx::translate_nested(gpa, wanted)?)
+        Ok(machine::vendor().translate_nested(gpa, wanted)?)
     }
 
     fn note(&self, event: Event) {
         if self.is_nested {
-            vmx::note_fault(event);
+            machine::vendor().note_nested_fault(event);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::memory::compartment_tables::Roots;
 use crate::smp::percpu;
+use crate::vendor::Outside;
 use crate::vmx::controls::Controls;
 use crate::vmx::observers::{Values, observers};
 use crate::vmx::{invalidate, nested};
@@ -14,6 +15,7 @@ use hw::bare::processor::time_stamp;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::{Msrs, Vmcs};
 use spin::Once;
+use static_assertions::const_assert;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::debug::DR7_RESET;
 use x86::msr::Msr;
@@ -22,7 +24,7 @@ use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::ept::EptPointer;
 use x86::vmx::interruption::Interruptibility;
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, Field, FieldValue};
 
 /// What stays of CR4: how addresses are translated. Without the other bits vector, protection-key and
 /// performance-counter instructions are undefined, and so are those that write FS and GS bases.
@@ -88,24 +90,15 @@ const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
 const SELECTORS: [Field<u16>; 4] =
     [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
 
-/// The guest's processor as it was outside the compartment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Outside {
-    wide: [u64; WIDE.len()],
-    narrow: [u32; NARROW.len()],
-    selectors: [u16; SELECTORS.len()],
-    /// What counts and records, which is off in the compartment. Tracing is never the guest's.
-    observers: Values,
-    l1: Option<OfL1>,
-}
-
-/// What the guest, as a hypervisor, asked for of its own guest: none of it is in force in a compartment.
-#[derive(Clone, Copy, Debug)]
-struct OfL1 {
-    controls: [u32; OF_L1.len()],
-    /// Time when the compartment was entered: the VMX-preemption timer goes on meanwhile.
-    since: u64,
-}
+/// Where the parts of [`Outside`] begin: fields of 64 bits, of 32, selectors, what counts and records, which is off in the
+/// compartment (tracing is never the guest's), and what a hypervisor in the guest asked for of its own guest.
+const NARROW_AT: usize = WIDE.len();
+const SELECTORS_AT: usize = NARROW_AT + NARROW.len();
+const OBSERVERS_AT: usize = SELECTORS_AT + SELECTORS.len();
+const L1_AT: usize = OBSERVERS_AT + size_of::<Values>() / size_of::<u64>();
+/// Whether the rest is there; time when the compartment was entered, as the VMX-preemption timer goes on meanwhile.
+const L1_WORDS: usize = 2 + OF_L1.len();
+const_assert!(L1_AT + L1_WORDS <= Outside::WORDS);
 
 /// Controls that are put aside beside [`NARROW`] where the guest is a hypervisor's.
 const OF_L1: [Field<u32>; 5] = [
@@ -142,17 +135,19 @@ fn means() -> &'static Means {
 /// exception exits.
 ///
 /// RIP, RSP and the general registers are the caller's to set.
-pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
+pub(super) fn enter(roots: &Roots, ticks: u64) -> Outside {
     percpu::current().require_guest();
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let means = means();
-    let own = nested::controls_of_compartment(percpu::current());
-    if own.is_none() {
+    let l0 = nested::controls_of_compartment(percpu::current());
+    if l0.is_none() {
         hold_nmi_window(&mut vmcs);
     }
     let mut outside = put_aside(&mut vmcs);
-    outside.l1 = own.map(|own| put_l1_aside(&mut vmcs, &own));
+    if let Some(l0) = l0 {
+        put_l1_aside(&mut vmcs, &l0, &mut outside.0[L1_AT..]);
+    }
 
     let cr0 = Cr0::from_bits_retain(vmcs.read(vmcs::GUEST_CR0));
     let cr4 = Cr4::from_bits_retain(vmcs.read(vmcs::GUEST_CR4));
@@ -189,24 +184,21 @@ pub(crate) fn enter(roots: &Roots, ticks: u64) -> Outside {
 }
 
 /// Gives the guest its processor back, but for RIP, RSP and the general registers.
-pub(crate) fn leave(outside: &Outside) {
+pub(super) fn leave(outside: &Outside) {
     percpu::current().require_guest();
     // SAFETY: as above.
     let mut vmcs = unsafe { CurrentVmcs::new() };
-    for (field, value) in WIDE.into_iter().zip(outside.wide) {
-        vmcs.write(field, value);
-    }
-    for (field, value) in NARROW.into_iter().zip(outside.narrow) {
-        vmcs.write(field, value);
-    }
-    for (field, value) in SELECTORS.into_iter().zip(outside.selectors) {
-        vmcs.write(field, value);
-    }
-    observers().give_back(&mut vmcs, &Processor, outside.observers);
+    let words = &outside.0;
+    write_all(&mut vmcs, &WIDE, words);
+    write_all(&mut vmcs, &NARROW, &words[NARROW_AT..]);
+    write_all(&mut vmcs, &SELECTORS, &words[SELECTORS_AT..]);
+    let mut observed = Values::default();
+    observed.copy_from_slice(&words[OBSERVERS_AT..L1_AT]);
+    observers().give_back(&mut vmcs, &Processor, observed);
     let cpu = percpu::current();
     cpu.set_in_compartment(false);
-    if let Some(l1) = outside.l1 {
-        give_l1_back(&mut vmcs, &l1);
+    if let [1, since, controls @ ..] = &words[L1_AT..] {
+        give_l1_back(&mut vmcs, *since, controls);
         nested::follow(cpu);
     }
     // An NMI of the guest's may have waited.
@@ -214,7 +206,7 @@ pub(crate) fn leave(outside: &Outside) {
 }
 
 /// Drops this CPU's translations of the compartment under `roots`.
-pub(crate) fn forget_translations(roots: &Roots) {
+pub(super) fn forget_translations(roots: &Roots) {
     percpu::current().require_guest();
     let means = means();
     if !means.has_single_invept {
@@ -237,13 +229,24 @@ fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
 }
 
 fn put_aside(vmcs: &mut CurrentVmcs) -> Outside {
-    let observers = observers().put_aside(vmcs, &Processor);
-    Outside {
-        wide: WIDE.map(|field| vmcs.read(field)),
-        narrow: NARROW.map(|field| vmcs.read(field)),
-        selectors: SELECTORS.map(|field| vmcs.read(field)),
-        observers,
-        l1: None,
+    let observed = observers().put_aside(vmcs, &Processor);
+    let mut words = [0; Outside::WORDS];
+    read_all(vmcs, &WIDE, &mut words);
+    read_all(vmcs, &NARROW, &mut words[NARROW_AT..]);
+    read_all(vmcs, &SELECTORS, &mut words[SELECTORS_AT..]);
+    words[OBSERVERS_AT..L1_AT].copy_from_slice(&observed);
+    Outside(words)
+}
+
+fn read_all<T: FieldValue>(vmcs: &CurrentVmcs, fields: &[Field<T>], words: &mut [u64]) {
+    for (field, word) in fields.iter().zip(words) {
+        *word = vmcs.read(*field).to_u64();
+    }
+}
+
+fn write_all<T: FieldValue>(vmcs: &mut CurrentVmcs, fields: &[Field<T>], words: &[u64]) {
+    for (field, word) in fields.iter().zip(words) {
+        vmcs.write(*field, T::from_u64(*word));
     }
 }
 
@@ -267,31 +270,31 @@ fn flatten_segments(vmcs: &mut CurrentVmcs) {
 
 /// Replaces the controls of a hypervisor in the guest by those under which that runs itself: what it asked for
 /// waits, its interrupts as long as the compartment's time lasts.
-fn put_l1_aside(vmcs: &mut CurrentVmcs, own: &Controls) -> OfL1 {
-    let l1 = OfL1 { controls: OF_L1.map(|field| vmcs.read(field)), since: time_stamp() };
-    let [primary, secondary, ..] = l1.controls;
+fn put_l1_aside(vmcs: &mut CurrentVmcs, l0: &Controls, words: &mut [u64]) {
+    let controls = OF_L1.map(|field| vmcs.read(field));
+    let [primary, secondary, ..] = controls;
+    let kept = [1, time_stamp()].into_iter().chain(controls.map(u64::from));
+    words.iter_mut().zip(kept).for_each(|(word, value)| *word = value);
     // How time passes is no control of exits.
     let primary = PrimaryControls::from_bits_retain(primary) & PrimaryControls::USE_TSC_OFFSETTING;
     let secondary = SecondaryControls::from_bits_retain(secondary) & SecondaryControls::USE_TSC_SCALING;
-    vmcs.write(vmcs::PIN_BASED_CONTROLS, own.pin_based.bits());
-    vmcs.write(vmcs::PRIMARY_CONTROLS, (own.primary | primary).bits());
-    vmcs.write(vmcs::SECONDARY_CONTROLS, (own.secondary | secondary).bits());
-    vmcs.write(vmcs::EXIT_CONTROLS, own.exit.bits());
+    vmcs.write(vmcs::PIN_BASED_CONTROLS, l0.pin_based.bits());
+    vmcs.write(vmcs::PRIMARY_CONTROLS, (l0.primary | primary).bits());
+    vmcs.write(vmcs::SECONDARY_CONTROLS, (l0.secondary | secondary).bits());
+    vmcs.write(vmcs::EXIT_CONTROLS, l0.exit.bits());
     // Every page fault is the compartment's.
     vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MATCH, 0);
-    l1
 }
 
-fn give_l1_back(vmcs: &mut CurrentVmcs, l1: &OfL1) {
-    for (field, value) in OF_L1.into_iter().zip(l1.controls) {
-        vmcs.write(field, value);
-    }
+fn give_l1_back(vmcs: &mut CurrentVmcs, since: u64, controls: &[u64]) {
+    write_all(vmcs, &OF_L1, controls);
     let pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     if pins.contains(PinBasedControls::PREEMPTION_TIMER) {
         let shift = means().timer_shift.unwrap_or(0);
-        let elapsed = time_stamp().wrapping_sub(l1.since) >> shift;
-        let [.., left] = l1.controls;
+        let elapsed = time_stamp().wrapping_sub(since) >> shift;
+        // What it was set to when it was put aside, a moment ago.
+        let left = vmcs.read(vmcs::PREEMPTION_TIMER);
         vmcs.write(vmcs::PREEMPTION_TIMER, left.saturating_sub(u32::try_from(elapsed).unwrap_or(u32::MAX)));
     }
 }

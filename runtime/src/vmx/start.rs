@@ -15,7 +15,7 @@ use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
 
 /// Enters the guest at its boot sector, behind `finish`. Never returns: the guest's exits come to [`handle_exit`](super::run::handle_exit).
-pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: impl FnOnce()) -> ! {
+pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: &mut dyn FnMut()) -> ! {
     let registers = match setup::set_up(cpu) {
         Ok(registers) => registers,
         Err(error) => panic!("cpu={} cannot run a guest: {error:?}", cpu.index),

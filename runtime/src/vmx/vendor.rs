@@ -3,18 +3,21 @@
 //! UNSAFETY: leaves VMX operation.
 #![expect(unsafe_code, reason = "leaves VMX operation")]
 
-use super::{bitmaps, dump, invalidate, nested, probe};
+use super::{bitmaps, compartment, dump, invalidate, nested, probe, start, vm_entry, watch};
 use crate::exit::cpuid::Instructions;
+use crate::memory::compartment_tables::Roots;
+use crate::memory::guest::{GuestMemory, Refused};
 use crate::smp::percpu;
-use crate::vendor::{SecondLevelFeatures, Vendor};
-use crate::vmx::vm_entry;
+use crate::vendor::{Outside, SecondLevelFeatures, Vendor};
 use core::fmt;
 use hw::Msrs;
 use hw::bare::Processor;
 use hw::bare::vmx;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::cr::Cr4;
+use x86::event::Event;
 use x86::msr::Msr;
-use x86::paging::PageSize;
+use x86::paging::{PageSize, Rights};
 use x86::vmx::capability::{Allowed, EptVpidCapability};
 use x86::vmx::controls::SecondaryControls;
 use x86::vmx::exit_reason::ExitReason;
@@ -62,6 +65,67 @@ impl Vendor for Vmx {
 
     fn intercept_apic_base(&self) {
         bitmaps::intercept_apic_base();
+    }
+
+    fn prepare(&self) {
+        bitmaps::prepare();
+    }
+
+    fn run_bootstrap_processor(&self, finish: &mut dyn FnMut()) -> ! {
+        start::run_bootstrap_processor(percpu::current(), finish)
+    }
+
+    fn run_application_processor(&self) -> ! {
+        start::run_application_processor(percpu::current())
+    }
+
+    fn watch_external_interrupts(&self, wanted: bool) {
+        watch::watch_external_interrupts(wanted);
+    }
+
+    fn watch_interrupt_window(&self, wanted: bool) {
+        watch::watch_interrupt_window(wanted);
+    }
+
+    fn use_second_level(&self, root: HostPhysAddr) {
+        watch::use_second_level(root);
+    }
+
+    fn is_nested(&self) -> bool {
+        nested::is_l2(percpu::current())
+    }
+
+    fn has_nested_second_level(&self) -> bool {
+        let cpu = percpu::current();
+        nested::is_l2(cpu) && nested::has_second_level(cpu)
+    }
+
+    fn nested_memory(&self) -> Option<&'static dyn GuestMemory> {
+        nested::memory()
+    }
+
+    fn translate_nested(&self, gpa: GuestPhysAddr, access: Rights) -> Result<GuestPhysAddr, Refused> {
+        nested::translate(gpa, access)
+    }
+
+    fn note_nested_fault(&self, event: Event) {
+        nested::note_fault(event);
+    }
+
+    fn ask_nested_hypervisor(&self) -> bool {
+        nested::ask_l1()
+    }
+
+    fn enter_compartment(&self, roots: &Roots, ticks: u64) -> Outside {
+        compartment::enter(roots, ticks)
+    }
+
+    fn leave_compartment(&self, outside: &Outside) {
+        compartment::leave(outside);
+    }
+
+    fn forget_compartment(&self, roots: &Roots) {
+        compartment::forget_translations(roots);
     }
 
     fn restart_after_nmi(&self, rip: u64) -> Option<u64> {

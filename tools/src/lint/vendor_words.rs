@@ -1,18 +1,11 @@
-//! The runtime never imports a vendor's modules, but for the few places that are named here: what it decides holds for any
-//! processor.
+//! The runtime never imports a vendor's modules: what it decides holds for any processor, and calls the vendor by its
+//! contract.
 
 use super::{Finding, Source};
 
 const RUNTIME: &str = "runtime/src/";
 /// The vendor's folder, the contract that it keeps, and the root of the modules.
 const VENDORS_OWN: [&str; 3] = ["runtime/src/vmx/", "runtime/src/vendor.rs", "runtime/src/lib.rs"];
-/// What calls the vendor past its contract still. A file that no longer does is a finding, so that none comes back.
-const LEFT: [&str; 4] = [
-    "runtime/src/entry.rs",
-    "runtime/src/services.rs",
-    "runtime/src/services/pages.rs",
-    "runtime/src/services/compartment.rs",
-];
 const VENDORS: [&str; 2] = ["vmx", "svm"];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
@@ -24,15 +17,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     let lines = source.text.lines().enumerate();
     let bad = lines.filter(|(_, line)| names_vendor(code_of(line)));
     let finding = |index| source.finding(index + 1, "a neutral file names a vendor's module");
-    let found: Vec<Finding> = bad.map(|(index, _)| finding(index)).collect();
-    if !LEFT.contains(&source.path.as_str()) {
-        return found;
-    }
-    if found.is_empty() {
-        vec![source.finding(0, "it names no vendor any more: take it off the list")]
-    } else {
-        Vec::new()
-    }
+    bad.map(|(index, _)| finding(index)).collect()
 }
 
 /// The line without its comment.
@@ -77,12 +62,6 @@ mod tests {
         let neutral = "runtime/src/smp/quiesce.rs";
         assert_eq!(findings(neutral, "// see vmx::enable\nlet vmxe = 1; let has_vmx = true;\n"), 0);
         assert_eq!(findings(neutral, "let vmx = cpuid.vmx;\n"), 0);
-    }
-
-    #[test]
-    fn a_file_that_needs_no_vendor_any_more_leaves_the_list() {
-        assert_eq!(findings("runtime/src/entry.rs", "use crate::vmx;\n"), 0);
-        assert_eq!(findings("runtime/src/entry.rs", "use crate::machine;\n"), 1);
     }
 
     #[test]
