@@ -37,6 +37,8 @@ pub fn reset(apic: &impl ApicRegisters) {
     for &entry in VECTOR_TABLE.iter().take(entries) {
         apic.write(entry, LocalVector::MASKED.bits());
     }
+    // INIT tells no I/O APIC that an interrupt was served. An end of interrupt does, unless that is suppressed before it
+    // (SDM, "Signaling Interrupt Servicing Completion").
     if Version::from_bits_retain(version).contains(Version::HAS_EOI_SUPPRESSION) {
         apic.write(SPURIOUS, apic.read(SPURIOUS) | Spurious::EOI_SUPPRESSION.bits());
     }

@@ -231,6 +231,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
                 .unwrap_or(pages),
             _ => place.part,
         };
+        // Filled before it is linked, as other processors walk what is linked at once.
         let result = self.visit(table, level, part, job);
         // However far the filling came, what it wrote is true.
         self.memory.write_u64(place.slot, F::table(table));

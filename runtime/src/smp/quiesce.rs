@@ -32,6 +32,8 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
         serve(own);
         core::hint::spin_loop();
     }
+    // Before anybody is called: a CPU that comes has to find that it is to stand still, or it goes back into its guest and
+    // is waited for until it is called again.
     IS_STOPPED.store(true, Ordering::SeqCst);
     let others = || cpus::all().iter().filter(|cpu| cpu.index != own.index);
     for cpu in others() {
@@ -45,6 +47,7 @@ pub(crate) fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
     }
     let result = act(&Quiesced(()));
     IS_STOPPED.store(false, Ordering::SeqCst);
+    // Those that stood still go on first: one rendezvous behind the other could hold them for good.
     while PRESENT.load(Ordering::Acquire) != 0 {
         core::hint::spin_loop();
     }
@@ -67,6 +70,7 @@ pub(crate) fn join(own: &PerCpu) {
     if !IS_STOPPED.load(Ordering::SeqCst) {
         return;
     }
+    // Counted before the mark goes: the initiator may end as soon as it sees no mark, and waits for those that it counts.
     PRESENT.fetch_add(1, Ordering::SeqCst);
     while IS_STOPPED.load(Ordering::SeqCst) {
         // Said again and again: one rendezvous may end and the next begin while this CPU stands here.

@@ -22,6 +22,8 @@ pub(crate) fn flush(flush: Flush) {
     if flush.is_needed() || is_derived_stale {
         shoot_down();
     }
+    // Behind the last CPU alone: until then one may walk the tables that were taken out (SDM, "Operations that Invalidate
+    // Cached Mappings").
     SECOND_LEVEL.lock().flushed(flush);
 }
 
@@ -30,9 +32,11 @@ pub(crate) fn shoot_down() {
     let own = percpu::current();
     let others = || cpus::all().iter().filter(|cpu| cpu.index != own.index);
     for cpu in others().filter(|cpu| cpu.is_running()) {
+        // The mark comes first: a CPU that was woken without it would go on with what it has.
         cpu.flush.store(true, Ordering::SeqCst);
         ipi::wake(cpu);
     }
+    // This CPU drops its own while the others are on their way.
     own.flush.store(true, Ordering::SeqCst);
     stale::drop_translations(own);
     for cpu in others() {

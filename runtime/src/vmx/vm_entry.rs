@@ -59,12 +59,15 @@ global_asm!(
     "call {handle_exit}",
     ".global xmhf_vm_resume",
     "xmhf_vm_resume:",
+    // The look comes before the registers: an NMI from here to VMRESUME, which blocks none, sends the CPU back to it, RSP
+    // set anew, and the registers that were popped are still whole in memory (`restart`).
     "cmp byte ptr gs:[{attention}], 0",
     "jne 3f",
     load_registers!(),
     "vmresume",
     ".global xmhf_vm_resume_end",
     "xmhf_vm_resume_end:",
+    // VMRESUME was refused, and the stack's pointer was popped past the registers.
     "mov rsp, gs:[{registers}]",
     "mov rdi, rsp",
     "call {entry_failed}",

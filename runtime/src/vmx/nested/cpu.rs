@@ -9,7 +9,7 @@ use super::entry::vmcs02;
 use super::exit::prediction_barrier::PredictorBarrier;
 use super::instruction::{Hardware, VpidScope};
 use super::memory::ept02::cache::Named;
-use super::memory::ept02::shared_cache as ept02;
+use super::memory::ept02::machine_cache as ept02;
 use super::memory::missing_page::Note;
 use super::memory::vpid::{Invvpid, VpidMap};
 use super::observed::Observed;

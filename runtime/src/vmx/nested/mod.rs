@@ -49,7 +49,7 @@ pub(super) use l2_compartment::{called, controls_of_compartment};
 #[cfg(target_os = "none")]
 pub(super) use memory::ept_violation::is_nested as has_second_level;
 #[cfg(target_os = "none")]
-pub(crate) use memory::ept02::shared_cache::forget_changes;
+pub(crate) use memory::ept02::machine_cache::forget_changes;
 #[cfg(target_os = "none")]
 pub(crate) use memory::l2::{ask_l1, memory, note_fault, translate};
 #[cfg(target_os = "none")]

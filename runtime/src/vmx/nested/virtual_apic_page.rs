@@ -4,9 +4,7 @@
 //! The processor reads and writes these pages itself, so they are L1's own, by the addresses where L1's memory is now.
 
 #[cfg(target_os = "none")]
-use super::cpu::NestedHardware;
-#[cfg(target_os = "none")]
-use super::memory::ept02::shared_cache as ept02;
+use super::memory::ept02::machine_cache as ept02;
 #[cfg(target_os = "none")]
 use super::vmcs12::Vmcs12;
 use super::vmcs12::controls::Wanted;
@@ -18,7 +16,10 @@ use hw::bare::vmx::CurrentVmcs;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 #[cfg(target_os = "none")]
-use x86::{address::GuestPhysAddr, paging::Rights};
+use x86::{
+    address::{GuestPhysAddr, HostPhysAddr},
+    paging::Rights,
+};
 
 /// Writes what an entry changes but the addresses of pages, which change with what memory L1 has.
 pub(super) fn set_controls(vmcs02: &mut impl Vmcs, vmcs12: &impl Vmcs) {
@@ -40,11 +41,15 @@ pub(super) fn set_controls(vmcs02: &mut impl Vmcs, vmcs12: &impl Vmcs) {
     }
 }
 
-/// Memory that is not L1's, or no longer, is stood in for: the processor reads and writes, and L1 finds nothing
-/// of it.
+/// Names the pages where they are now. Memory that is not L1's, or no longer, is stood in for by `scratch`: the processor
+/// reads and writes, and L1 finds nothing of it. Those that the processor writes are put into `unseen_writes`.
 #[cfg(target_os = "none")]
-pub(super) fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
-    hardware.translated_at = ept02::changes();
+pub(super) fn set_addresses(
+    vmcs02: &mut CurrentVmcs,
+    vmcs12: &Vmcs12,
+    scratch: HostPhysAddr,
+    unseen_writes: &mut [Option<GuestPhysAddr>; 2],
+) {
     let wanted = Wanted::of(vmcs12);
     let has_shadow = wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW);
     let has_posted = wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS);
@@ -54,8 +59,7 @@ pub(super) fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware:
     let address = |field| GuestPhysAddr::new(vmcs12.read(field));
     // First, as a page that is watched cannot be written, and would be stood in for.
     let written = [virtual_apic, descriptor].map(|field| field.map(|field| address(field).page()));
-    set_unseen_writes(written, &mut hardware.unseen_writes);
-    let scratch = hardware.scratch;
+    set_unseen_writes(written, unseen_writes);
     let mut name = |field, rights| {
         let gpa = address(field);
         let hpa = ept02::translate(gpa, rights).unwrap_or(scratch);

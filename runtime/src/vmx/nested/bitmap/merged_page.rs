@@ -115,6 +115,7 @@ impl MergedPage {
         own: HostPhysAddr,
         page: GuestPhysAddr,
     ) {
+        // Counted before anything is looked at: a write from here on leaves the count behind, and the next entry looks again.
         let writes = pages.watcher.writes();
         if !self.is_of(page) {
             self.written = 0;
@@ -150,6 +151,8 @@ impl MergedPage {
             source.writes = writes;
             return;
         }
+        // The page is about to be written, by L2 itself perhaps: from here to the next entry of L1's every access exits, and
+        // what the page says then counts.
         source.watch = None;
         self.written = self.written.saturating_add(1);
         self.merge(pages, own, page, false);

@@ -4,8 +4,8 @@ use super::merged_page::Pages;
 use crate::machine::RegionMemory;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::vmx::nested::cpu::NestedHardware;
-use crate::vmx::nested::memory::ept02::shared_cache as ept02;
-use crate::vmx::nested::virtual_apic_page::set_addresses;
+use crate::vmx::nested::memory::ept02::machine_cache as ept02;
+use crate::vmx::nested::virtual_apic_page;
 use crate::vmx::nested::vmcs12::controls::Wanted;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use hw::Vmcs;
@@ -41,6 +41,12 @@ pub(crate) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut N
 
 const PAGES: Pages<'_, RegionMemory, GuestPhysical, GuestPhysical> =
     Pages { memory: &RegionMemory, guest: &GuestPhysical, watcher: &GuestPhysical };
+
+fn set_addresses(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
+    // Counted first: what changes from here on is translated at the next entry.
+    hardware.translated_at = ept02::changes();
+    virtual_apic_page::set_addresses(vmcs02, vmcs12, hardware.scratch, &mut hardware.unseen_writes);
+}
 
 /// Addresses of L1's I/O bitmaps.
 fn io_bitmaps(vmcs12: &Vmcs12) -> [GuestPhysAddr; 2] {

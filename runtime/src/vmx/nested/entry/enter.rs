@@ -52,9 +52,11 @@ pub(crate) fn enter(
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
 ) -> (State, Action) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
+    // L1's state is read while its VMCS is current: an entry that fails behind this goes back to it.
     let inherited = Inherited::of(l1);
     let observed = observers().values(&l1.vmcs);
     let left = Left::from(&inherited);
+    // All checks of guest state come before anything of L2's is loaded (SDM, "Checking and Loading Guest State").
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
         Ok(pdptes) => pdptes,
         Err(failure) => {
@@ -84,7 +86,8 @@ pub(crate) fn enter(
     if loads_cet && has_area {
         cet::load_now(&vmcs02);
     }
-    // What comes to a hypapp from here on is L2's.
+    // The MSR-load area comes last and may replace what fields loaded (SDM, "Loading MSRs" in "VM Entries"). What comes to
+    // a hypapp from here on is L2's.
     nested.operation = Operation::NonRoot;
     let (mut state, loaded) = l1_msrs::load_on_entry(state, l1.registers_mut(), cpu, facts);
     let NestedCpu { nested, hardware, .. } = &mut *state;

@@ -65,6 +65,7 @@ pub(crate) fn leave(
 ) -> (State, Action) {
     cpu.count_reflected_exit();
     let mut vmcs02 = state.hardware.current();
+    // State before MSRs (SDM, "Saving Guest State"; "Saving MSRs" in "VM Exits"): what an abort leaves in VMCS12 is whole.
     reflect::save_guest_state(&vmcs02, &mut state.nested.vmcs12);
     if let Some(facts) = cpu::facts() {
         let stored;
@@ -76,6 +77,7 @@ pub(crate) fn leave(
         }
     }
     let NestedCpu { nested, hardware, .. } = &mut *state;
+    // What L1 keeps of L2's processor is read while the VMCS of L2 is current.
     let mut left = Left::of(&vmcs02, &nested.vmcs12);
     if cpu.loads_cet() {
         left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
@@ -84,6 +86,7 @@ pub(crate) fn leave(
     let blocking = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), is_nmi);
     nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
     nested.pending.withdraw(&mut vmcs02);
+    // Behind the last of L2's, before the first branch of L1's.
     hardware.barrier.raise(&Processor);
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
     hardware.observed.give_to_l1(observers(), &mut l1.vmcs, observed);
@@ -162,6 +165,8 @@ pub(crate) fn load_host(
     is_blocked: bool,
 ) -> (State, Action) {
     let (mut state, action) = load_host_state(state, l1, cpu, left);
+    // An exit is over before an event is taken: what waits strikes L1 in its host state, behind the blocking that the
+    // exit leaves (SDM, "Loading Host State"; "Updating Non-Register State").
     if is_blocked {
         l1.set_nmi_blocking(true);
     }
@@ -202,6 +207,7 @@ fn load_host_state(
         ssp = Some(host.read(vmcs::HOST_SSP));
     }
     let Some(facts) = cpu::facts() else { return (state, Action::Resume) };
+    // The area comes last and may replace what fields loaded (SDM, "Loading MSRs" in "VM Exits").
     let (state, loaded) = l1_msrs::load_on_exit(state, l1, cpu, facts);
     if let Some(ssp) = ssp {
         cet::load_at_entry(&mut l1.vmcs, ssp);

@@ -1,7 +1,7 @@
 //! EPT violations of an L2 that runs under tables of L1's.
 
 use super::ept02::access::{Access, Outcome};
-use super::ept02::shared_cache as ept02;
+use super::ept02::machine_cache as ept02;
 use super::l2;
 use super::missing_page::Lack;
 use crate::exit::{Action, Exit, dispatch};

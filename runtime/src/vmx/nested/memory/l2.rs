@@ -5,7 +5,7 @@
 //! tries again.
 
 use super::ept02::access::Access;
-use super::ept02::shared_cache as ept02;
+use super::ept02::machine_cache as ept02;
 use super::ept12::PageModificationLog;
 use super::missing_page::{Lack, Note};
 use crate::memory::guest::{GuestMemory, Refused};

@@ -1,6 +1,6 @@
 //! How addresses of L2 are translated: the tables and the VPID that the hardware gets for it.
 
-use super::ept02::shared_cache as ept02;
+use super::ept02::machine_cache as ept02;
 use super::vpid::{Invvpid, VpidMap};
 use crate::machine::SECOND_LEVEL;
 use crate::smp::percpu::PerCpu;

@@ -269,6 +269,8 @@ pub(crate) fn forget_changes() -> bool {
 
 /// Makes frames free, which takes all CPUs; no lock is held.
 fn reclaim() {
+    // What is dropped by now is noted before the flush begins: a table that another CPU drops meanwhile may be in use on
+    // one that has flushed already, and waits for the next.
     let dropped = cache().ept02.lock().reclaim();
     shootdown::shoot_down();
     cache().ept02.lock().flushed(dropped);
