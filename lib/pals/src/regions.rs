@@ -74,13 +74,14 @@ mod tests {
         assert_eq!(accounts.taken().regions, 2);
         // It goes on counting for the first, whoever is left in it.
         assert_eq!(regions.enter(4096, &mut accounts, 2), Ok(()));
-        [0, REGION - 4096].map(|page| regions.leave(page, &mut accounts));
+        [0, REGION - 4096].into_iter().for_each(|page| regions.leave(page, &mut accounts));
         assert_eq!(accounts.taken().regions, 2);
         assert_eq!(regions.enter(2 * REGION, &mut accounts, 1), Ok(()));
         assert_eq!(regions.enter(3 * REGION, &mut accounts, 1), Err(Status::QUOTA));
         assert_eq!(regions.enter(3 * REGION, &mut accounts, 2), Ok(()));
         assert_eq!(regions.enter(4 * REGION, &mut accounts, 2), Err(Status::OUT_OF_MEMORY));
-        [4096, REGION, 2 * REGION, 3 * REGION, 3 * REGION].map(|page| regions.leave(page, &mut accounts));
+        let pages = [4096, REGION, 2 * REGION, 3 * REGION, 3 * REGION];
+        pages.into_iter().for_each(|page| regions.leave(page, &mut accounts));
         assert_eq!(accounts.taken(), Amounts::default());
     }
 }
