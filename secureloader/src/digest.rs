@@ -61,17 +61,15 @@ fn compress(state: &mut [u32; 8], blocks: &[[u8; BLOCK]]) {
 fn with_vectors(work: impl FnOnce()) {
     use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
     let (cr0, cr4) = (Cr0::read(), Cr4::read());
-    // SAFETY: nothing here but `work` uses these registers, and both controls are put back.
-    unsafe {
-        Cr0::write(cr0 - Cr0Flags::EMULATE_COPROCESSOR - Cr0Flags::TASK_SWITCHED);
-        Cr4::write(cr4 | Cr4Flags::OSFXSR);
-    }
-    work();
+    // SAFETY: no other bit changes, nothing here but `work` uses vector registers, and the old value comes back below.
+    unsafe { Cr0::write(cr0 - Cr0Flags::EMULATE_COPROCESSOR - Cr0Flags::TASK_SWITCHED) };
     // SAFETY: as above.
-    unsafe {
-        Cr4::write(cr4);
-        Cr0::write(cr0);
-    }
+    unsafe { Cr4::write(cr4 | Cr4Flags::OSFXSR) };
+    work();
+    // SAFETY: the value that was in force.
+    unsafe { Cr4::write(cr4) };
+    // SAFETY: the value that was in force.
+    unsafe { Cr0::write(cr0) };
 }
 
 /// An operating system has seen to it.
