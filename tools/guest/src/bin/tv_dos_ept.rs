@@ -10,7 +10,7 @@ use guest::boot;
 use guest::cpu::rdtsc;
 use guest::pal::{self, Pal};
 use guest::{Mode, Regs, check, check_eq, guest, println, run, snippet};
-use trustvisor::section::{SectionRecord, SectionType};
+use trustvisor::section::{CAPACITY, SectionRecord, SectionType};
 use trustvisor::status::Status;
 
 guest!(main);
@@ -19,10 +19,10 @@ const MODE: Mode = Mode::User64;
 const REGION: u64 = 0x20_0000;
 /// The first one that is used.
 const FIRST: u64 = 4;
-const SECTIONS: u64 = 64;
+const SECTIONS: u64 = CAPACITY as u64;
 
 fn main() {
-    let memory = boot::e820_24().into_iter().find(|r| r.kind == 1 && (r.base()..r.end()).contains(&REGION));
+    let memory = boot::e820_24().iter().find(|r| r.kind == 1 && (r.base()..r.end()).contains(&REGION));
     let regions = memory.map_or(0, |memory| memory.end().min(1 << 32)) / REGION - 1;
     // The first touch of each may be a miss.
     (0..2).for_each(|_| _ = sweep(regions));
@@ -52,8 +52,7 @@ fn main() {
 
 /// A PAL of a page in each region from `first` on.
 fn register(first: u64) -> u32 {
-    let mut sections =
-        [SectionRecord { kind: SectionType::Data as u32, pages: 1, start: 0 }; SECTIONS as usize];
+    let mut sections = [SectionRecord { kind: SectionType::Data as u32, pages: 1, start: 0 }; CAPACITY];
     for (region, section) in (first..).zip(&mut sections) {
         section.start = pal::user(MODE, region * REGION + 0x1000);
     }
