@@ -204,6 +204,12 @@ mod tests {
     }
 
     #[test]
+    fn the_processor_is_asked_for_all_that_is_used() {
+        use std::arch::is_x86_feature_detected as has;
+        assert_eq!(has_instructions(), has!("sha") && has!("ssse3") && has!("sse4.1"));
+    }
+
+    #[test]
     fn every_length_around_a_block_is_padded_as_it_has_to_be() {
         let image: Vec<u8> = (0..=255).collect();
         for length in 0..image.len() {
