@@ -30,7 +30,7 @@ pub struct Outside(pub(crate) [u64; Self::WORDS]);
 
 impl Outside {
     /// Room for what any vendor puts aside.
-    pub(crate) const WORDS: usize = 56;
+    pub(crate) const WORDS: usize = 50;
 }
 
 /// What every vendor of processors has for the hypervisor. Methods act on the executing CPU.

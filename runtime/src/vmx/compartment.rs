@@ -189,9 +189,9 @@ pub(super) fn leave(outside: &Outside) {
     // SAFETY: as above.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let words = &outside.0;
-    write_all(&mut vmcs, &WIDE, words);
-    write_all(&mut vmcs, &NARROW, &words[NARROW_AT..]);
-    write_all(&mut vmcs, &SELECTORS, &words[SELECTORS_AT..]);
+    write_all(&mut vmcs, WIDE, words);
+    write_all(&mut vmcs, NARROW, &words[NARROW_AT..]);
+    write_all(&mut vmcs, SELECTORS, &words[SELECTORS_AT..]);
     let mut observed = Values::default();
     observed.copy_from_slice(&words[OBSERVERS_AT..L1_AT]);
     observers().give_back(&mut vmcs, &Processor, observed);
@@ -231,22 +231,28 @@ fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
 fn put_aside(vmcs: &mut CurrentVmcs) -> Outside {
     let observed = observers().put_aside(vmcs, &Processor);
     let mut words = [0; Outside::WORDS];
-    read_all(vmcs, &WIDE, &mut words);
-    read_all(vmcs, &NARROW, &mut words[NARROW_AT..]);
-    read_all(vmcs, &SELECTORS, &mut words[SELECTORS_AT..]);
+    read_all(vmcs, WIDE, &mut words);
+    read_all(vmcs, NARROW, &mut words[NARROW_AT..]);
+    read_all(vmcs, SELECTORS, &mut words[SELECTORS_AT..]);
     words[OBSERVERS_AT..L1_AT].copy_from_slice(&observed);
     Outside(words)
 }
 
-fn read_all<T: FieldValue>(vmcs: &CurrentVmcs, fields: &[Field<T>], words: &mut [u64]) {
-    for (field, word) in fields.iter().zip(words) {
-        *word = vmcs.read(*field).to_u64();
+#[inline(always)]
+fn read_all<T: FieldValue, const N: usize>(vmcs: &CurrentVmcs, fields: [Field<T>; N], words: &mut [u64]) {
+    // Read at once, so that the encodings are constants of the code.
+    let values = fields.map(|field| vmcs.read(field).to_u64());
+    if let Some(words) = words.first_chunk_mut() {
+        *words = values;
     }
 }
 
-fn write_all<T: FieldValue>(vmcs: &mut CurrentVmcs, fields: &[Field<T>], words: &[u64]) {
-    for (field, word) in fields.iter().zip(words) {
-        vmcs.write(*field, T::from_u64(*word));
+#[inline(always)]
+fn write_all<T: FieldValue, const N: usize>(vmcs: &mut CurrentVmcs, fields: [Field<T>; N], words: &[u64]) {
+    if let Some(words) = words.first_chunk::<N>() {
+        for (field, word) in fields.into_iter().zip(words) {
+            vmcs.write(field, T::from_u64(*word));
+        }
     }
 }
 
@@ -288,7 +294,7 @@ fn put_l1_aside(vmcs: &mut CurrentVmcs, l0: &Controls, words: &mut [u64]) {
 }
 
 fn give_l1_back(vmcs: &mut CurrentVmcs, since: u64, controls: &[u64]) {
-    write_all(vmcs, &OF_L1, controls);
+    write_all(vmcs, OF_L1, controls);
     let pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     if pins.contains(PinBasedControls::PREEMPTION_TIMER) {
         let shift = means().timer_shift.unwrap_or(0);
