@@ -1,7 +1,8 @@
 //! How soon behind INIT a start-up IPI is taken: at once by a bare processor, within microseconds under the hypervisor.
 //!
 //! Linux sends its first start-up IPI as soon as INIT has left, and the second 10 us later.
-//! cpus: 2
+//! The emulator has one clock, which counts for all CPUs: with more of them the gaps are shorter for each.
+//! cpus: exactly 2
 #![no_std]
 #![no_main]
 

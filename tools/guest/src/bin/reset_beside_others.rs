@@ -1,5 +1,5 @@
 //! The end of the guest meets CPUs that never leave it by themselves, leave it all the time, or wait to start.
-//! cpus: 4
+//! cpus: exactly 4
 //! resets: yes
 //! hypapp: stop
 //! expect-hypervisor: cpu 0 comes to its end
