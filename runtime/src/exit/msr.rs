@@ -141,6 +141,8 @@ enum Treatment {
 
 fn treatment(msr: Msr) -> Treatment {
     match msr {
+        // No bitmap has a bit for these, so that they are what exits most; first, as the list below is long.
+        Msr(0x2000..=0xbfff_ffff | 0xc000_2000..) => Treatment::Hardware,
         Msr::IA32_APIC_BASE => Treatment::ApicBase,
         Msr::IA32_FEATURE_CONTROL => Treatment::FeatureControl,
         Msr::IA32_BIOS_UPDT_TRIG => Treatment::MicrocodeTrigger,
