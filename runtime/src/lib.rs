@@ -53,7 +53,7 @@ mod stop;
 #[cfg(target_os = "none")]
 mod summary;
 #[cfg(any(test, target_os = "none"))]
-#[cfg_attr(test, expect(dead_code, unreachable_pub, reason = "the machine's to call"))]
+#[cfg_attr(test, expect(dead_code, reason = "the machine's to call"))]
 mod vendor;
 #[cfg(any(test, fuzzing, target_os = "none"))]
 mod vmx;

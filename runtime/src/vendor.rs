@@ -24,13 +24,18 @@ pub(crate) struct SecondLevelFeatures {
     pub(crate) has_execute_only: bool,
 }
 
-/// What a vendor puts aside of a guest's processor that enters a compartment, in an order of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct Outside(pub(crate) [u64; Self::WORDS]);
+/// What a vendor puts aside of the guest's processor while that runs in a compartment, in an order of its own.
+#[derive(Debug)]
+pub(crate) struct Outside(pub(crate) [u64; Self::WORDS]);
 
 impl Outside {
     /// Room for what any vendor puts aside.
     pub(crate) const WORDS: usize = 50;
+
+    /// Nothing was put aside yet.
+    pub(crate) const fn new() -> Self {
+        Self([0; Self::WORDS])
+    }
 }
 
 /// What every vendor of processors has for the hypervisor. Methods act on the executing CPU.
@@ -101,10 +106,10 @@ pub(crate) trait Vendor: Sync {
     /// exception exits.
     ///
     /// RIP, RSP and the general registers are the caller's to set.
-    fn enter_compartment(&self, roots: &Roots, ticks: u64) -> Outside;
+    fn enter_compartment(&self, roots: &Roots, ticks: u64);
 
-    /// Gives the guest its processor back, but for RIP, RSP and the general registers.
-    fn leave_compartment(&self, outside: &Outside);
+    /// Gives the guest, which is in its compartment, its processor back, but for RIP, RSP and the general registers.
+    fn leave_compartment(&self);
 
     /// Drops the translations of the compartment under `roots`.
     fn forget_compartment(&self, roots: &Roots);

@@ -1,6 +1,6 @@
 //! A second vendor's skeleton: it compiles against the contract alone, with nothing changed outside its folder.
 
-use super::{Outside, SecondLevelFeatures, Vendor};
+use super::{SecondLevelFeatures, Vendor};
 use crate::exit::cpuid::Instructions;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
@@ -73,11 +73,9 @@ impl Vendor for Second {
         false
     }
 
-    fn enter_compartment(&self, _roots: &Roots, ticks: u64) -> Outside {
-        Outside([ticks; Outside::WORDS])
-    }
+    fn enter_compartment(&self, _roots: &Roots, _ticks: u64) {}
 
-    fn leave_compartment(&self, _outside: &Outside) {}
+    fn leave_compartment(&self) {}
 
     fn forget_compartment(&self, _roots: &Roots) {}
 

@@ -6,7 +6,6 @@
 
 pub use crate::exit::CompartmentExit;
 pub use crate::memory::compartment_tables::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
-pub use crate::vendor::Outside;
 
 use super::no_frames;
 use crate::machine::{self, RegionMemory, SECOND_LEVEL};
@@ -97,15 +96,16 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
 /// For [`hypercall`](crate::hypapp::Hypapp::hypercall) and
 /// [`second_level_violation`](crate::hypapp::Hypapp::second_level_violation): behind other events the core may have
 /// the guest's processor change first, of which the compartment would take the change.
-#[must_use]
-pub fn enter(roots: &Roots, ticks: u64) -> Outside {
-    machine::vendor().enter_compartment(roots, ticks)
+pub fn enter(roots: &Roots, ticks: u64) {
+    machine::vendor().enter_compartment(roots, ticks);
 }
 
 /// Takes the executing CPU's guest out of its compartment, with its processor as it was but for general registers, RIP,
-/// RSP and RFLAGS, which are still the compartment's.
-pub fn leave(outside: &Outside) {
-    machine::vendor().leave_compartment(outside);
+/// RSP and RFLAGS, which are still the compartment's. Nothing happens where it is in none.
+pub fn leave() {
+    if is_inside() {
+        machine::vendor().leave_compartment();
+    }
 }
 
 /// Whether the executing CPU's guest is in its compartment.

@@ -12,7 +12,7 @@ use crate::memory::views::View;
 use crate::smp::running::Running;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
-use crate::vendor::SecondLevelFormat;
+use crate::vendor::{Outside, SecondLevelFormat};
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ops::Range;
@@ -77,6 +77,8 @@ pub(crate) struct PerCpu {
     loads_cet: AtomicBool,
     /// This CPU's compartment.
     pub(crate) compartment: Mutex<Compartment<SecondLevelFormat>>,
+    /// The guest's processor while it runs in that.
+    pub(crate) outside: Mutex<Outside>,
     /// This CPU's way to private memory and back.
     pub(crate) crossing: Crossing,
     /// This CPU's main stack.
@@ -186,6 +188,7 @@ impl PerCpu {
             is_in_compartment: AtomicBool::new(false),
             loads_cet: AtomicBool::new(false),
             compartment: Mutex::new(Compartment::new()),
+            outside: Mutex::new(Outside::new()),
             crossing: Crossing::new(),
             main_stack: stacks.main_bottom..stacks.main,
             nmi_stack: stacks.nmi_bottom..stacks.nmi,

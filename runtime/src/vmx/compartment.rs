@@ -135,19 +135,23 @@ fn means() -> &'static Means {
 /// exception exits.
 ///
 /// RIP, RSP and the general registers are the caller's to set.
-pub(super) fn enter(roots: &Roots, ticks: u64) -> Outside {
-    percpu::current().require_guest();
+pub(super) fn enter(roots: &Roots, ticks: u64) {
+    let cpu = percpu::current();
+    cpu.require_guest();
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     let means = means();
-    let l0 = nested::controls_of_compartment(percpu::current());
+    let l0 = nested::controls_of_compartment(cpu);
     if l0.is_none() {
         hold_nmi_window(&mut vmcs);
     }
-    let mut outside = put_aside(&mut vmcs);
+    let mut outside = cpu.outside.lock();
+    put_aside(&mut vmcs, &mut outside.0);
+    outside.0[L1_AT] = 0;
     if let Some(l0) = l0 {
         put_l1_aside(&mut vmcs, &l0, &mut outside.0[L1_AT..]);
     }
+    drop(outside);
 
     let cr0 = Cr0::from_bits_retain(vmcs.read(vmcs::GUEST_CR0));
     let cr4 = Cr4::from_bits_retain(vmcs.read(vmcs::GUEST_CR4));
@@ -179,15 +183,16 @@ pub(super) fn enter(roots: &Roots, ticks: u64) -> Outside {
     vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);
     let rflags = start_timer(&mut vmcs, means, ticks);
     vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
-    percpu::current().set_in_compartment(true);
-    outside
+    cpu.set_in_compartment(true);
 }
 
 /// Gives the guest its processor back, but for RIP, RSP and the general registers.
-pub(super) fn leave(outside: &Outside) {
-    percpu::current().require_guest();
+pub(super) fn leave() {
+    let cpu = percpu::current();
+    cpu.require_guest();
     // SAFETY: as above.
     let mut vmcs = unsafe { CurrentVmcs::new() };
+    let outside = cpu.outside.lock();
     let words = &outside.0;
     write_all(&mut vmcs, WIDE, words);
     write_all(&mut vmcs, NARROW, &words[NARROW_AT..]);
@@ -195,7 +200,6 @@ pub(super) fn leave(outside: &Outside) {
     let mut observed = Values::default();
     observed.copy_from_slice(&words[OBSERVERS_AT..L1_AT]);
     observers().give_back(&mut vmcs, &Processor, observed);
-    let cpu = percpu::current();
     cpu.set_in_compartment(false);
     if let [1, since, controls @ ..] = &words[L1_AT..] {
         give_l1_back(&mut vmcs, *since, controls);
@@ -228,14 +232,12 @@ fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
     }
 }
 
-fn put_aside(vmcs: &mut CurrentVmcs) -> Outside {
+fn put_aside(vmcs: &mut CurrentVmcs, words: &mut [u64; Outside::WORDS]) {
     let observed = observers().put_aside(vmcs, &Processor);
-    let mut words = [0; Outside::WORDS];
-    read_all(vmcs, WIDE, &mut words);
+    read_all(vmcs, WIDE, words);
     read_all(vmcs, NARROW, &mut words[NARROW_AT..]);
     read_all(vmcs, SELECTORS, &mut words[SELECTORS_AT..]);
     words[OBSERVERS_AT..L1_AT].copy_from_slice(&observed);
-    Outside(words)
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use crate::exit::cpuid::Instructions;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::smp::percpu;
-use crate::vendor::{Outside, SecondLevelFeatures, Vendor};
+use crate::vendor::{SecondLevelFeatures, Vendor};
 use core::fmt;
 use hw::Msrs;
 use hw::bare::Processor;
@@ -116,12 +116,12 @@ impl Vendor for Vmx {
         nested::ask_l1()
     }
 
-    fn enter_compartment(&self, roots: &Roots, ticks: u64) -> Outside {
-        compartment::enter(roots, ticks)
+    fn enter_compartment(&self, roots: &Roots, ticks: u64) {
+        compartment::enter(roots, ticks);
     }
 
-    fn leave_compartment(&self, outside: &Outside) {
-        compartment::leave(outside);
+    fn leave_compartment(&self) {
+        compartment::leave();
     }
 
     fn forget_compartment(&self, roots: &Roots) {

@@ -89,7 +89,7 @@ pub(crate) fn compartment_exit(vcpu: &mut dyn Vcpu, exit: CompartmentExit) {
         // It ends the caller's processor.
         CompartmentExit::Init => {
             running.pal.lock().begin_end(End::Faulted);
-            compartment::leave(&running.outside);
+            compartment::leave();
             revocation::go_on(&running.pal);
         }
     }
@@ -153,13 +153,13 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
     };
     let return_address = inner.arguments.return_address;
     drop(inner);
-    let outside = compartment::enter(&roots, state::ticks());
+    compartment::enter(&roots, state::ticks());
     vcpu.set_rip(inside.rip);
     vcpu.set_rsp(inside.rsp);
     vcpu.set_rflags(vcpu.rflags() | Rflags::from_bits_retain(inside.rflags) & ARITHMETIC.union(Rflags::DF));
     *vcpu.registers_mut() = Registers(inside.general);
     let caller = Caller { registers, rsp, rflags, return_address, word };
-    keep(vcpu.index(), Running { pal: pal.clone(), outside, caller });
+    keep(vcpu.index(), Running { pal: pal.clone(), caller });
     Ok(())
 }
 
@@ -226,7 +226,7 @@ fn keep(cpu: usize, call: Running) {
 /// The PAL returned.
 fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
     let result = running.caller.word.truncate(vcpu.registers().rax());
-    compartment::leave(&running.outside);
+    compartment::leave();
     let process = Process::of(vcpu);
     let copied = {
         let mut inner = running.pal.lock();
@@ -249,7 +249,7 @@ fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
 
 /// The PAL's time is over: the guest sees its caller stand at the entry, about to call.
 fn suspend(vcpu: &mut dyn Vcpu, running: &Running) {
-    compartment::leave(&running.outside);
+    compartment::leave();
     put_aside(vcpu, running);
 }
 
@@ -291,7 +291,7 @@ fn end(vcpu: &mut dyn Vcpu, running: &Running, kind: FaultKind, address: u64) {
 }
 
 fn fail(vcpu: &mut dyn Vcpu, running: &Running, trouble: Trouble) {
-    compartment::leave(&running.outside);
+    compartment::leave();
     return_to(vcpu, &running.caller, Err(trouble));
 }
 

@@ -12,7 +12,7 @@ use pals::pal::{self, Asked, Key};
 use pals::registry::Registry;
 use runtime::hypapp::{Boot, ConfigurationError};
 use runtime::services;
-use runtime::services::compartment::{Mode, Outside};
+use runtime::services::compartment::Mode;
 use runtime::vcpu::{CodeSize, Registers, Vcpu};
 use spin::{Mutex, Once};
 use trustvisor::parameter::WordSize;
@@ -38,7 +38,6 @@ pub(crate) struct Belongings {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) pal: Arc<Pal>,
-    pub(crate) outside: Outside,
     pub(crate) caller: Caller,
 }
 
