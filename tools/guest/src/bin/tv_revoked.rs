@@ -1,5 +1,6 @@
 //! A PAL that was written to is dead until it is unregistered, its pages are ordinary again, and nothing comes out.
 //! hypapp: trustvisor
+//! memory: 128
 //! bare: no
 #![no_std]
 #![no_main]
