@@ -13,6 +13,10 @@ use hw::{PortWidth, Ports};
 pub const ADDRESS: u16 = 0xcf8;
 /// The register's four bytes.
 pub const DATA: RangeInclusive<u16> = 0xcfc..=0xcff;
+/// Registers that every function has alike come before: a command register holds what may look like a base.
+const FIRST_OWN_REGISTER: u32 = 0x10;
+/// The register's number in what was written to [`ADDRESS`].
+const REGISTER: u32 = 0xfc;
 /// What else than the base the register has: that it is one of ports, and that it is in force.
 const FLAGS: u32 = 3;
 
@@ -29,6 +33,9 @@ pub fn moves(port: u16, width: PortWidth, ports: &impl Ports, is_kept: impl Fn(u
     if port > *DATA.end() || last < *DATA.start() {
         return false;
     }
+    if ports.read(ADDRESS, PortWidth::Dword) & REGISTER < FIRST_OWN_REGISTER {
+        return false;
+    }
     let held = ports.read(*DATA.start(), PortWidth::Dword) & !FLAGS;
     u16::try_from(held).is_ok_and(is_kept)
 }
@@ -38,13 +45,17 @@ mod tests {
     use super::*;
     use PortWidth::{Byte, Dword, Word};
 
-    /// Configuration space whose present register holds this.
-    struct Register(u32);
+    /// Configuration space whose present register has this number and holds this.
+    struct Register(u32, u32);
 
     impl Ports for Register {
         fn read(&self, port: u16, width: PortWidth) -> u32 {
-            assert_eq!((port, width), (0xcfc, Dword));
-            self.0
+            assert_eq!(width, Dword);
+            match port {
+                0xcf8 => 0x8000_0b00 | self.0,
+                0xcfc => self.1,
+                _ => panic!("{port:#x} is none of these ports"),
+            }
         }
         fn write(&self, _: u16, _: PortWidth, _: u32) {
             panic!("looking changes nothing")
@@ -52,7 +63,7 @@ mod tests {
     }
 
     fn moves_from(held: u32, port: u16, width: PortWidth) -> bool {
-        moves(port, width, &Register(held), |base| base == 0x400)
+        moves(port, width, &Register(0x40, held), |base| base == 0x400)
     }
 
     #[test]
@@ -72,6 +83,15 @@ mod tests {
         }
         for (port, width) in [(0xcf8, Dword), (0xd00, Byte), (0xcfb, Byte), (0xffff, Dword)] {
             assert!(!moves_from(0x401, port, width), "{port:#x}");
+        }
+    }
+
+    #[test]
+    fn what_every_function_has_is_no_base() {
+        // A command register with interrupts disabled, of a function without status.
+        for (register, is_kept) in [(4, false), (0xc, false), (0x10, true), (0xfc, true)] {
+            let held = Register(register, 0x403);
+            assert_eq!(moves(0xcfc, Word, &held, |base| base == 0x400), is_kept, "{register:#x}");
         }
     }
 
