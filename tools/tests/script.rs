@@ -163,6 +163,26 @@ fn on_a_foreign_system_all_that_is_missing_is_named() {
     assert!(said.contains("C compiler") && said.contains("GRUB's tools"), "{said}");
 }
 
+#[test]
+fn a_first_build_without_room_is_refused_with_figures() {
+    let table = |free_kib: u32| {
+        let head = "Filesystem 1024-blocks Used Available Capacity Mounted on";
+        format!("echo '{head}'; echo '/dev/a disk 264212084   95 {free_kib}     100% /a b'")
+    };
+    let tree = Tree::new().with_toolchain();
+    tree.program("df", &table(7499 * 1024));
+    let output = tree.run(&["lint"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("7499 MiB free") && said.contains("CARGO_TARGET_DIR"), "{said}");
+    assert!(!tree.calls().contains("cargo build"), "{}", tree.calls());
+    for free in [7500 * 1024, 0] {
+        // Built once, the tree has what it needs.
+        tree.program("df", &table(free));
+        assert!(tree.run(&["lint"]).status.success());
+    }
+}
+
 /// What the hook for commit messages says of one; nothing where it is well formed.
 fn refusal(message: &str) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
