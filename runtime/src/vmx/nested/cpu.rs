@@ -98,6 +98,8 @@ impl NestedHardware {
     /// Makes the VMCS of L1 current, which `vmcs12` tells of an exit.
     pub(super) fn return_to_l1(&mut self, vmcs12: &Vmcs12) -> CurrentVmcs {
         if let Some(shadow) = &mut self.shadow {
+            // Before the VMCS of L1 is made current: to write the shadow VMCS is to make that current, and to clear
+            // it leaves none.
             shadow.tell_exit(vmcs12);
         }
         self.select_l1()
@@ -114,6 +116,7 @@ impl Hardware for NestedHardware {
         if let Some(facts) = facts() {
             vmcs02::copy_cold_guest_state(&self.select_l2(), vmcs12, &facts.capability);
         }
+        // The instruction that asked is L1's, and is carried out on the VMCS of L1.
         self.select_l1();
     }
 
@@ -138,6 +141,7 @@ impl Hardware for NestedHardware {
         {
             shadow.hold(vmcs12);
         }
+        // The fields are in place before the control lets L1 reach them. The control is in the VMCS of L1.
         let mut vmcs01 = self.select_l1();
         if let Some(shadow) = &mut self.shadow {
             shadow.switch(vmcs12.is_some(), &mut vmcs01);
@@ -208,6 +212,7 @@ pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
     }
     // SAFETY: every element was written, and the frames are never freed.
     let cpus = unsafe { core::slice::from_raw_parts(list, count) };
+    // Last: an exit that finds nesting finds all of it.
     SHARED.call_once(|| Shared { cpus, facts });
 }
 
@@ -216,6 +221,8 @@ pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mu
     use hw::PhysMemory;
     let Some(mut state) = of(cpu) else { return };
     state.hardware.barrier = PredictorBarrier::of(&Processor);
+    // The revision before VMCLEAR, which initialises the region, and VMCLEAR before VMPTRLD (SDM, "Format of the VMCS
+    // Region"; "Software Use of Virtual-Machine Control Structures").
     machine::region().write(state.hardware.vmcs02, &revision.to_le_bytes());
     // SAFETY: a frame of this CPU's own with the revision.
     if unsafe { vmx::vmclear(state.hardware.vmcs02) }.is_err() {

@@ -163,10 +163,13 @@ impl Nested {
     /// Writes the current VMCS to its page; there is none afterwards.
     fn put_away<M: GuestMemory, H: Hardware>(&mut self, memory: &M, hardware: &mut H) {
         let Some(region) = self.current else { return };
+        // The last chance for both: what L1 wrote without an exit, and what the VMCS of L2 has newer, would miss the
+        // page.
         self.fetch_shadow(hardware);
         self.fetch_guest_state(hardware);
         self.vmcs12.store(memory, region);
         self.current = None;
+        // Last, as it ends what the lines above fetch from: L1's VMREAD and VMWRITE exit again.
         hardware.current_changed(None);
     }
 
@@ -202,6 +205,7 @@ impl Nested {
         if is_new || is_ia32e != self.was_ia32e || checks::reads_virtual_tpr(&self.vmcs12) {
             checks::check_controls_and_host(&self.entry(facts, vcpu), memory)?;
             self.was_ia32e = is_ia32e;
+            // The controls stay dirty: the checks of guest state and the merge ask for them too.
             self.vmcs12.dirty.remove(Dirty::HOST_STATE);
         }
         Ok(())
@@ -261,6 +265,7 @@ impl Nested {
         if self.is_launching {
             self.vmcs12.launch_state = LaunchState::Clear;
         }
+        // The next entry skips nothing: what is not dirty counts as checked, and as what an exit of L2 left.
         self.vmcs12.dirty = Dirty::all();
         if self.vmcs12.is_stale {
             // The VMCS of L2 still has what the last exit left, and VMCS12 has not.

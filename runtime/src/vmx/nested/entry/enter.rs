@@ -38,6 +38,7 @@ pub(crate) fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu)
     let is_plain = state.nested.pending.is_plain(&state.nested.vmcs12);
     // A hypapp may ask for things that need the state.
     drop(state);
+    // The hypapp hears of the entry before `settle` may make an exit of it, of which the hypapp hears too.
     machine::hypapp().nested_entry(&mut VmxVcpu::new(view, registers, cpu.index));
     if !is_plain && let Some(state) = cpu::of(cpu) {
         signals::settle(state, registers, cpu);
@@ -65,16 +66,21 @@ pub(crate) fn enter(
         }
     };
     nested.begin_entry();
+    // While the VMCS of L1 is current, whose controls ask for the window.
     take_nmi(l1, nested);
     let vmcs12 = &mut nested.vmcs12;
     let mut vmcs02 = hardware.select_l2();
+    // Before the merge, which forgets what is dirty.
     pages::set_pages(&mut vmcs02, vmcs12, hardware);
     vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.l0_controls, &inherited);
+    // After the merge, which writes the activity state that an injected event changes.
     nested.pending.begin(&mut vmcs02, vmcs12);
     if let Some(pdptes) = pdptes {
+        // What was checked is what L2 gets: the table lies in L1's memory and may have changed since.
         vmcs02::set_pdptes(&mut vmcs02, pdptes);
     }
     set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
+    // L2 goes on with L1's values. What the entry loads in their stead is written after them.
     hardware.observed.enter(observers(), &mut vmcs02, observed);
     if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
         let value = vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL);
@@ -104,6 +110,7 @@ pub(crate) fn enter(
         if has_area {
             cet::save_registers(&mut vmcs02);
         }
+        // After the area, which may have written these registers: the entry loads what they hold by now.
         cet::start_loading(&mut vmcs02);
     }
     (state, Action::Resume)
@@ -166,10 +173,12 @@ fn vm_fail(mut state: State, registers: &mut Registers, cpu: &PerCpu, error: u32
     let NestedCpu { nested, hardware, .. } = &mut *state;
     nested.operation = Operation::Root;
     nested.revert_entry();
+    // Before the VMCS of L1 is made current: what the hypervisor asked for on its own behalf is in the VMCS of L2.
     nested.pending.withdraw(&mut hardware.current());
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
     instruction::conclude(nested, &mut l1, Status::Fail(InstructionError(error)));
     l1.advance();
+    // L1's instruction is over before an event strikes, which therefore strikes at the next one.
     if nested.pending.take_machine_check() {
         cpu.give_machine_check();
     }

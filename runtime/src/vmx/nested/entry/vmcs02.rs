@@ -66,7 +66,9 @@ pub(crate) fn enter(
     }
     hot_guest_state(vmcs02, vmcs12, capability, inherited);
     inherit(vmcs02, vmcs12, l0, inherited);
+    // Kept for the exit: where L1 owns these bits, the read shadow does not say what L2 has.
     vmcs12.cache_bits = inherited.cr0 & cr_masks::CR0_OF_L0;
+    // Last, as all of the above, and the checks before it, go by what is dirty.
     vmcs12.dirty = Dirty::empty();
 }
 
@@ -76,8 +78,11 @@ fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls) {
     vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
     vmcs02.write(vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits());
     vmcs02.write(vmcs::SECONDARY_CONTROLS, secondary(wanted.secondary).bits());
+    // An exit loads the hypervisor's host state whatever L1 asks, and L1's wishes are carried out afterwards. Whether
+    // it acknowledges an interrupt the processor alone can do.
     let exit = l0.exit | wanted.exit & ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT;
     vmcs02.write(vmcs::EXIT_CONTROLS, preemption_timer::with_saved_value(exit, pin_based).bits());
+    // The hypervisor itself intercepts no exception of a guest, so that L1's wishes are all there is to merge.
     copy!(vmcs12 => vmcs02; EXCEPTION_BITMAP PAGE_FAULT_ERROR_CODE_MASK PAGE_FAULT_ERROR_CODE_MATCH TSC_OFFSET);
 }
 
@@ -212,6 +217,7 @@ fn efer(vmcs12: &Vmcs12, entry: EntryControls, l1: Efer) -> Efer {
     let is_long = entry.contains(EntryControls::IA32E_MODE_GUEST);
     let mut efer = l1;
     efer.set(Efer::LMA, is_long);
+    // Without paging in L2 the entry leaves LME as it is.
     if Cr0::from_bits_retain(vmcs12.read(vmcs::GUEST_CR0)).contains(Cr0::PG) {
         efer.set(Efer::LME, is_long);
     }

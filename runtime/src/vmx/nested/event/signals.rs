@@ -68,6 +68,7 @@ fn take_machine_check(mut state: State, registers: &mut Registers, cpu: &PerCpu)
     match l0_event::raise(&state.nested.vmcs12, event) {
         Raised::Exit(facts) => leave_early(state, registers, cpu, EarlyExit::MachineCheck, &facts),
         Raised::Inject(event) => {
+            // Taken before the rest is decided, in which it has no more part.
             state.nested.pending.take_machine_check();
             VmxVcpu::new(vmcs02, registers, cpu.index).take(event);
             settle(state, registers, cpu);
@@ -94,6 +95,8 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
     if nested.pending.is_new()
         && let Some(facts) = facts()
     {
+        // An entry that fails has no exit before its first instruction, so that the checks decide first (SDM,
+        // "Checking and Loading Guest State").
         let checked = nested.check_all_guest_state(facts, &GuestPhysical, hardware);
         hardware.select_l2();
         if let Err(failure) = checked {
@@ -107,6 +110,7 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
             (false, _) => (),
         }
     }
+    // Taken only now: where the entry failed above, the event waits on for L1.
     nested.pending.leave_early(exit);
     reflect::save_early_exit(&mut nested.vmcs12, told);
     let (state, action) = to_l1::leave(state, registers, cpu, exit == EarlyExit::Nmi);

@@ -33,8 +33,11 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     cpu.count_nested_exit();
     cpu.runs_again();
     if reason.is_machine_check_in_entry() && machine_check::is_context_intact(&Processor) {
+        // The entry failed as a whole: it is made again, with the machine check before it.
         return cpu.give_machine_check();
     }
+    // Asked before whose the exit is: VMCS02 holds the compartment's state and controls, and L1 is told nothing of
+    // them.
     if cpu.is_in_compartment() {
         return l2_compartment::handle(&mut view_of(state, registers, cpu, true), cpu, reason);
     }
@@ -42,8 +45,10 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
         let (state, action) = entry_failed(state, registers, cpu, reason);
         return to_l1::left(state, registers, cpu, action);
     }
+    // Only past the failures: after one of these the hardware has not entered, and what the entry was to bring waits on.
     state.nested.pending.left_hardware();
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
+    // L1's exits leave here, as they are most of all and need no view of L2 for the hypervisor's handlers.
     if route == Route::L1 {
         let (state, action) = to_l1::reflect(state, registers, cpu, told);
         return to_l1::left(state, registers, cpu, action);
@@ -93,6 +98,8 @@ fn handle_by_l0(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason,
         Route::Linked => by_l0::access_linked_vmcs(vcpu, cpu, reason, &memory),
         _ => by_l0::handle(vcpu, cpu, reason, &memory),
     };
+    // Before L1 may be told of an access that was denied: that walks L1's tables again, and goes by the index in
+    // VMCS12.
     memory.keep_log(cpu);
     match (action, memory.denied()) {
         (Some(Action::Inject(_)), Some(denied)) if vcpu.registers().rcx() == count => {

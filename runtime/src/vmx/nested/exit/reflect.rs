@@ -84,6 +84,7 @@ pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
     if wanted.has_ept() && uses_pdptes(vmcs12) {
         copy!(vmcs02 => vmcs12; GUEST_PDPTE0 GUEST_PDPTE1 GUEST_PDPTE2 GUEST_PDPTE3);
     }
+    // The rest is fetched from VMCS02 only when L1 asks for it, which it seldom does.
     vmcs12.is_stale = true;
 }
 
@@ -99,6 +100,7 @@ pub(crate) fn save_exit(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12, reason: ExitRea
     let vectoring = Interruption(vmcs12.read(vmcs::IDT_VECTORING_INFORMATION));
     if vectoring.is_valid() {
         let injected = Interruption(vmcs12.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
+        // Before the injection is cleared, by which an NMI is told from an exception with its vector.
         vmcs12.write(vmcs::IDT_VECTORING_INFORMATION, nmi::from_hardware(vectoring, injected).0);
         copy!(vmcs02 => vmcs12; IDT_VECTORING_ERROR_CODE);
     }
@@ -199,6 +201,7 @@ pub(crate) fn load_host_state<V: Vmcs, M: GuestMemory>(
     l1.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
     l1.vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
     l1.vmcs.write(vmcs::GUEST_ACTIVITY, ActivityState::ACTIVE.0);
+    // After CR0, CR3 and CR4, which say whether there are PDPTEs and where.
     if !is_long && l1.cr0().contains(Cr0::PG) && l1.cr4().contains(Cr4::PAE) {
         let pdptes = load_pdptes(memory, l1.cr3())?;
         l1.set_pdptes(pdptes);

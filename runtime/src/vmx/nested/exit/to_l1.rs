@@ -71,6 +71,7 @@ pub(crate) fn leave(
         let stored;
         (state, stored) = l1_msrs::store_on_exit(state, registers, cpu, facts);
         if stored.is_err() {
+            // What ends the guest goes on with the VMCS of L1.
             state.hardware.select_l1();
             let action = vmx_abort::end(state.nested.current, &GuestPhysical, Abort::GuestMsrs);
             return (state, action);
@@ -83,11 +84,13 @@ pub(crate) fn leave(
         left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
     }
     let observed = hardware.observed.leave(observers(), &vmcs02);
+    // From VMCS12, which has by now what the hardware saved, and gets what L1 is to see.
     let blocking = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), is_nmi);
     nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
     nested.pending.withdraw(&mut vmcs02);
     // Behind the last of L2's, before the first branch of L1's.
     hardware.barrier.raise(&Processor);
+    // Not before VMCS12 is complete: the shadow VMCS is written from it, which L1 reads without an exit.
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
     hardware.observed.give_to_l1(observers(), &mut l1.vmcs, observed);
     load_host(state, &mut l1, cpu, &left, blocking.l1)
@@ -129,6 +132,7 @@ pub(crate) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action
     let vmcs01 = state.hardware.current();
     // A hypapp may ask for things that need the state.
     drop(state);
+    // Before the action, which may end the guest and not return.
     machine::hypapp().nested_exit(&mut VmxVcpu::new(vmcs01, registers, cpu.index));
     end(action);
 }
@@ -187,6 +191,7 @@ fn load_host_state(
 ) -> (State, Action) {
     cpu.runs_again();
     let nested = &mut state.nested;
+    // Before the MSRs are loaded: what comes to a hypapp from here on is L1's.
     nested.operation = Operation::Root;
     if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
         // CR3 is loaded, whether the entry failed or not.
@@ -210,6 +215,7 @@ fn load_host_state(
     // The area comes last and may replace what fields loaded (SDM, "Loading MSRs" in "VM Exits").
     let (state, loaded) = l1_msrs::load_on_exit(state, l1, cpu, facts);
     if let Some(ssp) = ssp {
+        // After the area, which may have written the registers that the entry loads along with SSP.
         cet::load_at_entry(&mut l1.vmcs, ssp);
     }
     let action = match loaded {

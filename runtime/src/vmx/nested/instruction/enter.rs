@@ -28,6 +28,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     if nested.current.is_none() || nested.vmcs12.is_shadow {
         return Ok(Status::FailInvalid);
     }
+    // In the manual's order: an instruction that breaks two rules ends with the error of the first.
     if l1.vcpu.interruptibility().contains(Interruptibility::BLOCKING_BY_MOV_SS) {
         return Ok(Status::Fail(InstructionError::ENTRY_MOV_SS));
     }
@@ -40,6 +41,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
         }
         _ => (),
     }
+    // Before the checks, which look at what L1 wrote without an exit as well.
     nested.fetch_shadow(l1.hardware);
     Ok(nested.check(l1.facts, l1.vcpu, l1.memory).map_or_else(Status::from, |()| Status::Enter))
 }

@@ -21,6 +21,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
         return Ok(Status::Fail(InstructionError::VMCLEAR_VMXON_POINTER));
     }
     if nested.current == Some(region) {
+        // Before the page is written, where the launch state is kept.
         nested.vmcs12.launch_state = LaunchState::Clear;
         nested.put_away(l1.memory, l1.hardware);
     } else {

@@ -43,11 +43,13 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
         Ok(access) => access,
         Err(error) => return Ok(Status::Fail(error)),
     };
+    // What the VMCS of L2 has newer comes first: fetched later, it would undo this write.
     nested.make_current(access, l1.hardware);
     if shadowing::is_read(access) {
         // What exits tell, and the access rights of CS: read without an exit, written with one.
         nested.fetch_shadow(l1.hardware);
         nested.vmcs12.set_value(access, value);
+        // Writes the shadow VMCS as a whole, from which L1's own writes had therefore to be fetched before.
         l1.hardware.current_changed(Some(&nested.vmcs12));
     } else {
         nested.vmcs12.set_value(access, value);

@@ -31,9 +31,12 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     {
         return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
     }
+    // After the checks of the page, which a processor makes each time. The page itself is older than what the
+    // hypervisor has of it, and is not read again.
     if nested.current == Some(region) {
         return Ok(Status::Succeed);
     }
+    // The one before first: there is room for one.
     nested.put_away(l1.memory, l1.hardware);
     if nested.take_out(l1.memory, region, is_shadow).is_err() {
         return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));

@@ -40,6 +40,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     nested.switch_on(region);
     l1.vcpu.vmcs.write(vmcs::CR0_MASK, (CR0_MASK | CR0_MASK_IN_VMX_OPERATION).bits());
     let cr0 = l1.vcpu.cr0();
+    // Written as it is: L1 reads the bits that are masked from now on from the shadow, which has to hold them.
     l1.vcpu.set_cr0(cr0);
     Ok(Status::Succeed)
 }

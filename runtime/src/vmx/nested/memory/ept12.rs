@@ -201,12 +201,14 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
         for position in 0..path.length {
             let is_leaf = position + 1 == path.length;
             let dirty = if is_leaf && is_dirtied { EptEntry::DIRTY } else { 0 };
+            // Before the flag is set, which a log without room forbids (SDM, "Page-Modification Logging").
             if dirty != 0 && log.as_ref().is_some_and(|log| log.index >= LOG_ENTRIES) {
                 return Err(Fault::LogFull);
             }
             let (at, entry) = path.entries[position];
             let marked = entry.0 | EptEntry::ACCESSED | dirty;
             // A refusal is taken for a write that the memory ignores.
+            // Not a plain write: another of L1's processors may have changed the entry since it was read.
             if marked != entry.0 && self.memory.compare_exchange(at, entry.0, marked) == Ok(false) {
                 return Ok(false);
             }
@@ -215,6 +217,7 @@ impl<M: GuestMemory + ?Sized> Ept12<'_, M> {
                 path.line[self::position(at)] = marked;
             }
         }
+        // After the flag: where the entry had changed, nothing was dirtied.
         if let (true, Some(log)) = (is_dirtied, log) {
             self.log(log, gpa);
         }

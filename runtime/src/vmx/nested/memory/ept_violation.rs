@@ -101,6 +101,7 @@ pub(crate) fn ask(
     if let Some(linear) = linear {
         nested.vmcs12.write(vmcs::GUEST_LINEAR_ADDRESS, linear);
     }
+    // Once more: the shadow VMCS was written before these two were.
     hardware.return_to_l1(&nested.vmcs12);
     to_l1::left(state, registers, cpu, action);
 }

@@ -74,6 +74,7 @@ pub(in crate::vmx) fn use_second_level(cpu: &PerCpu, root: HostPhysAddr) -> bool
     }
     state.hardware.select_l1().write(vmcs::EPT_POINTER, EptPointer::new(root).0);
     state.hardware.select_l2();
+    // L2's own tables follow on the way back: a CPU that has flushed asks for them anew.
     cpu.flush.store(true, Ordering::SeqCst);
     cpu.demand_attention();
     true

@@ -102,6 +102,7 @@ impl Vmcs12 {
         for (index, word) in words.iter().enumerate() {
             self.values[index] = u64::from_le_bytes(*word) & mask(index);
         }
+        // Nothing that was checked or merged before was of this VMCS.
         self.dirty = Dirty::all();
         self.is_stale = false;
         Ok(())

@@ -66,6 +66,7 @@ impl ShadowVmcs {
     /// Initialises the frame; the VMCS of L1 is current.
     pub(crate) fn set_up(&self, revision: u32, vmcs01: &mut CurrentVmcs) {
         machine::region().write(self.frame, &(revision | SHADOW_VMCS).to_le_bytes());
+        // VMCLEAR initialises the region, whose revision has to be there (SDM, "Format of the VMCS Region").
         self.clear();
         vmcs01.write(vmcs::VMREAD_BITMAP_ADDRESS, self.bitmaps.read.get());
         vmcs01.write(vmcs::VMWRITE_BITMAP_ADDRESS, self.bitmaps.write.get());

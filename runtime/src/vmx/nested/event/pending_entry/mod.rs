@@ -334,6 +334,7 @@ impl PendingEntry {
             return;
         }
         (self.has_l0_trap, self.has_l0_window) = (trap, window);
+        // Both bits are made anew from both wishes: a bit that only the hypervisor set would stay as if L1 had.
         let mut controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS)) - SHARED;
         controls.set(PrimaryControls::MONITOR_TRAP_FLAG, trap || self.has_l1_trap);
         controls.set(PrimaryControls::NMI_WINDOW_EXITING, window || self.has_l1_window);

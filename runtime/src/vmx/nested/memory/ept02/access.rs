@@ -61,6 +61,8 @@ impl Access {
         ept12: &Ept12<'_, G>,
         log: Option<&mut PageModificationLog>,
     ) -> Outcome {
+        // Before the walk, and with no lock held during it: reads of L1's memory ask the policy themselves, and what
+        // L1 drops meanwhile is noticed afterwards.
         let generation = shared.with(|_, cache| cache.generation());
         let mut translation = Translation::EMPTY;
         if let Err(fault) = ept12.translate(self.gpa, self.rights(), log, &mut translation) {
@@ -117,6 +119,7 @@ impl Access {
             return Outcome::Ept01(GuestPhysAddr::new(target));
         };
         let is_small = translation.size() == PageSize::Size4K;
+        // The decoy is a single frame and stands in for no larger page.
         let limit = if attributes.is_decoy { PageSize::Size4K } else { cache.largest_page() };
         let size = largest(run, target, translation.size().min(limit));
         let page = target & !(size.bytes() - 1);

@@ -147,6 +147,7 @@ impl<M: PhysMemory> Ept02<M> {
 
     /// L1 learns that it forbids an access at `gpa`: what the cache holds for it is no longer true.
     pub(super) fn violate(&mut self, cpu: usize, gpa: GuestPhysAddr) {
+        // A CPU that read the entry before L1 was told must not fill it afterwards.
         self.generation += 1;
         if let Some((_, frame)) = self.current(cpu) {
             self.tables.unmap(frame, gpa.get());
@@ -156,6 +157,7 @@ impl<M: PhysMemory> Ept02<M> {
     /// Drops what INVEPT names, and calls `act` with each EPT pointer whose translations the executing CPU must
     /// drop too.
     pub(in crate::vmx) fn invalidate(&mut self, named: Named, mut act: impl FnMut(EptPointer)) {
+        // Counted even where nothing is dropped below: a CPU may be about to fill what it has just read.
         self.generation += 1;
         for root in self.roots.iter_mut() {
             let Some(key) = root.key else { continue };
@@ -165,6 +167,8 @@ impl<M: PhysMemory> Ept02<M> {
             if core::mem::take(&mut root.is_filled) {
                 self.tables.clear(root.frame, 4);
             }
+            // Where nothing was filled too: another CPU may have dropped the tables, which does not rid this one of
+            // what it cached.
             act(EptPointer::new(root.frame).with_accessed_dirty(key.has_flags));
         }
     }
@@ -177,6 +181,7 @@ impl<M: PhysMemory> Ept02<M> {
             let is_concerned = view == View::SHARED || self.view_of(table.root) == Some(view);
             if is_concerned && table.may_map(range.start(), range.end()) {
                 self.tables.drop_pages(frame, table.level, range.start(), range.end());
+                // An entry for the decoy does not say which page it stands in for, so that all of them go.
                 self.tables.drop_pages(frame, table.level, decoy.get(), decoy.get() + 1);
             }
         }
@@ -202,6 +207,7 @@ impl<M: PhysMemory> Ept02<M> {
         }
         let empty = self.roots.iter().position(|root| root.key.is_none());
         let index = empty.or_else(|| self.least_recently_used()).ok_or(Exhausted)?;
+        // Emptied before a frame is asked for: where there is none, the caller reclaims, and finds an empty place.
         self.evict(index);
         let place = Place::Root(u16::try_from(index).unwrap_or(NO_ROOT));
         let frame = self.tables.pool.take(&self.tables.memory, place).ok_or(Exhausted)?;

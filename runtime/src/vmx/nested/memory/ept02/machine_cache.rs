@@ -131,11 +131,13 @@ pub(in crate::vmx) fn is_ready() -> bool {
 /// The EPT pointer for this CPU to run L2 with, under L1's `pointer`; to be asked for at each entry of L2, as
 /// other CPUs and hypapps change what it is.
 pub(in crate::vmx) fn enter(cpu: &PerCpu, pointer: EptPointer) -> EptPointer {
+    // Before the policy is first asked for a page to fill: `forget_changes` relies on it.
     IS_USED.store(true, Ordering::Relaxed);
     loop {
         let entered = cache().ept02.lock().enter(cpu.index, pointer, cpu.view());
         match entered {
             Ok(pointer) => return pointer,
+            // The lock is free again by now: `reclaim` waits for CPUs that may themselves wait for it.
             Err(Exhausted) => reclaim(),
         }
     }
@@ -263,6 +265,7 @@ pub(crate) fn forget_changes() -> bool {
             ept02.forget(view, range, second_level.policy().decoy());
         }
     }
+    // After the policy's change: whoever sees the new count translates by what holds now.
     CHANGES.fetch_add(1, Ordering::SeqCst);
     is_used
 }
@@ -272,6 +275,7 @@ fn reclaim() {
     // What is dropped by now is noted before the flush begins: a table that another CPU drops meanwhile may be in use on
     // one that has flushed already, and waits for the next.
     let dropped = cache().ept02.lock().reclaim();
+    // With no lock held, as it waits for all CPUs.
     shootdown::shoot_down();
     cache().ept02.lock().flushed(dropped);
 }

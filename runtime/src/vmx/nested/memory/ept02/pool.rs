@@ -150,6 +150,7 @@ impl Pool {
         let table = Table { first_page: u32::MAX, last_page: 0, parent, slot, root, level };
         self.frames[index as usize] = Frame::Table(table);
         let frame = self.address(index);
+        // Before an entry references it: other processors walk the table from then on.
         memory.write(frame, &ZEROES);
         Some(frame)
     }

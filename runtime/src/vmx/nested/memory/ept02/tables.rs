@@ -30,6 +30,7 @@ impl<M: PhysMemory> Tables<M> {
         let slot = slot(table, gpa, size.level());
         let old = EptEntry(self.memory.read_u64(slot));
         if old != leaf {
+            // The reference goes first: no walk can then reach a table that a later flush makes free.
             self.memory.write_u64(slot, leaf.0);
             self.drop_below(old, size.level());
         }
@@ -70,6 +71,7 @@ impl<M: PhysMemory> Tables<M> {
             // A large page that is smaller now: all of it is missed, and comes back page by page.
             let place = Place::Under { parent: table, slot: slot_number(gpa, level) };
             table = self.pool.take(&self.memory, place).ok_or(Exhausted)?;
+            // Once the table is empty: a walk may follow the reference at once.
             self.memory.write_u64(slot, EptEntry::table(table.get()).0);
         }
         Ok(table)
