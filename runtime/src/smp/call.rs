@@ -20,7 +20,9 @@ pub(crate) trait Callee {
 
 /// Calls `cpu`, unless it has been and not come yet.
 pub(crate) fn call(cpu: &impl Callee, send: impl FnOnce(Destination)) {
+    // A CPU that is in the hypervisor looks around before it enters its guest, even where the NMI is blocked.
     cpu.demand_attention();
+    // Expected before it is sent: it may arrive at once, and an NMI that nobody expects is the guest's.
     if !cpu.expect_nmi() {
         send(Destination::Cpu(cpu.apic_id()));
     }
@@ -39,6 +41,7 @@ pub(crate) fn call_again<'a, C: Callee + 'a>(
         return send(Destination::Cpu(cpu.apic_id()));
     }
     for cpu in others {
+        // All of them, as each gets the NMI, and would take one that it does not expect for its guest's.
         cpu.demand_attention();
         cpu.expect_nmi();
         cpu.doubt_id();

@@ -242,7 +242,9 @@ impl PerCpu {
         unsafe { GS::set_reg(SegmentSelector::NULL) };
         // SAFETY: the table has this CPU's available TSS there, loaded once.
         unsafe { x86_64::instructions::tables::load_tss(SegmentSelector(TASK_SELECTOR)) };
+        // After GS was loaded, which changes the base.
         GsBase::write(VirtAddr::from_ptr(self.this));
+        // Last: an exception's handler asks for the executing CPU's data only once it is there.
         IS_INSTALLED.store(true, Ordering::SeqCst);
     }
 

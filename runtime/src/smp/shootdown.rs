@@ -18,6 +18,8 @@ const CALL_AGAIN_AFTER: u64 = 50_000_000;
 
 /// Makes every CPU drop its translations before its guest goes on, then frees what they named.
 pub(crate) fn flush(flush: Flush) {
+    // Before the CPUs are called: what is derived from the old protections has to be out of its tables when they drop
+    // translations.
     let is_derived_stale = machine::vendor().forget_changes();
     if flush.is_needed() || is_derived_stale {
         shoot_down();
@@ -48,6 +50,7 @@ pub(crate) fn shoot_down() {
 pub(crate) fn ask() {
     let own = percpu::current();
     for cpu in cpus::all().iter().filter(|cpu| cpu.is_running()) {
+        // The mark first, as in `shoot_down`.
         cpu.flush.store(true, Ordering::SeqCst);
         if cpu.index == own.index {
             own.demand_attention();

@@ -78,6 +78,7 @@ impl Trampoline {
         let entry_point = xmhf_application_processor as *const () as u64;
         write(PAGE_TABLES, &host::page_tables().get().to_le_bytes());
         write(ENTRY_POINT, &entry_point.to_le_bytes());
+        // Nobody's turn until all have answered and what they run is known.
         write(TURN, &NOBODY.to_le_bytes());
         Self { _mapping: host::LowMemory::map(HostPhysAddr::new(TRAMPOLINE)), saved }
     }
@@ -102,6 +103,7 @@ impl Trampoline {
     ) -> Result<(), CpuMissing> {
         RUN.call_once(|| run);
         cpus.iter().try_for_each(|cpu| {
+            // Before its turn, at which the CPU takes this up.
             STARTING.store(core::ptr::from_ref(*cpu).cast_mut(), Ordering::SeqCst);
             write(TURN, &cpu.apic_id().to_le_bytes());
             let is_up = wait_until(PATIENCE, || cpu.is_ready.load(Ordering::SeqCst));
@@ -123,6 +125,8 @@ impl Trampoline {
         };
         send(Command::Init);
         wait_until(INIT_DELAY, || false);
+        // Two, as the manual has it: a CPU that missed the first takes the second, any other drops it (SDM, "Typical
+        // BSP Initialization Sequence").
         for ticks in silence {
             send(STARTUP);
             hear(roster, ticks)?;
@@ -146,6 +150,7 @@ fn hear(roster: &mut Roster, ticks: u64) -> Result<(), Full> {
             continue;
         }
         roster.answer(word(ANSWER))?;
+        // The answer is done with before the lock is given back: the next CPU writes over it.
         write(IS_ANSWERED, &[0; 4]);
         write(LOCK, &[0; 4]);
         last = time_stamp();
@@ -191,6 +196,7 @@ pub(crate) fn await_finish() {
 extern "C" fn application_processor(cpu: &'static PerCpu) -> ! {
     // SAFETY: this CPU took its data from `STARTING`, once.
     unsafe { cpu.install() };
+    // After the CPU's data, as handlers ask for it and run on the stacks that its task-state segment names.
     exception::load();
     match RUN.get() {
         Some(run) => run(cpu),
@@ -254,12 +260,15 @@ global_asm!(
     "xor eax, eax",
     "lock cmpxchg dword ptr [{base} + {lock}], ecx",
     "jnz 7b",
+    // The ID before the mark that it is there.
     "mov dword ptr [{base} + {answer}], esi",
     "mov dword ptr [{base} + {is_answered}], ecx",
     "8: pause",
     "cmp dword ptr [{base} + {turn}], esi",
     "jne 8b",
     "lgdt [{base} + {gdtr}]",
+    // PAE and the tables, then LME, then paging, by which long mode begins (SDM, "Initializing IA-32e Mode").
+    // Protection comes on with paging: no 32-bit code runs in between.
     "mov eax, 0x20",                         // CR4.PAE
     "mov cr4, eax",
     "mov eax, [{base} + {page_tables}]",
