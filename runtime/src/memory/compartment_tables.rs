@@ -195,7 +195,10 @@ impl<F: TableFormat> Compartment<F> {
         mode: Mode,
         pages: impl IntoIterator<Item = Page>,
     ) -> Result<Roots, TooSmall> {
+        // Nothing is to be entered while the tables are neither the old ones nor the new, nor where the stock ends
+        // too soon.
         self.serial = 0;
+        // All of them, before one is used again: an entry left over would map a page of the compartment before.
         for index in 0..self.used {
             memory.write(self.frame(memory, index), &ZEROES);
         }
@@ -203,6 +206,7 @@ impl<F: TableFormat> Compartment<F> {
         let mut builder = Builder { compartment: self, memory, mode, guest_tables: 0 };
         let roots = builder.build(pages)?;
         self.roots = roots;
+        // Last: what is complete can be entered.
         self.serial = serial;
         Ok(roots)
     }
@@ -233,6 +237,7 @@ struct GuestTable {
 
 impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
     fn build(&mut self, pages: impl IntoIterator<Item = Page>) -> Result<Roots, TooSmall> {
+        // The first frame of all, by which `compartment_root` finds it again.
         let root = self.take()?;
         let mut tops = [GuestTable { frame: root, gpa: 0 }; 4];
         for top in tops.iter_mut().take(self.mode.tops()) {

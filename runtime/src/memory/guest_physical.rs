@@ -22,6 +22,8 @@ impl GuestPhysical {
             return Err(Refused);
         }
         let mut second_level = SECOND_LEVEL.lock();
+        // The watch ends first, as the policy would refuse the write. Other CPUs are asked and not waited for: the
+        // lock is held.
         if access.contains(Rights::WRITE) && second_level.written(gpa) {
             shootdown::ask();
         }

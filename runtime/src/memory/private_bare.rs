@@ -38,6 +38,7 @@ pub fn take(bytes: usize) -> &'static mut [u8] {
     let start = memory.as_ptr() as u64;
     let range = start..start + memory.len() as u64;
     let root = machine::with_frames(|frames| split(&RegionMemory, host::page_tables(), range, frames));
+    // Before the memory is given away: translations from before still lead to it.
     x86_64::instructions::tlb::flush_all();
     OPEN_ROOT.store(root.get(), Ordering::Release);
     memory
@@ -49,6 +50,7 @@ pub fn open() -> Open {
     let closes = root != 0 && Cr3::read().0.start_address().as_u64() != root;
     if closes {
         let cpu = percpu::current();
+        // Before the load: once private memory is mapped, what the guest taught the processor could reach it.
         cpu.crossing.begin(&Processor);
         load(HostPhysAddr::new(root));
         // What it leaves behind is dropped before the guest goes on.

@@ -187,6 +187,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         if old == new {
             return;
         }
+        // The entry before the table that it led to is retired: no walk that begins from here on finds that table.
         self.memory.write_u64(place.slot, new);
         match F::decode(old, place.level) {
             Entry::Empty => {}

@@ -162,6 +162,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
 
     /// Serves an access at `gpa` that the tables of `view` did not allow.
     pub fn violation(&mut self, view: View, gpa: GuestPhysAddr, access: Rights) -> Resolution {
+        // The watch ends first: while it lasts, the policy knows no right to write the page.
         let is_noticed = access.contains(Rights::WRITE) && self.written(gpa);
         let run = self.policy.run_at(view, gpa.get());
         let (Some(attributes), Some(root)) = (run.attributes, self.root(view)) else {
