@@ -66,6 +66,8 @@ impl<M: Msrs> Msrs for GuestMsrs<'_, M> {
 
 /// Makes of an APIC in INIT's state one that passes the pins on, as if it were not there (SDM, "Virtual Wire Mode").
 pub fn pass_pins(apic: &impl ApicRegisters) {
+    // Enabled first: while it is disabled by software, its entries stay masked (SDM, "Local APIC State After It Has
+    // Been Software Disabled").
     for (register, value) in [
         (SPURIOUS, ENABLED_BY_SOFTWARE),
         (LVT_LINT0, LocalVector::EXTERNAL.bits()),

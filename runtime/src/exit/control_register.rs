@@ -125,6 +125,7 @@ fn mov_to_cr0<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     let is_long = begins_long_mode || had_paging && has_paging && efer.contains(Efer::LMA);
     let reloads = (old ^ new).intersects(Cr0::PG | Cr0::CD | Cr0::NW);
     if reloads && has_paging && cr4.contains(Cr4::PAE) && !is_long {
+        // Before CR0 changes, as one that is not valid is a fault, after which nothing has happened.
         vcpu.set_pdptes(load_pdptes(memory, vcpu.cr3())?);
     }
     if has_paging != had_paging {
@@ -154,6 +155,7 @@ fn mov_to_cr3<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
         return Err(Event::GP0);
     }
     if vcpu.cr0().contains(Cr0::PG) && cr4.contains(Cr4::PAE) && !is_long {
+        // Before CR3 changes, for the same reason.
         vcpu.set_pdptes(load_pdptes(memory, value)?);
     }
     vcpu.set_cr3(value);
@@ -183,6 +185,7 @@ fn mov_to_cr4<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     }
     let reloads = changed.intersects(Cr4::PAE | Cr4::PGE | Cr4::PSE | Cr4::SMEP);
     if reloads && cr0.contains(Cr0::PG) && new.contains(Cr4::PAE) && !is_long {
+        // Before CR4 changes, for the same reason.
         vcpu.set_pdptes(load_pdptes(memory, vcpu.cr3())?);
     }
     vcpu.set_cr4(new);

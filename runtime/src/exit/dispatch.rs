@@ -141,11 +141,13 @@ fn write_apic_base(cpu: &PerCpu, value: u64) -> Action {
     let was_off = cpu.is_apic_off();
     let msrs = GuestMsrs::new(&Processor, was_off);
     let action = msr::write(Msr::IA32_APIC_BASE, value, policies::msr(), &SECOND_LEVEL, &msrs);
+    // The registers may be elsewhere now, and are written below.
     host::follow_apic();
     if msrs.is_off() != was_off {
         // Switching it off and on resets it (SDM, "Enabling or Disabling the Local APIC").
         local_apic::reset(&host::local_apic());
         if msrs.is_off() {
+            // Before the guest goes on: the hardware's register says that the APIC is on.
             machine::vendor().intercept_apic_base();
             apic_base::pass_pins(&host::local_apic());
         }
@@ -159,6 +161,7 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
     access.set(Rights::READ, violation.is_read);
     access.set(Rights::WRITE, violation.is_write);
     access.set(Rights::EXECUTE, violation.is_fetch);
+    // The lock is free again before the flush, which waits for all CPUs: one of them may wait for the lock.
     let resolution = SECOND_LEVEL.lock().violation(cpu.view(), violation.gpa, access);
     match resolution {
         Resolution::Filled => Action::Resume,
@@ -184,14 +187,18 @@ fn init<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
     let action = init_sipi::init(vcpu);
     if action == Action::Resume {
         local_apic::disable(&host::local_apic());
+        // Last: from here on nobody waits for this CPU.
         cpu.waits_for_startup();
     }
     action
 }
 
 fn startup<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, vector: u8) -> Action {
+    // Before anything else: from here on a rendezvous waits for this CPU again, and what it missed it drops on its
+    // way.
     cpu.runs_again();
     cpu.is_just_started.store(true, Ordering::Relaxed);
+    // The rest of what INIT resets, which had to be quick (`init_sipi::init`).
     local_apic::reset(&host::local_apic());
     init_sipi::startup(vcpu, &Processor, &Processor, vector)
 }

@@ -50,6 +50,7 @@ pub fn reset(apic: &impl ApicRegisters) {
         (LOGICAL_DESTINATION, 0),
         (DESTINATION_FORMAT, u32::MAX),
         (COMMAND_HIGH, 0),
+        // Not before the last end of interrupt, for which the register has to suppress broadcasts.
         (SPURIOUS, SPURIOUS_AFTER_INIT),
         // Each write shows, and so forgets, what happened before it.
         (ERROR_STATUS, 0),

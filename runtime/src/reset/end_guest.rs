@@ -33,6 +33,7 @@ pub(crate) fn end_guest(cause: ResetCause) -> ! {
     let own = percpu::current();
     let Part::Leads { parked } = ENDING.end(own) else { halt() };
     log::info!("{parked} of {} other CPUs stopped", own.others());
+    // While there is memory to print from: `scrub` leaves none.
     summary::print();
     // The firmware could go on with what the guest left in memory, without us.
     shutdown_status::clear(&Processor);
@@ -78,6 +79,7 @@ impl Cpu for PerCpu {
         machine::vendor().leave();
         // What this CPU zeroed is to be in memory when the machine is reset.
         Processor.write_back_and_invalidate();
+        // Nobody is to wait for this CPU any more: it comes to no rendezvous again.
         self.waits_for_startup();
     }
 

@@ -61,6 +61,7 @@ impl Ending {
             }
             return Part::Parked;
         }
+        // While no other CPU is in its guest: none enters again without finding that it has begun.
         cpu.rendezvous(|| self.has_begun.store(true, Ordering::SeqCst));
         cpu.call_others();
         let parked = || self.parked.load(Ordering::SeqCst);
@@ -81,6 +82,7 @@ impl Ending {
         }
         cpu.clean_up();
         cpu.leave_virtualization();
+        // Last: the leader resets the machine once all are counted.
         self.parked.fetch_add(1, Ordering::SeqCst);
         true
     }

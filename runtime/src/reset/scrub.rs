@@ -78,6 +78,7 @@ pub(crate) fn leave_at_once(last: Last) -> ! {
         asm!(
             "cli",
             "cld",
+            // The runtime's own tables are zeroed below.
             "mov cr3, rsi",
             "xor eax, eax",
             "rep stosq",
@@ -86,6 +87,7 @@ pub(crate) fn leave_at_once(last: Last) -> ! {
             "mov rcx, r9",
             "rep stosq",
             "wbinvd",
+            // All else has reached memory: only now the trace goes that a later boot would find.
             "mov rdi, r10",
             "mov rcx, r11",
             "rep stosq",
