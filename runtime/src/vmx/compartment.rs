@@ -146,6 +146,7 @@ pub(super) fn enter(roots: &Roots, ticks: u64) {
         hold_nmi_window(&mut vmcs);
     }
     let mut outside = cpu.outside.lock();
+    // The guest's own values first: two of its control words are replaced by what follows.
     put_aside(&mut vmcs, &mut outside.0);
     outside.0[L1_AT] = 0;
     if let Some(l0) = l0 {
@@ -181,8 +182,10 @@ pub(super) fn enter(roots: &Roots, ticks: u64) {
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, (state & Interruptibility::BLOCKING_BY_NMI).bits());
     flatten_segments(&mut vmcs);
     vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);
+    // After the controls are what they are to be: the timer adds to them.
     let rflags = start_timer(&mut vmcs, means, ticks);
     vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
+    // From here on exits are the compartment's.
     cpu.set_in_compartment(true);
 }
 
@@ -200,8 +203,10 @@ pub(super) fn leave() {
     let mut observed = Values::default();
     observed.copy_from_slice(&words[OBSERVERS_AT..L1_AT]);
     observers().give_back(&mut vmcs, &Processor, observed);
+    // Before `follow`, which leaves a compartment's tables alone.
     cpu.set_in_compartment(false);
     if let [1, since, controls @ ..] = &words[L1_AT..] {
+        // After the pin-based controls are back, which say whether L1's timer runs.
         give_l1_back(&mut vmcs, *since, controls);
         nested::follow(cpu);
     }

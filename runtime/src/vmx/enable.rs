@@ -31,9 +31,12 @@ pub(crate) enum EnableError {
 
 /// Puts this CPU into VMX root operation with an active, current, clear VMCS.
 pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
+    // In the manual's order: VMXON works once IA32_FEATURE_CONTROL is locked with VMX allowed, and CR4.VMXE is set
+    // (SDM, "Enabling and Entering VMX Operation").
     allow_vmx(cpu.index == 0)?;
     end_trace();
     set_control_registers();
+    // VMXON and VMPTRLD look for the revision in the region (SDM, "VMXON Region"; "Format of the VMCS Region").
     let revision = revision()?;
     for frame in [cpu.vmxon_region, cpu.vmcs] {
         region.write(frame, &revision.to_le_bytes());

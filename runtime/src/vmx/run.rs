@@ -35,6 +35,7 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     let vmcs = unsafe { CurrentVmcs::new() };
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
     if cpu.loads_cet() {
+        // The entry that was to load this state has been, and the guest may have changed it since.
         cet::stop_loading(&mut vcpu.vmcs);
     }
     let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON)).without_flags();
@@ -72,12 +73,14 @@ fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: Exi
 
 #[inline(never)]
 fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: ExitReason) {
+    // Before all else: what runs in a compartment is none of the guest's business.
     if cpu.is_in_compartment() && tell_of_compartment(vcpu, reason) == Inside::Handled {
         return apply(vcpu, reason, Action::Resume);
     }
     if is_nested_instruction(reason) {
         let action = nested::instruction(vcpu, cpu, reason);
         apply(vcpu, reason, action);
+        // VMXOFF is over first, as an INIT signal waits for the end of VMX operation.
         if reason == ExitReason::VMXOFF && nested::releases_init(cpu) {
             let action = init(vcpu, cpu);
             apply(vcpu, reason, action);
@@ -176,12 +179,15 @@ pub(super) extern "C" fn attend(registers: &mut Registers) {
 
 /// The rendezvous, stale translations, the end, NMIs.
 fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
+    // Before anything is looked at: whatever comes from here on demands attention anew, and leads back here.
     cpu.clear_attention();
+    // First, as all the machine stands still for whoever holds a rendezvous.
     quiesce::join(cpu);
     if stop::is_stopping() {
         stop::stand_still();
     }
     end_guest::attend(cpu);
+    // What the translations were derived from has changed, and so has what VMCS02 names.
     if shootdown::finish(cpu) {
         nested::follow(cpu);
     }
@@ -201,6 +207,7 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
     if cpu.take_call() && nmi_source::asks(&Processor, &host::local_apic(), &Processor) {
         cpu.keep_guest_nmi();
     }
+    // Machine checks, then INIT, then NMIs, as a processor takes them (SDM, "Priority Among Concurrent Events").
     if cpu.take_machine_check() {
         return machine_check(registers, cpu);
     }

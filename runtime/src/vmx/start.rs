@@ -34,6 +34,7 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: &mut dyn FnM
 pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
     host::follow_apic();
     cpu.set_mtrrs();
+    // While CPUID is asked for what this CPU has: the firmware may have limited it, and the guest finds that again.
     let limit = features::show_all_leaves(&Processor);
     cpu.crossing.start(Means::of(&Processor, &Processor), &Processor);
     let result = setup::set_up(cpu);
