@@ -108,6 +108,7 @@ impl<T> Registry<T> {
         // Of those that are spare, CPUs look at one each at most.
         let spare = self.spare.iter_mut().rposition(free).ok_or(Status::OUT_OF_MEMORY)?;
         let amounts = Amounts::of(&layout);
+        // Paid for before anything changes: whoever cannot pay leaves all as it was.
         self.accounts.take(key.address_space, amounts)?;
         let (number, serial) = (self.take_number(), self.take_serial());
         let mut pal = self.spare.swap_remove(spare);
@@ -220,6 +221,7 @@ impl<T> Registry<T> {
         }
         let mut inner = pal.lock();
         inner.layout = Layout::empty();
+        // Some CPU may have it in hand still, and is to come again.
         inner.state = State::InTransit;
         self.accounts.give_back(pal.key.address_space, inner.amounts);
         drop(inner);

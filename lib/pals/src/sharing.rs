@@ -107,6 +107,7 @@ impl<T> Registry<T> {
         if old == *pages && pages.iter().all(|&page| self.owns(pal, page)) {
             return Ok(());
         }
+        // The old ones are given up first: a page that stays would be claimed twice, and refused.
         old.iter().for_each(|&page| self.unclaim(pal, page));
         if self.claim_shared(pal, pages.iter().copied()).is_err() {
             return Err(Failure::BAD_POINTER);
@@ -116,6 +117,7 @@ impl<T> Registry<T> {
         for section in &mut inner.layout.shared {
             section.pages.iter_mut().zip(pages.by_ref()).for_each(|(to, from)| *to = *from);
         }
+        // Another layout: no compartment that is filled for the old one is entered for this.
         inner.serial = self.take_serial();
         Ok(())
     }

@@ -68,6 +68,7 @@ pub(crate) fn compartment_exit(vcpu: &mut dyn Vcpu, exit: CompartmentExit) {
     let cpu = vcpu.index();
     let taken = state::running(cpu).and_then(|running| running.lock().take());
     let Some(running) = taken else { return };
+    // Asked before the exit counts for anything: another CPU may have revoked the PAL since it was entered.
     if running.pal.lock().state != State::Running(cpu) {
         return fail(vcpu, &running, Failure::REVOKED.into());
     }
@@ -152,8 +153,10 @@ fn begin(vcpu: &mut dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Refusal> {
         return failure(Failure::BUSY);
     };
     let return_address = inner.arguments.return_address;
+    // The PAL runs unlocked, so that another CPU can look at it and revoke it.
     drop(inner);
     compartment::enter(&roots, state::ticks());
+    // What `enter` leaves to its caller. The process's own were read above.
     vcpu.set_rip(inside.rip);
     vcpu.set_rsp(inside.rsp);
     vcpu.set_rflags(vcpu.rflags() | Rflags::from_bits_retain(inside.rflags) & ARITHMETIC.union(Rflags::DF));
@@ -226,6 +229,8 @@ fn keep(cpu: usize, call: Running) {
 /// The PAL returned.
 fn finish(vcpu: &mut dyn Vcpu, running: &Running) {
     let result = running.caller.word.truncate(vcpu.registers().rax());
+    // Before results are carried out: the process's memory is found by its own control registers, which come back
+    // here.
     compartment::leave();
     let process = Process::of(vcpu);
     let copied = {
@@ -254,6 +259,7 @@ fn suspend(vcpu: &mut dyn Vcpu, running: &Running) {
 }
 
 fn put_aside(vcpu: &mut dyn Vcpu, running: &Running) {
+    // Leaving the compartment has left these as the PAL had them: they are read before the caller's take their place.
     let inside = Inside {
         general: vcpu.registers().0,
         rip: vcpu.rip(),
@@ -283,6 +289,7 @@ fn fault(vcpu: &mut dyn Vcpu, running: &Running, event: Event) {
 }
 
 fn end(vcpu: &mut dyn Vcpu, running: &Running, kind: FaultKind, address: u64) {
+    // Before the caller goes on: another thread of its process may call the PAL at once.
     running.pal.lock().begin_end(End::Faulted);
     log::debug!("pal={} ends: kind={:#x} address={address:#x}", running.pal.number, kind.0);
     fail(vcpu, running, Trouble { failure: Failure::FAULTED, kind, address });

@@ -37,6 +37,7 @@ impl Hypapp for TrustVisor {
             log::warn!("devices can read and change PALs: nothing on this machine keeps them from memory");
         }
         heap::start()?;
+        // After the heap, which is private memory: what follows lies in it.
         let _open = private::open();
         microtpm::start();
         state::start(boot)

@@ -71,6 +71,7 @@ pub(crate) enum Outcome {
 
 /// Carries out a command of the PAL that runs on `vcpu`.
 pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Arguments) -> Outcome {
+    // Cloned, as to suspend the call below takes the same lock.
     let running = state::running(vcpu.index()).and_then(|running| Some(running.lock().as_ref()?.pal.clone()));
     let Some(pal) = running else { return Outcome::Done(Err(Status::NOT_IN_PAL)) };
     let outcome = carry_out(&pal, command, arguments);
@@ -95,6 +96,7 @@ pub(crate) fn print(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
 
 /// `None` where the command has to be given again.
 fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Option<Result<(), Status>> {
+    // Before the microTPM is taken: these are steps of this PAL's alone, and others go on meanwhile.
     if revocation::measure(pal) || revocation::verify(pal) {
         return None;
     }

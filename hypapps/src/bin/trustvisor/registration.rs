@@ -157,6 +157,7 @@ fn step(vcpu: &dyn Vcpu, pal: &Arc<Pal>, asked: Asked) -> Result<(), Refusal> {
             return Err(refuse(pal, asked, status));
         }
     };
+    // The PAL is not locked while pages are taken or measured: whoever meets it meanwhile comes again.
     inner.state = State::InTransit;
     let before = inner.layout.last_taken();
     drop(inner);
@@ -178,6 +179,7 @@ fn step(vcpu: &dyn Vcpu, pal: &Arc<Pal>, asked: Asked) -> Result<(), Refusal> {
 
 /// Claims pages, covers them, and keeps what has to be measured of them.
 fn take(pal: &Arc<Pal>, asked: Asked, found: &Step, before: Option<u64>) -> Result<(), Refusal> {
+    // Claimed before they are covered: no page is covered for two PALs.
     let claimed = REGISTRY.lock().claim(pal, found, before);
     match claimed.map_err(refusal) {
         Ok(()) => {}
@@ -195,6 +197,7 @@ fn take(pal: &Arc<Pal>, asked: Asked, found: &Step, before: Option<u64>) -> Resu
         drop(inner);
         return Err(refuse(pal, asked, Status::OUT_OF_MEMORY));
     }
+    // After they are covered, so that what is measured is what the PAL gets.
     if let Some(measurement) = &mut inner.belongings.measurement {
         measurement.keep(found, &Machine);
     }

@@ -41,6 +41,7 @@ pub(crate) fn go_on(pal: &Arc<Pal>) -> Progress {
         let entry = inner.layout.entry_page().filter(|_| end == End::Revoked);
         (end, step, entry)
     };
+    // While the guest can still not read them.
     step.iter().for_each(|found| zero(&Machine, *found));
     if end != End::Faulted {
         if open(&step, entry).is_err() {
@@ -48,6 +49,8 @@ pub(crate) fn go_on(pal: &Arc<Pal>) -> Progress {
             pal.lock().begin_end(End::Gone);
             return Progress::More;
         }
+        // Only once they are open: a page that is nobody's may be covered for another PAL at once, and would be
+        // opened under it.
         let mut registry = REGISTRY.lock();
         step.iter()
             .filter(|found| Some(found.page) != entry)

@@ -50,6 +50,7 @@ pub(super) fn seal(
     let mut nonce = [0; NONCE_BYTES];
     random.generate(&mut nonce);
     let mac = Aes256Gcm::new(&keys.gcm.into())
+        // The tag is authenticated too: no other format's blob is ever taken for one of this.
         .encrypt_inout_detached(&Nonce::from(nonce), &TAG, content.as_mut_slice().into())
         .map_err(|_| Error::Other)?;
     joined(&[&TAG[..], &nonce, &content, &mac])

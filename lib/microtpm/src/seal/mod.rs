@@ -106,6 +106,8 @@ pub fn unseal(
         Some(opened) => opened,
         None => original::open(keys, blob)?.ok_or(Error::BadParameter)?,
     };
+    // Before the registers are asked: a debugged PAL whose registers fit opens nothing of the others', nor they of
+    // its.
     if opened.is_debug != credentials.is_debug {
         return Err(Error::Other);
     }

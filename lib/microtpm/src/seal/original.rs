@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 const MAC_BYTES: usize = 20;
 
 pub(super) fn open(keys: &SealKeys, blob: &[u8]) -> Result<Option<Opened>, Error> {
+    // Before anything is decrypted, so that what a forged blob decrypts to shows nowhere.
     let Some((iv, encrypted)) = genuine(keys, blob) else { return Ok(None) };
     let mut content = Zeroizing::new(joined(&[encrypted])?);
     let decrypted = cbc::Decryptor::<Aes128>::new(&keys.cbc.into(), &(*iv).into())
