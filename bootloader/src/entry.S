@@ -156,6 +156,8 @@ long_mode:
 .global enter_protected_mode
 .type enter_protected_mode, @function
 enter_protected_mode:
+    # Compatibility mode, then paging off, then LME off: any other order faults (SDM, "Switching Out of IA-32e Mode
+    # Operation").
     cli
     push 0x18
     push offset compatibility_mode

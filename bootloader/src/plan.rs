@@ -91,6 +91,7 @@ impl Plan {
         let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
         let size = placement::region_size(&modules.image, room, more_bytes)?;
         let region = place(&map, size, boot, &modules)?;
+        // Before the lists are made: the guest's map is without the region.
         map.hide(region)?;
         for range in map.ranges() {
             debug!("memory base={:#x} length={:#x} kind={}", range.base, range.length, range.kind);
@@ -102,6 +103,7 @@ impl Plan {
             modules.hypapp.map(|file| Hypapp { file, place: placement::hypapp_place(region, file.length) });
         let plan = Self { region, image: modules.image, hypapp };
         plan.fill(boot, handoff, &modules, rsdp.as_ref())?;
+        // After `fill`, which begins with an empty handoff.
         handoff.nested_pool = placement::nested_pool_place(region, hypapp_bytes, nested_bytes);
         set_lists(handoff, &map, processors.ids());
         Ok(plan)

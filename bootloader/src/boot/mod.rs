@@ -97,6 +97,7 @@ fn boot(magic: u32, information: u32, started: u64) -> Result<Infallible, Stop> 
     let entry = launch.place(&mut PhysicalMemory, &plan);
     handoff.times.bootloader = started;
     handoff.times.launch = time_stamp();
+    // After `place`, which clears where this goes.
     memory::write_handoff(&handoff, plan.region);
     // SAFETY: the secure loader was just copied there, and the entry offset is its own header's.
     unsafe { enter_protected_mode(entry) }
