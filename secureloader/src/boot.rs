@@ -48,8 +48,10 @@ static EXCEPTION_TABLE: [[AtomicU64; 2]; VECTORS] = [const { [const { AtomicU64:
 /// Called by `entry.S` in 64-bit mode with the region's physical address, on the stack in scratch.
 extern "C" fn secure_loader_main(base: u64) -> ! {
     let started = time_stamp();
+    // Before anything else: without the table an exception would be a reset that says nothing.
     load_exception_table();
     let handoff = private_copy();
+    // Before the check, so that a refusal can be read.
     CONSOLE.call_once(|| sanitize::console(handoff));
     if let Err(error) = sanitize::sanitize(handoff, base) {
         stop(error);
@@ -57,6 +59,7 @@ extern "C" fn secure_loader_main(base: u64) -> ! {
     say(format_args!("stage=secure-loader launch={} base={base:#x}", Launch::of_this_boot().name()));
 
     let runtime = verified_runtime(handoff);
+    // After the image was verified: where it ends is in its header.
     clear_rest(&runtime, handoff);
     let space = runtime_address_space(&runtime, handoff.region);
     if !has_execute_disable() {
@@ -64,6 +67,7 @@ extern "C" fn secure_loader_main(base: u64) -> ! {
     }
     handoff.times.secure_loader = started;
     handoff.times.verified = time_stamp();
+    // The copy that was checked, whatever the original says by now.
     hand_over(handoff);
     enter(&runtime, &space)
 }

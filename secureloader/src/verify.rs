@@ -31,6 +31,7 @@ pub fn runtime_size(header: &LoaderHeader, region_length: u64) -> Result<usize, 
 ///
 /// The first rule that is broken; the image must not be entered then.
 pub fn verify(header: &LoaderHeader, image: &[u8], handoff: &Handoff) -> Result<ImageHeader, VerifyError> {
+    // Before anything of the image is believed.
     if sha256(image) != header.runtime_sha256 {
         return Err(VerifyError::Digest);
     }
