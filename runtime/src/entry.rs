@@ -38,6 +38,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     machine::start(handoff, region, hypapp, &VENDOR);
     let root = HostPhysAddr::new(page_tables);
     machine::with_frames(|frames| host::start(root, frames));
+    // The screen is mapped by now.
     log::show_on_screen(&handoff.console);
     let limit = features::show_all_leaves(&Processor);
     features::start(&Processor, &Processor);
@@ -45,6 +46,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     // SAFETY: this is the bootstrap processor's data, on it.
     unsafe { cpu.install() };
     exception::load();
+    // The local APIC's window is this CPU's own, and CPUs are called by it.
     host::follow_apic();
     let trampoline = call_cpus(handoff.apic_ids());
     let cpus = cpus::all().len();
@@ -70,6 +72,8 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     }
     // Behind `init`, which may have taken pages out of the address space: CPUs drop their translations on their way.
     startup::finish();
+    // After the CPUs are up: the page that was borrowed for their start has its old content back, and a long boot
+    // sector reaches into it.
     place_boot_sector();
     machine::vendor().run_bootstrap_processor(&mut || features::limit_cpuid_again(&Processor, limit))
 }
