@@ -17,7 +17,7 @@ pub enum Answer {
     Chain,
     /// The hypapp did; for an instruction, the guest goes on behind it.
     Handled,
-    /// The hypapp did, and set where the guest goes on: for VMCALL alone.
+    /// The hypapp did, and set where the guest goes on: for a hypercall alone.
     Moved,
 }
 
@@ -59,7 +59,7 @@ pub trait Hypapp: Sync {
         Answer::Chain
     }
 
-    /// VMCALL, at any privilege level; by custom the command is in EAX. Chained, it is #UD.
+    /// The hypercall instruction (VMCALL on Intel), at any privilege level; by custom the command is in EAX. Chained, it is #UD.
     fn hypercall(&self, _vcpu: &mut dyn Vcpu) -> Answer {
         Answer::Chain
     }

@@ -59,6 +59,9 @@ mod vendor;
 mod vmx;
 
 pub use platform::handoff::Handoff;
+/// The format of this processor's second-level tables.
+#[cfg(target_os = "none")]
+use vmx::SecondLevelFormat;
 /// The processor's vendor: the bootloader refuses every other.
 #[cfg(target_os = "none")]
 use vmx::VMX as VENDOR;

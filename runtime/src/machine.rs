@@ -3,10 +3,11 @@
 //! UNSAFETY: hands out frames of the pool as memory.
 #![expect(unsafe_code, reason = "frames become memory")]
 
+use crate::SecondLevelFormat;
 use crate::hypapp::Hypapp;
 use crate::memory::frame::{self, FrameSource};
 use crate::memory::second_level::SecondLevel;
-use crate::vendor::{SecondLevelFormat, Vendor};
+use crate::vendor::Vendor;
 use hw::PhysMemory;
 use hw::bare::Region;
 use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};

@@ -12,9 +12,6 @@ use x86::cr::Cr4;
 use x86::event::Event;
 use x86::paging::{PageSize, Rights};
 
-/// The format of this processor's second-level tables.
-pub(crate) type SecondLevelFormat = x86::vmx::ept::EptFormat;
-
 /// What the processor's second-level tables can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SecondLevelFeatures {

@@ -1,6 +1,6 @@
 //! Exits from a compartment, which the core answers with nothing: all go to the hypapp.
 //!
-//! CPUID and VMCALL come to the hypapp as they do from elsewhere.
+//! CPUID and hypercalls come to the hypapp as they do from elsewhere.
 
 use super::{CompartmentExit, Exit};
 use crate::hypapp::Hypapp;

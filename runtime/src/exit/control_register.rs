@@ -12,7 +12,7 @@ use x86::cr::{CR3_KEEPS_TRANSLATIONS, Cr0, Cr4, Efer};
 use x86::event::Event;
 use x86::segment::{AccessRights, SegmentRegister, TssType};
 
-/// CR0 bits that the hypervisor owns: NE must be 1 with VMX on; CD and NW would switch the hypervisor's
+/// CR0 bits that the hypervisor owns: NE must be 1 while the processor runs guests; CD and NW would switch the hypervisor's
 /// caches off with the guest's.
 pub const CR0_OWNED: Cr0 = Cr0::NE.union(Cr0::CD).union(Cr0::NW);
 /// CR4 bits that the hypervisor owns where the processor has them: what the guest sees is in a shadow.

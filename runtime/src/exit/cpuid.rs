@@ -3,7 +3,7 @@
 //! The guest sees the real processor. Hidden is only what would break isolation or what the hypervisor
 //! keeps for itself:
 //!
-//! - VMX, until nesting can give it to the guest, and SMX, whose GETSEC would launch over us;
+//! - virtualization, unless the guest may be a hypervisor, and SMX, whose GETSEC would launch over us;
 //! - processor trace and the debug store (PEBS): both write records to memory that the guest names, and
 //!   PEBS would do so with the hypervisor's own address space current;
 //! - instructions whose enabling control this processor's virtualization lacks, or which exit for reasons of
@@ -51,7 +51,7 @@ bitflags! {
 /// What the guest's CPUID shows beyond, or short of, the hardware's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuidPolicy {
-    /// Show VMX.
+    /// Show that the processor can virtualize: the guest may be a hypervisor.
     pub nested: bool,
     /// Set the hypervisor-present bit even where the hardware does not.
     pub hypervisor_bit: bool,

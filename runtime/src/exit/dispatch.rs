@@ -69,7 +69,7 @@ pub(crate) fn cpuid<V: Vcpu>(vcpu: &mut V) -> Action {
     cpuid::handle(vcpu, machine::hypapp(), policies::cpuid(), &processor)
 }
 
-/// VMCALL.
+/// The hypercall instruction.
 #[inline]
 pub(crate) fn hypercall<V: Vcpu>(vcpu: &mut V) -> Action {
     hypercall::handle(vcpu, &GuestPhysical, machine::hypapp(), machine::handoff().memory_map())

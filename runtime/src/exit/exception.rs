@@ -11,8 +11,8 @@ pub const fn reflect(event: Event) -> Action {
     Action::Inject(event)
 }
 
-/// VMX and SMX instructions, at any privilege level: the guest's CR4.VMXE and CR4.SMXE are clear, and then
-/// they are undefined before privilege is looked at.
+/// Gives the guest #UD for an instruction that its processor does not have, at any privilege level: it is undefined
+/// before privilege is looked at.
 #[must_use]
 pub const fn undefined_instruction() -> Action {
     Action::Inject(Event::UD)

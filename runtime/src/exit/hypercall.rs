@@ -1,4 +1,4 @@
-//! VMCALL: the INT 15h hook where the instruction is the hook's, then the hypapp, else #UD.
+//! The hypercall instruction: the INT 15h hook where the instruction is the hook's, then the hypapp, else #UD.
 
 use super::{Action, e820};
 use crate::hypapp::{Answer, Hypapp};
@@ -7,7 +7,7 @@ use crate::vcpu::Vcpu;
 use platform::handoff::MemoryRange;
 use x86::event::Event;
 
-/// Answers VMCALL.
+/// Answers the hypercall instruction.
 ///
 /// What the hypapp does not want is what it would be without a hypervisor: an undefined instruction. So no
 /// guest program, whatever its privilege, does more with it than with any other bad opcode.

@@ -12,7 +12,7 @@ use x86::msr::{MC_STATUS_PCC, MC_STATUS_VAL, Msr};
 const RESTART_IP_VALID: u64 = x86::msr::MCG_STATUS_RIPV;
 /// Status of bank 0; those of the next ones are four registers apart.
 const IA32_MC0_STATUS: u32 = 0x401;
-/// The next register is of VMX.
+/// The register behind the status of so many banks is none of them.
 const MOST_BANKS: u64 = 32;
 
 /// Whether the hypervisor can go on where it was struck; what happened is then the guest's to know.

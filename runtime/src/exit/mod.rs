@@ -48,7 +48,7 @@ pub enum Exit {
         /// EDX:EAX.
         value: u64,
     },
-    /// VMCALL.
+    /// The hypercall instruction: VMCALL on Intel.
     Hypercall,
     /// MOV to or from a control register, CLTS or LMSW that touches a bit we own.
     ControlRegister(ControlRegisterAccess),
@@ -64,7 +64,7 @@ pub enum Exit {
     Invd,
     /// WBINVD or WBNOINVD, where a hypapp asked for it.
     Wbinvd,
-    /// An instruction that the guest's processor does not have: VMX and SMX instructions.
+    /// An instruction that the guest's processor does not have: GETSEC, and those of virtualization.
     UndefinedInstruction,
     /// An INIT signal arrived.
     Init,

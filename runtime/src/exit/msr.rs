@@ -16,7 +16,7 @@ use x86::msr::{CORE_CAPABILITIES_RAR, MISC_ENABLE_XD_DISABLE, Msr};
 /// What reading and writing MSRs depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrPolicy {
-    /// The guest may use VMX; its capability MSRs are then answered before they come here.
+    /// The guest may be a hypervisor; MSRs that say what it can do as one are then answered before they come here.
     pub nested: bool,
     /// Width of physical addresses in bits.
     pub physical_address_bits: u8,
@@ -120,7 +120,7 @@ enum Treatment {
     Absent,
     /// Entry and exit switch it, or [`super::mtrr`] keeps the guest's value: the hardware's is not the guest's.
     Switched,
-    /// Reads as locked, without VMX and SMX, and takes no writes, as when it is locked.
+    /// Reads as locked, without virtualization and SMX, and takes no writes, as when it is locked.
     FeatureControl,
     /// Takes no writes, as when the firmware has locked it: it changes what memory reads as, or where the processor
     /// writes what it traces.

@@ -2,7 +2,7 @@
 
 /// Whether every processor must drop its second-level translations.
 ///
-/// Carried out without the lock on the tables: each CPU drops all of them (INVEPT of all contexts on Intel),
+/// Carried out without the lock on the tables: each CPU drops all of them,
 /// and then `SecondLevel::flushed` takes this value back, so that dropped tables can be used again.
 #[must_use = "until they flush, processors use translations that no longer hold"]
 #[derive(Debug, PartialEq, Eq)]

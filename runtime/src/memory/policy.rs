@@ -191,7 +191,7 @@ impl Policy {
 
     /// Tables of this processor can say `rights`.
     ///
-    /// Writes without reads are a misconfiguration on every processor (SDM, "EPT Misconfigurations").
+    /// Writes without reads are an error in an entry on every processor.
     #[must_use]
     pub const fn can_express(&self, rights: Rights) -> bool {
         rights.contains(Rights::READ)

@@ -1,8 +1,8 @@
 //! Compartments: software of the guest's that runs with its own memory alone, out of reach of the rest of the guest.
 //!
 //! A hypapp fills the executing CPU's compartment with pages and has the guest's processor enter it. All that follows
-//! comes to [`Hypapp::compartment_exit`](crate::hypapp::Hypapp::compartment_exit), but CPUID and VMCALL, which come as
-//! ever. Only the executing CPU is concerned: others go on, and nothing of theirs is flushed.
+//! comes to [`Hypapp::compartment_exit`](crate::hypapp::Hypapp::compartment_exit), but CPUID and hypercalls, which come
+//! as ever. Only the executing CPU is concerned: others go on, and nothing of theirs is flushed.
 
 pub use crate::exit::CompartmentExit;
 pub use crate::memory::compartment_tables::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};

@@ -3,7 +3,7 @@
 //! UNSAFETY: builds the per-CPU data in frames of the pool.
 #![expect(unsafe_code, reason = "frames become per-CPU data")]
 
-use super::percpu::{self, Frames, PerCpu};
+use super::percpu::{self, PerCpu, VENDOR_FRAMES};
 use crate::machine;
 use crate::memory::host;
 use spin::Once;
@@ -43,9 +43,9 @@ fn create_cpu(index: usize, apic_id: u32) -> &'static PerCpu {
     let place = machine::with_frame_run(PER_CPU_FRAMES);
     let place = machine::region().virt(place, size_of::<PerCpu>()).cast::<PerCpu>();
     let stacks = machine::with_frames(|frames| host::map_stacks(index, frames));
-    let frames = Frames { vmxon: machine::with_frame_run(1), vmcs: machine::with_frame_run(1) };
+    let vendor_frames = [(); VENDOR_FRAMES].map(|()| machine::with_frame_run(1));
     // SAFETY: fresh zeroed frames, page-aligned, never freed; the stacks were mapped for this CPU.
-    unsafe { PerCpu::create(place, index, apic_id, stacks, frames) }
+    unsafe { PerCpu::create(place, index, apic_id, stacks, vendor_frames) }
 }
 
 const PER_CPU_FRAMES: usize = 2;

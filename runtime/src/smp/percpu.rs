@@ -5,6 +5,7 @@
 
 mod exits;
 
+use crate::SecondLevelFormat;
 use crate::exit::mtrr::VirtualMtrrs;
 use crate::features::features;
 use crate::memory::compartment_tables::Compartment;
@@ -12,7 +13,7 @@ use crate::memory::views::View;
 use crate::smp::running::Running;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
-use crate::vendor::{Outside, SecondLevelFormat};
+use crate::vendor::Outside;
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ops::Range;
@@ -36,6 +37,9 @@ pub(crate) const TASK_SELECTOR: u16 = 0x18;
 pub(crate) const NMI_STACK: u16 = 0;
 /// Interrupt stack table slot of double faults and machine checks.
 pub(crate) const FAULT_STACK: u16 = 1;
+
+/// Frames of each CPU's own that any vendor needs to run a guest there.
+pub(crate) const VENDOR_FRAMES: usize = 2;
 
 /// Numbers that a vendor can give to causes of exits.
 const EXIT_CAUSES: usize = 88;
@@ -88,16 +92,14 @@ pub(crate) struct PerCpu {
     pub(crate) flush: AtomicBool,
     /// They were dropped on this CPU's way to its next look around.
     pub(super) has_flushed: AtomicBool,
-    /// This CPU has set up VMX.
+    /// This CPU is set up to run a guest.
     pub(crate) is_ready: AtomicBool,
     /// Index, 0 for the bootstrap processor.
     pub(crate) index: usize,
     /// Local APIC ID.
     pub(super) apic_id: AtomicU32,
-    /// Frame for VMXON.
-    pub(crate) vmxon_region: HostPhysAddr,
-    /// This CPU's VMCS.
-    pub(crate) vmcs: HostPhysAddr,
+    /// This CPU's frames for what its vendor keeps in memory.
+    pub(crate) vendor_frames: [HostPhysAddr; VENDOR_FRAMES],
     /// Exits so far, by the number that the vendor gives each cause.
     exits: [AtomicU64; EXIT_CAUSES],
     /// Of these, exits of a guest of the guest.
@@ -144,15 +146,6 @@ pub(crate) struct Stacks {
     pub(crate) fault: u64,
 }
 
-/// Frames that one CPU's VMX operation needs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Frames {
-    /// For VMXON.
-    pub(crate) vmxon: HostPhysAddr,
-    /// For the VMCS.
-    pub(crate) vmcs: HostPhysAddr,
-}
-
 impl PerCpu {
     /// Fills `place` with the data of CPU `index`.
     ///
@@ -165,7 +158,7 @@ impl PerCpu {
         index: usize,
         apic_id: u32,
         stacks: Stacks,
-        frames: Frames,
+        vendor_frames: [HostPhysAddr; VENDOR_FRAMES],
     ) -> &'static Self {
         let mut tss = TaskStateSegment::new();
         tss.interrupt_stack_table[usize::from(NMI_STACK)] = VirtAddr::new(stacks.nmi);
@@ -197,8 +190,7 @@ impl PerCpu {
             is_ready: AtomicBool::new(false),
             index,
             apic_id: AtomicU32::new(apic_id),
-            vmxon_region: frames.vmxon,
-            vmcs: frames.vmcs,
+            vendor_frames,
             exits: [const { AtomicU64::new(0) }; EXIT_CAUSES],
             nested_exits: AtomicU64::new(0),
             reflected_exits: AtomicU64::new(0),

@@ -2,8 +2,7 @@
 //!
 //! INIT and start-up IPI go to every CPU but this one, whatever the firmware lists. Each wakes in real mode in a
 //! borrowed page below 1 MiB, says its local APIC ID and waits for its turn; then it climbs to long mode on the
-//! hypervisor's page tables and sets up its own VMX. From then on it never leaves VMX operation: it waits for the
-//! guest's own start-up IPI as a guest.
+//! hypervisor's page tables and is set up to run a guest, for good: it waits for the guest's own start-up IPI as one.
 //!
 //! UNSAFETY: code is placed in guest memory for the processor to execute.
 #![expect(unsafe_code, reason = "application processor entry")]

@@ -10,6 +10,7 @@ use crate::smp::percpu::PerCpu;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::{Processor, Region, vmx};
 use hw::{Cpuid, Msrs, PhysMemory};
+use x86::address::HostPhysAddr;
 use x86::cpuid::{Leaf1Ecx, Leaf1Edx};
 use x86::cr::{Cr0, Cr4};
 use x86::msr::{Msr, RTIT_CTL_TRACE_EN};
@@ -38,15 +39,22 @@ pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
     set_control_registers();
     // VMXON and VMPTRLD look for the revision in the region (SDM, "VMXON Region"; "Format of the VMCS Region").
     let revision = revision()?;
-    for frame in [cpu.vmxon_region, cpu.vmcs] {
+    let [vmxon_region, vmcs] = cpu.vendor_frames;
+    for frame in [vmxon_region, vmcs] {
         region.write(frame, &revision.to_le_bytes());
     }
     // SAFETY: the frame is this CPU's own and holds the revision; CR4.VMXE and the fixed bits are set.
-    unsafe { vmx::vmxon(cpu.vmxon_region) }.map_err(|_| EnableError::Vmxon)?;
+    unsafe { vmx::vmxon(vmxon_region) }.map_err(|_| EnableError::Vmxon)?;
     // SAFETY: the frame is this CPU's own and holds the revision.
-    unsafe { vmx::vmclear(cpu.vmcs) }.map_err(|_| EnableError::Vmxon)?;
+    unsafe { vmx::vmclear(vmcs) }.map_err(|_| EnableError::Vmxon)?;
     // SAFETY: as above; no other CPU ever loads it.
-    unsafe { vmx::vmptrld(cpu.vmcs) }.map_err(|_| EnableError::Vmxon)
+    unsafe { vmx::vmptrld(vmcs) }.map_err(|_| EnableError::Vmxon)
+}
+
+/// The frame of the VMCS that [`enable`] makes current on `cpu`.
+pub(super) const fn vmcs_of(cpu: &PerCpu) -> HostPhysAddr {
+    let [_, vmcs] = cpu.vendor_frames;
+    vmcs
 }
 
 /// VMCS revision identifier.

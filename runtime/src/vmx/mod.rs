@@ -32,6 +32,8 @@ mod run;
 mod setup;
 #[cfg(target_os = "none")]
 mod start;
+#[cfg(target_os = "none")]
+mod table_format;
 mod vcpu;
 #[cfg(target_os = "none")]
 mod vendor;
@@ -40,6 +42,8 @@ mod vm_entry;
 #[cfg(target_os = "none")]
 mod watch;
 
+#[cfg(target_os = "none")]
+pub(crate) use table_format::SecondLevelFormat;
 #[cfg(target_os = "none")]
 pub(crate) use vendor::VMX;
 

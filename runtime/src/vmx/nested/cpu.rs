@@ -21,6 +21,7 @@ use crate::machine;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
 use crate::vmx::controls::Controls;
+use crate::vmx::enable::vmcs_of;
 use crate::vmx::observers::observers;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::bare::{Processor, guest_registers};
@@ -201,7 +202,7 @@ pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
             barrier: PredictorBarrier::of(&Processor),
             observed: Observed::default(),
             shadow: shadow_bitmaps.map(ShadowVmcs::new),
-            vmcs01: cpu.vmcs,
+            vmcs01: vmcs_of(cpu),
             vmcs02,
         };
         let state = NestedCpu { nested: Nested::new(), hardware, lack: Note::default() };
