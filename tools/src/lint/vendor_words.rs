@@ -1,5 +1,5 @@
-//! The runtime never imports a vendor's modules: what it decides holds for any processor, and calls the vendor by its
-//! contract.
+//! The runtime never imports a vendor's modules, nor speaks a vendor's words in its comments: what it decides holds for any
+//! processor, and calls the vendor by its contract.
 
 use super::{Finding, Source};
 
@@ -7,6 +7,9 @@ const RUNTIME: &str = "runtime/src/";
 /// The vendor's folder, the contract that it keeps, and the root of the modules.
 const VENDORS_OWN: [&str; 3] = ["runtime/src/vmx/", "runtime/src/vendor.rs", "runtime/src/lib.rs"];
 const VENDORS: [&str; 2] = ["vmx", "svm"];
+/// What only one vendor's manual calls so.
+const WORDS: [&str; 10] =
+    ["VMX", "VMXON", "VMXOFF", "VMCS", "VMCSs", "EPT", "INVEPT", "INVVPID", "VPID", "VMCB"];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
     let is_neutral =
@@ -15,9 +18,16 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         return Vec::new();
     }
     let lines = source.text.lines().enumerate();
-    let bad = lines.filter(|(_, line)| names_vendor(code_of(line)));
-    let finding = |index| source.finding(index + 1, "a neutral file names a vendor's module");
-    bad.map(|(index, _)| finding(index)).collect()
+    lines.filter_map(|(index, line)| Some(source.finding(index + 1, what_is_wrong(line)?))).collect()
+}
+
+fn what_is_wrong(line: &str) -> Option<&'static str> {
+    if names_vendor(code_of(line)) {
+        return Some("a neutral file names a vendor's module");
+    }
+    let comment = &line[code_of(line).len()..];
+    let mut words = comment.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.any(|word| WORDS.contains(&word)).then_some("a neutral file speaks a vendor's words")
 }
 
 /// The line without its comment.
@@ -58,10 +68,18 @@ mod tests {
     }
 
     #[test]
-    fn words_in_comments_and_names_are_not() {
+    fn names_that_only_contain_a_vendor_are_not() {
         let neutral = "runtime/src/smp/quiesce.rs";
         assert_eq!(findings(neutral, "// see vmx::enable\nlet vmxe = 1; let has_vmx = true;\n"), 0);
-        assert_eq!(findings(neutral, "let vmx = cpuid.vmx;\n"), 0);
+        assert_eq!(findings(neutral, "let vmx = cpuid.vmx;\nlet bit = Leaf1Ecx::VMX;\n"), 0);
+    }
+
+    #[test]
+    fn a_vendors_words_are_found_in_comments() {
+        let neutral = "runtime/src/smp/quiesce.rs";
+        assert_eq!(findings(neutral, "/// The VMCS of this CPU.\nlet a = 1; // an EPT entry\n"), 2);
+        assert_eq!(findings(neutral, "/// CR4.VMXE, IA32_VMX_BASIC and VMCALL; accept.\n"), 0);
+        assert_eq!(findings("runtime/src/vendor.rs", "/// A VMCS.\n"), 0);
     }
 
     #[test]
