@@ -11,6 +11,7 @@
 
 pub mod launch;
 pub mod plan;
+pub mod remapping;
 pub mod requirements;
 pub mod screen;
 pub mod serial;

@@ -15,6 +15,7 @@ use platform::physical::ReadPhysical;
 use platform::placement::{self, PlacementError};
 use platform::processors::{Processors, Source};
 
+use crate::remapping::memory_without_reserved;
 use crate::requirements::local_apic_id;
 use crate::stop::Stop;
 
@@ -90,7 +91,8 @@ impl Plan {
         let nested_bytes = placement::nested_pool_size(boot.options, usable, room);
         let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
         let size = placement::region_size(&modules.image, room, more_bytes)?;
-        let region = place(&map, size, boot, &modules)?;
+        let free = memory_without_reserved(boot.memory, &map)?;
+        let region = place(&free, size, boot, &modules)?;
         // Before the lists are made: the guest's map is without the region.
         map.hide(region)?;
         for range in map.ranges() {

@@ -2,7 +2,7 @@
 
 use hw::sim::SimCpuid;
 use platform::handoff::{
-    IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, POWER_TABLE_CAPACITY, PowerPorts, RUNTIME_OFFSET,
+    IMAGE_MAGIC, LOADER_MAGIC, LOADER_SIZE, POWER_TABLE_CAPACITY, PowerPorts, RUNTIME_OFFSET, USABLE,
 };
 use platform::mtrr_map::Mtrrs;
 use platform::physical::Unreadable;
@@ -83,6 +83,23 @@ impl Fixture {
         }
     }
 
+    /// A root pointer, an RSDT, and a DMAR with one structure: these bytes, then these numbers.
+    fn acpi(&mut self, start: &[u8], numbers: &[u64]) {
+        let numbers: Vec<_> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let dmar = [&[38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], start, &numbers].concat();
+        for (address, signature, body) in
+            [(0xb000, b"RSDT", &0xc000_u32.to_le_bytes()[..]), (0xc000, b"DMAR", &dmar)]
+        {
+            self.bytes(address, signature);
+            self.bytes(address + 4, &u32::try_from(36 + body.len()).unwrap().to_le_bytes());
+            self.bytes(address + 36, body);
+        }
+        self.bytes(0xe_0000, b"RSD PTR ");
+        self.bytes(0xe_0010, &0xb000_u32.to_le_bytes());
+        let sum = self.0[0xe_0000..0xe_0014].iter().fold(0_u8, |sum, &byte| sum.wrapping_add(byte));
+        self.bytes(0xe_0008, &[sum.wrapping_neg()]);
+    }
+
     fn plan(&self) -> (Result<Plan, Stop>, Box<Handoff>) {
         let mut handoff = Box::new(Handoff::EMPTY);
         let information = BootInformation::from_multiboot1(self, INFORMATION).unwrap();
@@ -161,6 +178,18 @@ fn every_module_is_kept_clear_of_even_one_without_a_role() {
     let image_and_sector = [(0x20_0000, 0x21_1000), (0x28_0000, 0x28_0200)];
     machine.modules(&[&image_and_sector[..], &[(0x30_0000, 0x30_0010), (0x3fff_0000, 0x3fff_0001)]].concat());
     assert_eq!(machine.plan().0.unwrap().region.base, 1014 * MIB);
+}
+
+#[test]
+fn memory_that_devices_go_on_using_is_no_place() {
+    // The RSDP's place is behind what the fixture fills.
+    let mut machine = Fixture::new(1024);
+    machine.acpi(&[1, 0, 24, 0, 0, 0, 0, 0], &[1022 * MIB, 1022 * MIB + 0xfff]);
+    let (plan, handoff) = machine.plan();
+    assert_eq!(plan.unwrap().region, PhysRange { base: 1014 * MIB, length: 8 * MIB });
+    // The guest is told of the memory as the firmware tells of it: the region alone is taken.
+    let taken: Vec<_> = handoff.memory_map().iter().filter(|range| range.kind != USABLE).collect();
+    assert_eq!((taken.len(), taken[0].base, taken[0].length), (1, 1014 * MIB, 8 * MIB));
 }
 
 #[test]

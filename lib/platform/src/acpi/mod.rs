@@ -4,6 +4,7 @@
 //! handler with unsafe mappings and three dozen methods for its AML interpreter; here nothing is mapped,
 //! every byte comes by a checked copy, and a test gives the bytes.
 
+pub mod dmar;
 mod fadt;
 mod fadts;
 mod madt;
