@@ -6,7 +6,7 @@ use super::exit::reflect::ExitFacts;
 use super::exit::to_l1::{left, reflect_facts};
 use super::l2_vmcs::L2View;
 use super::memory::missing_page::Note;
-use super::vmcs12::controls::Wanted;
+use super::vmcs12::controls::L1Controls;
 use crate::exit::Action;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
@@ -32,7 +32,7 @@ pub(super) fn view_of<'a>(
     state.lack = Note::of_event(may_ask);
     let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
     let mut vcpu = VmxVcpu::new(L2View::new(state.hardware.current(), l1_owns), registers, cpu.index);
-    vcpu.fixed_cr0 = Some(Wanted::of(&state.nested.vmcs12).fixed_cr0());
+    vcpu.fixed_cr0 = Some(L1Controls::of(&state.nested.vmcs12).fixed_cr0());
     vcpu
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::vcpu::{Registers, Vcpu};
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::sim::SimVmcs;
 use x86::cr::{Cr0, Cr4};
@@ -60,7 +60,7 @@ fn l2_keeps_the_bits_of_cr0_that_its_processor_keeps() {
         let mut registers = Registers::default();
         // Whatever L1 owns of them.
         let mut vcpu = VmxVcpu::new(view(0x8000_0031, 0, Cr0::PE.bits()), &mut registers, 0);
-        vcpu.fixed_cr0 = Some(Wanted::of(&vmcs12).fixed_cr0());
+        vcpu.fixed_cr0 = Some(L1Controls::of(&vmcs12).fixed_cr0());
         vcpu.fixed_bits()
     };
     let ept = SecondaryControls::ENABLE_EPT;

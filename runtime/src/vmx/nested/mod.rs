@@ -62,7 +62,7 @@ use entry::{checks, vmcs02};
 use event::pending_entry::PendingEntry;
 use hw::{Cpuid, GeneralProtection, Msrs, Vmcs};
 use instruction::Hardware;
-use vmcs12::controls::Wanted;
+use vmcs12::controls::L1Controls;
 use vmcs12::fields::Access;
 use vmcs12::{Dirty, LaunchState, Vmcs12};
 use x86::address::GuestPhysAddr;
@@ -220,7 +220,7 @@ impl Nested {
         memory: &M,
         hardware: &mut H,
     ) -> Result<checks::LoadedPdptes, checks::EntryFailure> {
-        let loads_pdptes = vmcs02::uses_pdptes(&self.vmcs12) && !Wanted::of(&self.vmcs12).has_ept();
+        let loads_pdptes = vmcs02::uses_pdptes(&self.vmcs12) && !L1Controls::of(&self.vmcs12).has_ept();
         // Controls decide which rules the state has to obey.
         let is_new = self.vmcs12.dirty.intersects(Dirty::GUEST_STATE | Dirty::CONTROLS);
         if loads_pdptes || is_new || checks::has_effects_in_between(&self.vmcs12) {

@@ -7,7 +7,7 @@
 use super::memory::ept02::machine_cache as ept02;
 #[cfg(target_os = "none")]
 use super::vmcs12::Vmcs12;
-use super::vmcs12::controls::Wanted;
+use super::vmcs12::controls::L1Controls;
 #[cfg(target_os = "none")]
 use crate::machine::SECOND_LEVEL;
 use hw::Vmcs;
@@ -23,7 +23,7 @@ use x86::{
 
 /// Writes what an entry changes but the addresses of pages, which change with what memory L1 has.
 pub(super) fn set_controls(vmcs02: &mut impl Vmcs, vmcs12: &impl Vmcs) {
-    let wanted = Wanted::of(vmcs12);
+    let wanted = L1Controls::of(vmcs12);
     if wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW) {
         vmcs02.write(vmcs::TPR_THRESHOLD, vmcs12.read(vmcs::TPR_THRESHOLD));
     }
@@ -50,7 +50,7 @@ pub(super) fn set_addresses(
     scratch: HostPhysAddr,
     unseen_writes: &mut [Option<GuestPhysAddr>; 2],
 ) {
-    let wanted = Wanted::of(vmcs12);
+    let wanted = L1Controls::of(vmcs12);
     let has_shadow = wanted.primary.contains(PrimaryControls::USE_TPR_SHADOW);
     let has_posted = wanted.pin_based.contains(PinBasedControls::PROCESS_POSTED_INTERRUPTS);
     let has_access = wanted.secondary.contains(SecondaryControls::VIRTUALIZE_APIC_ACCESSES);

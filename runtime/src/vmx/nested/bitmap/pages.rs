@@ -6,7 +6,7 @@ use crate::memory::guest_physical::GuestPhysical;
 use crate::vmx::nested::cpu::NestedHardware;
 use crate::vmx::nested::memory::ept02::machine_cache as ept02;
 use crate::vmx::nested::virtual_apic_page;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
@@ -25,7 +25,7 @@ pub(crate) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mu
 
 /// The same for an L2 that goes on, where pages may change hands or bitmaps be written.
 pub(crate) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
-    let primary = Wanted::of(vmcs12).primary;
+    let primary = L1Controls::of(vmcs12).primary;
     let own = hardware.l0_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
@@ -54,7 +54,7 @@ fn io_bitmaps(vmcs12: &Vmcs12) -> [GuestPhysAddr; 2] {
 }
 
 fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
-    let primary = Wanted::of(vmcs12).primary;
+    let primary = L1Controls::of(vmcs12).primary;
     let own = hardware.l0_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));

@@ -19,7 +19,7 @@ use crate::vmx::nested::memory::missing_page::Note;
 use crate::vmx::nested::memory::translation::set_translation;
 use crate::vmx::nested::msr_area::Unusable;
 use crate::vmx::nested::msr_area::l1_msrs;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::nested::vmx_abort::{self, Abort};
 use crate::vmx::nested::{Facts, Nested, Operation};
 use crate::vmx::observers::observers;
@@ -82,11 +82,11 @@ pub(crate) fn enter(
     set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
     // L2 goes on with L1's values. What the entry loads in their stead is written after them.
     hardware.observed.enter(observers(), &mut vmcs02, observed);
-    if Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
+    if L1Controls::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
         let value = vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL);
         l1_msrs::load_perf_global_ctrl(&mut vmcs02, value);
     }
-    let loads_cet = Wanted::of(vmcs12).entry.contains(EntryControls::LOAD_CET_STATE);
+    let loads_cet = L1Controls::of(vmcs12).entry.contains(EntryControls::LOAD_CET_STATE);
     // An area is loaded behind the state, and may change it. Else the processor loads it, once it has checked all.
     let has_area = vmcs12.read(vmcs::ENTRY_MSR_LOAD_COUNT) != 0;
     if loads_cet && has_area {

@@ -10,7 +10,7 @@ use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::cr_masks;
 use crate::vmx::nested::preemption_timer;
 use crate::vmx::nested::virtual_apic_page;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
@@ -73,7 +73,7 @@ pub(crate) fn enter(
 }
 
 fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls) {
-    let wanted = Wanted::of(vmcs12);
+    let wanted = L1Controls::of(vmcs12);
     let pin_based = wanted.pin_based | l0.pin_based;
     vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
     vmcs02.write(vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits());
@@ -103,7 +103,7 @@ fn secondary(wanted: SecondaryControls) -> SecondaryControls {
 }
 
 fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {
-    let secondary = Wanted::of(vmcs12).secondary;
+    let secondary = L1Controls::of(vmcs12).secondary;
     if secondary.contains(SecondaryControls::PAUSE_LOOP_EXITING) {
         copy!(vmcs12 => vmcs02; PLE_GAP PLE_WINDOW);
     }
@@ -152,7 +152,7 @@ pub(crate) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capabi
 }
 
 fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability, inherited: &Inherited) {
-    let wanted = Wanted::of(vmcs12);
+    let wanted = L1Controls::of(vmcs12);
     copy!(vmcs12 => vmcs02; GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_INTERRUPTIBILITY);
     let (mask, shadow) = cr_masks::cr0_at_entry(vmcs12, inherited.cr0);
     vmcs02.write(vmcs::CR0_READ_SHADOW, shadow);
@@ -193,7 +193,7 @@ pub(crate) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
 /// What VM-entry controls do not load stays L1's (SDM, "Loading Guest Control Registers, Debug Registers, and
 /// MSRs").
 fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls, inherited: &Inherited) {
-    let entry = Wanted::of(vmcs12).entry;
+    let entry = L1Controls::of(vmcs12).entry;
     let is_long = entry & EntryControls::IA32E_MODE_GUEST;
     vmcs02.write(vmcs::ENTRY_CONTROLS, (l0.entry | is_long).bits());
     vmcs02.write(vmcs::GUEST_EFER, efer(vmcs12, entry, inherited.efer).bits());

@@ -3,7 +3,7 @@
 //! L2 always runs with NMI exiting and virtual NMIs, as the rendezvous needs. What L1 asked for is made of it:
 //! the virtual blocking stands for what L1's controls make of the processor's own.
 
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use hw::Vmcs;
 use x86::event::Vector;
 use x86::vmx::controls::PinBasedControls;
@@ -25,7 +25,7 @@ impl Mode {
     /// The mode under VMCS12.
     #[inline(always)]
     pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
-        let pin_based = Wanted::of(vmcs12).pin_based;
+        let pin_based = L1Controls::of(vmcs12).pin_based;
         if !pin_based.contains(PinBasedControls::NMI_EXITING) {
             Self::Guest
         } else if pin_based.contains(PinBasedControls::VIRTUAL_NMIS) {

@@ -8,7 +8,7 @@ use crate::vmx::nested::entry::checks::EntryFailure;
 use crate::vmx::nested::entry::vmcs02::{Inherited, copy, uses_pdptes};
 use crate::vmx::nested::event::nmi;
 use crate::vmx::nested::preemption_timer;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::nested::vmcs12::{Dirty, Vmcs12};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
@@ -55,7 +55,7 @@ impl From<EntryFailure> for ExitFacts {
 
 /// Saves the state of L2 that exits change often; marks the rest as newer in `vmcs02`.
 pub(crate) fn save_guest_state(vmcs02: &impl Vmcs, vmcs12: &mut Vmcs12) {
-    let wanted = Wanted::of(vmcs12);
+    let wanted = L1Controls::of(vmcs12);
     copy!(vmcs02 => vmcs12;
         GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_CR3 GUEST_CR4 GUEST_CS_ACCESS_RIGHTS
         GUEST_INTERRUPTIBILITY GUEST_ACTIVITY GUEST_PENDING_DEBUG_EXCEPTIONS);
@@ -186,7 +186,7 @@ pub(crate) fn load_host_state<V: Vmcs, M: GuestMemory>(
     left: &Left,
     memory: &M,
 ) -> Result<(), Event> {
-    let exit = Wanted::of(vmcs12).exit;
+    let exit = L1Controls::of(vmcs12).exit;
     let is_long = exit.contains(ExitControls::HOST_ADDRESS_SPACE_SIZE);
     load_control_registers(l1, vmcs12, exit, left);
     load_segments(&mut l1.vmcs, vmcs12, is_long);

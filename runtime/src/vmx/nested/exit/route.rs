@@ -3,7 +3,7 @@
 use crate::memory::guest::GuestMemory;
 use crate::vcpu::Registers;
 use crate::vmx::nested::vmcs12::Vmcs12;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use core::ops::RangeInclusive;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
@@ -64,15 +64,15 @@ pub(crate) fn route<M: GuestMemory>(
             l0_or_l1(wants_exception(vmcs12, Vector(event.vector()), error_code))
         }
         ExitReason::NMI_WINDOW => {
-            let is_wanted = Wanted::of(vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
+            let is_wanted = L1Controls::of(vmcs12).primary.contains(PrimaryControls::NMI_WINDOW_EXITING);
             if is_wanted { Route::L1 } else { Route::NmiWindow }
         }
         ExitReason::MONITOR_TRAP_FLAG => Route::Trap,
         ExitReason::EXTERNAL_INTERRUPT => {
-            l0_or_l1(Wanted::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))
+            l0_or_l1(L1Controls::of(vmcs12).pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING))
         }
         ExitReason::INTERRUPT_WINDOW => {
-            l0_or_l1(Wanted::of(vmcs12).primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING))
+            l0_or_l1(L1Controls::of(vmcs12).primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING))
         }
         ExitReason::CONTROL_REGISTER => {
             let facts = ControlRegisterQualification(vmcs02.read(vmcs::EXIT_QUALIFICATION));
@@ -139,7 +139,7 @@ fn wants_control_register(
 
 /// Whether L1 intercepts the ports (SDM, "I/O-Bitmap Addresses"). An access that wraps around exits.
 fn wants_port<M: GuestMemory>(vmcs12: &impl Vmcs, facts: IoQualification, memory: &M) -> bool {
-    let primary = Wanted::of(vmcs12).primary;
+    let primary = L1Controls::of(vmcs12).primary;
     if !primary.contains(PrimaryControls::USE_IO_BITMAPS) {
         return primary.contains(PrimaryControls::UNCONDITIONAL_IO_EXITING);
     }
@@ -153,7 +153,7 @@ fn wants_port<M: GuestMemory>(vmcs12: &impl Vmcs, facts: IoQualification, memory
 
 /// Whether L1 intercepts the MSR (SDM, "MSR-Bitmap Address").
 fn wants_msr<M: GuestMemory>(vmcs12: &impl Vmcs, msr: Msr, is_write: bool, memory: &M) -> bool {
-    if !Wanted::of(vmcs12).primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
+    if !L1Controls::of(vmcs12).primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         return true;
     }
     let number = match msr.0 {
@@ -173,7 +173,7 @@ fn wants_field<M: GuestMemory>(
     reason: ExitReason,
     memory: &M,
 ) -> bool {
-    if !Wanted::of(vmcs12).secondary.contains(SecondaryControls::VMCS_SHADOWING) {
+    if !L1Controls::of(vmcs12).secondary.contains(SecondaryControls::VMCS_SHADOWING) {
         return true;
     }
     let information = InstructionInformation(vmcs02.read(vmcs::EXIT_INSTRUCTION_INFORMATION));

@@ -11,7 +11,7 @@ use crate::vmx::nested::cpu::{self, NestedCpu, State};
 use crate::vmx::nested::event::nmi;
 use crate::vmx::nested::memory::translation;
 use crate::vmx::nested::msr_area::l1_msrs;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::nested::vmx_abort::{self, Abort};
 use crate::vmx::observers::observers;
 use crate::vmx::vcpu::VmxVcpu;
@@ -193,7 +193,7 @@ fn load_host_state(
     let nested = &mut state.nested;
     // Before the MSRs are loaded: what comes to a hypapp from here on is L1's.
     nested.operation = Operation::Root;
-    if !Wanted::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
+    if !L1Controls::of(&nested.vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID) {
         // CR3 is loaded, whether the entry failed or not.
         translation::drop_l1_translations();
     }
@@ -201,12 +201,12 @@ fn load_host_state(
         let action = vmx_abort::end(nested.current, &GuestPhysical, Abort::HostPdptes);
         return (state, action);
     }
-    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
+    if L1Controls::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
         let value = nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL);
         l1_msrs::load_perf_global_ctrl(&mut l1.vmcs, value);
     }
     let mut ssp = left.ssp;
-    if Wanted::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
+    if L1Controls::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
         let host = &nested.vmcs12;
         cet::write_registers(host.read(vmcs::HOST_S_CET), host.read(vmcs::HOST_INTERRUPT_SSP_TABLE));
         ssp = Some(host.read(vmcs::HOST_SSP));

@@ -13,7 +13,7 @@ use crate::vmx::nested::exit::reflect::ExitFacts;
 use crate::vmx::nested::exit::to_l1;
 use crate::vmx::nested::instruction::operand;
 use crate::vmx::nested::l2_vcpu::{self, L2Vcpu};
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::vmx::ept::EptPointer;
@@ -22,7 +22,7 @@ use x86::vmx::vmcs;
 
 /// L2 on `cpu`, which executes this, runs under tables of L1's.
 pub(in crate::vmx) fn is_nested(cpu: &PerCpu) -> bool {
-    cpu::of(cpu).is_some_and(|state| Wanted::of(&state.nested.vmcs12).has_ept())
+    cpu::of(cpu).is_some_and(|state| L1Controls::of(&state.nested.vmcs12).has_ept())
 }
 
 /// Serves the violation, or hands it to whom it concerns.

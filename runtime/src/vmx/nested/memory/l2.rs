@@ -14,7 +14,7 @@ use crate::smp::percpu::{self, PerCpu};
 use crate::vmx::nested::cpu;
 use crate::vmx::nested::exit::route;
 use crate::vmx::nested::vmcs12::Vmcs12;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use core::cell::Cell;
 use hw::Vmcs;
 use x86::address::GuestPhysAddr;
@@ -42,7 +42,7 @@ impl L2Memory {
         let (mut pointer, mut log) = (None, None);
         if let Some(state) = cpu::of(cpu) {
             let vmcs12 = &state.nested.vmcs12;
-            pointer = Wanted::of(vmcs12).has_ept().then(|| EptPointer(vmcs12.read(vmcs::EPT_POINTER)));
+            pointer = L1Controls::of(vmcs12).has_ept().then(|| EptPointer(vmcs12.read(vmcs::EPT_POINTER)));
             log = log_of(vmcs12);
         }
         Self { pointer, log: Cell::new(log), index: log.map(|log| log.index), denied: Cell::new(None) }
@@ -92,7 +92,7 @@ impl L2Memory {
 
 /// L1's page-modification log, where it keeps one.
 pub(crate) fn log_of(vmcs12: &Vmcs12) -> Option<PageModificationLog> {
-    let has_log = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
+    let has_log = L1Controls::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_PML);
     has_log.then(|| PageModificationLog {
         page: GuestPhysAddr::new(vmcs12.read(vmcs::PML_ADDRESS)),
         index: vmcs12.read(vmcs::PML_INDEX),
@@ -149,7 +149,7 @@ pub(crate) fn note_fault(event: Event) {
     let (Event::PageFault { error_code, .. }, Some(mut state)) = (event, cpu::of(cpu)) else { return };
     let vmcs12 = &state.nested.vmcs12;
     // With second-level tables L1 has no part in L2's page tables.
-    if !Wanted::of(vmcs12).has_ept() && route::wants_exception(vmcs12, Vector::PF, || error_code) {
+    if !L1Controls::of(vmcs12).has_ept() && route::wants_exception(vmcs12, Vector::PF, || error_code) {
         state.lack.set(Lack::Fault(event));
     }
 }

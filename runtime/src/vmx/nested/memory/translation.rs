@@ -9,7 +9,7 @@ use crate::vmx::nested::Operation;
 use crate::vmx::nested::bitmap::pages;
 use crate::vmx::nested::cpu::{self, NestedCpu};
 use crate::vmx::nested::vmcs12::Vmcs12;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
@@ -20,7 +20,7 @@ use x86::vmx::vmcs;
 
 /// Puts L2 under L1's tables, or L1's own, and under a VPID of its own.
 pub(crate) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: &mut VpidMap, cpu: &PerCpu) {
-    let has_vpid = Wanted::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID);
+    let has_vpid = L1Controls::of(vmcs12).secondary.contains(SecondaryControls::ENABLE_VPID);
     let assigned = vpids.enter(has_vpid.then(|| vmcs12.read(vmcs::VPID)));
     if assigned.is_stale {
         cpu::drop_translations(Invvpid::of(assigned.vpid));
@@ -34,7 +34,7 @@ pub(crate) fn set_translation(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, vpids: 
 
 /// The tables under which L2 runs: they can change with each entry.
 pub(crate) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu) {
-    let pointer = if Wanted::of(vmcs12).has_ept() {
+    let pointer = if L1Controls::of(vmcs12).has_ept() {
         Some(ept02::enter(cpu, EptPointer(vmcs12.read(vmcs::EPT_POINTER))))
     } else {
         SECOND_LEVEL.lock().root(cpu.view()).map(EptPointer::new)

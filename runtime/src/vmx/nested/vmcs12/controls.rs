@@ -7,7 +7,7 @@ use x86::vmx::vmcs;
 
 /// The control words of VMCS12; secondary controls that are not activated are all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct L1Controls {
     pub(crate) pin_based: PinBasedControls,
     pub(crate) primary: PrimaryControls,
     pub(crate) secondary: SecondaryControls,
@@ -15,7 +15,7 @@ pub(crate) struct Wanted {
     pub(crate) entry: EntryControls,
 }
 
-impl Wanted {
+impl L1Controls {
     #[inline(always)]
     pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
         let primary = PrimaryControls::from_bits_retain(vmcs12.read(vmcs::PRIMARY_CONTROLS));

@@ -13,7 +13,7 @@
 use super::nmi::{self, Arrival, Mode};
 use crate::vmx::nested::preemption_timer;
 use crate::vmx::nested::vmcs12::Vmcs12;
-use crate::vmx::nested::vmcs12::controls::Wanted;
+use crate::vmx::nested::vmcs12::controls::L1Controls;
 use hw::Vmcs;
 use x86::debug::PendingDebugExceptions;
 use x86::event::Vector;
@@ -139,7 +139,7 @@ impl PendingEntry {
     /// vector. That wakes nobody (SDM, "Checks on Guest Non-Register State"), where an NMI does: L2 is active then,
     /// as it is behind any injection.
     pub(crate) fn begin(&mut self, vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12) {
-        let primary = Wanted::of(vmcs12).primary;
+        let primary = L1Controls::of(vmcs12).primary;
         self.mode = Mode::of(vmcs12);
         self.was_nmi_blocked = nmi::is_blocked(vmcs12);
         self.has_l1_trap = primary.contains(PrimaryControls::MONITOR_TRAP_FLAG);
