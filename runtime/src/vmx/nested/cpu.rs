@@ -12,7 +12,7 @@ use super::memory::ept02::cache::Named;
 use super::memory::ept02::machine_cache as ept02;
 use super::memory::missing_page::Note;
 use super::memory::vpid::{Invvpid, VpidMap};
-use super::observed::Observed;
+use super::performance_counters::PerformanceCounters;
 use super::vmcs12::Vmcs12;
 use super::vmcs12::shadow_vmcs::{Bitmaps, ShadowVmcs};
 use super::{Facts, Nested, Operation};
@@ -61,7 +61,7 @@ pub(super) struct NestedHardware {
     /// Between L2 and L1.
     pub(super) barrier: PredictorBarrier,
     /// What counts and records in L1 and L2.
-    pub(super) observed: Observed,
+    pub(super) counters: PerformanceCounters,
     /// Serves L1's VMREAD and VMWRITE where the processor can.
     pub(super) shadow: Option<ShadowVmcs>,
     vmcs01: HostPhysAddr,
@@ -200,7 +200,7 @@ pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
             unseen_writes: [None; 2],
             vpids: VpidMap::new(),
             barrier: PredictorBarrier::of(&Processor),
-            observed: Observed::default(),
+            counters: PerformanceCounters::default(),
             shadow: shadow_bitmaps.map(ShadowVmcs::new),
             vmcs01: vmcs_of(cpu),
             vmcs02,

@@ -26,7 +26,7 @@ mod memory;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod msr_area;
-mod observed;
+mod performance_counters;
 mod preemption_timer;
 mod virtual_apic_page;
 mod vmcs12;

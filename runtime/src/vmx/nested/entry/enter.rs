@@ -55,7 +55,7 @@ pub(crate) fn enter(
     let NestedCpu { nested, hardware, .. } = &mut *state;
     // L1's state is read while its VMCS is current: an entry that fails behind this goes back to it.
     let inherited = Inherited::of(l1);
-    let observed = observers().values(&l1.vmcs);
+    let counters = observers().values(&l1.vmcs);
     let left = Left::from(&inherited);
     // All checks of guest state come before anything of L2's is loaded (SDM, "Checking and Loading Guest State").
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
@@ -81,7 +81,7 @@ pub(crate) fn enter(
     }
     set_translation(&mut vmcs02, vmcs12, &mut hardware.vpids, cpu);
     // L2 goes on with L1's values. What the entry loads in their stead is written after them.
-    hardware.observed.enter(observers(), &mut vmcs02, observed);
+    hardware.counters.enter(observers(), &mut vmcs02, counters);
     if L1Controls::of(vmcs12).entry.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
         let value = vmcs12.read(vmcs::GUEST_PERF_GLOBAL_CTRL);
         l1_msrs::load_perf_global_ctrl(&mut vmcs02, value);

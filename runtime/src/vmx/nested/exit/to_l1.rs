@@ -83,7 +83,7 @@ pub(crate) fn leave(
     if cpu.loads_cet() {
         left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
     }
-    let observed = hardware.observed.leave(observers(), &vmcs02);
+    let counters = hardware.counters.leave(observers(), &vmcs02);
     // From VMCS12, which has by now what the hardware saved, and gets what L1 is to see.
     let blocking = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), is_nmi);
     nmi::set_blocked(&mut nested.vmcs12, blocking.saved);
@@ -92,7 +92,7 @@ pub(crate) fn leave(
     hardware.barrier.raise(&Processor);
     // Not before VMCS12 is complete: the shadow VMCS is written from it, which L1 reads without an exit.
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
-    hardware.observed.give_to_l1(observers(), &mut l1.vmcs, observed);
+    hardware.counters.give_to_l1(observers(), &mut l1.vmcs, counters);
     load_host(state, &mut l1, cpu, &left, blocking.l1)
 }
 
