@@ -6,6 +6,8 @@ pub(crate) mod cpus;
 #[cfg(target_os = "none")]
 pub(crate) mod ipi;
 #[cfg(target_os = "none")]
+mod pending_events;
+#[cfg(target_os = "none")]
 pub(crate) mod percpu;
 #[cfg(target_os = "none")]
 pub(crate) mod quiesce;
@@ -13,8 +15,6 @@ pub(crate) mod roster;
 pub(crate) mod running;
 #[cfg(target_os = "none")]
 pub(crate) mod shootdown;
-#[cfg(target_os = "none")]
-mod signals;
 #[cfg(target_os = "none")]
 mod stale;
 #[cfg(target_os = "none")]

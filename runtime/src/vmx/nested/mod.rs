@@ -37,9 +37,9 @@ pub(super) use cpu::{L0Bitmaps, is_in_operation, is_l2, prepare, set_up};
 #[cfg(target_os = "none")]
 pub(super) use entry::enter::{invalid_state, refused};
 #[cfg(target_os = "none")]
-pub(super) use event::init::{init_arrived, releases_init};
+pub(super) use event::delivery::{machine_check_arrived, nmi_arrived};
 #[cfg(target_os = "none")]
-pub(super) use event::signals::{machine_check_arrived, nmi_arrived};
+pub(super) use event::init::{init_arrived, releases_init};
 #[cfg(target_os = "none")]
 pub(super) use exit::dispatch::handle_l2_exit;
 #[cfg(target_os = "none")]

@@ -10,7 +10,7 @@ use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::nested::bitmap::pages;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
-use crate::vmx::nested::event::{nmi, signals};
+use crate::vmx::nested::event::{delivery, nmi};
 use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
 use crate::vmx::nested::exit::to_l1;
 use crate::vmx::nested::instruction::{self, Status};
@@ -41,7 +41,7 @@ pub(crate) fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu)
     // The hypapp hears of the entry before `settle` may make an exit of it, of which the hypapp hears too.
     machine::hypapp().nested_entry(&mut VmxVcpu::new(view, registers, cpu.index));
     if !is_plain && let Some(state) = cpu::of(cpu) {
-        signals::settle(state, registers, cpu);
+        delivery::settle(state, registers, cpu);
     }
 }
 

@@ -1,6 +1,6 @@
 //! INIT signals for L1's processor (SDM, "INIT" in "Other Causes of VM Exits").
 
-use super::signals::settle;
+use super::delivery::settle;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
 use crate::vmx::nested::{Operation, cpu};

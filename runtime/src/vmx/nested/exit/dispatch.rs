@@ -12,7 +12,7 @@ use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, State};
 use crate::vmx::nested::entry::refusal;
-use crate::vmx::nested::event::signals;
+use crate::vmx::nested::event::delivery;
 use crate::vmx::nested::l2_compartment;
 use crate::vmx::nested::l2_vcpu::{self, L2Vcpu, view_of};
 use crate::vmx::nested::memory::ept_violation;
@@ -65,7 +65,7 @@ fn handle_rarely(
     route: Route,
 ) {
     if matches!(route, Route::NmiWindow | Route::Trap) {
-        return signals::boundary(state, registers, cpu, reason);
+        return delivery::boundary(state, registers, cpu, reason);
     }
     let may_ask = matches!(route, Route::HypappThenL1 | Route::SecondLevel);
     let mut vcpu = view_of(state, registers, cpu, may_ask);
