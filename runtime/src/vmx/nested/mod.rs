@@ -148,7 +148,7 @@ impl Nested {
     }
 
     /// Makes `region` current. Before, there is no current VMCS.
-    fn take_out<M: GuestMemory>(
+    fn load_current<M: GuestMemory>(
         &mut self,
         memory: &M,
         region: GuestPhysAddr,
@@ -161,7 +161,7 @@ impl Nested {
     }
 
     /// Writes the current VMCS to its page; there is none afterwards.
-    fn put_away<M: GuestMemory, H: Hardware>(&mut self, memory: &M, hardware: &mut H) {
+    fn write_back_current<M: GuestMemory, H: Hardware>(&mut self, memory: &M, hardware: &mut H) {
         let Some(region) = self.current else { return };
         // The last chance for both: what L1 wrote without an exit, and what the VMCS of L2 has newer, would miss the
         // page.
@@ -174,7 +174,7 @@ impl Nested {
     }
 
     /// Sees to it that VMCS12 has the newest value of a field.
-    fn make_current<H: Hardware>(&mut self, access: Access, hardware: &mut H) {
+    fn fetch_newest<H: Hardware>(&mut self, access: Access, hardware: &mut H) {
         if vmcs12::fields::treatment(access.index) == Treatment::Cold {
             self.fetch_guest_state(hardware);
         }

@@ -23,7 +23,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     if nested.current == Some(region) {
         // Before the page is written, where the launch state is kept.
         nested.vmcs12.launch_state = LaunchState::Clear;
-        nested.put_away(l1.memory, l1.hardware);
+        nested.write_back_current(l1.memory, l1.hardware);
     } else {
         // An active VMCS that is not current lies in its page already.
         vmcs12::clear(l1.memory, region);

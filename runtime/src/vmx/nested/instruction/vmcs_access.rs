@@ -25,7 +25,7 @@ pub(super) fn read<V: Vmcs, M: GuestMemory, H: Hardware>(
     let Some(access) = field(l1.vcpu, &l1.facts.capability) else {
         return Ok(Status::Fail(InstructionError::UNSUPPORTED_FIELD));
     };
-    nested.make_current(access, l1.hardware);
+    nested.fetch_newest(access, l1.hardware);
     deliver(l1.vcpu, l1.memory, nested.vmcs12.value(access))?;
     Ok(Status::Succeed)
 }
@@ -44,7 +44,7 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
         Err(error) => return Ok(Status::Fail(error)),
     };
     // What the VMCS of L2 has newer comes first: fetched later, it would undo this write.
-    nested.make_current(access, l1.hardware);
+    nested.fetch_newest(access, l1.hardware);
     if shadowing::is_read(access) {
         // What exits tell, and the access rights of CS: read without an exit, written with one.
         nested.fetch_shadow(l1.hardware);

@@ -37,8 +37,8 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
         return Ok(Status::Succeed);
     }
     // The one before first: there is room for one.
-    nested.put_away(l1.memory, l1.hardware);
-    if nested.take_out(l1.memory, region, is_shadow).is_err() {
+    nested.write_back_current(l1.memory, l1.hardware);
+    if nested.load_current(l1.memory, region, is_shadow).is_err() {
         return Ok(Status::Fail(InstructionError::VMPTRLD_REVISION));
     }
     l1.hardware.current_changed(Some(&nested.vmcs12));

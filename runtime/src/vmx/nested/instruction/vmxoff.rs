@@ -15,7 +15,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     l1: &mut L1<'_, '_, V, M, H>,
 ) -> Result<Status, Event> {
     // While it is still known where the current VMCS goes.
-    nested.put_away(l1.memory, l1.hardware);
+    nested.write_back_current(l1.memory, l1.hardware);
     nested.switch_off();
     l1.vcpu.vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
     Ok(Status::Succeed)

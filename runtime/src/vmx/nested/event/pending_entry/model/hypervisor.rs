@@ -44,7 +44,7 @@ impl ModelState {
         self.running = running.is_running();
     }
 
-    /// What `signals` does.
+    /// What `delivery` does.
     pub(super) fn settle(&mut self, plan: &Plan) -> Outcome<()> {
         let real = self.vmcs02.clone();
         if matches!(plan.flaw, Flaw::PublishesFirst | Flaw::StrikesWaiting) && self.is_waiting() {
