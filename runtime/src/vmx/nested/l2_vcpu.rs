@@ -3,7 +3,7 @@
 use super::cpu::{self, State};
 use super::event::l0_event::{self, Raised};
 use super::exit::reflect::ExitFacts;
-use super::exit::to_l1::{left, reflect_facts};
+use super::exit::to_l1::{exited, reflect_facts};
 use super::l2_vmcs::L2View;
 use super::memory::missing_page::Note;
 use super::vmcs12::controls::L1Controls;
@@ -73,5 +73,5 @@ fn trap_behind(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu) {
 fn leave(state: State, vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: &ExitFacts) {
     let registers = vcpu.registers_mut();
     let (state, action) = reflect_facts(state, registers, cpu, facts);
-    left(state, registers, cpu, action);
+    exited(state, registers, cpu, action);
 }

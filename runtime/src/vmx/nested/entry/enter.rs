@@ -2,7 +2,7 @@
 
 use super::checks::EntryFailure;
 use super::refusal::{self, Refusal};
-use super::vmcs02::{self, Inherited};
+use super::vmcs02::{self, InheritedByL2};
 use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -11,7 +11,7 @@ use crate::vcpu::{Registers, Vcpu};
 use crate::vmx::nested::bitmap::pages;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
 use crate::vmx::nested::event::{delivery, nmi};
-use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
+use crate::vmx::nested::exit::reflect::{self, ExitFacts, InheritedByL1};
 use crate::vmx::nested::exit::to_l1;
 use crate::vmx::nested::instruction::{self, Status};
 use crate::vmx::nested::l2_vmcs::L2View;
@@ -54,15 +54,15 @@ pub(crate) fn enter(
 ) -> (State, Action) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     // L1's state is read while its VMCS is current: an entry that fails behind this goes back to it.
-    let inherited = Inherited::of(l1);
+    let inherited = InheritedByL2::of(l1);
     let counters = observers().values(&l1.vmcs);
-    let left = Left::from(&inherited);
+    let for_l1 = InheritedByL1::from(&inherited);
     // All checks of guest state come before anything of L2's is loaded (SDM, "Checking and Loading Guest State").
     let pdptes = match nested.check_guest_state(facts, l1, &GuestPhysical, hardware) {
         Ok(pdptes) => pdptes,
         Err(failure) => {
             let is_blocked = nmi::is_blocked(&l1.vmcs);
-            return to_l1::fail(state, l1, cpu, &ExitFacts::from(failure), &left, is_blocked);
+            return to_l1::fail(state, l1, cpu, &ExitFacts::from(failure), &for_l1, is_blocked);
         }
     };
     nested.begin_entry();
@@ -103,7 +103,7 @@ pub(crate) fn enter(
         // The blocking that the entry loaded stays.
         let is_blocked = nested.pending.blocking_after_exit(nmi::is_blocked(&nested.vmcs12), false).l1;
         let facts = ExitFacts::from(EntryFailure::MsrLoading { entry });
-        return to_l1::fail(state, l1, cpu, &facts, &left, is_blocked);
+        return to_l1::fail(state, l1, cpu, &facts, &for_l1, is_blocked);
     }
     if loads_cet {
         let mut vmcs02 = hardware.current();
@@ -163,7 +163,7 @@ pub(in crate::vmx) fn refused(registers: &mut Registers, cpu: &PerCpu, error: u3
             );
         }
         let (state, action) = to_l1::leave_refused(state, registers, cpu, &facts);
-        to_l1::left(state, registers, cpu, action);
+        to_l1::exited(state, registers, cpu, action);
     }
     true
 }
@@ -185,5 +185,5 @@ fn vm_fail(mut state: State, registers: &mut Registers, cpu: &PerCpu, error: u32
     if nested.pending.take_nmi() {
         inject::nmi(&mut l1);
     }
-    to_l1::left(state, registers, cpu, Action::Resume);
+    to_l1::exited(state, registers, cpu, Action::Resume);
 }

@@ -22,7 +22,7 @@ use x86::vmx::vmcs;
 
 /// What L2 has of L1 unless VM-entry controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Inherited {
+pub(crate) struct InheritedByL2 {
     pub(crate) cr0: Cr0,
     pub(crate) efer: Efer,
     pub(crate) pat: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Inherited {
     debugctl: u64,
 }
 
-impl Inherited {
+impl InheritedByL2 {
     /// The state of L1 at its VM entry.
     pub(crate) fn of<V: Vmcs>(l1: &VmxVcpu<'_, V>) -> Self {
         Self {
@@ -54,7 +54,7 @@ pub(crate) fn enter(
     vmcs12: &mut Vmcs12,
     capability: &Capability,
     l0: &Controls,
-    inherited: &Inherited,
+    inherited: &InheritedByL2,
 ) {
     if vmcs12.dirty.contains(Dirty::CONTROLS) {
         execution_controls(vmcs02, vmcs12, l0);
@@ -151,7 +151,12 @@ pub(crate) fn copy_cold_guest_state(from: &impl Vmcs, to: &mut impl Vmcs, capabi
     vmcs_fields!(copy_cold!(from, to, capability));
 }
 
-fn hot_guest_state(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability, inherited: &Inherited) {
+fn hot_guest_state(
+    vmcs02: &mut impl Vmcs,
+    vmcs12: &Vmcs12,
+    capability: &Capability,
+    inherited: &InheritedByL2,
+) {
     let wanted = L1Controls::of(vmcs12);
     copy!(vmcs12 => vmcs02; GUEST_RIP GUEST_RSP GUEST_RFLAGS GUEST_INTERRUPTIBILITY);
     let (mask, shadow) = cr_masks::cr0_at_entry(vmcs12, inherited.cr0);
@@ -192,7 +197,7 @@ pub(crate) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
 
 /// What VM-entry controls do not load stays L1's (SDM, "Loading Guest Control Registers, Debug Registers, and
 /// MSRs").
-fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls, inherited: &Inherited) {
+fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls, inherited: &InheritedByL2) {
     let entry = L1Controls::of(vmcs12).entry;
     let is_long = entry & EntryControls::IA32E_MODE_GUEST;
     vmcs02.write(vmcs::ENTRY_CONTROLS, (l0.entry | is_long).bits());

@@ -2,7 +2,7 @@ use super::*;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::Registers;
 use crate::vmx::nested::cr_masks::CR0_OF_L0;
-use crate::vmx::nested::exit::reflect::{self, ExitFacts, Left};
+use crate::vmx::nested::exit::reflect::{self, ExitFacts, InheritedByL1};
 use crate::vmx::nested::vmcs12::fields;
 use hw::sim::{SimMsrs, SimVmcs};
 use x86::vmx::controls::PinBasedControls;
@@ -35,7 +35,7 @@ fn entered(set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
     vmcs01.write(vmcs::GUEST_DEBUGCTL, 1);
     vmcs01.write(vmcs::CR0_READ_SHADOW, Cr0::CD.bits());
     let mut registers = Registers::default();
-    let inherited = Inherited::of(&VmxVcpu::new(vmcs01, &mut registers, 0));
+    let inherited = InheritedByL2::of(&VmxVcpu::new(vmcs01, &mut registers, 0));
     let mut vmcs02 = SimVmcs::default();
     enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
     (vmcs02, vmcs12)
@@ -85,7 +85,7 @@ fn guest_state_is_copied_whole_and_comes_back_whole() {
 fn what_l1_did_not_write_is_not_written_again() {
     let (_, mut vmcs12) = entered(|_| ());
     let mut registers = Registers::default();
-    let inherited = Inherited::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
+    let inherited = InheritedByL2::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
     let mut vmcs02 = SimVmcs::default();
     enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
     let written = |field: u32| vmcs02.writes().iter().any(|write| write.0 == field);
@@ -203,7 +203,7 @@ fn each_entry_loads_what_controls_say_whatever_exits_saved() {
     let loads = EntryControls::LOAD_PAT | EntryControls::LOAD_DEBUG_CONTROLS;
     let saves = ExitControls::SAVE_PAT | ExitControls::SAVE_DEBUG_CONTROLS;
     let mut registers = Registers::default();
-    let inherited = Inherited::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
+    let inherited = InheritedByL2::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
     for (entry, exit, expected) in [
         (loads, ExitControls::empty(), 0x22),
         (loads, saves, 0x33),
@@ -247,10 +247,10 @@ fn an_exit_loads_the_host_state_and_fixed_attributes() {
     let mut vmcs02 = SimVmcs::default();
     vmcs02.write(vmcs::GUEST_EFER, 1);
     vmcs02.write(vmcs::CR0_READ_SHADOW, Cr0::CD.bits());
-    let left = Left::of(&vmcs02, &vmcs12);
+    let inherited = InheritedByL1::of(&vmcs02, &vmcs12);
     let mut registers = Registers::default();
     let mut l1 = VmxVcpu::new(SimVmcs::default(), &mut registers, 0);
-    reflect::load_host_state(&mut l1, &vmcs12, &left, &FakeMemory::new(0x1000)).unwrap();
+    reflect::load_host_state(&mut l1, &vmcs12, &inherited, &FakeMemory::new(0x1000)).unwrap();
     assert_eq!((l1.rip(), l1.rflags().bits(), l1.dr7()), (0x1234, 2, 0x400));
     assert_eq!(l1.efer(), Efer::SCE | Efer::LME | Efer::LMA);
     assert!(l1.cr0().contains(Cr0::CD | Cr0::PG) && l1.cr4().contains(Cr4::PAE | Cr4::VMXE));
@@ -263,9 +263,9 @@ fn an_exit_loads_the_host_state_and_fixed_attributes() {
     vmcs12.write(vmcs::HOST_CR4, 0x2020);
     let memory = FakeMemory::new(0x1000);
     memory.put_u64(0, 3);
-    assert!(reflect::load_host_state(&mut l1, &vmcs12, &left, &memory).is_err());
+    assert!(reflect::load_host_state(&mut l1, &vmcs12, &inherited, &memory).is_err());
     memory.put_u64(0, 1);
-    reflect::load_host_state(&mut l1, &vmcs12, &left, &memory).unwrap();
+    reflect::load_host_state(&mut l1, &vmcs12, &inherited, &memory).unwrap();
     assert_eq!((l1.pdptes()[0], l1.efer()), (1, Efer::SCE));
 }
 

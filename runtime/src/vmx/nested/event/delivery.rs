@@ -101,7 +101,7 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
         hardware.select_l2();
         if let Err(failure) = checked {
             let (state, action) = to_l1::give_up(state, registers, cpu, &ExitFacts::from(failure));
-            return to_l1::left(state, registers, cpu, action);
+            return to_l1::exited(state, registers, cpu, action);
         }
         // What a processor loads that enters, and saves where it leaves.
         match (facts.capability.has_cet(), cpu.loads_cet()) {
@@ -114,5 +114,5 @@ fn leave_early(mut state: State, registers: &mut Registers, cpu: &PerCpu, exit: 
     nested.pending.leave_early(exit);
     reflect::save_early_exit(&mut nested.vmcs12, told);
     let (state, action) = to_l1::leave(state, registers, cpu, exit == EarlyExit::Nmi);
-    to_l1::left(state, registers, cpu, action);
+    to_l1::exited(state, registers, cpu, action);
 }

@@ -43,7 +43,7 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     }
     if reason.is_entry_failure() {
         let (state, action) = entry_failed(state, registers, cpu, reason);
-        return to_l1::left(state, registers, cpu, action);
+        return to_l1::exited(state, registers, cpu, action);
     }
     // Only past the failures: after one of these the hardware has not entered, and what the entry was to bring waits on.
     state.nested.pending.left_hardware();
@@ -51,7 +51,7 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     // L1's exits leave here, as they are most of all and need no view of L2 for the hypervisor's handlers.
     if route == Route::L1 {
         let (state, action) = to_l1::reflect(state, registers, cpu, told);
-        return to_l1::left(state, registers, cpu, action);
+        return to_l1::exited(state, registers, cpu, action);
     }
     handle_rarely(state, registers, cpu, reason, route);
 }

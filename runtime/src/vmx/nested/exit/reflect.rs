@@ -5,7 +5,7 @@ use crate::memory::guest::{GuestMemory, load_pdptes};
 use crate::vcpu::Vcpu;
 use crate::vmx::nested::cr_masks::{self, CR0_OF_L0};
 use crate::vmx::nested::entry::checks::EntryFailure;
-use crate::vmx::nested::entry::vmcs02::{Inherited, copy, uses_pdptes};
+use crate::vmx::nested::entry::vmcs02::{InheritedByL2, copy, uses_pdptes};
 use crate::vmx::nested::event::nmi;
 use crate::vmx::nested::preemption_timer;
 use crate::vmx::nested::vmcs12::controls::L1Controls;
@@ -149,7 +149,7 @@ fn clear_injection(vmcs12: &mut Vmcs12) {
 
 /// What L1 goes on with unless VM-exit controls load it: L2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Left {
+pub(crate) struct InheritedByL1 {
     cr0: u64,
     efer: Efer,
     pat: u64,
@@ -157,13 +157,13 @@ pub(crate) struct Left {
     pub(crate) ssp: Option<u64>,
 }
 
-impl From<&Inherited> for Left {
-    fn from(l1: &Inherited) -> Self {
+impl From<&InheritedByL2> for InheritedByL1 {
+    fn from(l1: &InheritedByL2) -> Self {
         Self { cr0: l1.cr0.bits(), efer: l1.efer, pat: l1.pat, ssp: None }
     }
 }
 
-impl Left {
+impl InheritedByL1 {
     /// The state of L2 at its exit.
     pub(crate) fn of(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> Self {
         Self {
@@ -183,12 +183,12 @@ impl Left {
 pub(crate) fn load_host_state<V: Vmcs, M: GuestMemory>(
     l1: &mut VmxVcpu<'_, V>,
     vmcs12: &Vmcs12,
-    left: &Left,
+    inherited: &InheritedByL1,
     memory: &M,
 ) -> Result<(), Event> {
     let exit = L1Controls::of(vmcs12).exit;
     let is_long = exit.contains(ExitControls::HOST_ADDRESS_SPACE_SIZE);
-    load_control_registers(l1, vmcs12, exit, left);
+    load_control_registers(l1, vmcs12, exit, inherited);
     load_segments(&mut l1.vmcs, vmcs12, is_long);
     l1.vmcs.write(vmcs::GUEST_RIP, vmcs12.read(vmcs::HOST_RIP));
     l1.vmcs.write(vmcs::GUEST_RSP, vmcs12.read(vmcs::HOST_RSP));
@@ -220,10 +220,10 @@ fn load_control_registers<V: Vmcs>(
     l1: &mut VmxVcpu<'_, V>,
     vmcs12: &Vmcs12,
     exit: ExitControls,
-    left: &Left,
+    inherited: &InheritedByL1,
 ) {
     let is_long = exit.contains(ExitControls::HOST_ADDRESS_SPACE_SIZE);
-    let cr0 = vmcs12.read(vmcs::HOST_CR0) & !CR0_OF_L0.bits() | left.cr0 & CR0_OF_L0.bits();
+    let cr0 = vmcs12.read(vmcs::HOST_CR0) & !CR0_OF_L0.bits() | inherited.cr0 & CR0_OF_L0.bits();
     l1.set_cr0(Cr0::from_bits_retain(cr0));
     let mut cr4 = Cr4::from_bits_retain(vmcs12.read(vmcs::HOST_CR4));
     if is_long {
@@ -236,13 +236,13 @@ fn load_control_registers<V: Vmcs>(
     let efer = if exit.contains(ExitControls::LOAD_EFER) {
         Efer::from_bits_retain(vmcs12.read(vmcs::HOST_EFER))
     } else {
-        let mut efer = left.efer;
+        let mut efer = inherited.efer;
         efer.set(Efer::LME, is_long);
         efer.set(Efer::LMA, is_long);
         efer
     };
     l1.set_efer(efer);
-    let pat = if exit.contains(ExitControls::LOAD_PAT) { vmcs12.read(vmcs::HOST_PAT) } else { left.pat };
+    let pat = if exit.contains(ExitControls::LOAD_PAT) { vmcs12.read(vmcs::HOST_PAT) } else { inherited.pat };
     l1.vmcs.write(vmcs::GUEST_PAT, pat);
 }
 

@@ -1,6 +1,6 @@
 //! From L2 back to L1: exits that L1 gets, entries that fail, and L1's host state.
 
-use super::reflect::{self, ExitFacts, Left};
+use super::reflect::{self, ExitFacts, InheritedByL1};
 use crate::exit::Action;
 use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
@@ -29,7 +29,7 @@ pub(crate) fn reflect_now(registers: &mut Registers, cpu: &PerCpu) {
     let Some(state) = cpu::of(cpu) else { return };
     let told = ExitReason(state.hardware.current().read(vmcs::EXIT_REASON));
     let (state, action) = reflect(state, registers, cpu, told);
-    left(state, registers, cpu, action);
+    exited(state, registers, cpu, action);
 }
 
 /// Hands the exit that the hardware tells of to L1, with its flags.
@@ -79,9 +79,9 @@ pub(crate) fn leave(
     }
     let NestedCpu { nested, hardware, .. } = &mut *state;
     // What L1 keeps of L2's processor is read while the VMCS of L2 is current.
-    let mut left = Left::of(&vmcs02, &nested.vmcs12);
+    let mut inherited = InheritedByL1::of(&vmcs02, &nested.vmcs12);
     if cpu.loads_cet() {
-        left.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
+        inherited.ssp = Some(vmcs02.read(vmcs::GUEST_SSP));
     }
     let counters = hardware.counters.leave(observers(), &vmcs02);
     // From VMCS12, which has by now what the hardware saved, and gets what L1 is to see.
@@ -93,7 +93,7 @@ pub(crate) fn leave(
     // Not before VMCS12 is complete: the shadow VMCS is written from it, which L1 reads without an exit.
     let mut l1 = VmxVcpu::new(hardware.return_to_l1(&nested.vmcs12), registers, cpu.index);
     hardware.counters.give_to_l1(observers(), &mut l1.vmcs, counters);
-    load_host(state, &mut l1, cpu, &left, blocking.l1)
+    load_host(state, &mut l1, cpu, &inherited, blocking.l1)
 }
 
 /// L2, which ran before, cannot be entered again, and has this exit. Its VMCS is current.
@@ -118,17 +118,17 @@ pub(crate) fn give_up(
 ) -> (State, Action) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     let mut vmcs02 = hardware.current();
-    let left = Left::of(&vmcs02, &nested.vmcs12);
+    let inherited = InheritedByL1::of(&vmcs02, &nested.vmcs12);
     nested.revert_entry();
     nested.pending.withdraw(&mut vmcs02);
     let mut l1 = VmxVcpu::new(hardware.select_l1(), registers, cpu.index);
     // L1's was not replaced.
     let is_blocked = nmi::is_blocked(&l1.vmcs);
-    fail(state, &mut l1, cpu, facts, &left, is_blocked)
+    fail(state, &mut l1, cpu, facts, &inherited, is_blocked)
 }
 
 /// An exit was handed to L1, whose VMCS is current: the hypapp is told, and `action` carried out.
-pub(crate) fn left(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
+pub(crate) fn exited(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
     let vmcs01 = state.hardware.current();
     // A hypapp may ask for things that need the state.
     drop(state);
@@ -151,13 +151,13 @@ pub(crate) fn fail(
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
     facts: &ExitFacts,
-    left: &Left,
+    inherited: &InheritedByL1,
     is_blocked: bool,
 ) -> (State, Action) {
     let NestedCpu { nested, hardware, .. } = &mut *state;
     reflect::save_facts(&mut nested.vmcs12, facts);
     hardware.return_to_l1(&nested.vmcs12);
-    load_host(state, l1, cpu, left, is_blocked)
+    load_host(state, l1, cpu, inherited, is_blocked)
 }
 
 /// L1 goes on with its host state, NMIs blocked or not, and takes one that waits. The VMCS of L1 is current.
@@ -165,10 +165,10 @@ pub(crate) fn load_host(
     state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
-    left: &Left,
+    inherited: &InheritedByL1,
     is_blocked: bool,
 ) -> (State, Action) {
-    let (mut state, action) = load_host_state(state, l1, cpu, left);
+    let (mut state, action) = load_host_state(state, l1, cpu, inherited);
     // An exit is over before an event is taken: what waits strikes L1 in its host state, behind the blocking that the
     // exit leaves (SDM, "Loading Host State"; "Updating Non-Register State").
     if is_blocked {
@@ -187,7 +187,7 @@ fn load_host_state(
     mut state: State,
     l1: &mut VmxVcpu<'_, CurrentVmcs>,
     cpu: &PerCpu,
-    left: &Left,
+    inherited: &InheritedByL1,
 ) -> (State, Action) {
     cpu.runs_again();
     let nested = &mut state.nested;
@@ -197,7 +197,7 @@ fn load_host_state(
         // CR3 is loaded, whether the entry failed or not.
         translation::drop_l1_translations();
     }
-    if reflect::load_host_state(l1, &nested.vmcs12, left, &GuestPhysical).is_err() {
+    if reflect::load_host_state(l1, &nested.vmcs12, inherited, &GuestPhysical).is_err() {
         let action = vmx_abort::end(nested.current, &GuestPhysical, Abort::HostPdptes);
         return (state, action);
     }
@@ -205,7 +205,7 @@ fn load_host_state(
         let value = nested.vmcs12.read(vmcs::HOST_PERF_GLOBAL_CTRL);
         l1_msrs::load_perf_global_ctrl(&mut l1.vmcs, value);
     }
-    let mut ssp = left.ssp;
+    let mut ssp = inherited.ssp;
     if L1Controls::of(&nested.vmcs12).exit.contains(ExitControls::LOAD_CET_STATE) {
         let host = &nested.vmcs12;
         cet::write_registers(host.read(vmcs::HOST_S_CET), host.read(vmcs::HOST_INTERRUPT_SSP_TABLE));

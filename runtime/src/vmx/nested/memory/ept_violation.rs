@@ -103,7 +103,7 @@ pub(crate) fn ask(
     }
     // Once more: the shadow VMCS was written before these two were.
     hardware.return_to_l1(&nested.vmcs12);
-    to_l1::left(state, registers, cpu, action);
+    to_l1::exited(state, registers, cpu, action);
 }
 
 fn serve(cpu: &PerCpu, access: Access) -> Outcome {
@@ -123,5 +123,5 @@ fn reflect(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, facts: ExitFacts) {
     let Some(state) = cpu::of(cpu) else { return };
     let registers = vcpu.registers_mut();
     let (state, action) = to_l1::reflect_facts(state, registers, cpu, &facts);
-    to_l1::left(state, registers, cpu, action);
+    to_l1::exited(state, registers, cpu, action);
 }

@@ -3,7 +3,7 @@
 use super::bytes::Bytes;
 use crate::memory::guest::fake::FakeMemory;
 use crate::vcpu::{Registers, Vcpu};
-use crate::vmx::nested::exit::reflect::{self, Left};
+use crate::vmx::nested::exit::reflect::{self, InheritedByL1};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
@@ -45,10 +45,10 @@ pub(super) fn check(input: &[u8]) {
     for pdpte in 0..4 {
         memory.put_u64((vmcs12.read(vmcs::HOST_CR3) & 0xfe0) + 8 * pdpte, bytes.number());
     }
-    let left = Left::of(&vmcs02, &vmcs12);
+    let inherited = InheritedByL1::of(&vmcs02, &vmcs12);
     let mut registers = Registers::default();
     let mut l1 = VmxVcpu::new(vmcs01, &mut registers, 0);
-    let is_loaded = reflect::load_host_state(&mut l1, &vmcs12, &left, &memory).is_ok();
+    let is_loaded = reflect::load_host_state(&mut l1, &vmcs12, &inherited, &memory).is_ok();
     let is_long = vmcs12.read(vmcs::EXIT_CONTROLS) >> 9 & 1 == 1;
     assert_registers(&l1, &vmcs12, &vmcs02, is_long);
     assert_segments(&l1.vmcs, &vmcs12, is_long);

@@ -107,7 +107,7 @@ pub(super) fn sound_controls(values: &Fields, capability: &Capability) -> Vec<(u
 
 /// What an entry may leave as L1 has it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Inherited {
+pub(super) struct InheritedByL2 {
     cr0: u64,
     efer: u64,
     pat: u64,
@@ -115,7 +115,7 @@ pub(super) struct Inherited {
     debugctl: u64,
 }
 
-impl Inherited {
+impl InheritedByL2 {
     pub(super) fn drawn(bytes: &mut Bytes<'_>) -> Self {
         Self {
             cr0: u64::from(bytes.byte() % 4) << 29 | 0x31,
@@ -150,7 +150,7 @@ fn is_pae(cr0: u64, cr4: u64, is_long: bool) -> bool {
 }
 
 /// The registers of L2 after an entry with `values`; those that are not defined are not there.
-pub(super) fn entered(values: &Fields, l1: &Inherited) -> Fields {
+pub(super) fn entered(values: &Fields, l1: &InheritedByL2) -> Fields {
     let entry = |number| bit(values[&ENTRY], number);
     let has_pdptes = has_secondary(values, 1) && is_pae(values[&CR0], values[&CR4], entry(9));
     let is_nmi = bit(values[&INJECTION], 31) && values[&INJECTION] >> 8 & 7 == 2;

@@ -10,7 +10,7 @@ use crate::vcpu::Registers;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::entry::checks::Processor;
 use crate::vmx::nested::entry::checks::fixture::{REVISION, hardware};
-use crate::vmx::nested::entry::vmcs02::{self, Inherited};
+use crate::vmx::nested::entry::vmcs02::{self, InheritedByL2};
 use crate::vmx::nested::exit::reflect;
 use crate::vmx::nested::instruction::{self, Hardware, L1, VpidScope};
 use crate::vmx::nested::vmcs12::Vmcs12;
@@ -213,7 +213,7 @@ impl Fixture {
         l2::sound_controls(&self.model[&current], &self.facts.capability)
             .into_iter()
             .for_each(|(encoding, value)| self.write_whole(encoding, value));
-        let l1 = l2::Inherited::drawn(bytes);
+        let l1 = l2::InheritedByL2::drawn(bytes);
         let mut runs = l2::entered(&self.model[&current], &l1);
         self.enter(&l1);
         l2::assert_runs(&self.hardware.vmcs02, &self.model[&current], &runs);
@@ -224,10 +224,10 @@ impl Fixture {
         l2::save_exit(values, &self.hardware.vmcs02, reason);
     }
 
-    fn enter(&mut self, l1: &l2::Inherited) {
+    fn enter(&mut self, l1: &l2::InheritedByL2) {
         l1.write_to(&mut self.vmcs01);
         let mut registers = Registers::default();
-        let inherited = Inherited::of(&VmxVcpu::new(self.vmcs01.clone(), &mut registers, 0));
+        let inherited = InheritedByL2::of(&VmxVcpu::new(self.vmcs01.clone(), &mut registers, 0));
         self.vmcs01.write(vmcs::CR0_READ_SHADOW, 0x31);
         self.vmcs01.write(vmcs::GUEST_EFER, 0xd01);
         self.nested.fetch_shadow(&mut self.hardware);

@@ -243,7 +243,7 @@ fn all_cpus_share_a_root_and_keep_it_while_they_are_on_it() {
     }
     assert_eq!((fixture.enter(0, EPTP), fixture.enter(1, EPTP)), (root, root));
     assert!(fixture.cached(0, GPA).is_some());
-    // Left by all, it is the oldest some time.
+    // InheritedByL1 by all, it is the oldest some time.
     fixture.enter(0, eptp(0x20_0000));
     for number in 0..8 {
         fixture.enter(1, eptp(0x30_0000 + number * PAGE_SIZE));
