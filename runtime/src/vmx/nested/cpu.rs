@@ -35,7 +35,7 @@ pub(super) struct NestedCpu {
     pub(super) nested: Nested,
     pub(super) hardware: NestedHardware,
     /// What an access in L2's stead lacked.
-    pub(super) lack: Note,
+    pub(super) missing_page: Note,
 }
 
 /// A CPU's nesting, locked by that CPU.
@@ -205,7 +205,7 @@ pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
             vmcs01: vmcs_of(cpu),
             vmcs02,
         };
-        let state = NestedCpu { nested: Nested::new(), hardware, lack: Note::default() };
+        let state = NestedCpu { nested: Nested::new(), hardware, missing_page: Note::default() };
         // SAFETY: the list has room for all CPUs.
         let slot = unsafe { list.add(index) };
         // SAFETY: fresh frames, aligned.

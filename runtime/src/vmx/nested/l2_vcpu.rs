@@ -29,7 +29,7 @@ pub(super) fn view_of<'a>(
     cpu: &PerCpu,
     may_ask: bool,
 ) -> L2Vcpu<'a> {
-    state.lack = Note::of_event(may_ask);
+    state.missing_page = Note::of_event(may_ask);
     let l1_owns = state.nested.vmcs12.read(vmcs::CR0_MASK);
     let mut vcpu = VmxVcpu::new(L2View::new(state.hardware.current(), l1_owns), registers, cpu.index);
     vcpu.fixed_cr0 = Some(L1Controls::of(&state.nested.vmcs12).fixed_cr0());

@@ -33,7 +33,7 @@ use x86::vmx::vmcs;
 
 /// L2 is about to run, its VMCS is current: the hypapp is told, and what waits strikes.
 pub(crate) fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
-    state.lack = Note::of_event(false);
+    state.missing_page = Note::of_event(false);
     let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));
     let is_plain = state.nested.pending.is_plain(&state.nested.vmcs12);
     // A hypapp may ask for things that need the state.

@@ -3,7 +3,7 @@
 use super::ept02::access::{Access, Outcome};
 use super::ept02::machine_cache as ept02;
 use super::l2;
-use super::missing_page::Lack;
+use super::missing_page::MissingPage;
 use crate::exit::{Action, Exit, dispatch};
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
@@ -62,8 +62,8 @@ pub(crate) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
 pub(crate) fn conclude(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
     match l2::take_asked(cpu) {
         None => l2_vcpu::apply(vcpu, cpu, reason, action),
-        Some(Lack::Fault(event)) => l2_vcpu::apply(vcpu, cpu, reason, Action::Inject(event)),
-        Some(Lack::SecondLevel(access)) => ask(vcpu, cpu, reason, access, None),
+        Some(MissingPage::Fault(event)) => l2_vcpu::apply(vcpu, cpu, reason, Action::Inject(event)),
+        Some(MissingPage::SecondLevel(access)) => ask(vcpu, cpu, reason, access, None),
     }
 }
 

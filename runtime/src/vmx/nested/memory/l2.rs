@@ -7,7 +7,7 @@
 use super::ept02::access::Access;
 use super::ept02::machine_cache as ept02;
 use super::ept12::PageModificationLog;
-use super::missing_page::{Lack, Note};
+use super::missing_page::{MissingPage, Note};
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
@@ -150,24 +150,24 @@ pub(crate) fn note_fault(event: Event) {
     let vmcs12 = &state.nested.vmcs12;
     // With second-level tables L1 has no part in L2's page tables.
     if !L1Controls::of(vmcs12).has_ept() && route::wants_exception(vmcs12, Vector::PF, || error_code) {
-        state.lack.set(Lack::Fault(event));
+        state.missing_page.set(MissingPage::Fault(event));
     }
 }
 
 /// Asks L1 for what the last access lacked, once the exit of L2 is through; false where that is nothing of
 /// L1's, or no exit of L2 is handled that it would try again behind.
 pub(crate) fn ask_l1() -> bool {
-    cpu::of(percpu::current()).is_some_and(|mut state| state.lack.ask())
+    cpu::of(percpu::current()).is_some_and(|mut state| state.missing_page.ask())
 }
 
 /// Takes what L1 is to be asked for.
-pub(crate) fn take_asked(cpu: &PerCpu) -> Option<Lack> {
-    cpu::of(cpu)?.lack.finish()
+pub(crate) fn take_asked(cpu: &PerCpu) -> Option<MissingPage> {
+    cpu::of(cpu)?.missing_page.finish()
 }
 
 fn change_note(cpu: &PerCpu, change: impl FnOnce(&mut Note)) {
     if let Some(mut state) = cpu::of(cpu) {
-        change(&mut state.lack);
+        change(&mut state.missing_page);
     }
 }
 
@@ -184,8 +184,8 @@ impl NotedMemory {
         result.inspect_err(|_| {
             if let Some(denied) = memory.denied() {
                 let qualification = denied.qualification & u64::from(Rights::all().bits());
-                let lack = Lack::SecondLevel(Access { qualification, ..denied });
-                change_note(cpu, |note| note.set(lack));
+                let missing = MissingPage::SecondLevel(Access { qualification, ..denied });
+                change_note(cpu, |note| note.set(missing));
             }
         })
     }

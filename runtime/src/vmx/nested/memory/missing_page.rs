@@ -5,17 +5,17 @@ use x86::event::Event;
 
 /// What an access in L2's stead lacked, of what L1 can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lack {
+pub(crate) enum MissingPage {
     /// L1's tables do not allow the access.
     SecondLevel(Access),
     /// L2's page tables, which L1 may keep for it, do not allow the access.
     Fault(Event),
 }
 
-/// The lack that was noted last, and whether L1 is to be asked.
+/// The missing page that was noted last, and whether L1 is to be asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Note {
-    lack: Option<Lack>,
+    missing: Option<MissingPage>,
     is_asked: bool,
     may_ask: bool,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Note {
 impl Note {
     /// The note of an event of a hypapp's; L2 can try again behind one that `may_ask`, and L1 is asked before.
     pub(crate) const fn of_event(may_ask: bool) -> Self {
-        Self { lack: None, is_asked: false, may_ask }
+        Self { missing: None, is_asked: false, may_ask }
     }
 
     /// Forgets what was noted of this event.
@@ -32,20 +32,20 @@ impl Note {
     }
 
     /// Notes what an access lacked.
-    pub(crate) const fn set(&mut self, lack: Lack) {
-        *self = Self { lack: Some(lack), ..Self::of_event(self.may_ask) };
+    pub(crate) const fn set(&mut self, missing: MissingPage) {
+        *self = Self { missing: Some(missing), ..Self::of_event(self.may_ask) };
     }
 
     /// Asks L1 behind this event; returns false where that is nothing of L1's, or L2 cannot try again.
     pub(crate) const fn ask(&mut self) -> bool {
-        self.is_asked = self.may_ask && self.lack.is_some();
+        self.is_asked = self.may_ask && self.missing.is_some();
         self.is_asked
     }
 
     /// The event is over: what L1 is to be asked for.
-    pub(crate) fn finish(&mut self) -> Option<Lack> {
+    pub(crate) fn finish(&mut self) -> Option<MissingPage> {
         let note = core::mem::take(self);
-        note.lack.filter(|_| note.is_asked)
+        note.missing.filter(|_| note.is_asked)
     }
 }
 
@@ -53,13 +53,13 @@ impl Note {
 mod tests {
     use super::*;
 
-    const FAULT: Lack = Lack::Fault(Event::UD);
+    const FAULT: MissingPage = MissingPage::Fault(Event::UD);
 
     #[test]
     fn l1_is_asked_for_the_last_lack_where_the_hypapp_wants_it() {
         let mut note = Note::of_event(true);
         assert!(!note.ask());
-        note.set(Lack::Fault(Event::GP0));
+        note.set(MissingPage::Fault(Event::GP0));
         note.set(FAULT);
         assert!(note.ask());
         assert_eq!(note.finish(), Some(FAULT));

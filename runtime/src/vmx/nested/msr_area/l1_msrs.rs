@@ -83,7 +83,7 @@ fn carry_out(
         return (state, Ok(()));
     }
     // There is no instruction of L2's to try again.
-    state.lack = Note::of_event(false);
+    state.missing_page = Note::of_event(false);
     let carried_out = cpu::unlocked(state, cpu, act);
     // It would be the compartment's processor that is saved, or goes on as another.
     assert!(!cpu.is_in_compartment(), "a hypapp entered a compartment for an MSR area");
