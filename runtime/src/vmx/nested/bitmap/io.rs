@@ -19,18 +19,18 @@ impl IoBitmaps {
         Self { merged: [MergedPage::new(frames, Kind::Io), MergedPage::new(second, Kind::Io)] }
     }
 
-    /// The first of two frames that hold the two from `own` on, and L1's bitmaps A and B at `wanted`, as they
+    /// The first of two frames that merge the hypervisor's two from `l0` on with L1's bitmaps A and B at `wanted`, as they
     /// are now.
     #[inline]
     pub(crate) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         wanted: [GuestPhysAddr; 2],
     ) -> HostPhysAddr {
         let [a, b] = &mut self.merged;
-        a.refresh(pages, own, wanted[0]);
-        b.refresh(pages, HostPhysAddr::new(own.get() + PAGE_SIZE), wanted[1]);
+        a.refresh(pages, l0, wanted[0]);
+        b.refresh(pages, HostPhysAddr::new(l0.get() + PAGE_SIZE), wanted[1]);
         a.frame
     }
 
@@ -38,12 +38,12 @@ impl IoBitmaps {
     pub(crate) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         wanted: [GuestPhysAddr; 2],
     ) {
         let [a, b] = &mut self.merged;
-        a.follow(pages, own, wanted[0]);
-        b.follow(pages, HostPhysAddr::new(own.get() + PAGE_SIZE), wanted[1]);
+        a.follow(pages, l0, wanted[0]);
+        b.follow(pages, HostPhysAddr::new(l0.get() + PAGE_SIZE), wanted[1]);
     }
 }
 

@@ -92,19 +92,19 @@ impl MergedPage {
         self.source.is_some_and(|source| source.page == page)
     }
 
-    /// Sees to it that the frame holds `page` of L1 and `own`, as they are now, at an entry of L2.
+    /// Sees to it that the frame holds `page` of L1 and the hypervisor's at `l0`, as they are now, at an entry of L2.
     #[inline]
     pub(crate) fn refresh<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         page: GuestPhysAddr,
     ) {
         let is_fresh = self.source.is_some_and(|source| {
             source.page == page && source.watch.is_some() && source.writes == pages.watcher.writes()
         });
         if !is_fresh {
-            self.look_again(pages, own, page);
+            self.look_again(pages, l0, page);
         }
     }
 
@@ -112,7 +112,7 @@ impl MergedPage {
     fn look_again<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         page: GuestPhysAddr,
     ) {
         // Counted before anything is looked at: a write from here on leaves the count behind, and the next entry looks again.
@@ -131,7 +131,7 @@ impl MergedPage {
         }
         // Watched before it is read: a write in between ends the watch.
         let watch = if self.written < PATIENCE { pages.watcher.watch(page) } else { None };
-        self.merge(pages, own, page, watch.is_some());
+        self.merge(pages, l0, page, watch.is_some());
         self.source = Some(Source { page, watch, writes });
     }
 
@@ -139,7 +139,7 @@ impl MergedPage {
     pub(crate) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         page: GuestPhysAddr,
     ) {
         let writes = pages.watcher.writes();
@@ -155,14 +155,14 @@ impl MergedPage {
         // what the page says then counts.
         source.watch = None;
         self.written = self.written.saturating_add(1);
-        self.merge(pages, own, page, false);
+        self.merge(pages, l0, page, false);
     }
 
-    /// Puts `own` or `page` of L1 into the frame, bit by bit; where L1 has no memory its bits are ones.
+    /// ORs the hypervisor's page at `l0` and `page` of L1 into the frame; where L1 has no memory its bits are ones.
     fn merge<M: PhysMemory, G: GuestMemory + ?Sized, W>(
         &self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         page: GuestPhysAddr,
         is_watched: bool,
     ) {
@@ -178,7 +178,7 @@ impl MergedPage {
                 }
             }
             let mut merged = [0; PIECE];
-            pages.memory.read(at(own.get(), offset), &mut merged);
+            pages.memory.read(at(l0.get(), offset), &mut merged);
             let (words, _) = merged.as_chunks_mut::<8>();
             for (word, wanted) in words.iter_mut().zip(wanted.as_chunks::<8>().0) {
                 *word = (u64::from_ne_bytes(*word) | u64::from_ne_bytes(*wanted)).to_ne_bytes();

@@ -199,11 +199,11 @@ proptest! {
     /// Whatever is written when, a frame says what either side wants at that moment.
     #[test]
     fn a_frame_is_the_or_of_both_at_every_entry(
-        own in prop::collection::vec((0_u64..0x1000, any::<u8>()), 0..8),
+        l0 in prop::collection::vec((0_u64..0x1000, any::<u8>()), 0..8),
         steps in prop::collection::vec((0_u64..0x2000, any::<u8>(), any::<bool>()), 1..24),
     ) {
         let fake = Fake::new();
-        for &(offset, byte) in &own {
+        for &(offset, byte) in &l0 {
             fake.memory.write(HostPhysAddr::new(OWN.get() + offset), &[byte]);
         }
         let mut merged = MergedPage::new(FRAME, Kind::Io);

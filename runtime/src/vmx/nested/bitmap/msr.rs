@@ -26,18 +26,18 @@ impl MsrBitmaps {
         Self { merged: frames.map(|frame| MergedPage::new(frame, Kind::Msr)), oldest: 0 }
     }
 
-    /// The frame with `own` and L1's bitmap at `page`, as they are now.
+    /// The frame that merges the hypervisor's bitmap at `l0` with L1's at `page`, as they are now.
     #[inline]
     pub(crate) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         page: GuestPhysAddr,
     ) -> HostPhysAddr {
         let known = self.merged.iter().position(|merged| merged.is_of(page));
         let index = known.unwrap_or_else(|| self.give_up());
         let merged = &mut self.merged[index];
-        merged.refresh(pages, own, page);
+        merged.refresh(pages, l0, page);
         merged.frame
     }
 
@@ -45,10 +45,10 @@ impl MsrBitmaps {
     pub(crate) fn follow<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,
         pages: &Pages<'_, M, G, W>,
-        own: HostPhysAddr,
+        l0: HostPhysAddr,
         page: GuestPhysAddr,
     ) {
-        self.merged.iter_mut().for_each(|merged| merged.follow(pages, own, page));
+        self.merged.iter_mut().for_each(|merged| merged.follow(pages, l0, page));
     }
 
     fn give_up(&mut self) -> usize {

@@ -20,11 +20,11 @@ fn bitmap_at(fake: &Fake, frame: HostPhysAddr) -> MsrBitmap {
 
 /// The hypervisor's bitmap as the machine has it, MTRRs aside.
 fn own_bitmap() -> MsrBitmap {
-    let mut own = [0; 4096];
+    let mut l0 = [0; 4096];
     for wanted in msr::intercepted() {
-        intercept_msr(&mut own, wanted.msr, wanted.read, wanted.write);
+        intercept_msr(&mut l0, wanted.msr, wanted.read, wanted.write);
     }
-    own
+    l0
 }
 
 #[test]

@@ -26,13 +26,13 @@ pub(crate) fn set_pages(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mu
 /// The same for an L2 that goes on, where pages may change hands or bitmaps be written.
 pub(crate) fn follow(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     let primary = L1Controls::of(vmcs12).primary;
-    let own = hardware.l0_bitmaps;
+    let l0 = hardware.l0_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
-        hardware.msr_bitmaps.follow(&PAGES, own.msr, page);
+        hardware.msr_bitmaps.follow(&PAGES, l0.msr, page);
     }
     if primary.contains(PrimaryControls::USE_IO_BITMAPS) {
-        hardware.io_bitmaps.follow(&PAGES, own.io, io_bitmaps(vmcs12));
+        hardware.io_bitmaps.follow(&PAGES, l0.io, io_bitmaps(vmcs12));
     }
     if hardware.translated_at != ept02::changes() {
         set_addresses(vmcs02, vmcs12, hardware);
@@ -55,16 +55,16 @@ fn io_bitmaps(vmcs12: &Vmcs12) -> [GuestPhysAddr; 2] {
 
 fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedHardware) {
     let primary = L1Controls::of(vmcs12).primary;
-    let own = hardware.l0_bitmaps;
+    let l0 = hardware.l0_bitmaps;
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
-        let frame = hardware.msr_bitmaps.of(&PAGES, own.msr, page);
+        let frame = hardware.msr_bitmaps.of(&PAGES, l0.msr, page);
         vmcs02.write(vmcs::MSR_BITMAPS, frame.get());
     }
     let io = if primary.contains(PrimaryControls::USE_IO_BITMAPS) {
-        hardware.io_bitmaps.of(&PAGES, own.io, io_bitmaps(vmcs12))
+        hardware.io_bitmaps.of(&PAGES, l0.io, io_bitmaps(vmcs12))
     } else {
-        own.io
+        l0.io
     };
     vmcs02.write(vmcs::IO_BITMAP_A, io.get());
     vmcs02.write(vmcs::IO_BITMAP_B, io.get() + 4096);
