@@ -13,7 +13,7 @@ use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
 use crate::smp::roster::Roster;
 use crate::smp::startup::{self, Trampoline};
-use crate::speculation::Means;
+use crate::speculation::Mitigations;
 use crate::{VENDOR, exception, features, log, machine};
 use hw::apic::Mode;
 use hw::bare::apic::own_id;
@@ -54,7 +54,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
     start_guest_memory(cpu);
     policies::decide();
-    cpu.crossing.start(Means::of(&Processor, &Processor), &Processor);
+    cpu.crossing.start(Mitigations::of(&Processor, &Processor), &Processor);
     machine::vendor().prepare();
     if let Err(missing) =
         trampoline.start(&cpus::all()[1..], |_| machine::vendor().run_application_processor())

@@ -7,7 +7,7 @@
 //! what private code taught the predictors is dropped, caches and buffers that its data went through are overwritten,
 //! and the guest has its choices back.
 //!
-//! Means that the processor does not enumerate are left out: there what they are against is not mitigated by anybody.
+//! Mitigations that the processor does not enumerate are left out: there what they are against is not mitigated by anybody.
 //! `docs/threat-model.md` has the table.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,10 +22,10 @@ const CPUID_FEATURES: u32 = 7;
 /// Subleaf with further bits of IA32_SPEC_CTRL.
 const SPEC_CTRL_SUBLEAF: u32 = 2;
 
-/// The means of one CPU; decided at its start, before a guest can change what CPUID says. CPUs of a hybrid processor
+/// What one CPU has against speculation; decided at its start, before a guest can change what CPUID says. CPUs of a hybrid processor
 /// may differ, so each is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Means {
+pub struct Mitigations {
     /// What IA32_SPEC_CTRL is on the way; empty where there is no such register.
     spec_ctrl: SpecCtrl,
     has_predictor_barrier: bool,
@@ -40,7 +40,7 @@ pub struct Means {
     has_doitm: bool,
 }
 
-impl Means {
+impl Mitigations {
     /// Those that the processor enumerates.
     pub fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
         if cpuid.cpuid(0, 0).eax < CPUID_FEATURES {
@@ -100,7 +100,7 @@ fn strictest(features: SpeculationFeatures, further: SpecCtrlFeatures) -> SpecCt
 #[derive(Debug, Default)]
 pub struct Crossing {
     /// What this CPU has.
-    means: Once<Means>,
+    mitigations: Once<Mitigations>,
     /// Private memory was mapped since the guest last ran.
     is_touched: AtomicBool,
     /// The guest's choices are put aside: this CPU is on the way, or its guest is in a compartment.
@@ -117,7 +117,7 @@ impl Crossing {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            means: Once::new(),
+            mitigations: Once::new(),
             is_touched: AtomicBool::new(false),
             has_guests: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
@@ -127,16 +127,16 @@ impl Crossing {
         }
     }
 
-    /// This CPU, which executes it, has `means`. Has it keep what protects from a guest's gathers, for good: what they
+    /// This CPU, which executes it, has `mitigations`. Has it keep what protects from a guest's gathers, for good: what they
     /// could be given outlasts the way out (Intel, "Gather Data Sampling").
-    pub fn start(&self, means: Means, processor: &impl Msrs) {
-        if means.can_lock_gather {
+    pub fn start(&self, mitigations: Mitigations, processor: &impl Msrs) {
+        if mitigations.can_lock_gather {
             let value = processor.read(Msr::IA32_MCU_OPT_CTRL).unwrap_or(0);
             let kept = value & !McuOptCtrl::GDS_MITG_DIS.bits() | McuOptCtrl::GDS_MITG_LOCK.bits();
             // Where the firmware has locked it already, the register takes this and stays as it is.
             let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, kept);
         }
-        self.means.call_once(|| means);
+        self.mitigations.call_once(|| mitigations);
     }
 
     /// What is done from here to [`Self::end`] needs no look of its own.
@@ -155,11 +155,11 @@ impl Crossing {
             // Nobody else ran in between.
             return;
         }
-        let means = self.means();
+        let mitigations = self.mitigations();
         if !self.has_guests.swap(true, Ordering::Relaxed) {
-            self.put_guests_choices_aside(means, processor);
+            self.put_guests_choices_aside(mitigations, processor);
         }
-        if means.has_predictor_barrier {
+        if mitigations.has_predictor_barrier {
             // The register is there and takes this value: CPUID says so.
             let _ = processor.write(Msr::IA32_PRED_CMD, IBPB);
         }
@@ -172,33 +172,33 @@ impl Crossing {
     pub fn end(&self, processor: &(impl Msrs + Barriers), is_private: bool) {
         self.is_leaving.store(false, Ordering::Relaxed);
         if self.is_touched.swap(false, Ordering::Relaxed) {
-            drop_traces(self.means(), processor);
+            drop_traces(self.mitigations(), processor);
         }
         if !is_private && self.has_guests.swap(false, Ordering::Relaxed) {
-            self.give_guests_choices_back(self.means(), processor);
+            self.give_guests_choices_back(self.mitigations(), processor);
         }
     }
 
-    fn means(&self) -> &Means {
-        match self.means.get() {
-            Some(means) => means,
+    fn mitigations(&self) -> &Mitigations {
+        match self.mitigations.get() {
+            Some(mitigations) => mitigations,
             None => unreachable!("a CPU says at its start what it has"),
         }
     }
 
-    fn put_guests_choices_aside(&self, means: &Means, processor: &impl Msrs) {
-        if !means.spec_ctrl.is_empty() {
+    fn put_guests_choices_aside(&self, mitigations: &Mitigations, processor: &impl Msrs) {
+        if !mitigations.spec_ctrl.is_empty() {
             self.spec_ctrl.store(processor.read(Msr::IA32_SPEC_CTRL).unwrap_or(0), Ordering::Relaxed);
-            let _ = processor.write(Msr::IA32_SPEC_CTRL, means.spec_ctrl.bits());
+            let _ = processor.write(Msr::IA32_SPEC_CTRL, mitigations.spec_ctrl.bits());
         }
-        if !means.switches.is_empty() {
+        if !mitigations.switches.is_empty() {
             let value = processor.read(Msr::IA32_MCU_OPT_CTRL).unwrap_or(0);
             self.mcu_opt_ctrl.store(value, Ordering::Relaxed);
-            if value & means.switches.bits() != 0 {
-                let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value & !means.switches.bits());
+            if value & mitigations.switches.bits() != 0 {
+                let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value & !mitigations.switches.bits());
             }
         }
-        if means.has_doitm {
+        if mitigations.has_doitm {
             let value = processor.read(Msr::IA32_UARCH_MISC_CTL).unwrap_or(DOITM);
             self.uarch_misc_ctl.store(value, Ordering::Relaxed);
             if value & DOITM == 0 {
@@ -208,30 +208,30 @@ impl Crossing {
     }
 
     /// What was read from a register fits it.
-    fn give_guests_choices_back(&self, means: &Means, processor: &impl Msrs) {
+    fn give_guests_choices_back(&self, mitigations: &Mitigations, processor: &impl Msrs) {
         let value = self.uarch_misc_ctl.load(Ordering::Relaxed);
-        if means.has_doitm && value & DOITM == 0 {
+        if mitigations.has_doitm && value & DOITM == 0 {
             let _ = processor.write(Msr::IA32_UARCH_MISC_CTL, value);
         }
         let value = self.mcu_opt_ctrl.load(Ordering::Relaxed);
-        if value & means.switches.bits() != 0 {
+        if value & mitigations.switches.bits() != 0 {
             let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value);
         }
-        if !means.spec_ctrl.is_empty() {
+        if !mitigations.spec_ctrl.is_empty() {
             let _ = processor.write(Msr::IA32_SPEC_CTRL, self.spec_ctrl.load(Ordering::Relaxed));
         }
     }
 }
 
 /// Buffers come last: the flush of the cache goes through them.
-fn drop_traces(means: &Means, processor: &(impl Msrs + Barriers)) {
-    if means.has_predictor_barrier {
+fn drop_traces(mitigations: &Mitigations, processor: &(impl Msrs + Barriers)) {
+    if mitigations.has_predictor_barrier {
         let _ = processor.write(Msr::IA32_PRED_CMD, IBPB);
     }
-    if means.flushes_cache {
+    if mitigations.flushes_cache {
         let _ = processor.write(Msr::IA32_FLUSH_CMD, L1D_FLUSH);
     }
-    if means.overwrites_buffers {
+    if mitigations.overwrites_buffers {
         processor.overwrite_buffers();
     }
 }

@@ -23,31 +23,31 @@ fn processor(capabilities: u64) -> SimSpeculation {
     ]))
 }
 
-fn crossing(means: Means) -> Crossing {
+fn crossing(mitigations: Mitigations) -> Crossing {
     let crossing = Crossing::new();
-    crossing.start(means, &SimMsrs::new([]));
+    crossing.start(mitigations, &SimMsrs::new([]));
     crossing
 }
 
 #[test]
 fn each_cpu_does_what_it_can_whatever_another_has() {
     let processor = processor(0);
-    let all = Means::of(&cpuid(!0, !0), &processor);
-    let no_means = Means::default();
-    let acts = |means| {
-        let crossing = crossing(means);
+    let all = Mitigations::of(&cpuid(!0, !0), &processor);
+    let none = Mitigations::default();
+    let acts = |mitigations| {
+        let crossing = crossing(mitigations);
         crossing.begin(&processor);
         crossing.end(&processor, false);
         processor.take_history().len()
     };
-    assert_eq!([acts(no_means), acts(all), acts(no_means)], [1, 9, 1]);
+    assert_eq!([acts(none), acts(all), acts(none)], [1, 9, 1]);
 }
 
 #[test]
 fn private_memory_is_behind_barriers_both_ways() {
     let processor = processor(0);
-    let means = Means::of(&cpuid(!0, !0), &processor);
-    let crossing = crossing(means);
+    let mitigations = Mitigations::of(&cpuid(!0, !0), &processor);
+    let crossing = crossing(mitigations);
     crossing.begin(&processor);
     let strict = Write(Msr::IA32_SPEC_CTRL, 0x5ff);
     let barrier = Write(Msr::IA32_PRED_CMD, 1);
@@ -69,7 +69,7 @@ fn private_memory_is_behind_barriers_both_ways() {
 
 #[test]
 fn an_end_is_asked_for_once_a_crossing() {
-    let (processor, crossing) = (processor(0), crossing(Means::default()));
+    let (processor, crossing) = (processor(0), crossing(Mitigations::default()));
     assert!(!crossing.wants_end());
     crossing.begin(&processor);
     assert!(crossing.wants_end());
@@ -85,8 +85,8 @@ fn an_end_is_asked_for_once_a_crossing() {
 #[test]
 fn a_compartment_left_untouched_gives_the_guest_its_choices() {
     let processor = processor(0);
-    let means = Means::of(&cpuid(1 << 26, 0), &processor);
-    let crossing = crossing(means);
+    let mitigations = Mitigations::of(&cpuid(1 << 26, 0), &processor);
+    let crossing = crossing(mitigations);
     crossing.begin(&processor);
     crossing.end(&processor, true);
     assert!(!processor.take_history().is_empty());
@@ -105,9 +105,9 @@ fn what_is_not_enumerated_is_not_done() {
             CpuidResult { edx: !0, ..CpuidResult::default() },
         ),
     ] {
-        let means = Means::of(&cpuid, &processor);
-        assert_eq!(means, Means::default());
-        let crossing = crossing(means);
+        let mitigations = Mitigations::of(&cpuid, &processor);
+        assert_eq!(mitigations, Mitigations::default());
+        let crossing = crossing(mitigations);
         crossing.begin(&processor);
         crossing.end(&processor, false);
         assert_eq!(processor.take_history(), [FillReturnStack]);
@@ -117,8 +117,8 @@ fn what_is_not_enumerated_is_not_done() {
 #[test]
 fn capabilities_decide_flushes_and_buffers() {
     let of = |edx, capabilities| {
-        let means = Means::of(&cpuid(edx, 0), &processor(capabilities));
-        (means.flushes_cache, means.overwrites_buffers)
+        let mitigations = Mitigations::of(&cpuid(edx, 0), &processor(capabilities));
+        (mitigations.flushes_cache, mitigations.overwrites_buffers)
     };
     let (md_clear, flush, has_capabilities) = (1 << 10, 1 << 28, 1 << 29);
     assert_eq!(of(flush, 0), (true, false));
@@ -136,7 +136,7 @@ fn writes(capabilities: u64, features: u32, msr: Msr, value: u64) -> Vec<u64> {
     let msrs =
         SimMsrs::new([(Msr::IA32_ARCH_CAPABILITIES, capabilities), (Msr::IA32_PRED_CMD, 0), (msr, value)]);
     let processor = SimSpeculation::new(msrs);
-    let crossing = crossing(Means::of(&cpuid(1 << 29 | features, 0), &processor));
+    let crossing = crossing(Mitigations::of(&cpuid(1 << 29 | features, 0), &processor));
     crossing.begin(&processor);
     crossing.end(&processor, false);
     let values = processor.take_history().into_iter().map(|act| match act {
@@ -170,7 +170,7 @@ fn a_guest_cannot_have_its_gathers_sample() {
     let locked = |capabilities, before| {
         let msrs =
             SimMsrs::new([(Msr::IA32_ARCH_CAPABILITIES, capabilities), (Msr::IA32_MCU_OPT_CTRL, before)]);
-        Crossing::new().start(Means::of(&cpuid(1 << 29, 0), &msrs), &msrs);
+        Crossing::new().start(Mitigations::of(&cpuid(1 << 29, 0), &msrs), &msrs);
         msrs.read(Msr::IA32_MCU_OPT_CTRL).unwrap()
     };
     assert_eq!([locked(1 << 25, 0), locked(1 << 25, 0x11)], [0x20, 0x21]);

@@ -110,22 +110,22 @@ const OF_L1: [Field<u32>; 5] = [
 ];
 
 /// What this processor has to end a compartment's time slice with.
-struct Means {
+struct CompartmentFeatures {
     /// The VMX-preemption timer counts every so many ticks, as a power of two; `None` without the timer.
     timer_shift: Option<u32>,
     has_single_invept: bool,
 }
 
-static MEANS: Once<Means> = Once::new();
+static FEATURES: Once<CompartmentFeatures> = Once::new();
 
 /// Finds out what there is, before a guest can change what the processor says of itself.
 pub(super) fn prepare() {
-    MEANS.call_once(find_means);
+    FEATURES.call_once(find_features);
 }
 
-fn means() -> &'static Means {
-    match MEANS.get() {
-        Some(means) => means,
+fn features() -> &'static CompartmentFeatures {
+    match FEATURES.get() {
+        Some(features) => features,
         None => unreachable!("the boot prepares compartments"),
     }
 }
@@ -140,7 +140,7 @@ pub(super) fn enter(roots: &Roots, ticks: u64) {
     cpu.require_guest();
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
-    let means = means();
+    let features = features();
     let l0 = nested::controls_of_compartment(cpu);
     if l0.is_none() {
         hold_nmi_window(&mut vmcs);
@@ -183,7 +183,7 @@ pub(super) fn enter(roots: &Roots, ticks: u64) {
     flatten_segments(&mut vmcs);
     vmcs.write(vmcs::EXCEPTION_BITMAP, ALL_EXCEPTIONS);
     // After the controls are what they are to be: the timer adds to them.
-    let rflags = start_timer(&mut vmcs, means, ticks);
+    let rflags = start_timer(&mut vmcs, features, ticks);
     vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
     // From here on exits are the compartment's.
     cpu.set_in_compartment(true);
@@ -217,8 +217,8 @@ pub(super) fn leave() {
 /// Drops this CPU's translations of the compartment under `roots`.
 pub(super) fn forget_translations(roots: &Roots) {
     percpu::current().require_guest();
-    let means = means();
-    if !means.has_single_invept {
+    let features = features();
+    if !features.has_single_invept {
         return invalidate::all_guest_physical();
     }
     // SAFETY: this CPU is in VMX root operation, and has the instruction's type.
@@ -304,7 +304,7 @@ fn give_l1_back(vmcs: &mut CurrentVmcs, since: u64, controls: &[u64]) {
     write_all(vmcs, OF_L1, controls);
     let pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     if pins.contains(PinBasedControls::PREEMPTION_TIMER) {
-        let shift = means().timer_shift.unwrap_or(0);
+        let shift = features().timer_shift.unwrap_or(0);
         let elapsed = time_stamp().wrapping_sub(since) >> shift;
         // What it was set to when it was put aside, a moment ago.
         let left = vmcs.read(vmcs::PREEMPTION_TIMER);
@@ -314,9 +314,9 @@ fn give_l1_back(vmcs: &mut CurrentVmcs, since: u64, controls: &[u64]) {
 
 /// Limits the time in the compartment; gives the flags to run it with. Interrupts wait, where there is the timer; else
 /// the first one ends the slice, which needs RFLAGS.IF as little as ever, but some emulators look at it.
-fn start_timer(vmcs: &mut CurrentVmcs, means: &Means, ticks: u64) -> Rflags {
+fn start_timer(vmcs: &mut CurrentVmcs, features: &CompartmentFeatures, ticks: u64) -> Rflags {
     let mut pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
-    let Some(shift) = means.timer_shift else {
+    let Some(shift) = features.timer_shift else {
         vmcs.write(vmcs::PIN_BASED_CONTROLS, (pins | PinBasedControls::EXTERNAL_INTERRUPT_EXITING).bits());
         return Rflags::from_bits_retain(2) | Rflags::IF;
     };
@@ -329,7 +329,7 @@ fn start_timer(vmcs: &mut CurrentVmcs, means: &Means, ticks: u64) -> Rflags {
     Rflags::from_bits_retain(2)
 }
 
-fn find_means() -> Means {
+fn find_features() -> CompartmentFeatures {
     let read = |msr| Processor.read(msr).unwrap_or(0);
     let has_true_controls = VmxBasic(read(Msr::IA32_VMX_BASIC)).has_true_controls();
     let choose = |plain, precise| Allowed(read(if has_true_controls { precise } else { plain }));
@@ -339,7 +339,7 @@ fn find_means() -> Means {
         && exits.may_be_one() & ExitControls::SAVE_PREEMPTION_TIMER.bits() != 0;
     let shift = u32::try_from(read(Msr::IA32_VMX_MISC) & SHIFT_MASK).unwrap_or(0);
     let ept = EptVpidCapability::from_bits_retain(read(Msr::IA32_VMX_EPT_VPID_CAP));
-    Means {
+    CompartmentFeatures {
         timer_shift: has_timer.then_some(shift),
         has_single_invept: ept.contains(EptVpidCapability::INVEPT_SINGLE),
     }

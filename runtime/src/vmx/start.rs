@@ -8,7 +8,7 @@ use crate::features;
 use crate::memory::host;
 use crate::smp::percpu::PerCpu;
 use crate::smp::startup;
-use crate::speculation::Means;
+use crate::speculation::Mitigations;
 use crate::vmx::vm_entry;
 use core::sync::atomic::Ordering;
 use hw::bare::Processor;
@@ -36,7 +36,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
     cpu.set_mtrrs();
     // While CPUID is asked for what this CPU has: the firmware may have limited it, and the guest finds that again.
     let limit = features::show_all_leaves(&Processor);
-    cpu.crossing.start(Means::of(&Processor, &Processor), &Processor);
+    cpu.crossing.start(Mitigations::of(&Processor, &Processor), &Processor);
     let result = setup::set_up(cpu);
     features::limit_cpuid_again(&Processor, limit);
     match result {
