@@ -5,7 +5,7 @@
 //! memory, so making one is laying out an ELF file's segments.
 
 use crate::toolchain::{bare_cargo, bare_release, binaries};
-use crate::{paths, progress};
+use crate::{devices, paths, progress};
 use anyhow::{Context, Result, bail, ensure};
 use elf::ElfBytes;
 use elf::abi::PT_LOAD;
@@ -46,6 +46,8 @@ pub struct BareGuest {
     pub runs_under_hypervisor: bool,
     /// `resets: yes`: the machine is to survive a triple fault by a reset.
     pub resets: bool,
+    /// `devices: yes`: the machine has those of `tools/devices` too.
+    pub has_devices: bool,
     /// `unknown-msrs: ignore`, where the emulator is not to fault as a processor does.
     pub ignores_unknown_msrs: bool,
     /// `expect-hypervisor: words` that the hypervisor's console has to show; any number of these lines.
@@ -75,6 +77,7 @@ pub fn find() -> Result<Vec<BareGuest>> {
 pub fn build() -> Result<Vec<BareGuest>> {
     let guests = find()?;
     progress::cargo("building the bare guests", bare_cargo("build")?.arg("--package=xmhf-guest"))?;
+    build_devices(&guests)?;
     guests.iter().try_for_each(|guest| lay_out(&guest.name))?;
     Ok(guests)
 }
@@ -100,7 +103,15 @@ pub fn build_only(names: &BTreeSet<&str>) -> Result<()> {
     let selected = names.iter().flat_map(|name| ["--bin", name]);
     let mut cargo = bare_cargo("build")?;
     progress::cargo("building the bare guests", cargo.arg("--package=xmhf-guest").args(selected))?;
+    let mut guests = find()?;
+    guests.retain(|guest| names.contains(guest.name.as_str()));
+    build_devices(&guests)?;
     names.iter().try_for_each(|name| lay_out(name))
+}
+
+/// Builds the devices that the guests' machines have.
+fn build_devices(guests: &[BareGuest]) -> Result<()> {
+    if guests.iter().any(|guest| guest.has_devices) { devices::build() } else { Ok(()) }
 }
 
 fn lay_out(name: &str) -> Result<()> {
@@ -131,6 +142,7 @@ impl BareGuest {
             runs_bare: true,
             runs_under_hypervisor: true,
             resets: false,
+            has_devices: false,
             ignores_unknown_msrs: false,
             expected_of_hypervisor: Vec::new(),
         };
@@ -161,6 +173,7 @@ impl BareGuest {
             "bare" => self.runs_bare = one_of(value, "yes", "no")?,
             "hypervisor" => self.runs_under_hypervisor = one_of(value, "yes", "no")?,
             "resets" => self.resets = one_of(value, "yes", "no")?,
+            "devices" => self.has_devices = one_of(value, "yes", "no")?,
             "unknown-msrs" => self.ignores_unknown_msrs = one_of(value, "ignore", "fault")?,
             "expect-hypervisor" => self.expected_of_hypervisor.push(value.into()),
             _ => bail!("no such key"),

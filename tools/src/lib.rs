@@ -14,6 +14,7 @@ pub mod cli;
 pub mod console;
 pub mod coverage;
 pub mod demo;
+mod devices;
 pub mod disk;
 pub mod doc;
 pub mod grub;

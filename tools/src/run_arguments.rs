@@ -98,6 +98,7 @@ fn describe(options: &mut RunOptions, guest: BareGuest) {
     options.quirks = Quirks {
         resets_on_triple_fault: guest.resets,
         faults_on_unknown_msrs: !guest.ignores_unknown_msrs,
+        has_devices: guest.has_devices,
         ..Quirks::default()
     };
 }

@@ -24,6 +24,7 @@ pub mod check;
 pub mod cmos;
 pub mod console;
 pub mod cpu;
+pub mod dma;
 pub mod latency;
 pub mod legacy;
 pub mod memory;

@@ -45,6 +45,10 @@ pub(super) fn command(machine: &Machine<'_>, typed: Option<&Terminal>) -> Result
     // The machine runs in its folder, so that names do, whatever is in the folder's path.
     let mut command = tethered(&executable()?);
     command.args(["-q", "-f", "bochsrc", "-rc", "debugger"]).env("TERM", "xterm");
+    if machine.quirks.has_devices {
+        // Looked into by the script that starts the emulator, before the emulator's own plugins.
+        command.env("XMHF_DEVICES", crate::devices::folder());
+    }
     Ok(command)
 }
 
@@ -117,8 +121,9 @@ fn configure(machine: &Machine<'_>, typed: Option<&Terminal>) -> Result<String> 
     let bios = if quirks.has_legacy_bios { "BIOS-bochs-legacy" } else { "BIOS-bochs-latest" };
     let host_memory = memory_mib.min(&HOST_MEMORY_MIB);
     let block = block_kib(*memory_mib);
+    let devices = if quirks.has_devices { ", xmhf=1" } else { "" };
     let mut text = format!(
-        "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, parallel=0, gameport=0\n\
+        "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, parallel=0, gameport=0{devices}\n\
          display_library: term\n\
          cpu: model={model}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}\n\
          cpu: reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
@@ -192,6 +197,14 @@ mod tests {
         assert!(text.contains("ata0-master: type=disk, path=disk0, mode=volatile\n"));
         assert!(text.contains("ata0-slave: type=disk, path=disk1, mode=volatile\n"));
         assert!(text.contains("com1: enabled=1, mode=file, dev=guest.log\n"));
+    }
+
+    #[test]
+    fn devices_of_ours_are_there_where_they_are_asked_for() {
+        let plain = machine(&[]);
+        assert!(!configure(&plain, None).unwrap().contains("xmhf=1"));
+        let machine = Machine { quirks: Quirks { has_devices: true, ..Quirks::default() }, ..plain };
+        assert!(configure(&machine, None).unwrap().contains("gameport=0, xmhf=1\n"));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Quirks {
     pub faults_on_unknown_msrs: bool,
     /// A BIOS from before ACPI, which describes the machine to nobody.
     pub has_legacy_bios: bool,
+    /// The devices of `tools/devices` besides the emulator's own; their registers are told of there.
+    pub has_devices: bool,
 }
 
 /// A machine that runs; dropped, it is killed.

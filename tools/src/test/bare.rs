@@ -156,6 +156,7 @@ fn options(guest: &BareGuest, bare: bool, folder: &Path) -> RunOptions {
         quirks: Quirks {
             resets_on_triple_fault: guest.resets,
             faults_on_unknown_msrs: !guest.ignores_unknown_msrs,
+            has_devices: guest.has_devices,
             ..Quirks::default()
         },
         hypapp: guest.hypapp.clone(),
