@@ -2,12 +2,16 @@
 //!
 //! No unit is driven yet: devices reach all memory.
 
+use core::fmt;
+
 use arrayvec::ArrayVec;
 use log::{debug, info, warn};
 use platform::acpi::dmar::{Dmar, DmarError, Drhd, Rmrr, Structure};
 use platform::acpi::{self, Table};
 use platform::e820::{MemoryMap, MemoryMapError};
 use platform::physical::ReadPhysical;
+use vtd::capability::{Capability, LEVELS};
+use vtd::offset::CAPABILITY;
 
 /// Tables that are told of once each; root tables name the same one, as a rule.
 const TOLD_ONCE: usize = 4;
@@ -69,7 +73,7 @@ impl Reported {
             Err(error) => return damaged(error),
         };
         match &structure {
-            Structure::Drhd(unit) => self.add_unit(unit),
+            Structure::Drhd(unit) => self.add_unit(memory, unit),
             Structure::Rmrr(reserved) => self.keep_clear(reserved),
             _ => {}
         }
@@ -77,10 +81,20 @@ impl Reported {
         devices.into_iter().flatten().filter_map(Result::err).for_each(damaged);
     }
 
-    fn add_unit(&mut self, unit: &Drhd) {
+    fn add_unit(&mut self, memory: &impl ReadPhysical, unit: &Drhd) {
         self.units += 1;
-        let rest = if unit.is_for_all { " has all other devices of its segment" } else { "" };
-        info!("remapping unit base={:#x} segment={}{rest}", unit.register_base, unit.segment);
+        let (base, segment) = (unit.register_base, unit.segment);
+        let rest = if unit.is_for_all { ", has all other devices of its segment" } else { "" };
+        match capability(memory, base) {
+            Some(capability) => {
+                let (levels, bits) = (Levels(capability), capability.address_bits());
+                let page = capability.largest_page().bytes() >> 10;
+                info!(
+                    "remapping unit base={base:#x} segment={segment} levels={levels} address_bits={bits} page_kib={page}{rest}"
+                );
+            }
+            None => warn!("remapping unit base={base:#x} segment={segment} does not answer{rest}"),
+        }
     }
 
     fn keep_clear(&mut self, reserved: &Rmrr) {
@@ -93,6 +107,28 @@ impl Reported {
             );
         }
         self.map = map;
+    }
+}
+
+/// What the unit whose registers are at `base` says of itself; `None` where none answers.
+fn capability(memory: &impl ReadPhysical, base: u64) -> Option<Capability> {
+    let register = |offset: u16| memory.read_register(base + u64::from(offset)).ok();
+    let [low, high] = [register(CAPABILITY)?, register(CAPABILITY + 4)?].map(u64::from);
+    let capability = high << 32 | low;
+    (capability != 0 && capability != u64::MAX).then(|| Capability::from_bits_retain(capability))
+}
+
+/// The numbers of levels that a unit's tables may have.
+struct Levels(Capability);
+
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for levels in LEVELS.filter(|&levels| self.0.has_levels(levels)) {
+            write!(f, "{separator}{levels}")?;
+            separator = ",";
+        }
+        if separator.is_empty() { f.write_str("none") } else { Ok(()) }
     }
 }
 

@@ -48,7 +48,9 @@ impl Firmware {
         firmware.put(0xe_000f, &[2]);
         firmware.put(0xe_0010, &0x1000_u32.to_le_bytes());
         firmware.put(0xe_0018, &0x2000_u64.to_le_bytes());
+        firmware.put(0xe_0014, &36_u32.to_le_bytes());
         firmware.seal(0xe_0000, 20, 8);
+        firmware.seal(0xe_0000, 36, 32);
         firmware.table(0x1000, b"RSDT", &(u32::try_from(DMAR).unwrap()).to_le_bytes());
         firmware.table(0x2000, b"XSDT", &(DMAR as u64).to_le_bytes());
         firmware.table(
@@ -109,16 +111,26 @@ const NOTHING_DRIVEN: &str = "; devices are not restricted, and reach all memory
 
 #[test]
 fn units_are_told_once_and_that_nothing_is_restricted() {
-    let firmware = Firmware::new(&[&unit(0, 0xfed9_0000, &[]), &unit(1, 0xfed9_1000, &[])]);
+    // A register that is none stands for each that nobody answers at.
+    let units =
+        [unit(0, 0x8_0000, &[]), unit(1, 0x8_1000, &[]), unit(0, 0x8_2000, &[]), unit(0, 1 << 40, &[])];
+    let mut firmware = Firmware::new(&units.each_ref().map(Vec::as_slice));
+    // QEMU's, and one of 4 and 5 levels of 57 bits without large pages.
+    firmware.put(0x8_0008, &0x00d2_008c_2226_0206_u64.to_le_bytes());
+    firmware.put(0x8_1008, &(0x3_u64 << 10 | 56 << 16).to_le_bytes());
+    firmware.put(0x8_2008, &[0xff; 8]);
     let (left, told) = firmware.left(&map(&[(MIB, 64 * MIB)]));
     assert_eq!(left, Ok(vec![range(MIB, 64 * MIB)]));
     assert_eq!(
         told,
         [
-            "DEBUG dmar address=0x5000 host_address_bits=39 flags=0x1".into(),
-            "INFO remapping unit base=0xfed90000 segment=0".into(),
-            "INFO remapping unit base=0xfed91000 segment=0 has all other devices of its segment".into(),
-            format!("INFO remapping_units=2{NOTHING_DRIVEN}"),
+            "DEBUG dmar address=0x5000 host_address_bits=39 flags=0x1",
+            "INFO remapping unit base=0x80000 segment=0 levels=3 address_bits=39 page_kib=1048576",
+            "INFO remapping unit base=0x81000 segment=0 levels=4,5 address_bits=57 page_kib=4, has all other devices of \
+             its segment",
+            "WARN remapping unit base=0x82000 segment=0 does not answer",
+            "WARN remapping unit base=0x10000000000 segment=0 does not answer",
+            &format!("INFO remapping_units=4{NOTHING_DRIVEN}"),
         ]
     );
     let (left, told) = Firmware(vec![0; 0x10_0000]).left(&map(&[(MIB, 64 * MIB)]));

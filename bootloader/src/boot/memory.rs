@@ -94,6 +94,14 @@ impl ReadPhysical for PhysicalMemory {
         unsafe { ptr::copy(pointer(address), bytes.as_mut_ptr(), bytes.len()) }
         Ok(())
     }
+
+    fn read_register(&self, address: u64) -> Result<u32, Unreadable> {
+        if !(MAPPED_START..MAPPED_END).contains(&address) || !address.is_multiple_of(4) {
+            return Err(Unreadable);
+        }
+        // SAFETY: the address is mapped and aligned, and what a register has can be read as a number.
+        Ok(unsafe { pointer(address).cast::<u32>().read_volatile() })
+    }
 }
 
 impl Place for PhysicalMemory {

@@ -51,6 +51,15 @@ pub trait ReadPhysical {
         self.read_array(address).map(u64::from_le_bytes)
     }
 
+    /// Reads a 32-bit register of a device at an address that is a multiple of 4, by one access.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReadPhysical::read`].
+    fn read_register(&self, address: u64) -> Result<u32, Unreadable> {
+        self.read_u32(address)
+    }
+
     /// Adds up `length` bytes modulo 256, as the checksums of the firmware's tables do.
     ///
     /// # Errors
