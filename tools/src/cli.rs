@@ -98,12 +98,18 @@ struct MutantsArguments {
     /// Every Nth change only, from the Ith on, counted from 0
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
-    /// Only files that match
-    #[arg(long, value_name = "GLOB")]
+    /// Only files whose path begins so
+    #[arg(long, value_name = "PATH")]
     file: Option<String>,
     /// Only what a diff touches, such as that of `git diff main`
     #[arg(long, value_name = "FILE")]
     in_diff: Option<PathBuf>,
+    /// Only changes that no test noticed last time
+    #[arg(long)]
+    missed: bool,
+    /// Only changes that need no build of their own
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Does what the command line says, and gives the exit code.
@@ -134,8 +140,8 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
 
 impl From<MutantsArguments> for mutants::Wanted {
     fn from(arguments: MutantsArguments) -> Self {
-        let MutantsArguments { package, shard, file, in_diff } = arguments;
-        Self { package, shard, file, in_diff }
+        let MutantsArguments { package, shard, file, in_diff, missed, quick } = arguments;
+        Self { package, shard, file, in_diff, missed, quick }
     }
 }
 
@@ -225,11 +231,13 @@ mod tests {
 
     #[test]
     fn mutants_takes_a_package_and_a_part_of_its_changes() {
-        let Some(Command::Mutants(arguments)) = parse("xmhf mutants pals --shard 1/8 --in-diff d") else {
+        let Some(Command::Mutants(arguments)) = parse("xmhf mutants pals --shard 1/8 --in-diff d --missed")
+        else {
             panic!("not understood")
         };
         let wanted = mutants::Wanted::from(arguments);
         assert_eq!((wanted.package, wanted.shard), (Some("pals".into()), Some("1/8".into())));
         assert_eq!((wanted.file, wanted.in_diff), (None, Some("d".into())));
+        assert_eq!((wanted.missed, wanted.quick), (true, false));
     }
 }
