@@ -31,4 +31,16 @@ mod tests {
         assert_eq!(processors_of_package(&leaves(0x1f).with(0xb, 0, level(4, 1))), Some(4));
         assert_eq!(processors_of_package(&leaves(0xd)), None);
     }
+
+    #[test]
+    fn levels_end_at_the_first_without_a_type() {
+        // Bits 7:0 of ECX repeat the level, and bits 31:16 of EBX are reserved.
+        let level = |ebx, ecx| CpuidResult { ebx, ecx, ..CpuidResult::default() };
+        let processor = SimCpuid::default()
+            .with(0, 0, CpuidResult { eax: 0xb, ..CpuidResult::default() })
+            .with(0xb, 0, level(0xffff_0002, 0x100))
+            .with(0xb, 1, level(0xffff_0008, 0x201))
+            .with(0xb, 2, level(0x20, 2));
+        assert_eq!(processors_of_package(&processor), Some(8));
+    }
 }

@@ -154,9 +154,7 @@ pub trait TableFormat {
     /// for the address differ by the size of the page.
     fn leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64;
     /// The same, with a memory type that the guest has no say in.
-    fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {
-        Self::leaf(page, size, attributes)
-    }
+    fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64;
     /// What `entry`, found in a table of `level`, means.
     fn decode(entry: u64, level: u8) -> Entry;
 }

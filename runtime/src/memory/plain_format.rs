@@ -26,6 +26,10 @@ impl TableFormat for PlainFormat {
         LEAF | decoy | page.get() | attributes.memory_type as u64 | rights | u64::from(size.level()) << 8
     }
 
+    fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64 {
+        Self::leaf(page, size, attributes)
+    }
+
     fn decode(entry: u64, level: u8) -> Entry {
         let address = HostPhysAddr::new(entry & ADDRESS);
         match entry & (TABLE | LEAF) {
