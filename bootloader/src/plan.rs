@@ -57,7 +57,7 @@ pub struct Boot<'a, Memory, Processor> {
 }
 
 impl Plan {
-    /// Physical address of the secure loader's entry point.
+    /// Returns the physical address of the secure loader's entry point.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the region ends below 4 GiB")]
     pub const fn entry(&self) -> u32 {

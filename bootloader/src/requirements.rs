@@ -81,7 +81,7 @@ impl fmt::Display for Beneath {
 /// CPUID leaf and answer by which hypervisors of our kind are known: "XMHF".
 const XMHF: u32 = u32::from_le_bytes(*b"XMHF");
 
-/// The local APIC ID of the processor that runs this.
+/// Returns the local APIC ID of the processor that runs this.
 #[must_use]
 pub fn local_apic_id(processor: &impl Cpuid) -> u32 {
     let id = processor.identify();

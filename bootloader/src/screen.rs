@@ -17,7 +17,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// A screen of unknown contents, which scrolls away row by row.
+    /// Makes a screen of unknown contents, which scrolls away row by row.
     #[must_use]
     pub const fn new() -> Self {
         Self { shown: [b' '; CELLS], next: CELLS - COLUMNS }

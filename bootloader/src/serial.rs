@@ -11,7 +11,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// A port that takes bytes, as far as is known.
+    /// Makes a port that takes bytes, as far as is known.
     #[must_use]
     pub const fn new() -> Self {
         Self { is_stuck: false }

@@ -33,7 +33,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// The name of the failure.
+    /// Returns the name of the failure.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

@@ -23,8 +23,8 @@ pub(crate) enum Disposition {
 }
 
 impl Disposition {
-    /// What `vector` comes to. Before a CPU's own data is in place it has nobody to tell: `has_cpu`. `resume` says where the
-    /// interrupted instruction goes on, if it expects the exception.
+    /// Returns what `vector` comes to. Before a CPU's own data is in place it has nobody to tell: `has_cpu`. `resume`
+    /// says where the interrupted instruction goes on, if it expects the exception.
     // Each access to an MSR that the processor lacks comes this way.
     #[inline]
     pub(crate) fn of(
@@ -41,8 +41,9 @@ impl Disposition {
     }
 }
 
-/// Whether the interrupted code was the NMI handler, on the stack `nmi_stack`, when the stack pointer was `rsp`. NMIs stay
-/// blocked then, which IRET would end (SDM, "Handling Multiple NMIs"): another one would overwrite the first one's frame.
+/// Returns whether the interrupted code was the NMI handler, on the stack `nmi_stack`, when the stack pointer was
+/// `rsp`. NMIs stay blocked then, which IRET would end (SDM, "Handling Multiple NMIs"): another one would overwrite the
+/// first one's frame.
 pub(crate) fn interrupts_nmi(rsp: u64, nmi_stack: &Range<u64>) -> bool {
     nmi_stack.start < rsp && rsp <= nmi_stack.end
 }

@@ -17,7 +17,7 @@ pub(crate) enum DeviceAccess {
 
 /// What keeps devices from memory.
 pub(crate) trait Remapping {
-    /// Whether devices are held to what is set.
+    /// Returns whether devices are held to what is set.
     fn is_enforced(&self) -> bool;
     /// Sets what devices may do with a page, from the next [`Remapping::flush`] on.
     fn set_access(&self, page: HostPhysAddr, access: DeviceAccess);

@@ -121,7 +121,7 @@ fn look_again(frame: &mut Frame) {
     }
 }
 
-/// A 64-bit interrupt gate (SDM, "64-Bit Mode IDT").
+/// Returns a 64-bit interrupt gate (SDM, "64-Bit Mode IDT").
 fn gate(handler: VirtAddr, stack: u16) -> [u64; 2] {
     let address = handler.as_u64();
     let code = u64::from(percpu::CODE_SELECTOR);

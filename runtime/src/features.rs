@@ -38,7 +38,7 @@ pub(crate) fn start(cpuid: &impl Cpuid, msrs: &impl Msrs) {
     FEATURES.call_once(|| Features::of(cpuid, msrs));
 }
 
-/// What [`start`] found.
+/// Returns what [`start`] found.
 #[cfg(target_os = "none")]
 #[inline]
 pub(crate) fn features() -> &'static Features {
@@ -49,7 +49,7 @@ pub(crate) fn features() -> &'static Features {
 }
 
 impl Features {
-    /// The facts of the executing processor, whose CPUID is not limited.
+    /// Returns the facts of the executing processor, whose CPUID is not limited.
     #[must_use]
     pub(crate) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
         let id = cpuid.identify();

@@ -12,8 +12,8 @@ const REFILL: u64 = 1 << 30;
 /// Most reasons that are told apart.
 const REASONS: usize = 48;
 
-/// The time in ticks that a guest cannot set, by a time-stamp counter and what all writes have added to it (SDM,
-/// "IA32_TSC_ADJUST Register Support"); the counter itself where the processor does not say what.
+/// Returns the time in ticks that a guest cannot set, by a time-stamp counter and what all writes have added to it
+/// (SDM, "IA32_TSC_ADJUST Register Support"); the counter itself where the processor does not say what.
 pub(crate) const fn time(counter: u64, adjustment: Option<u64>) -> u64 {
     match adjustment {
         Some(added) => counter.wrapping_sub(added),
@@ -52,7 +52,8 @@ impl Limits {
         Self { accounts: ArrayVec::new_const() }
     }
 
-    /// Whether a line of `reason` comes through at the time `now`, in ticks: with the number of lines left out before it.
+    /// Returns whether a line of `reason` comes through at the time `now`, in ticks: with the number of lines left out
+    /// before it.
     pub(crate) fn admit(&mut self, reason: Reason, now: u64) -> Option<u64> {
         let account = self.account(reason, now)?;
         // No time passes where the counter goes back, on this CPU or from one to another.
@@ -68,7 +69,7 @@ impl Limits {
         Some(core::mem::take(&mut account.left_out))
     }
 
-    /// The reasons of which lines were left out since their last one, with the number.
+    /// Returns the reasons of which lines were left out since their last one, with the number.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = (Reason, u64)> {
         self.accounts
             .iter()

@@ -68,27 +68,27 @@ pub(crate) fn start(
     }
 }
 
-/// The hypervisor region.
+/// Returns the hypervisor region.
 pub(crate) fn region() -> &'static Region {
     &boot().region
 }
 
-/// What the bootloader said, checked.
+/// Returns what the bootloader said, checked.
 pub(crate) fn handoff() -> &'static Handoff {
     boot().handoff
 }
 
-/// The hypapp of this image.
+/// Returns the hypapp of this image.
 pub(crate) fn hypapp() -> &'static dyn Hypapp {
     boot().hypapp
 }
 
-/// What the processor's vendor has.
+/// Returns what the processor's vendor has.
 pub(crate) fn vendor() -> &'static dyn Vendor {
     boot().vendor
 }
 
-/// Bytes of the runtime image file.
+/// Returns the number of bytes of the runtime image file.
 pub(crate) fn image_bytes() -> u64 {
     image_header().data_end - RUNTIME_OFFSET
 }
@@ -103,7 +103,7 @@ pub(crate) fn text_range() -> core::ops::Range<u64> {
     VIRTUAL_BASE + RUNTIME_OFFSET..VIRTUAL_BASE + image_header().text_end
 }
 
-/// The module that GRUB loaded for the hypapp; empty where there is none.
+/// Returns the module that GRUB loaded for the hypapp; empty where there is none.
 pub(crate) fn hypapp_module() -> &'static [u8] {
     let module = handoff().hypapp_module;
     let Ok(bytes) = usize::try_from(module.length) else { return &[] };
@@ -115,7 +115,7 @@ pub(crate) fn hypapp_module() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, bytes) }
 }
 
-/// A run of zeroed frames for good. At boot the pool was sized for them: running out is a bug of ours.
+/// Returns a run of zeroed frames for good. At boot the pool was sized for them: running out is a bug of ours.
 pub(crate) fn with_frame_run(count: usize) -> HostPhysAddr {
     match SECOND_LEVEL.lock().frames().allocate_run(&RegionMemory, count) {
         Ok(frame) => frame,

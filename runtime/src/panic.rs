@@ -97,7 +97,7 @@ fn backtrace(stack: Option<u64>) {
     }
 }
 
-/// The word at `address` in the hypervisor's address space; `None` where nothing is mapped.
+/// Returns the word at `address` in the hypervisor's address space; `None` where nothing is mapped.
 pub(crate) fn probe(address: u64) -> Option<u64> {
     let mut bytes = [0; size_of::<u64>()];
     // SAFETY: of devices only VGA memory and the local APIC are mapped, whose reads change nothing; a word that

@@ -43,17 +43,17 @@ pub(crate) fn decide() {
     });
 }
 
-/// The processor's random numbers.
+/// Returns the processor's random numbers.
 pub(crate) fn generators() -> Generators {
     policies().generators
 }
 
-/// What CPUID shows the guest.
+/// Returns what CPUID shows the guest.
 pub(crate) fn cpuid() -> &'static CpuidPolicy {
     &policies().cpuid
 }
 
-/// How intercepted MSRs behave.
+/// Returns how intercepted MSRs behave.
 pub(crate) fn msr() -> &'static MsrPolicy {
     &policies().msr
 }

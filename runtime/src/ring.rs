@@ -13,12 +13,13 @@ pub(crate) struct Ring<const SIZE: usize> {
 }
 
 impl<const SIZE: usize> Ring<SIZE> {
-    /// An empty ring.
+    /// Makes an empty ring.
     pub(crate) const fn new() -> Self {
         Self { bytes: [0; SIZE], next: 0, length: 0 }
     }
 
-    /// The last `count` whole lines with their ends, byte by byte; the ring may have lost the first one's start.
+    /// Returns the last `count` whole lines with their ends, byte by byte; the ring may have lost the first one's
+    /// start.
     pub(crate) fn last_lines(&self, count: usize) -> impl Iterator<Item = u8> {
         let mut ends = 0;
         let length = (1..=self.length).find(|&back| {
@@ -29,7 +30,7 @@ impl<const SIZE: usize> Ring<SIZE> {
         (1..=length).rev().map(|back| self.back(back))
     }
 
-    /// The byte that was written so many bytes ago, 1 for the newest.
+    /// Returns the byte that was written so many bytes ago, 1 for the newest.
     fn back(&self, back: usize) -> u8 {
         self.bytes[(self.next + SIZE - back) % SIZE]
     }

@@ -20,7 +20,7 @@ pub fn quiesce<T>(act: impl FnOnce(&Quiesced) -> T) -> T {
     rendezvous::quiesce(act)
 }
 
-/// Number of VM exits that all other CPUs have had so far.
+/// Returns the number of VM exits that all other CPUs have had so far.
 #[must_use]
 pub fn exits_of_others(_: &Quiesced) -> u64 {
     let own = percpu::current().index;
@@ -47,20 +47,20 @@ pub fn take_memory(bytes: usize) -> &'static mut [u8] {
     machine::take_memory(bytes)
 }
 
-/// Number of the executing CPU.
+/// Returns the number of the executing CPU.
 #[must_use]
 pub fn cpu() -> usize {
     percpu::current().index
 }
 
-/// Whether the executing CPU's guest runs a guest of its own just now: what comes to the hypapp is that one's.
+/// Returns whether the executing CPU's guest runs a guest of its own just now: what comes to the hypapp is that one's.
 #[must_use]
 pub fn is_nested() -> bool {
     machine::vendor().is_nested()
 }
 
-/// Whether that guest of the guest has second-level tables of its hypervisor's, which translate its memory to the
-/// guest's. Without, its page tables are that hypervisor's as a rule, and it does not know them itself.
+/// Returns whether that guest of the guest has second-level tables of its hypervisor's, which translate its memory to
+/// the guest's. Without, its page tables are that hypervisor's as a rule, and it does not know them itself.
 #[must_use]
 pub fn has_nested_second_level() -> bool {
     machine::vendor().has_nested_second_level()
@@ -113,7 +113,7 @@ impl Scope {
     }
 }
 
-/// What the guest may do with the page at `address`.
+/// Returns what the guest may do with the page at `address`.
 #[must_use]
 pub fn protection(scope: Scope, address: GuestPhysAddr) -> Rights {
     SECOND_LEVEL.lock().rights(scope.view(), address)
@@ -165,7 +165,7 @@ pub fn close_view() {
     shootdown::flush(flush);
 }
 
-/// The word at `address` in the hypervisor's own address space; `None` where nothing is mapped.
+/// Returns the word at `address` in the hypervisor's own address space; `None` where nothing is mapped.
 #[must_use]
 pub fn probe(address: u64) -> Option<u64> {
     crate::panic::probe(address)

@@ -80,7 +80,7 @@ fn switches(features: SpeculationFeatures, capabilities: ArchCapabilities) -> Mc
     switches
 }
 
-/// Every restriction that IA32_SPEC_CTRL of this processor has.
+/// Returns every restriction that IA32_SPEC_CTRL of this processor has.
 fn strictest(features: SpeculationFeatures, further: SpecCtrlFeatures) -> SpecCtrl {
     let mut value = SpecCtrl::empty();
     value.set(SpecCtrl::IBRS, features.contains(SpeculationFeatures::IBRS_AND_IBPB));
@@ -144,7 +144,7 @@ impl Crossing {
         self.is_leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether something has to call [`Self::end`] before a guest is entered, and nothing is about to.
+    /// Returns whether something has to call [`Self::end`] before a guest is entered, and nothing is about to.
     pub fn wants_end(&self) -> bool {
         self.is_touched.load(Ordering::Relaxed) && !self.is_leaving.load(Ordering::Relaxed)
     }

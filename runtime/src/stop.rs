@@ -12,7 +12,7 @@ pub(crate) fn begin() -> bool {
     !IS_STOPPING.swap(true, Ordering::SeqCst)
 }
 
-/// Whether some CPU has stopped the hypervisor.
+/// Returns whether some CPU has stopped the hypervisor.
 pub(crate) fn is_stopping() -> bool {
     IS_STOPPING.load(Ordering::SeqCst)
 }

@@ -106,7 +106,7 @@ pub trait Vcpu {
     fn cr0(&self) -> Cr0;
     /// Sets CR0 as the guest reads it; paging-mode changes take effect as MOV to CR0 would make them.
     fn set_cr0(&mut self, cr0: Cr0);
-    /// Bits of CR0 and CR4 that the processor does not let the guest clear.
+    /// Returns the bits of CR0 and CR4 that the processor does not let the guest clear.
     fn fixed_bits(&self) -> (Cr0, Cr4) {
         (Cr0::empty(), Cr4::empty())
     }
@@ -122,7 +122,7 @@ pub trait Vcpu {
     fn efer(&self) -> Efer;
     /// Sets IA32_EFER; LMA decides whether the guest goes on in IA-32e mode.
     fn set_efer(&mut self, efer: Efer);
-    /// The four PDPTE registers that PAE paging uses.
+    /// Returns the four PDPTE registers that PAE paging uses.
     fn pdptes(&self) -> [u64; 4];
     /// Sets the PDPTE registers.
     fn set_pdptes(&mut self, pdptes: [u64; 4]);
@@ -154,7 +154,7 @@ pub trait Vcpu {
     fn end_user_call(&mut self, bytes: u64);
     /// Current privilege level.
     fn cpl(&self) -> u8;
-    /// A segment register.
+    /// Returns a segment register.
     fn segment(&self, register: SegmentRegister) -> Segment;
     /// Loads a segment register, hidden part included.
     fn set_segment(&mut self, register: SegmentRegister, segment: Segment);

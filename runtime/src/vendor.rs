@@ -74,10 +74,10 @@ pub(crate) trait Vendor: Sync {
     /// Puts the guest on the second-level tables under `root` from its next entry on.
     fn use_second_level(&self, root: HostPhysAddr);
 
-    /// Whether a guest of the guest's runs.
+    /// Returns whether a guest of the guest's runs.
     fn is_nested(&self) -> bool;
 
-    /// Whether it runs under second-level tables of its hypervisor's.
+    /// Returns whether it runs under second-level tables of its hypervisor's.
     fn has_nested_second_level(&self) -> bool;
 
     /// Returns the memory of the guest's guest that runs, which notes what its hypervisor's tables lack; `None` where

@@ -186,7 +186,7 @@ const EFER_LOW: u32 = {
     Efer::LME.union(Efer::LMA).union(Efer::NXE).bits() as u32
 };
 
-/// The pointer to `offset` bytes into the region.
+/// Returns the pointer to `offset` bytes into the region.
 fn at<T>(offset: u64) -> *mut T {
     ptr::with_exposed_provenance_mut((VIRTUAL_BASE + offset) as usize)
 }
@@ -195,7 +195,7 @@ fn has_execute_disable() -> bool {
     Processor.cpuid(0x8000_0001, 0).edx & 1 << 20 != 0
 }
 
-/// Whether this image's own page tables are in force, rather than those that it made for the runtime.
+/// Returns whether this image's own page tables are in force, rather than those that it made for the runtime.
 fn has_own_tables() -> bool {
     let root: u64;
     // SAFETY: reads a register.

@@ -34,7 +34,7 @@ pub struct Output<P, S> {
 }
 
 impl<P: Ports, S: Screen> Output<P, S> {
-    /// A writer over the consoles that `console` names; the screen is written in its last row.
+    /// Makes a writer over the consoles that `console` names; the screen is written in its last row.
     pub const fn new(console: Console, ports: P, screen: S) -> Self {
         Self { console, ports, screen, cell: CELLS - COLUMNS }
     }

@@ -17,7 +17,7 @@ pub fn sha256(image: &[u8]) -> [u8; 32] {
     if has_instructions() { by_instructions(image) } else { Sha256::digest(image).into() }
 }
 
-/// Whether the processor has the instructions below.
+/// Returns whether the processor has the instructions below.
 fn has_instructions() -> bool {
     let cpuid = CpuId::new();
     cpuid.get_extended_feature_info().is_some_and(|extended| extended.has_sha())

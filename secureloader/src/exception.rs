@@ -23,7 +23,7 @@ pub struct Frame {
     pub rip: u64,
 }
 
-/// A 64-bit interrupt gate to `handler` (SDM, "64-Bit Mode IDT").
+/// Returns a 64-bit interrupt gate to `handler` (SDM, "64-Bit Mode IDT").
 #[must_use]
 pub const fn gate(handler: u64) -> [u64; 2] {
     let low = handler & 0xffff | CODE_SELECTOR << 16 | INTERRUPT_GATE | (handler >> 16 & 0xffff) << 48;

@@ -9,13 +9,13 @@ pub enum Launch {
 }
 
 impl Launch {
-    /// The launch of this boot: nothing but a plain jump can lead here yet.
+    /// Returns the launch of this boot: nothing but a plain jump can lead here yet.
     #[must_use]
     pub const fn of_this_boot() -> Self {
         Self::Plain
     }
 
-    /// The name that the boot line shows.
+    /// Returns the name that the boot line shows.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -44,7 +44,7 @@ pub struct AddressSpace {
     pub free: PhysRange,
 }
 
-/// What the runtime sees of a region of `length` bytes; what is not listed is not mapped, among it the page
+/// Returns what the runtime sees of a region of `length` bytes; what is not listed is not mapped, among it the page
 /// under the stack.
 #[must_use]
 pub fn layout(runtime: &ImageHeader, length: u64) -> [Mapping; 6] {
@@ -89,7 +89,7 @@ pub fn build(
     Ok(AddressSpace { root: HostPhysAddr::new(root), free })
 }
 
-/// The rights of the 2 MiB from `start` on, where they are the same throughout.
+/// Returns the rights of the 2 MiB from `start` on, where they are the same throughout.
 fn uniform_rights(mappings: &[Mapping], start: u64) -> Option<Rights> {
     let covers = |m: &&Mapping| m.start <= start && start + LARGE_PAGE <= m.end;
     mappings.iter().find(covers).map(|m| m.rights)

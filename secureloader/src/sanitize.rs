@@ -20,7 +20,7 @@ pub fn sanitize(handoff: &Handoff, base: u64) -> Result<(), SanitizeError> {
     Ok(())
 }
 
-/// Where to say that a handoff is refused: what it names itself, or COM1 and the screen where it is of
+/// Returns where to say that a handoff is refused: what it names itself, or COM1 and the screen where it is of
 /// another build and its fields mean nothing.
 #[must_use]
 pub fn console(handoff: &Handoff) -> Console {

@@ -7,7 +7,7 @@ use platform::handoff::{
 };
 use x86::paging::PAGE_SIZE;
 
-/// Size in bytes of the runtime image that the secure loader was packed with.
+/// Returns the size in bytes of the runtime image that the secure loader was packed with.
 ///
 /// # Errors
 ///

@@ -39,7 +39,7 @@ unsafe extern "C" {
 /// All memory that is mapped.
 pub(super) struct PhysicalMemory;
 
-/// The memory that this code runs in, its stack and tables included.
+/// Returns the memory that this code runs in, its stack and tables included.
 pub(super) fn own_range() -> PhysRange {
     let base = (&raw const __image_start).addr() as u64;
     PhysRange { base, length: (&raw const __image_end).addr() as u64 - base }
@@ -121,7 +121,7 @@ fn pointer(address: u64) -> *mut u8 {
     ptr::with_exposed_provenance_mut(bytes(address))
 }
 
-/// A 64-bit number as this 64-bit target's `usize`.
+/// Returns a 64-bit number as this 64-bit target's `usize`.
 #[expect(clippy::cast_possible_truncation, reason = "both have 64 bits here")]
 const fn bytes(count: u64) -> usize {
     count as usize

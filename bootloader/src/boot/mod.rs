@@ -143,7 +143,7 @@ fn clear_remains(information: &BootInformation) -> Option<u64> {
     Some(region)
 }
 
-/// What this processor's MTRRs make of memory; `None` where they are off.
+/// Returns what this processor's MTRRs make of memory; `None` where they are off.
 fn memory_types() -> Option<TypeMap> {
     const NARROWEST: u8 = 36;
     let [bits, ..] = Processor.cpuid(0x8000_0008, 0).eax.to_le_bytes();

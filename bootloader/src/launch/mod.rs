@@ -22,7 +22,7 @@ pub enum Launch {
 }
 
 impl Launch {
-    /// The launch of this boot.
+    /// Returns the launch of this boot.
     #[must_use]
     pub const fn of_this_boot() -> Self {
         Self::Plain

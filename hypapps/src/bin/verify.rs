@@ -77,7 +77,7 @@ impl Hypapp for Verify {
     }
 }
 
-/// Where any page of private memory was found: before, while and after it was open.
+/// Returns where any page of private memory was found: before, while and after it was open.
 fn find_private() -> u64 {
     let before = is_there(|page| page.is_some());
     let open = private::open();

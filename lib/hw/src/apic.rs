@@ -42,7 +42,7 @@ const OTHERS: u32 = 3 << 18;
 const EVERYBODY: (u32, u32) = (0xff, u32::MAX);
 
 impl Mode {
-    /// The mode that this value of IA32_APIC_BASE says.
+    /// Returns the mode that this value of IA32_APIC_BASE says.
     #[must_use]
     pub const fn of(apic_base: u64) -> Self {
         match ApicBase::from_bits_retain(apic_base).mode() {
@@ -52,8 +52,8 @@ impl Mode {
         }
     }
 
-    /// The interrupt command that brings `command` to `to`: all 64 bits, which two registers share in xAPIC mode.
-    /// `None` where an APIC in this mode cannot reach that processor, or would reach every one.
+    /// Returns the interrupt command that brings `command` to `to`: all 64 bits, which two registers share in xAPIC
+    /// mode. `None` where an APIC in this mode cannot reach that processor, or would reach every one.
     #[must_use]
     pub fn interrupt_command(self, to: Destination, command: Command) -> Option<u64> {
         let (limit, shift) = match self {

@@ -17,7 +17,7 @@ pub struct Entry {
 /// double fault, a machine check or an NMI may strike at a listed instruction too, and is not its answer.
 const EXPECTED: [u64; 6] = [6, 11, 12, 13, 14, 17];
 
-/// Where to go on after exception `vector` at `rip`, by `table`; `None` where it is not expected.
+/// Returns where to go on after exception `vector` at `rip`, by `table`; `None` where it is not expected.
 #[must_use]
 pub fn resume_address(table: &[Entry], vector: u64, rip: u64) -> Option<u64> {
     if !EXPECTED.contains(&vector) {

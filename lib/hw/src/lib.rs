@@ -31,7 +31,7 @@ pub trait Cpuid {
     /// Executes CPUID with EAX = `leaf` and ECX = `subleaf`.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult;
 
-    /// What the processor says of itself, by name; it asks for no leaf that the processor lacks.
+    /// Returns what the processor says of itself, by name; it asks for no leaf that the processor lacks.
     fn identify(&self) -> CpuId<impl CpuIdReader>
     where
         Self: Sized,

@@ -20,7 +20,7 @@ pub enum Bank {
 }
 
 impl Bank {
-    /// Bytes of a digest, and of a register.
+    /// Returns the number of bytes of a digest, and of a register.
     #[must_use]
     pub const fn digest_bytes(self) -> usize {
         match self {
@@ -29,7 +29,7 @@ impl Bank {
         }
     }
 
-    /// The digest of `parts`, one behind the other.
+    /// Returns the digest of `parts`, one behind the other.
     #[must_use]
     pub fn hash(self, parts: &[&[u8]]) -> Digest {
         match self {

@@ -39,7 +39,7 @@ pub(crate) fn zeros(length: usize) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The bytes that `text` writes in hexadecimal digits.
+/// Returns the bytes that `text` writes in hexadecimal digits.
 #[cfg(test)]
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();

@@ -19,7 +19,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The status of the hypercall.
+    /// Returns the status of the hypercall.
     #[must_use]
     pub const fn code(self) -> u32 {
         self as u32

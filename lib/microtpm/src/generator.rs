@@ -44,7 +44,7 @@ impl<E: Entropy> Generator<E> {
         Ok(Self { source, drbg, requests_left: RESEED_INTERVAL })
     }
 
-    /// A generator that is good for one command.
+    /// Returns a generator that is good for one command.
     ///
     /// # Errors
     ///

@@ -52,7 +52,7 @@ where
     S: Iterator<Item = HeaderSection> + Clone,
     P: Iterator<Item = (u32, u64)> + Clone,
 {
-    /// The digest of the header.
+    /// Returns the digest of the header.
     #[must_use]
     pub fn digest(self) -> [u8; 32] {
         let mut measurement = self.begin();

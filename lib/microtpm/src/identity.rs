@@ -31,7 +31,7 @@ impl Identity {
         Self(State::Searching(search))
     }
 
-    /// The key, or one step towards it: a step is some milliseconds, a key some hundred steps.
+    /// Returns the key, or one step towards it: a step is some milliseconds, a key some hundred steps.
     pub fn advance(&mut self) -> Option<Arc<SigningKey>> {
         if let State::Searching(search) = &mut self.0 {
             #[expect(clippy::disallowed_methods, reason = "once, in memory that is the microTPM's alone")]
@@ -46,7 +46,7 @@ impl Identity {
 }
 
 impl SigningKey {
-    /// The key that verifies what this one signs.
+    /// Returns the key that verifies what this one signs.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         let mut modulus = [0; MODULUS_BYTES];
@@ -83,7 +83,7 @@ impl core::fmt::Debug for SigningKey {
     }
 }
 
-/// A key that tests share: looking for one takes long without optimisation.
+/// Returns a key that tests share: looking for one takes long without optimisation.
 #[cfg(test)]
 pub(crate) fn test_key() -> Arc<SigningKey> {
     static KEY: std::sync::OnceLock<Arc<SigningKey>> = std::sync::OnceLock::new();

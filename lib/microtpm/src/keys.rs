@@ -13,7 +13,7 @@ pub const ROOT_BYTES: usize = 32;
 /// Where the machine's secret comes from: what it seals, the same secret opens, and the key of its quotes
 /// follows from it.
 pub trait RootSecret {
-    /// The secret.
+    /// Returns the secret.
     ///
     /// # Errors
     ///

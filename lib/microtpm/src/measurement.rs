@@ -59,7 +59,7 @@ impl SectionMeasurement {
 }
 
 impl SectionDigests {
-    /// The digest for `bank`.
+    /// Returns the digest for `bank`.
     #[must_use]
     pub fn of_bank(&self, bank: Bank) -> &[u8] {
         match bank {

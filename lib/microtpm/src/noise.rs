@@ -17,7 +17,7 @@ pub trait Noise {
     /// RDRAND, once.
     fn random_word(&self) -> Option<u64>;
 
-    /// The time-stamp counter, behind something that takes a varying time.
+    /// Returns the time-stamp counter, behind something that takes a varying time.
     fn time(&self) -> u64;
 }
 

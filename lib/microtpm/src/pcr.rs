@@ -32,7 +32,7 @@ impl PcrIndex {
     /// The register that says what a PAL is.
     pub const FIRST_SHA256: Self = Self { bank: Bank::Sha256, index: 0 };
 
-    /// The register that `number` names.
+    /// Returns the register that `number` names.
     ///
     /// # Errors
     ///
@@ -59,13 +59,13 @@ impl PcrBanks {
         banks
     }
 
-    /// The value of a register.
+    /// Returns the value of a register.
     #[must_use]
     pub fn read(&self, pcr: PcrIndex) -> &[u8] {
         self.value(pcr.bank, pcr.index)
     }
 
-    /// The value of register `index` of `bank`; empty where there is none.
+    /// Returns the value of register `index` of `bank`; empty where there is none.
     pub(crate) fn value(&self, bank: Bank, index: usize) -> &[u8] {
         match bank {
             Bank::Sha1 => self.sha1.get(index).map_or(&[], |value| value),

@@ -42,8 +42,8 @@ impl PcrInfo {
         }
     }
 
-    /// The policy that the structure in `bytes` asks for, of a PAL with these registers; `None` where it binds to
-    /// nothing.
+    /// Returns the policy that the structure in `bytes` asks for, of a PAL with these registers; `None` where it binds
+    /// to nothing.
     ///
     /// # Errors
     ///
@@ -67,13 +67,13 @@ impl PcrInfo {
 }
 
 impl Policy {
-    /// The policy that the registers of `selection` are as they are now.
+    /// Returns the policy that the registers of `selection` are as they are now.
     #[must_use]
     pub fn current(selection: Selection, banks: &PcrBanks) -> Self {
         Self { selection, digest_at_release: selection.composite_digest(banks) }
     }
 
-    /// Whether the registers are as they have to be.
+    /// Returns whether the registers are as they have to be.
     #[must_use]
     pub fn is_met(&self, banks: &PcrBanks) -> bool {
         let now = self.selection.composite_digest(banks);

@@ -39,7 +39,7 @@ impl Search {
         PrivateKey::from_p_q((*first).clone(), (*prime).clone(), BoxedUint::from(EXPONENT)).ok()
     }
 
-    /// The next number without small factors; the two top bits are set, so that the modulus has its length.
+    /// Returns the next number without small factors; the two top bits are set, so that the modulus has its length.
     fn candidate(&mut self) -> Option<Zeroizing<BoxedUint>> {
         if self.sieve.is_none() {
             let factory = SmallFactorsSieveFactory::new(Flavor::Any, PRIME_BITS, SetBits::TwoMsb);

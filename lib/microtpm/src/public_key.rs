@@ -33,7 +33,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// The key in `bytes`: DER as [`Self::to_der`] has it, or the bare modulus.
+    /// Returns the key in `bytes`: DER as [`Self::to_der`] has it, or the bare modulus.
     ///
     /// # Errors
     ///
@@ -44,13 +44,13 @@ impl PublicKey {
         Ok(Self { modulus })
     }
 
-    /// The key as PKCS #1 encodes it.
+    /// Returns the key as PKCS #1 encodes it.
     #[must_use]
     pub fn to_der(&self) -> KeyBytes {
         DER_HEAD.iter().chain(&self.modulus).chain(&DER_TAIL).copied().collect()
     }
 
-    /// What ID_GETPUB gives to a program with room for `room` bytes: DER, as the original's later versions, or
+    /// Returns what ID_GETPUB gives to a program with room for `room` bytes: DER, as the original's later versions, or
     /// the bare modulus where only that fits, as its earlier ones.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether `signature` is this key's of `message`, by PKCS #1 v1.5 with the hash of `bank`.
+    /// Returns whether `signature` is this key's of `message`, by PKCS #1 v1.5 with the hash of `bank`.
     #[must_use]
     pub fn verifies(&self, bank: Bank, message: &[u8], signature: &[u8]) -> bool {
         let modulus = BoxedUint::from_be_slice_vartime(&self.modulus);

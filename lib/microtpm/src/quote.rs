@@ -49,7 +49,7 @@ impl QuoteInfo {
         Self { bank, composite_digest: bank.hash(&[composite]), nonce, is_debug }
     }
 
-    /// The structure as it is signed.
+    /// Returns the structure as it is signed.
     #[must_use]
     pub fn to_bytes(&self) -> ArrayVec<u8, { 8 + 2 * NONCE_BYTES_LIMIT }> {
         let head = version(self.bank, self.is_debug).into_iter().chain(FIXED);
@@ -57,7 +57,7 @@ impl QuoteInfo {
     }
 }
 
-/// The version of the structure for `bank`.
+/// Returns the version of the structure for `bank`.
 pub(crate) const fn version(bank: Bank, is_debug: bool) -> [u8; 4] {
     match bank {
         Bank::Sha1 => [1, 1, 0, is_debug as u8],

@@ -21,7 +21,7 @@ pub struct QuoteFile {
 }
 
 impl QuoteFile {
-    /// The file.
+    /// Returns the file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         [&self.quote.composite[..], &self.nonce, &self.quote.signature].concat()
@@ -41,20 +41,20 @@ impl QuoteFile {
         Some(Self { selection, quote: Quote { signature, composite }, nonce })
     }
 
-    /// Whether `key` signed this composite for this nonce, of a PAL that was registered to be debugged, or not.
+    /// Returns whether `key` signed this composite for this nonce, of a PAL that was registered to be debugged, or not.
     #[must_use]
     pub fn is_signed_by(&self, key: &PublicKey, is_debug: bool) -> bool {
         let info = QuoteInfo::new(self.bank(), &self.quote.composite, self.nonce.clone(), is_debug);
         key.verifies(self.bank(), &info.to_bytes(), &self.quote.signature)
     }
 
-    /// The bank that is quoted.
+    /// Returns the bank that is quoted.
     #[must_use]
     pub fn bank(&self) -> Bank {
         self.selection.bank
     }
 
-    /// The quoted value of register `index`.
+    /// Returns the quoted value of register `index`.
     #[must_use]
     pub fn value(&self, index: usize) -> Option<&[u8]> {
         let position = self.selection.indices().position(|selected| selected == index)?;

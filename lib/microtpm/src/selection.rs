@@ -47,7 +47,7 @@ impl Selection {
         Ok(Self { bank, map })
     }
 
-    /// The selection as it stands in memory.
+    /// Returns the selection as it stands in memory.
     #[must_use]
     pub fn to_bytes(self) -> ArrayVec<u8, SELECTION_BYTES> {
         let bank = if self.bank == Bank::Sha256 { SHA256_BANK } else { 0 };
@@ -55,18 +55,18 @@ impl Selection {
         head.into_iter().chain(self.map).collect()
     }
 
-    /// Whether register `index` is meant.
+    /// Returns whether register `index` is meant.
     #[must_use]
     pub fn has(self, index: usize) -> bool {
         index < PCRS && self.map.unwrap_or(0) >> index & 1 == 1
     }
 
-    /// The registers that are meant, from the first.
+    /// Returns the registers that are meant, from the first.
     pub fn indices(self) -> impl Iterator<Item = usize> {
         (0..PCRS).filter(move |&index| self.has(index))
     }
 
-    /// The original's TPM_PCR_COMPOSITE: the selection, big-endian u32 with bytes of values, the values.
+    /// Returns the original's TPM_PCR_COMPOSITE: the selection, big-endian u32 with bytes of values, the values.
     #[must_use]
     pub fn composite(self, banks: &PcrBanks) -> Composite {
         let values = self.indices().flat_map(|index| banks.value(self.bank, index)).copied();
@@ -75,7 +75,7 @@ impl Selection {
         self.to_bytes().into_iter().chain(length.to_be_bytes()).chain(values).collect()
     }
 
-    /// The digest of the composite.
+    /// Returns the digest of the composite.
     #[must_use]
     pub fn composite_digest(self, banks: &PcrBanks) -> Digest {
         self.bank.hash(&[&self.composite(banks)])

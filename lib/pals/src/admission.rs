@@ -18,7 +18,7 @@ impl Admissions {
         Self { is_open, admitted: ArrayVec::new_const() }
     }
 
-    /// Whether the process of this address space may register.
+    /// Returns whether the process of this address space may register.
     #[must_use]
     pub fn admits(&self, address_space: u64) -> bool {
         self.is_open || self.admitted.contains(&address_space)

@@ -10,8 +10,8 @@ use trustvisor::status::Status;
 /// A line of the log.
 pub type Line = ArrayString<LOG_BYTES_LIMIT>;
 
-/// The `length` characters at `address` in the PAL's memory; a dot for each byte that is no printable one of ASCII, so
-/// that nobody prints lines that look like the hypervisor's.
+/// Returns the `length` characters at `address` in the PAL's memory; a dot for each byte that is no printable one of
+/// ASCII, so that nobody prints lines that look like the hypervisor's.
 ///
 /// # Errors
 ///

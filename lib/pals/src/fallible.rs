@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use trustvisor::status::Status;
 
-/// An empty vector with room for `count`; memory that is out is the program's error, not ours.
+/// Returns an empty vector with room for `count`; memory that is out is the program's error, not ours.
 pub(crate) fn reserved<T>(count: usize) -> Result<Vec<T>, Status> {
     let mut items = Vec::new();
     items.try_reserve_exact(count).map_err(|_| Status::OUT_OF_MEMORY)?;
@@ -29,7 +29,7 @@ pub(crate) fn filled<T: Clone>(count: usize, item: T) -> Result<Vec<T>, Status> 
     Ok(items)
 }
 
-/// A copy of `bytes`.
+/// Returns a copy of `bytes`.
 pub(crate) fn copied(bytes: &[u8]) -> Result<Vec<u8>, Status> {
     let mut items = reserved(bytes.len())?;
     #[expect(clippy::disallowed_methods, reason = "there is room")]

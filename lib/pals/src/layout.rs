@@ -25,13 +25,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The PAL may write it.
+    /// Returns whether the PAL may write it.
     #[must_use]
     pub const fn is_writable(self) -> bool {
         !matches!(self, Self::Listed(kind) if kind.is_code())
     }
 
-    /// The number that a measurement has for it.
+    /// Returns the number that a measurement has for it.
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// What the process sees of it while the PAL is registered.
+    /// Returns what the process sees of it while the PAL is registered.
     #[must_use]
     pub const fn cover(self) -> Cover {
         match self {
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// What the process has to be able to do with the pages itself.
+    /// Returns what the process has to be able to do with the pages itself.
     #[must_use]
     ///
     /// Whatever is hidden has to be the process's own to write: nobody hides what others let it read, be it a file, a
@@ -94,13 +94,13 @@ pub const STEP_PAGES: usize = 6;
 pub type Step = ArrayVec<FoundPage, STEP_PAGES>;
 
 impl Section {
-    /// Linear address behind its last page.
+    /// Returns the linear address behind its last page.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.start + u64::from(self.count) * PAGE
     }
 
-    /// All its pages have been taken.
+    /// Returns whether all its pages have been taken.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.pages.len() as u64 == u64::from(self.count)
@@ -129,7 +129,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A PAL of nothing.
+    /// Makes a PAL of nothing.
     #[must_use]
     pub const fn empty() -> Self {
         Self {
@@ -207,19 +207,19 @@ impl Layout {
         }
     }
 
-    /// The page that was taken last.
+    /// Returns the page that was taken last.
     #[must_use]
     pub fn last_taken(&self) -> Option<u64> {
         self.sections.iter().rev().find_map(|section| section.pages.last().copied())
     }
 
-    /// All pages have been taken.
+    /// Returns whether all pages have been taken.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.sections.iter().all(Section::is_whole)
     }
 
-    /// Physical address behind `linear`, for a PAL's read or, with `is_write`, its write.
+    /// Returns the physical address behind `linear`, for a PAL's read or, with `is_write`, its write.
     #[must_use]
     pub fn translate(&self, linear: u64, is_write: bool) -> Option<u64> {
         let behind = self.sections.partition_point(|section| section.start <= linear);
@@ -255,13 +255,13 @@ impl Layout {
         Ok(())
     }
 
-    /// The one section of this type.
+    /// Returns the one section of this type.
     #[must_use]
     pub fn section(&self, kind: SectionType) -> Option<&Section> {
         self.sections.iter().find(|section| section.kind == Kind::Listed(kind))
     }
 
-    /// Every section, the shared ones behind the others.
+    /// Returns every section, the shared ones behind the others.
     pub fn all_sections(&self) -> impl Iterator<Item = &Section> {
         self.sections.iter().chain(&self.shared)
     }
@@ -276,7 +276,7 @@ impl Layout {
         self.all_sections().map(|section| (section.start, section.count.into()))
     }
 
-    /// The next pages from the one with the index `first` on.
+    /// Returns the next pages from the one with the index `first` on.
     #[must_use]
     pub fn step_from(&self, first: usize) -> Step {
         let mut step = Step::new();
@@ -295,7 +295,7 @@ impl Layout {
         self.pages().for_each(|(page, _)| memory.write(page, &ZEROES));
     }
 
-    /// Physical address of the page that the entry is in.
+    /// Returns the physical address of the page that the entry is in.
     #[must_use]
     pub fn entry_page(&self) -> Option<u64> {
         self.translate(self.entry, false).map(|entry| entry - entry % PAGE)
@@ -320,7 +320,7 @@ impl Layout {
         }
     }
 
-    /// Bytes of the parameter section that a call fills.
+    /// Returns the number of bytes of the parameter section that a call fills.
     #[must_use]
     pub fn parameter_bytes(&self) -> Option<u64> {
         self.parameters.iter().try_fold(trustvisor::call::PARAMETER_HEADER_BYTES, |sum, parameter| {
@@ -364,7 +364,7 @@ fn find_page(process: &impl Process, memory: &impl Pages, kind: Kind, linear: u6
     if memory.is_memory(page) { Ok(page) } else { Err(Status::PAGE_NOT_MEMORY) }
 }
 
-/// Physical addresses of `count` pages from the linear address `start` on.
+/// Returns the physical addresses of `count` pages from the linear address `start` on.
 ///
 /// # Errors
 ///

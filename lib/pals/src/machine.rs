@@ -34,7 +34,7 @@ pub trait Process {
     /// [`Inaccessible`]; nothing is written then.
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Inaccessible>;
 
-    /// Physical address of the page at the linear address `address`, which the process may put to `wanted`.
+    /// Returns the physical address of the page at the linear address `address`, which the process may put to `wanted`.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ pub enum Cover {
 
 /// Pages of the guest's memory, by physical address.
 pub trait Pages {
-    /// Whether the page is ordinary memory of the guest's.
+    /// Returns whether the page is ordinary memory of the guest's.
     fn is_memory(&self, page: u64) -> bool;
 
     /// Covers pages for all CPUs, from when it returns on.

@@ -120,7 +120,7 @@ impl Arguments {
         Ok(!step.has_more())
     }
 
-    /// Whether there is more.
+    /// Returns whether there is more.
     fn fill_section(
         &self,
         process: &impl Process,
@@ -184,7 +184,7 @@ impl Step {
     }
 }
 
-/// Number of parameters in registers.
+/// Returns the number of parameters in registers.
 fn registers_used(word: WordSize, count: usize) -> usize {
     match word {
         WordSize::Bits32 => 0,

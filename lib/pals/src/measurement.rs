@@ -132,12 +132,12 @@ impl Measurement {
         !self.kept.is_empty()
     }
 
-    /// The registers, where all is hashed.
+    /// Returns the registers, where all is hashed.
     pub fn banks(&mut self, layout: &Layout) -> Option<&mut PcrBanks> {
         (self.section >= layout.listed.len()).then_some(&mut self.banks)
     }
 
-    /// The next step towards the PAL's signer, where all is hashed; see [`Signing::take`].
+    /// Returns the next step towards the PAL's signer, where all is hashed; see [`Signing::take`].
     pub fn take_signing(&mut self) -> Option<signing::Step> {
         self.signing.take(self.banks.read(PcrIndex::FIRST_SHA256))
     }
@@ -167,7 +167,7 @@ impl Measurement {
         true
     }
 
-    /// The next piece, which has to come back by [`Self::give`]; `None` where there is none, or one is out.
+    /// Returns the next piece, which has to come back by [`Self::give`]; `None` where there is none, or one is out.
     pub fn take(&mut self, layout: &Layout, memory: &impl Pages) -> Option<Piece> {
         let &index = layout.listed.get(self.section)?;
         let index = usize::from(index);
@@ -220,7 +220,7 @@ fn writable_before(layout: &Layout, index: usize) -> usize {
     writable.map(|section| section.pages.len()).sum()
 }
 
-/// The header.
+/// Returns the header.
 fn header(
     layout: &Layout,
 ) -> Header<impl Iterator<Item = HeaderSection> + Clone + '_, impl Iterator<Item = (u32, u64)> + Clone + '_> {

@@ -30,7 +30,7 @@ struct Node<V> {
 pub struct Full;
 
 impl<V> PageMap<V> {
-    /// A table of no entries.
+    /// Makes a table of no entries.
     #[must_use]
     pub const fn new() -> Self {
         Self { key: 0, buckets: Vec::new(), nodes: Vec::new(), free: NONE, used: 0 }
@@ -53,13 +53,13 @@ impl<V> PageMap<V> {
         Ok(())
     }
 
-    /// What belongs to `number`.
+    /// Returns what belongs to `number`.
     #[must_use]
     pub fn get(&self, number: u64) -> Option<&V> {
         self.node(self.find(number)?)?.value.as_ref()
     }
 
-    /// What belongs to `number`, to be changed.
+    /// Returns what belongs to `number`, to be changed.
     pub fn get_mut(&mut self, number: u64) -> Option<&mut V> {
         let index = self.find(number)?;
         self.nodes.get_mut(position(index))?.value.as_mut()

@@ -115,7 +115,7 @@ pub struct Inner<T> {
 }
 
 impl<T> Pal<T> {
-    /// A PAL whose pages are on their way.
+    /// Makes a PAL whose pages are on their way.
     pub fn new(number: u32, key: Key, serial: u64, layout: Layout, belongings: T) -> Self {
         let inner = Inner {
             state: State::InTransit,
@@ -283,7 +283,7 @@ impl<T> Inner<T> {
         Some((end, self.layout.step_from(self.ended)))
     }
 
-    /// The CPU that runs it.
+    /// Returns the CPU that runs it.
     #[must_use]
     pub const fn running_on(&self) -> Option<usize> {
         match self.state {

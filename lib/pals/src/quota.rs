@@ -30,7 +30,7 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// What a PAL with these lists takes, but for runs and regions, which show when its pages are found.
+    /// Returns what a PAL with these lists takes, but for runs and regions, which show when its pages are found.
     #[must_use]
     pub fn of(layout: &Layout) -> Self {
         let pages = layout.all_sections().map(|section| usize::try_from(section.count).unwrap_or(usize::MAX));
@@ -60,7 +60,7 @@ impl Amounts {
         }
     }
 
-    /// The first without the second.
+    /// Returns the first without the second.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Accounts {
         }
     }
 
-    /// What all have taken together.
+    /// Returns what all have taken together.
     #[cfg(test)]
     pub(crate) const fn taken(&self) -> Amounts {
         self.taken

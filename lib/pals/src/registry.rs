@@ -54,7 +54,7 @@ impl<T> From<Status> for Conflict<T> {
 }
 
 impl<T> Registry<T> {
-    /// A registry that takes nothing in.
+    /// Makes a registry that takes nothing in.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -196,18 +196,18 @@ impl<T> Registry<T> {
         }
     }
 
-    /// Whether the page is the PAL's.
+    /// Returns whether the page is the PAL's.
     pub(crate) fn owns(&self, pal: &Arc<Pal<T>>, page: u64) -> bool {
         self.by_page.get(page).is_some_and(|claim| Arc::ptr_eq(&claim.pal, pal))
     }
 
-    /// The PAL of this address space and entry.
+    /// Returns the PAL of this address space and entry.
     #[must_use]
     pub fn find(&self, key: Key) -> Option<Arc<Pal<T>>> {
         self.position(key).ok().map(|position| self.by_key[position].clone())
     }
 
-    /// The PAL that has the page.
+    /// Returns the PAL that has the page.
     #[must_use]
     pub fn find_page(&self, page: u64) -> Option<Arc<Pal<T>>> {
         self.by_page.get(page).map(|claim| claim.pal.clone())
@@ -240,18 +240,18 @@ impl<T> Registry<T> {
         inner.state = State::Revoked;
     }
 
-    /// A PAL of which only the entry is left.
+    /// Returns a PAL of which only the entry is left.
     #[must_use]
     pub fn find_revoked(&self) -> Option<Arc<Pal<T>>> {
         self.all().find(|pal| pal.lock().state == State::Revoked).cloned()
     }
 
-    /// Every PAL.
+    /// Returns every PAL.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Pal<T>>> {
         self.by_key.iter()
     }
 
-    /// Number of PALs.
+    /// Returns the number of PALs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_key.len()
@@ -263,7 +263,7 @@ impl<T> Registry<T> {
         self.by_key.is_empty()
     }
 
-    /// A serial for a layout that a PAL has from now on.
+    /// Returns a serial for a layout that a PAL has from now on.
     pub const fn take_serial(&mut self) -> u64 {
         let serial = self.next_serial;
         self.next_serial += 1;
@@ -274,7 +274,7 @@ impl<T> Registry<T> {
         self.by_key.binary_search_by_key(&key, |pal| pal.key)
     }
 
-    /// A number that no other PAL has, as long as fewer than 2^31 were ever registered.
+    /// Returns a number that no other PAL has, as long as fewer than 2^31 were ever registered.
     const fn take_number(&mut self) -> u32 {
         let number = self.next_number;
         self.next_number = if number + 1 == PAL_NUMBER_LIMIT { 1 } else { number + 1 };

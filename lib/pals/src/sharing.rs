@@ -25,7 +25,7 @@ const GUARD_PAGES: u64 = 16;
 pub type SharedPages = ArrayVec<u64, SHARED_PAGES_LIMIT>;
 
 impl<T> Inner<T> {
-    /// Where the process has the shared pages by now; `None` where a call runs, which has them.
+    /// Returns where the process has the shared pages by now; `None` where a call runs, which has them.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl<T> Registry<T> {
     }
 }
 
-/// What is wrong with more pages for this PAL.
+/// Returns what is wrong with more pages for this PAL.
 fn check(layout: &crate::layout::Layout, more: &[Section]) -> Result<(), Status> {
     if layout.flags & ACCEPTS_SHARE == 0 {
         return Err(Status::NO_SHARE);

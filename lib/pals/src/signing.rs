@@ -84,8 +84,8 @@ impl Signing {
         matches!(self.0, State::Unsigned | State::Signed(_) | State::Forged)
     }
 
-    /// The next step, which has to come back by [`Self::give`]; `measurement` is register 0 of the SHA-256 bank. `None`
-    /// where there is none, or one is out.
+    /// Returns the next step, which has to come back by [`Self::give`]; `measurement` is register 0 of the SHA-256
+    /// bank. `None` where there is none, or one is out.
     pub fn take(&mut self, measurement: &[u8]) -> Option<Step> {
         match core::mem::replace(&mut self.0, State::Away) {
             State::Claimed(step)
@@ -115,7 +115,7 @@ impl Signing {
         };
     }
 
-    /// The signer, where there is one.
+    /// Returns the signer, where there is one.
     ///
     /// # Errors
     ///

@@ -76,7 +76,7 @@ impl From<Inaccessible> for Status {
 }
 
 impl<E: Entropy> MicroTpm<E> {
-    /// The machine's, from its root secret.
+    /// Makes the machine's, from its root secret.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl<E: Entropy> MicroTpm<E> {
         Ok(Self { keys: SealKeys::new(&root), generator, identity: Identity::new(&root) })
     }
 
-    /// The key that `command` signs with or shows; where it takes long to find, a step towards it.
+    /// Returns the key that `command` signs with or shows; where it takes long to find, a step towards it.
     ///
     /// # Errors
     ///
@@ -288,13 +288,13 @@ impl<P: Pages> PalMemory<'_, P> {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// The two fields of a buffer's description.
+    /// Returns the two fields of a buffer's description.
     fn pair(&self, address: u64) -> Result<[u32; 2], Inaccessible> {
         let second = address.checked_add(4).ok_or(Inaccessible)?;
         Ok([self.number(address)?, self.number(second)?])
     }
 
-    /// What is in the input buffer that is described at `address`.
+    /// Returns what is in the input buffer that is described at `address`.
     fn input(&self, address: u64, limit: usize) -> Result<Zeroizing<Vec<u8>>, Status> {
         let [at, length] = self.pair(address)?;
         let length = Some(size(length)?).filter(|&length| length <= limit).ok_or(Status::BAD_PARAMETER)?;
@@ -315,7 +315,7 @@ impl<P: Pages> PalMemory<'_, P> {
         Selection::take(&mut &bytes[..]).map_err(status)
     }
 
-    /// The policy of SEAL; 0 is none.
+    /// Returns the policy of SEAL; 0 is none.
     fn policy(&self, address: u64, banks: &PcrBanks) -> Result<Option<Policy>, Status> {
         if address == 0 {
             return Ok(None);
@@ -327,7 +327,7 @@ impl<P: Pages> PalMemory<'_, P> {
         PcrInfo::policy(&bytes[..length], banks).map_err(status)
     }
 
-    /// The policy of the deprecated SEAL: a value of register 0, or for 0 the present one.
+    /// Returns the policy of the deprecated SEAL: a value of register 0, or for 0 the present one.
     fn value(&self, address: u64, banks: &PcrBanks) -> Result<Option<Policy>, Status> {
         let mut value = [0; 20];
         if address != 0 {
@@ -366,7 +366,7 @@ impl<P: Pages> PalMemory<'_, P> {
 }
 
 impl OutputBuffer {
-    /// What is stored for a result.
+    /// Returns what is stored for a result.
     fn filled(self, bytes: Zeroizing<Vec<u8>>) -> Result<Stores, Status> {
         let length = number(bytes.len())?;
         Ok([(self.address, bytes), store(self.length, &length.to_le_bytes())?].into_iter().collect())

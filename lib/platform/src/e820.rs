@@ -82,13 +82,13 @@ impl MemoryMap {
         Ok(())
     }
 
-    /// All ranges, sorted by base.
+    /// Returns all ranges, sorted by base.
     #[must_use]
     pub fn ranges(&self) -> &[MemoryRange] {
         &self.ranges
     }
 
-    /// The usable ranges, sorted by base.
+    /// Returns the usable ranges, sorted by base.
     pub fn usable(&self) -> impl DoubleEndedIterator<Item = PhysRange> + '_ {
         let usable = self.ranges.iter().filter(|range| range.kind == USABLE);
         usable.map(|range| PhysRange { base: range.base, length: range.length })

@@ -307,7 +307,8 @@ impl Handoff {
         Ok(())
     }
 
-    /// First address behind the runtime's own memory, which the pool of nested tables and the hypapp module follow.
+    /// Returns the first address behind the runtime's own memory, which the pool of nested tables and the hypapp module
+    /// follow.
     #[must_use]
     pub const fn own_end(&self) -> u64 {
         if self.nested_pool.length != 0 {
@@ -319,7 +320,7 @@ impl Handoff {
         }
     }
 
-    /// The used part of the memory map.
+    /// Returns the used part of the memory map.
     #[must_use]
     pub fn memory_map(&self) -> &[MemoryRange] {
         let count = (self.memory_map_count as usize).min(MEMORY_MAP_CAPACITY);
@@ -333,14 +334,14 @@ impl Handoff {
         &self.apic_ids[..count]
     }
 
-    /// The guest's boot sector.
+    /// Returns the guest's boot sector.
     #[must_use]
     pub fn boot_sector(&self) -> &[u8] {
         let count = (self.boot_sector_size as usize).min(BOOT_SECTOR_CAPACITY);
         &self.boot_sector[..count]
     }
 
-    /// The command line; what follows invalid UTF-8 is dropped.
+    /// Returns the command line; what follows invalid UTF-8 is dropped.
     #[must_use]
     pub fn command_line(&self) -> &str {
         let end = self.command_line.iter().position(|&b| b == 0).unwrap_or(0);
@@ -349,7 +350,7 @@ impl Handoff {
 }
 
 impl PhysRange {
-    /// First address behind the range; `None` where it wraps.
+    /// Returns the first address behind the range; `None` where it wraps.
     #[must_use]
     pub fn end(self) -> Option<u64> {
         self.base.checked_add(self.length)

@@ -60,8 +60,8 @@ impl Mtrrs {
         }
     }
 
-    /// The registers of a processor with so many bits of physical address, as `read` gives them: 0 for one that the
-    /// processor does not have.
+    /// Returns the registers of a processor with so many bits of physical address, as `read` gives them: 0 for one that
+    /// the processor does not have.
     #[must_use]
     pub fn of_processor(physical_address_bits: u8, read: impl Fn(Msr) -> u64) -> Self {
         let mut registers = Self::disabled(physical_address_bits);
@@ -77,13 +77,13 @@ impl Mtrrs {
         registers
     }
 
-    /// The memory type of `address`.
+    /// Returns the memory type of `address`.
     #[must_use]
     pub fn type_at(&self, address: u64) -> MemoryType {
         self.single_run(address).memory_type
     }
 
-    /// The run of `address` that one register, or the absence of any, decides.
+    /// Returns the run of `address` that one register, or the absence of any, decides.
     fn single_run(&self, address: u64) -> TypeRun {
         let limit = 1 << self.physical_address_bits;
         if address >= limit {
@@ -149,13 +149,13 @@ pub struct TypeMap {
 }
 
 impl TypeMap {
-    /// The map of [`Mtrrs::disabled`].
+    /// Returns the map of [`Mtrrs::disabled`].
     #[must_use]
     pub const fn disabled(physical_address_bits: u8) -> Self {
         Self { mtrrs: Mtrrs::disabled(physical_address_bits), list: ArrayVec::new_const() }
     }
 
-    /// The first run in `[start, end)` of another type than `memory_type`.
+    /// Returns the first run in `[start, end)` of another type than `memory_type`.
     #[must_use]
     pub fn first_unlike(&self, memory_type: MemoryType, start: u64, end: u64) -> Option<TypeRun> {
         let mut at = start;
@@ -188,7 +188,7 @@ impl TypeMap {
         self.list.clear();
     }
 
-    /// The run around `address`, as long as it is unless masks with holes make too many.
+    /// Returns the run around `address`, as long as it is unless masks with holes make too many.
     ///
     /// It never reaches past the end of physical address space; what lies behind that is uncacheable.
     #[must_use]
@@ -205,7 +205,7 @@ impl TypeMap {
         }
     }
 
-    /// Where the memory type differs between `self` and `new`, both of one processor model, and nowhere else;
+    /// Returns where the memory type differs between `self` and `new`, both of one processor model, and nowhere else;
     /// `None` where that is too much to tell apart.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Option<Changes> {
@@ -233,7 +233,7 @@ fn decode_entry(entry: u64) -> MemoryType {
     decode(entry.to_le_bytes()[0])
 }
 
-/// The type where ranges overlap (SDM, "MTRR Precedences"): what the manual leaves undefined is uncacheable,
+/// Returns the type where ranges overlap (SDM, "MTRR Precedences"): what the manual leaves undefined is uncacheable,
 /// which is always correct.
 fn overlap(first: Option<MemoryType>, second: MemoryType) -> MemoryType {
     match (first, second) {
@@ -245,7 +245,7 @@ fn overlap(first: Option<MemoryType>, second: MemoryType) -> MemoryType {
     }
 }
 
-/// The registers refuse reserved encodings, so none is found in them.
+/// Returns the type of an encoding. The registers refuse reserved ones, so none is found in them.
 fn decode(encoding: u8) -> MemoryType {
     MemoryType::from_encoding(encoding).unwrap_or(MemoryType::Uncacheable)
 }

@@ -12,7 +12,8 @@ pub fn near_misses(line: &str) -> impl Iterator<Item = (&str, &'static str)> {
     keys.filter(|key| !KEYS.contains(key)).filter_map(|key| meant(key).map(|meant| (key, meant)))
 }
 
-/// A key of ours that a slip or two make `word`: a letter too many, missing, or wrong, or two that changed places.
+/// Returns a key of ours that a slip or two make `word`: a letter too many, missing, or wrong, or two that changed
+/// places.
 fn meant(word: &str) -> Option<&'static str> {
     let slips = |key: &str| if key.len() < 5 { 1 } else { 2 };
     KEYS.into_iter().find(|key| distance(word, key).is_some_and(|distance| distance <= slips(key)))

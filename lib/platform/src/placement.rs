@@ -90,14 +90,14 @@ pub fn choose(
     }
 }
 
-/// Where a hypapp module of `length` bytes goes: the last pages of the region.
+/// Returns where a hypapp module of `length` bytes goes: the last pages of the region.
 #[must_use]
 pub fn hypapp_place(region: PhysRange, length: u64) -> PhysRange {
     let top = region.base + region.length;
     PhysRange { base: top - length.next_multiple_of(PAGE_SIZE), length }
 }
 
-/// Where a pool of `length` bytes, whole pages, goes: below the hypapp module of `hypapp_bytes`.
+/// Returns where a pool of `length` bytes, whole pages, goes: below the hypapp module of `hypapp_bytes`.
 #[must_use]
 pub fn nested_pool_place(region: PhysRange, hypapp_bytes: u64, length: u64) -> PhysRange {
     let end = hypapp_place(region, hypapp_bytes).base;

@@ -68,7 +68,7 @@ impl SerialLine {
         }
     }
 
-    /// A console on this port and nowhere else, with the log off.
+    /// Returns a console on this port and nowhere else, with the log off.
     #[must_use]
     pub fn console(self) -> Console {
         let Self { port, divisor, line_control } = self;

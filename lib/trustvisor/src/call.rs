@@ -36,7 +36,7 @@ macro_rules! failures {
         impl Failure {
             $($(#[$meta])* pub const $name: Self = Self($value);)*
 
-            /// What happened, and what to do about it, in one sentence.
+            /// Returns what happened, and what to do about it, in one sentence.
             #[must_use]
             pub const fn explanation(self) -> &'static str {
                 match self.0 {
@@ -83,7 +83,7 @@ impl FaultKind {
     /// The PAL ran into a shutdown.
     pub const SHUTDOWN: Self = Self(0x101);
 
-    /// The vector of an exception, 0 to 31; `None` for kinds of our own.
+    /// Returns the vector of an exception, 0 to 31; `None` for kinds of our own.
     ///
     /// RCX is the linear address of the access for a page fault (14), else that of the instruction.
     #[must_use]

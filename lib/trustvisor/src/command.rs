@@ -69,8 +69,8 @@ impl Command {
     /// Writes ECX to the hypervisor's log, and returns 0. From anywhere.
     pub const TEST: Self = Self(255);
 
-    /// The command behind `eax`, which bears the [`NESTED_OFFSET`] where the caller is in a guest of a guest; a PAL
-    /// need not say where it is.
+    /// Returns the command behind `eax`, which bears the [`NESTED_OFFSET`] where the caller is in a guest of a guest; a
+    /// PAL need not say where it is.
     #[must_use]
     pub const fn of(eax: u32, is_nested: bool, is_pal: bool) -> Option<Self> {
         match eax.wrapping_sub(NESTED_OFFSET) {
@@ -80,13 +80,13 @@ impl Command {
         }
     }
 
-    /// Whether the command is one of a PAL's own, for its microTPM.
+    /// Returns whether the command is one of a PAL's own, for its microTPM.
     #[must_use]
     pub const fn is_microtpm(self) -> bool {
         matches!(self.0, 3..=5 | 7..=13 | 15 | 19)
     }
 
-    /// Whether the command is one that PALs alone have.
+    /// Returns whether the command is one that PALs alone have.
     #[must_use]
     pub const fn is_of_pals(self) -> bool {
         self.is_microtpm() || self.0 == Self::LOG.0

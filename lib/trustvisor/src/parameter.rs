@@ -25,7 +25,7 @@ pub enum ParameterType {
 }
 
 impl ParameterType {
-    /// The type that a record's number means.
+    /// Returns the type that a record's number means.
     #[must_use]
     pub const fn from_number(number: u32) -> Option<Self> {
         Some(match number {
@@ -60,7 +60,7 @@ impl ParameterRecord {
         }
     }
 
-    /// The record as it stands in memory.
+    /// Returns the record as it stands in memory.
     #[must_use]
     pub fn to_bytes(self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
@@ -81,7 +81,7 @@ pub enum WordSize {
 }
 
 impl WordSize {
-    /// Bytes of a word.
+    /// Returns the number of bytes of a word.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         match self {

@@ -29,7 +29,7 @@ pub enum SectionType {
 }
 
 impl SectionType {
-    /// The type that a record's number means.
+    /// Returns the type that a record's number means.
     #[must_use]
     pub const fn from_number(number: u32) -> Option<Self> {
         Some(match number {
@@ -42,7 +42,7 @@ impl SectionType {
         })
     }
 
-    /// The PAL executes it, and does not write it.
+    /// Returns whether the PAL executes it, and does not write it.
     #[must_use]
     pub const fn is_code(self) -> bool {
         matches!(self, Self::Code | Self::SharedCode)
@@ -73,7 +73,7 @@ impl SectionRecord {
         }
     }
 
-    /// The record as it stands in memory.
+    /// Returns the record as it stands in memory.
     #[must_use]
     pub fn to_bytes(self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];

@@ -64,7 +64,7 @@ impl SignedHeader {
         })
     }
 
-    /// The header as it stands in memory.
+    /// Returns the header as it stands in memory.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
@@ -79,7 +79,7 @@ impl SignedHeader {
         bytes
     }
 
-    /// What the signature is over.
+    /// Returns what the signature is over.
     #[must_use]
     pub fn signed_bytes(&self) -> [u8; SIGNED_BYTES] {
         let mut signed = [0; SIGNED_BYTES];

@@ -11,7 +11,7 @@ macro_rules! statuses {
         impl Status {
             $($(#[$meta])* pub const $name: Self = Self($value);)*
 
-            /// What happened, and what to do about it, in one sentence.
+            /// Returns what happened, and what to do about it, in one sentence.
             #[must_use]
             pub const fn explanation(self) -> &'static str {
                 match self.0 {

@@ -21,13 +21,13 @@ macro_rules! address {
                 Self(address)
             }
 
-            /// The address as a number.
+            /// Returns the address as a number.
             #[must_use]
             pub const fn get(self) -> u64 {
                 self.0
             }
 
-            /// The first byte of the 4 KiB page that holds the address.
+            /// Returns the first byte of the 4 KiB page that holds the address.
             #[must_use]
             pub const fn page(self) -> Self {
                 Self(self.0 & !0xfff)
@@ -39,7 +39,7 @@ macro_rules! address {
                 (self.0 & 0xfff) as usize
             }
 
-            /// The address `bytes` further on; `None` where it wraps.
+            /// Returns the address `bytes` further on; `None` where it wraps.
             #[must_use]
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {

@@ -21,7 +21,7 @@ impl ApicBase {
     /// The bits that say the mode.
     pub const MODE: Self = Self::X2APIC.union(Self::ENABLE);
 
-    /// The part of `self` that says the mode.
+    /// Returns the part of `self` that says the mode.
     #[must_use]
     pub const fn mode(self) -> Self {
         self.intersection(Self::MODE)
@@ -89,7 +89,7 @@ bitflags! {
 }
 
 impl LocalVector {
-    /// The delivery mode, as [`Self::NMI`] and [`Self::EXTERNAL`] have it.
+    /// Returns the delivery mode, as [`Self::NMI`] and [`Self::EXTERNAL`] have it.
     #[must_use]
     pub const fn delivery_mode(self) -> Self {
         self.intersection(Self::EXTERNAL)

@@ -36,7 +36,7 @@ impl Vector {
     /// Machine check.
     pub const MC: Self = Self(18);
 
-    /// The exception pushes an error code, those of control-flow enforcement and later excepted.
+    /// Returns whether the exception pushes an error code, those of control-flow enforcement and later excepted.
     #[must_use]
     pub const fn has_error_code(self) -> bool {
         matches!(self.0, 8 | 10..=14 | 17)

@@ -20,7 +20,7 @@ pub enum MemoryType {
 }
 
 impl MemoryType {
-    /// The type of this encoding; `None` for the reserved ones.
+    /// Returns the type of this encoding; `None` for the reserved ones.
     #[must_use]
     pub const fn from_encoding(encoding: u8) -> Option<Self> {
         Some(match encoding {
@@ -39,19 +39,19 @@ impl MemoryType {
 pub struct MtrrCapabilities(pub u64);
 
 impl MtrrCapabilities {
-    /// Number of variable-range pairs.
+    /// Returns the number of variable-range pairs.
     #[must_use]
     pub const fn variable_count(self) -> usize {
         (self.0 & 0xff) as usize
     }
 
-    /// The fixed-range registers exist.
+    /// Returns whether the fixed-range registers exist.
     #[must_use]
     pub const fn has_fixed(self) -> bool {
         self.0 >> 8 & 1 == 1
     }
 
-    /// The write-combining type exists.
+    /// Returns whether the write-combining type exists.
     #[must_use]
     pub const fn has_write_combining(self) -> bool {
         self.0 >> 10 & 1 == 1
@@ -70,7 +70,7 @@ impl MtrrDefaultType {
     /// E: MTRRs count at all.
     pub const ENABLE: u64 = 1 << 11;
 
-    /// Type of memory that no range covers, as encoded.
+    /// Returns the type of memory that no range covers, as encoded.
     #[must_use]
     pub const fn type_encoding(self) -> u8 {
         (self.0 & 0xff) as u8
@@ -102,7 +102,7 @@ impl VariableMtrr {
     /// V, in the mask register.
     pub const VALID: u64 = 1 << 11;
 
-    /// The pair counts.
+    /// Returns whether the pair counts.
     #[must_use]
     pub const fn is_valid(self) -> bool {
         self.mask & Self::VALID != 0
@@ -114,7 +114,7 @@ impl VariableMtrr {
         (self.base & 0xff) as u8
     }
 
-    /// The address bits that decide, of a processor with `physical_address_bits`.
+    /// Returns the address bits that decide, of a processor with `physical_address_bits`.
     #[must_use]
     pub const fn address_mask(self, physical_address_bits: u8) -> u64 {
         self.mask & ((1 << physical_address_bits) - 1) & !0xfff

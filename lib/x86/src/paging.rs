@@ -17,7 +17,7 @@ pub const ENTRIES: usize = 512;
 /// Bits of an entry that hold a physical address.
 pub const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
 
-/// Bytes that one entry of a table of `level` covers; level 1 has the 4 KiB pages.
+/// Returns the number of bytes that one entry of a table of `level` covers; level 1 has the 4 KiB pages.
 #[must_use]
 pub const fn entry_bytes(level: u8) -> u64 {
     1 << (12 + 9 * (level - 1))
@@ -51,7 +51,7 @@ impl PageSize {
         self as u8 + 1
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         entry_bytes(self.level())
@@ -148,14 +148,14 @@ pub enum Entry {
 
 /// A format of second-level tables; zero is an empty entry in every one.
 pub trait TableFormat {
-    /// The entry that links `table`, with every right.
+    /// Returns the entry that links `table`, with every right.
     fn table(table: HostPhysAddr) -> u64;
-    /// The entry that maps `page`; `attributes.rights` hold at least one right. Entries of neighbours that are alike but
-    /// for the address differ by the size of the page.
+    /// Returns the entry that maps `page`; `attributes.rights` hold at least one right. Entries of neighbours that are
+    /// alike but for the address differ by the size of the page.
     fn leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64;
-    /// The same, with a memory type that the guest has no say in.
+    /// Returns the same, with a memory type that the guest has no say in.
     fn own_leaf(page: HostPhysAddr, size: PageSize, attributes: Attributes) -> u64;
-    /// What `entry`, found in a table of `level`, means.
+    /// Returns what `entry`, found in a table of `level`, means.
     fn decode(entry: u64, level: u8) -> Entry;
 }
 

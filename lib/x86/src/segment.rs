@@ -83,19 +83,19 @@ bitflags! {
 }
 
 impl AccessRights {
-    /// Type of the segment, four bits.
+    /// Returns the type of the segment, four bits.
     #[must_use]
     pub const fn kind(self) -> u8 {
         (self.bits() & 0xf) as u8
     }
 
-    /// The same, where it is code or data.
+    /// Returns the same, where it is code or data.
     #[must_use]
     pub const fn segment_type(self) -> SegmentType {
         SegmentType::from_bits_truncate(self.kind())
     }
 
-    /// The same, where it is a task-state segment.
+    /// Returns the same, where it is a task-state segment.
     #[must_use]
     pub const fn tss_type(self) -> TssType {
         TssType::from_bits_retain(self.kind())
@@ -122,7 +122,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// A real-mode segment at `selector` << 4, with the rights that real mode needs under VMX.
+    /// Returns a real-mode segment at `selector` << 4, with the rights that real mode needs under VMX.
     #[must_use]
     pub const fn real_mode(selector: u16, rights: u32) -> Self {
         Self {

@@ -32,7 +32,7 @@ impl<'a, M: Msrs> GuestMsrs<'a, M> {
         Self { hardware, is_off: Cell::new(is_off) }
     }
 
-    /// The guest has switched its local APIC off.
+    /// Returns whether the guest has switched its local APIC off.
     pub const fn is_off(&self) -> bool {
         self.is_off.get()
     }

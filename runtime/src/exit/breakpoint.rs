@@ -25,7 +25,7 @@ pub struct Breakpoints {
 }
 
 impl Breakpoints {
-    /// The breakpoints of `vcpu`.
+    /// Returns the breakpoints of `vcpu`.
     pub fn of<V: Vcpu + ?Sized>(vcpu: &V) -> Self {
         let dr7 = vcpu.dr7();
         let is_any_enabled = dr7 & 0xff != 0;
@@ -61,7 +61,7 @@ impl Breakpoints {
     }
 }
 
-/// Bytes that a length field of DR7 says.
+/// Returns the number of bytes that a length field of DR7 says.
 const fn covered(length: u64) -> u64 {
     match length {
         0 => 1,

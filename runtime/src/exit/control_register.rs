@@ -137,7 +137,7 @@ fn mov_to_cr0<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     Ok(())
 }
 
-/// Whether IA-32e mode may begin (SDM, "Initializing IA-32e Mode").
+/// Returns whether IA-32e mode may begin (SDM, "Initializing IA-32e Mode").
 fn can_begin_long_mode<V: Vcpu + ?Sized>(vcpu: &V) -> bool {
     let is_64bit_code = vcpu.segment(SegmentRegister::Cs).rights.contains(AccessRights::L);
     let has_16bit_tss = !vcpu.segment(SegmentRegister::Tr).rights.tss_type().contains(TssType::WIDE);
@@ -217,7 +217,7 @@ fn lmsw<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     mov_to_cr0(vcpu, memory, cr0 & !0xe | u64::from(source) & 0xf)
 }
 
-/// The source of MOV: all of the register in 64-bit mode, its lower half elsewhere.
+/// Returns the source of MOV: all of the register in 64-bit mode, its lower half elsewhere.
 fn general_purpose<V: Vcpu + ?Sized>(vcpu: &V, register: u8) -> u64 {
     let value = match register {
         4 => vcpu.rsp(),

@@ -81,7 +81,7 @@ pub fn handle<V: Vcpu>(
     Action::Advance
 }
 
-/// The policy's answer.
+/// Returns the policy's answer.
 fn answer<V: Vcpu>(
     vcpu: &V,
     policy: &CpuidPolicy,
@@ -194,7 +194,7 @@ const VERSION: u32 = number(env!("CARGO_PKG_VERSION_MAJOR")) << 16
     | number(env!("CARGO_PKG_VERSION_MINOR")) << 8
     | number(env!("CARGO_PKG_VERSION_PATCH"));
 
-/// The hypervisor's leaves: "XMHF" three times and the highest leaf, then the version.
+/// Returns the hypervisor's leaves: "XMHF" three times and the highest leaf, then the version.
 fn signature(leaf: u32) -> CpuidResult {
     match leaf {
         0x4000_0000 => CpuidResult { eax: 0x4000_0001, ebx: MARKER, ecx: MARKER, edx: MARKER },
@@ -213,7 +213,7 @@ fn markers(beneath: CpuidResult) -> CpuidResult {
     }
 }
 
-/// The number that decimal digits spell.
+/// Returns the number that decimal digits spell.
 const fn number(digits: &str) -> u32 {
     let (bytes, mut value, mut at) = (digits.as_bytes(), 0, 0);
     while at < bytes.len() {
@@ -223,7 +223,7 @@ const fn number(digits: &str) -> u32 {
     value
 }
 
-/// The lower half of a register, all that CPUID looks at.
+/// Returns the lower half of a register, all that CPUID looks at.
 #[expect(clippy::cast_possible_truncation, reason = "the upper half is ignored")]
 fn low(register: u64) -> u32 {
     register as u32

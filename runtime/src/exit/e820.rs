@@ -58,7 +58,7 @@ pub fn install<M: GuestMemory + ?Sized>(memory: &M) -> Result<Installed, Refused
     Ok(Installed::Hook)
 }
 
-/// Whether the instruction that exited is the hook's, in real mode or a virtual-8086 task.
+/// Returns whether the instruction that exited is the hook's, in real mode or a virtual-8086 task.
 pub fn is_at_hook<V: Vcpu + ?Sized>(vcpu: &V) -> bool {
     // By address, as the cheap test that nearly every hypercall fails.
     vcpu.rip() == u64::from(HOOK_OFFSET)
@@ -174,13 +174,13 @@ fn set_carry<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     view.write(at, &[low_byte[0] & !1 | u8::from(carry)], privilege)
 }
 
-/// Linear address of FLAGS, above IP and CS on the stack.
+/// Returns the linear address of FLAGS, above IP and CS on the stack.
 fn stacked_flags<V: Vcpu + ?Sized>(vcpu: &V) -> Result<GuestLinearAddr, Event> {
     let offset = vcpu.rsp().wrapping_add(4) & 0xffff;
     segmentation::linear(vcpu, SegmentRegister::Ss, offset, 1, Intent::Write)
 }
 
-/// Bytes of usable memory from `start` on without a gap.
+/// Returns the number of bytes of usable memory from `start` on without a gap.
 fn usable_from(map: &[MemoryRange], start: u64) -> u64 {
     let mut end = start;
     // The map is sorted by base, so one pass finds neighbours in order.
@@ -192,7 +192,7 @@ fn usable_from(map: &[MemoryRange], start: u64) -> u64 {
     end - start
 }
 
-/// A record as E820H delivers it, extended attributes last.
+/// Returns a record as E820H delivers it, extended attributes last.
 fn record(range: &MemoryRange) -> [u8; 24] {
     let mut bytes = [0; 24];
     bytes[..8].copy_from_slice(&range.base.to_le_bytes());

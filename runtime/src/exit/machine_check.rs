@@ -15,14 +15,14 @@ const IA32_MC0_STATUS: u32 = 0x401;
 /// The register behind the status of so many banks is none of them.
 const MOST_BANKS: u64 = 32;
 
-/// Whether the hypervisor can go on where it was struck; what happened is then the guest's to know.
+/// Returns whether the hypervisor can go on where it was struck; what happened is then the guest's to know.
 #[cold]
 pub fn can_go_on(msrs: &impl Msrs) -> bool {
     let status = msrs.read(Msr::IA32_MCG_STATUS).unwrap_or(0);
     status & RESTART_IP_VALID != 0 && is_context_intact(msrs)
 }
 
-/// Whether no bank says that the processor's state is corrupt.
+/// Returns whether no bank says that the processor's state is corrupt.
 pub fn is_context_intact(msrs: &impl Msrs) -> bool {
     let banks = msrs.read(Msr::IA32_MCG_CAP).unwrap_or(0) & 0xff;
     let corrupt = MC_STATUS_VAL | MC_STATUS_PCC;

@@ -37,7 +37,7 @@ pub struct Intercept {
     pub write: bool,
 }
 
-/// The MSRs that must exit, MTRRs excepted, for the MSR bitmap.
+/// Returns the MSRs that must exit, MTRRs excepted, for the MSR bitmap.
 pub fn intercepted() -> impl Iterator<Item = Intercept> {
     INTERCEPTED
         .iter()
@@ -52,7 +52,7 @@ fn configurations_c() -> impl Iterator<Item = Msr> {
     (Msr::IA32_PMC_GP0_CTR.0..=Msr::IA32_PMC_LAST.0).map(Msr).filter(|&msr| is_configuration_c(msr))
 }
 
-/// Whether `msr`, of a counter with four, is the last of the four.
+/// Returns whether `msr`, of a counter with four, is the last of the four.
 const fn is_configuration_c(msr: Msr) -> bool {
     msr.0 & 3 == 3
 }
@@ -174,7 +174,7 @@ fn feature_control(value: u64, policy: &MsrPolicy) -> u64 {
     (shown | FeatureControl::LOCK).bits()
 }
 
-/// Whether the processor would take `value` for IA32_APIC_BASE, and the hypervisor can let it.
+/// Returns whether the processor would take `value` for IA32_APIC_BASE, and the hypervisor can let it.
 fn is_apic_base_legal(value: u64, policy: &MsrPolicy, msrs: &impl Msrs) -> bool {
     const X2APIC: u64 = ApicBase::X2APIC.bits();
     const ENABLE: u64 = ApicBase::ENABLE.bits();

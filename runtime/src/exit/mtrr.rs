@@ -38,7 +38,7 @@ enum Register {
 }
 
 impl VirtualMtrrs {
-    /// The registers as the firmware left them in the executing processor.
+    /// Returns the registers as the firmware left them in the executing processor.
     #[must_use]
     pub fn from_hardware(msrs: &impl Msrs, physical_address_bits: u8) -> Self {
         // A register that the processor does not have reads as disabled.
@@ -99,13 +99,13 @@ impl VirtualMtrrs {
         Ok(if is_effective { Effect::Types } else { Effect::Unchanged })
     }
 
-    /// All registers.
+    /// Returns all registers.
     #[must_use]
     pub const fn registers(&self) -> &Mtrrs {
         &self.registers
     }
 
-    /// The register `msr`, where this processor has it.
+    /// Returns the register `msr`, where this processor has it.
     fn register(&self, msr: Msr) -> Result<Register, GeneralProtection> {
         let capabilities = self.registers.capabilities;
         let register = decode(msr).ok_or(GeneralProtection)?;

@@ -16,12 +16,12 @@ const SYSTEM_CONTROL_B: u16 = 0x61;
 const BUS_ERRORS: u32 = 3 << 6;
 const IA32_PERF_GLOBAL_STATUS: Msr = Msr(0x38e);
 
-/// Whether some source asks for an NMI that can be read.
+/// Returns whether some source asks for an NMI that can be read.
 pub fn asks(ports: &impl Ports, apic: &impl ApicRegisters, msrs: &impl Msrs) -> bool {
     ports.read(SYSTEM_CONTROL_B, PortWidth::Byte) & BUS_ERRORS != 0 || has_counter_overflowed(apic, msrs)
 }
 
-/// A counter overflowed, and its NMI was raised (SDM, "Performance Monitoring Interrupt").
+/// Returns whether a counter overflowed, and its NMI was raised (SDM, "Performance Monitoring Interrupt").
 fn has_counter_overflowed(apic: &impl ApicRegisters, msrs: &impl Msrs) -> bool {
     let entry = LocalVector::from_bits_retain(apic.read(LVT_COUNTERS));
     entry.delivery_mode() == LocalVector::NMI

@@ -18,7 +18,7 @@ const ADDRESS: u64 = 0xf_ffff_ffff_f000;
 
 /// The guest's physical memory, as far as such pointers matter.
 pub trait Physical {
-    /// Some page of `range` is memory, the guest's or the hypervisor's.
+    /// Returns whether some page of `range` is memory, the guest's or the hypervisor's.
     fn touches_memory(&self, range: GuestRange) -> bool;
     /// Lends `range` to the processor, which writes it from now on; returns false where it must not.
     fn lend(&self, range: GuestRange) -> bool;
@@ -28,13 +28,14 @@ pub trait Physical {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApicOverMemory;
 
-/// Whether `value` of IA32_APIC_BASE leaves memory alone.
+/// Returns whether `value` of IA32_APIC_BASE leaves memory alone.
 pub(super) fn is_apic_base_allowed(value: u64, physical: &impl Physical) -> bool {
     let range = range(value, PAGE_SIZE);
     range.is_some_and(|range| !physical.touches_memory(range))
 }
 
-/// Whether the processor may have `value` of IA32_HW_FEEDBACK_PTR, with a table of `bytes`; from then on it may write.
+/// Returns whether the processor may have `value` of IA32_HW_FEEDBACK_PTR, with a table of `bytes`; from then on it may
+/// write.
 pub(super) fn is_feedback_allowed(value: u64, bytes: u64, physical: &impl Physical) -> bool {
     value & HW_FEEDBACK_PTR_VALID == 0 || range(value, bytes).is_some_and(|range| physical.lend(range))
 }

@@ -84,8 +84,8 @@ impl<P: Ports> Devices<'_, P> {
 }
 
 impl PortAccess {
-    /// Whether the access touches one of `ports`: it is of as many ports as it has bytes, and exits where any of them is
-    /// intercepted (SDM volume 3, "I/O-Bitmap Addresses"). Those behind 0FFFFH wrap to 0.
+    /// Returns whether the access touches one of `ports`: it is of as many ports as it has bytes, and exits where any
+    /// of them is intercepted (SDM volume 3, "I/O-Bitmap Addresses"). Those behind 0FFFFH wrap to 0.
     #[must_use]
     pub fn touches(self, ports: &RangeInclusive<u16>) -> bool {
         (0..self.width as u16).any(|offset| ports.contains(&self.port.wrapping_add(offset)))
@@ -142,7 +142,7 @@ fn repeat<V: Vcpu, M: GuestMemory + ?Sized>(
     Action::Resume
 }
 
-/// What the instruction does to its memory operand.
+/// Returns what the instruction does to its memory operand.
 const fn intent(access: PortAccess) -> Intent {
     if access.is_input { Intent::Write } else { Intent::Read }
 }
@@ -175,7 +175,7 @@ fn output_element<V: Vcpu, M: GuestMemory + ?Sized>(
     Ok(devices.output(vcpu, access, u32::from_le_bytes(bytes)))
 }
 
-/// Linear address of the memory operand.
+/// Returns the linear address of the memory operand.
 fn operand<V: Vcpu>(vcpu: &V, access: PortAccess, string: StringPort) -> Result<GuestLinearAddr, Event> {
     let index = if access.is_input { vcpu.registers().rdi() } else { vcpu.registers().rsi() };
     let length = access.width as u64;
@@ -202,7 +202,7 @@ fn step<V: Vcpu>(vcpu: &mut V, access: PortAccess, string: StringPort) {
 }
 
 impl StringPort {
-    /// The part of a register that counts at this address size.
+    /// Returns the part of a register that counts at this address size.
     const fn get(self, register: u64) -> u64 {
         match self.address_bits {
             16 => register & 0xffff,
@@ -220,7 +220,7 @@ impl StringPort {
     }
 }
 
-/// What of a register an access of this width carries.
+/// Returns what of a register an access of this width carries.
 const fn narrowed(value: u32, width: PortWidth) -> u32 {
     match width {
         PortWidth::Byte => value & 0xff,

@@ -89,7 +89,7 @@ impl Plan {
         self.switch.source
     }
 
-    /// Whether the new task returns to the old one: CALL and interrupts nest, JMP and IRET do not.
+    /// Returns whether the new task returns to the old one: CALL and interrupts nest, JMP and IRET do not.
     fn nests(&self) -> bool {
         !matches!(self.source(), TaskSwitchSource::Iret | TaskSwitchSource::Jump)
     }
@@ -217,7 +217,7 @@ impl Plan {
     }
 }
 
-/// A fault that names a selector (SDM, "Error Code"); EXT says that no instruction of the program asked for
+/// Returns a fault that names a selector (SDM, "Error Code"); EXT says that no instruction of the program asked for
 /// the switch.
 fn fault(vector: Vector, selector: u16, source: TaskSwitchSource) -> Event {
     let is_external = matches!(source, TaskSwitchSource::Event { .. });

@@ -40,7 +40,7 @@ impl Boundaries {
         }
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub(super) const fn len(&self) -> usize {
         self.len
     }
@@ -51,14 +51,14 @@ impl Boundaries {
         self.len == 0
     }
 
-    /// The largest number that is at most `limit`.
+    /// Returns the largest number that is at most `limit`.
     pub(super) fn last_up_to(&self, limit: u64) -> Option<u64> {
         let chunk = self.chunk(self.position_before(limit)?);
         let behind = chunk.partition_point(|&number| number <= limit);
         behind.checked_sub(1).and_then(|last| chunk.get(last).copied())
     }
 
-    /// The smallest number above `limit`.
+    /// Returns the smallest number above `limit`.
     pub(super) fn first_above(&self, limit: u64) -> Option<u64> {
         let Some(position) = self.position_before(limit) else { return self.first_of(0) };
         let chunk = self.chunk(position);
@@ -66,12 +66,12 @@ impl Boundaries {
         chunk.get(behind).copied().or_else(|| self.first_of(position + 1))
     }
 
-    /// All of them, in order.
+    /// Returns all of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
         self.order.iter().flat_map(|&chunk| self.chunks[usize::from(chunk)].iter().copied())
     }
 
-    /// How many lie in `range`; counts no further than `enough`.
+    /// Returns how many lie in `range`; counts no further than `enough`.
     pub(super) fn count(&self, range: RangeInclusive<u64>, enough: usize) -> usize {
         let mut limit = *range.start();
         let mut count = usize::from(self.last_up_to(limit) == Some(limit));

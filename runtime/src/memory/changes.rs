@@ -35,7 +35,7 @@ impl Changes {
         core::mem::take(self)
     }
 
-    /// The pages, by view.
+    /// Returns the pages, by view.
     pub fn iter(&self) -> impl Iterator<Item = (View, GuestRange)> + '_ {
         self.ranges.iter().copied()
     }

@@ -40,7 +40,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Number of levels that have tables.
+    /// Returns the number of levels that have tables.
     const fn levels(self) -> u8 {
         match self {
             Self::Bits32 | Self::Pae => 2,
@@ -89,7 +89,8 @@ pub struct Roots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall;
 
-/// Number of frames that a compartment needs for `runs` of pages (linear address, count), in ascending order.
+/// Returns the number of frames that a compartment needs for `runs` of pages (linear address, count), in ascending
+/// order.
 #[must_use]
 pub fn frames_needed(mode: Mode, runs: impl IntoIterator<Item = (u64, u64)>) -> usize {
     let mut last = [None; 6];
@@ -131,7 +132,7 @@ impl<F: TableFormat> Default for Compartment<F> {
 }
 
 impl<F: TableFormat> Compartment<F> {
-    /// An empty compartment without frames.
+    /// Makes an empty compartment without frames.
     #[must_use]
     pub const fn new() -> Self {
         let none = HostPhysAddr::new(0);
@@ -176,7 +177,7 @@ impl<F: TableFormat> Compartment<F> {
         self.stock
     }
 
-    /// Where to enter, if the compartment is filled for `serial`.
+    /// Returns where to enter, if the compartment is filled for `serial`.
     #[must_use]
     pub fn roots(&self, serial: u64) -> Option<Roots> {
         (serial != 0 && self.serial == serial).then_some(self.roots)
@@ -326,7 +327,7 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
         Ok(())
     }
 
-    /// Where the guest page table is that an entry names.
+    /// Returns where the guest page table is that an entry names.
     fn guest_frame(&self, entry: u64) -> HostPhysAddr {
         let gpa = entry & !(PAGE_SIZE - 1);
         let mut table = self.compartment_root();

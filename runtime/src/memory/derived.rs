@@ -36,7 +36,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         Ok((watch, self.flush_if(is_stale)))
     }
 
-    /// The watch of the page at `gpa`, unless it was written.
+    /// Returns the watch of the page at `gpa`, unless it was written.
     #[must_use]
     pub fn watch_of(&self, gpa: GuestPhysAddr) -> Option<Watch> {
         self.policy.watched.get(gpa.page().get())

@@ -32,8 +32,8 @@ impl Generations {
         Self { last: 0, flushed: 0 }
     }
 
-    /// The change that a caller relies on whose own took something away, or, where it took nothing, whose wish may
-    /// rest on one that not all processors know yet.
+    /// Returns the change that a caller relies on whose own took something away, or, where it took nothing, whose wish
+    /// may rest on one that not all processors know yet.
     pub(super) const fn relied_on(&mut self, is_stale: bool) -> Option<u64> {
         if is_stale {
             self.last += 1;
@@ -51,7 +51,7 @@ impl Flush {
     /// Nothing to flush.
     pub const NONE: Self = Self { needed: None };
 
-    /// Some processor may hold what no longer holds.
+    /// Returns whether some processor may hold what no longer holds.
     #[must_use]
     pub const fn is_needed(&self) -> bool {
         self.needed.is_some()

@@ -57,7 +57,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// A pool without frames.
+    /// Makes a pool without frames.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Frames {
         self.available += 1;
     }
 
-    /// Number of frames that [`Self::allocate`] can give now.
+    /// Returns the number of frames that [`Self::allocate`] can give now.
     #[must_use]
     pub const fn available(&self) -> usize {
         self.available
@@ -154,7 +154,7 @@ impl Frames {
         self.retired += 1;
     }
 
-    /// Number of frames that were ever retired: a flush that began at the same number covers them all.
+    /// Returns the number of frames that were ever retired: a flush that began at the same number covers them all.
     pub(super) const fn retired(&self) -> u64 {
         self.retired
     }

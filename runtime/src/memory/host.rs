@@ -90,12 +90,12 @@ pub(crate) fn map_stacks(index: usize, frames: FrameSource<'_>) -> Stacks {
     Stacks { main, main_bottom, nmi, nmi_bottom, fault: stack(SMALL_STACK_PAGES) }
 }
 
-/// Physical address of the page tables, for CR3.
+/// Returns the physical address of the page tables, for CR3.
 pub(crate) fn page_tables() -> HostPhysAddr {
     HostPhysAddr::new(ROOT.load(Ordering::Relaxed))
 }
 
-/// The executing CPU's local APIC.
+/// Returns the executing CPU's local APIC.
 pub(crate) fn local_apic() -> LocalApic {
     // SAFETY: `follow_apic` mapped the page uncacheable, and again at each move. The value, which is not `Send`, is used
     // up by its caller: no other CPU ever has it.
@@ -233,7 +233,7 @@ fn map(virt: u64, entry: u64, frames: FrameSource<'_>) {
     tlb::flush(VirtAddr::new(virt));
 }
 
-/// The lowest-level table that maps `virt`, made where it is missing.
+/// Returns the lowest-level table that maps `virt`, made where it is missing.
 fn table_of(virt: u64, frames: FrameSource<'_>) -> HostPhysAddr {
     let memory: &Region = machine::region();
     let mut table = page_tables();

@@ -21,7 +21,7 @@ impl Lent {
         Self { ranges: ArrayVec::new_const() }
     }
 
-    /// Some page of `range` was lent.
+    /// Returns whether some page of `range` was lent.
     pub(super) fn touches(&self, range: GuestRange) -> bool {
         self.ranges.iter().any(|lent| lent.intersection(range).is_some())
     }

@@ -68,7 +68,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy that maps nothing, for [`Self::start`] to fill.
+    /// Makes a policy that maps nothing, for [`Self::start`] to fill.
     pub(super) const fn new() -> Self {
         Self {
             region: PhysRange { base: 0, length: 0 },
@@ -94,7 +94,7 @@ impl Policy {
         self.types.set(&machine.mtrrs);
     }
 
-    /// The run around `address` in `view`, as long as a few steps find it.
+    /// Returns the run around `address` in `view`, as long as a few steps find it.
     #[must_use]
     pub fn run_at(&self, view: View, address: u64) -> Run {
         if address >= self.reach() {
@@ -130,7 +130,7 @@ impl Policy {
         Run { range, attributes: Some(Attributes { memory_type: types.memory_type, rights, is_decoy }) }
     }
 
-    /// What the guest may do with the page at `address` in `view`, and whether zeros stand in for it: as
+    /// Returns what the guest may do with the page at `address` in `view`, and whether zeros stand in for it: as
     /// [`Self::run_at`] says, and sooner. `None` for what is never mapped.
     #[must_use]
     pub fn allowance_at(&self, view: View, address: u64) -> Option<(Rights, bool)> {
@@ -147,39 +147,39 @@ impl Policy {
         Some((rights, protection == Some(Protection::Decoy)))
     }
 
-    /// The largest page around `address` that is all alike in `view`.
+    /// Returns the largest page around `address` that is all alike in `view`.
     #[must_use]
     pub fn page_at(&self, view: View, address: u64) -> Run {
         let run = self.run_at(view, address);
         Run { range: run.largest_page(address, self.largest_page), ..run }
     }
 
-    /// The frame of zeros that the guest reads where a decoy stands in for a page.
+    /// Returns the frame of zeros that the guest reads where a decoy stands in for a page.
     #[must_use]
     pub const fn decoy(&self) -> HostPhysAddr {
         self.decoy
     }
 
-    /// Physical addresses of the pages that decoys stand in for, in some view.
+    /// Returns the physical addresses of the pages that decoys stand in for, in some view.
     pub fn hidden_pages(&self) -> impl Iterator<Item = u64> + '_ {
         self.protections.decoy_pages()
     }
 
-    /// First address that tables cannot map.
+    /// Returns the first address that tables cannot map.
     #[must_use]
     pub const fn reach(&self) -> u64 {
         let bits = self.physical_address_bits;
         1 << if bits < TABLE_BITS { bits } else { TABLE_BITS }
     }
 
-    /// Some page of `range` is the hypervisor's.
+    /// Returns whether some page of `range` is the hypervisor's.
     #[must_use]
     pub fn is_hidden(&self, range: GuestRange) -> bool {
         let region = self.region;
         range.start() < region.base + region.length && region.base < range.end()
     }
 
-    /// Some page of `range` is memory: usable by the memory map, or the hypervisor's.
+    /// Returns whether some page of `range` is memory: usable by the memory map, or the hypervisor's.
     #[must_use]
     pub fn touches_memory(&self, range: GuestRange) -> bool {
         let touches = |record: &&MemoryRange| {
@@ -213,13 +213,13 @@ impl Policy {
 }
 
 impl Run {
-    /// What tables hold for these pages: nothing where there is no right.
+    /// Returns what tables hold for these pages: nothing where there is no right.
     #[must_use]
     pub fn mapping(&self) -> Option<Attributes> {
         self.attributes.filter(|attributes| !attributes.rights.is_empty())
     }
 
-    /// The largest page around `address` inside the run, and not larger than `limit`.
+    /// Returns the largest page around `address` inside the run, and not larger than `limit`.
     pub(super) fn largest_page(&self, address: u64, limit: PageSize) -> GuestRange {
         // Each decoy page has an entry of its own.
         let is_decoy = self.attributes.is_some_and(|attributes| attributes.is_decoy);

@@ -54,7 +54,7 @@ pub fn split(
     with_range
 }
 
-/// The entry of a table that maps what `entry` maps from `start` on, but for `range`.
+/// Returns the entry of a table that maps what `entry` maps from `start` on, but for `range`.
 fn without(
     memory: &impl PhysMemory,
     entry: u64,

@@ -34,7 +34,7 @@ pub enum Protection {
 }
 
 impl Protection {
-    /// What the guest may do.
+    /// Returns what the guest may do.
     #[must_use]
     pub const fn rights(self) -> Rights {
         match self {
@@ -78,7 +78,7 @@ impl Protections {
         Self { boundaries: Boundaries::new() }
     }
 
-    /// What `view` says around `address`, which lies below 2^52.
+    /// Returns what `view` says around `address`, which lies below 2^52.
     #[must_use]
     pub fn run_at(&self, view: View, address: u64) -> RightsRun {
         let at = key(view, address) | !PAGE_MASK;
@@ -91,14 +91,14 @@ impl Protections {
         }
     }
 
-    /// What `view` says of the page at `address`, which lies below 2^52.
+    /// Returns what `view` says of the page at `address`, which lies below 2^52.
     #[must_use]
     pub fn at(&self, view: View, address: u64) -> Option<Protection> {
         let last = self.boundaries.last_up_to(key(view, address) | !PAGE_MASK);
         last.filter(|boundary| boundary >> VIEW_SHIFT == view.number()).and_then(protection_of)
     }
 
-    /// Whether `view` says anything of some page of `range`, which ends below 2^52.
+    /// Returns whether `view` says anything of some page of `range`, which ends below 2^52.
     #[must_use]
     pub fn touches(&self, view: View, range: GuestRange) -> bool {
         let first = self.run_at(view, range.start());
@@ -146,7 +146,7 @@ impl Protections {
         Ok(())
     }
 
-    /// Every page that a decoy stands in for, in some view.
+    /// Returns every page that a decoy stands in for, in some view.
     pub fn decoy_pages(&self) -> impl Iterator<Item = u64> + '_ {
         let pairs = self.boundaries.iter().zip(self.boundaries.iter().skip(1));
         pairs.filter(|(from, _)| from & DECOY != 0).flat_map(|(from, to)| {

@@ -138,7 +138,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         Ok(())
     }
 
-    /// The pages of tables of `level` that `range` begins with, where it does and such pages may be.
+    /// Returns the pages of tables of `level` that `range` begins with, where it does and such pages may be.
     fn leading_pages(&self, range: GuestRange, level: u8) -> Option<GuestRange> {
         if level > self.largest.level() {
             return None;
@@ -260,7 +260,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
     }
 }
 
-/// Where tables under `root` map `address`: the page, its size and attributes.
+/// Returns where tables under `root` map `address`: the page, its size and attributes.
 pub(super) fn translate<F: TableFormat>(
     memory: &impl PhysMemory,
     root: HostPhysAddr,

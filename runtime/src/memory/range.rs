@@ -15,7 +15,7 @@ pub struct GuestRange {
 pub struct Unaligned;
 
 impl GuestRange {
-    /// The range of `bytes` bytes from `start` on.
+    /// Makes the range of `bytes` bytes from `start` on.
     ///
     /// # Errors
     ///
@@ -28,13 +28,13 @@ impl GuestRange {
         Ok(Self { start: start.get(), end: end.get() })
     }
 
-    /// The 4 KiB page that holds `gpa`.
+    /// Returns the 4 KiB page that holds `gpa`.
     #[must_use]
     pub const fn page(gpa: GuestPhysAddr) -> Self {
         Self::block(gpa.get(), PAGE_SIZE)
     }
 
-    /// The block of `bytes`, a power of two, that holds `address`.
+    /// Returns the block of `bytes`, a power of two, that holds `address`.
     pub(super) const fn block(address: u64, bytes: u64) -> Self {
         let start = address & !(bytes - 1);
         Self { start, end: start.saturating_add(bytes) }
@@ -46,13 +46,13 @@ impl GuestRange {
         Self { start, end }
     }
 
-    /// First address.
+    /// Returns the first address.
     #[must_use]
     pub const fn start(self) -> u64 {
         self.start
     }
 
-    /// First address behind.
+    /// Returns the first address behind.
     #[must_use]
     pub const fn end(self) -> u64 {
         self.end
@@ -63,20 +63,20 @@ impl GuestRange {
         (self.start..self.end).step_by(4096).map(GuestPhysAddr::new)
     }
 
-    /// Every page of `other` is one of `self`.
+    /// Returns whether every page of `other` is one of `self`.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 
-    /// The pages in both; `None` where there are none.
+    /// Returns the pages in both; `None` where there are none.
     #[must_use]
     pub fn intersection(self, other: Self) -> Option<Self> {
         let (start, end) = (self.start.max(other.start), self.end.min(other.end));
         (start < end).then_some(Self { start, end })
     }
 
-    /// The blocks of `bytes`, a power of two, that lie wholly inside; `None` where none does.
+    /// Returns the blocks of `bytes`, a power of two, that lie wholly inside; `None` where none does.
     pub(super) fn blocks_inside(self, bytes: u64) -> Option<Self> {
         let (start, end) = (self.start.checked_next_multiple_of(bytes)?, self.end & !(bytes - 1));
         (start < end).then_some(Self { start, end })

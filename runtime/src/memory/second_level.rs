@@ -108,18 +108,18 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         Ok(())
     }
 
-    /// The hypervisor's frames.
+    /// Returns the hypervisor's frames.
     pub const fn frames(&mut self) -> &mut Frames {
         &mut self.frames
     }
 
-    /// The policy.
+    /// Returns the policy.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Number of frames that are tables.
+    /// Returns the number of frames that are tables.
     #[must_use]
     pub const fn table_pages(&self) -> usize {
         self.tables
@@ -131,7 +131,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.roots.get(view)
     }
 
-    /// What the tables of `view` map at `gpa` just now; a miss may be filled at any time.
+    /// Returns what the tables of `view` map at `gpa` just now; a miss may be filled at any time.
     #[must_use]
     pub fn mapped(&self, view: View, gpa: GuestPhysAddr) -> Option<(HostPhysAddr, PageSize, Attributes)> {
         translate::<F>(&self.memory, self.root(view)?, gpa.get())
@@ -205,7 +205,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
     }
 
-    /// What the guest may do with the page at `gpa` in `view`; nothing with hypervisor memory.
+    /// Returns what the guest may do with the page at `gpa` in `view`; nothing with hypervisor memory.
     #[must_use]
     pub fn rights(&self, view: View, gpa: GuestPhysAddr) -> Rights {
         self.attributes(view, gpa).map_or(Rights::empty(), |a| a.rights)
@@ -230,7 +230,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.protect(view, range, (!is_default).then_some(Protection::Rights(rights)))
     }
 
-    /// What the page at `gpa` is in `view`; `None` for hypervisor memory and what tables do not reach.
+    /// Returns what the page at `gpa` is in `view`; `None` for hypervisor memory and what tables do not reach.
     #[must_use]
     pub fn attributes(&self, view: View, gpa: GuestPhysAddr) -> Option<Attributes> {
         self.policy.run_at(view, gpa.get()).attributes
@@ -324,8 +324,8 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         Ok(())
     }
 
-    /// What is to be flushed before a caller may rely on what it asked for: where its own change took something away,
-    /// or where an earlier one did, of another CPU, that not all have followed yet.
+    /// Returns what is to be flushed before a caller may rely on what it asked for: where its own change took something
+    /// away, or where an earlier one did, of another CPU, that not all have followed yet.
     pub(super) fn flush_if(&mut self, is_stale: bool) -> Flush {
         let generation = self.generations.relied_on(is_stale);
         let retired = self.frames.retired();

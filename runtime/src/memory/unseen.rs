@@ -23,7 +23,7 @@ impl UnseenWrites {
         self.pages.binary_search_by_key(&page, |written| written.0)
     }
 
-    /// Whether `page` may be written unseen.
+    /// Returns whether `page` may be written unseen.
     pub(super) fn may_reach(&self, page: u64) -> bool {
         self.beyond != 0 || self.find(page).is_ok()
     }

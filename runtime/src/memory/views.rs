@@ -21,7 +21,7 @@ impl View {
     /// The view that all CPUs share.
     pub const SHARED: Self = Self(0);
 
-    /// The view for the CPU with this index alone.
+    /// Returns the view for the CPU with this index alone.
     #[must_use]
     pub const fn of_cpu(index: usize) -> Self {
         assert!(index < CPU_CAPACITY, "there is no such CPU");

@@ -27,7 +27,7 @@ pub struct Watch(u64);
 
 #[cfg(test)]
 impl Watch {
-    /// A watch of a fake.
+    /// Returns a watch of a fake.
     pub(crate) const fn numbered(number: u64) -> Self {
         Self(number)
     }
@@ -49,12 +49,12 @@ impl WatchedPages {
         self.pages.binary_search_by_key(&page, |watched| watched.0)
     }
 
-    /// The watch of `page`, if there is one.
+    /// Returns the watch of `page`, if there is one.
     pub(super) fn get(&self, page: u64) -> Option<Watch> {
         self.find(page).ok().map(|index| self.pages[index].1)
     }
 
-    /// Whether the page at `address` is watched.
+    /// Returns whether the page at `address` is watched.
     pub(super) fn is_watched(&self, address: u64) -> bool {
         !self.pages.is_empty() && self.find(address & !(PAGE_SIZE - 1)).is_ok()
     }
@@ -76,7 +76,7 @@ impl WatchedPages {
         true
     }
 
-    /// Whether `address` is watched, and the pages around it of which the same holds, within `run`.
+    /// Returns whether `address` is watched, and the pages around it of which the same holds, within `run`.
     pub(super) fn run_at(&self, address: u64, run: GuestRange) -> (GuestRange, bool) {
         if self.pages.is_empty() {
             return (run, false);

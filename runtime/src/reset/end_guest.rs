@@ -88,7 +88,7 @@ impl Cpu for PerCpu {
     }
 }
 
-/// How the machine is left.
+/// Returns how the machine is left.
 fn last(cause: ResetCause) -> Last {
     let ResetCause::Port { port, width, value } = cause else { return Last::Reset(LastWrite::default()) };
     let own = LastWrite::new(port, width, value);

@@ -15,7 +15,7 @@ pub(crate) trait Cpu {
     fn join(&self);
     /// Calls every other CPU to [`Ending::attend`], one that waits for a start-up IPI too.
     fn call_others(&self);
-    /// Number of the other CPUs.
+    /// Returns the number of the other CPUs.
     fn others(&self) -> usize;
     /// Lets the hypapp clean up on this CPU.
     fn clean_up(&self);

@@ -25,7 +25,7 @@ pub struct KeyboardController {
 }
 
 impl KeyboardController {
-    /// A controller that waits for nothing.
+    /// Makes a controller that waits for nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self { is_output_awaited: AtomicBool::new(false), order: Mutex::new(()) }

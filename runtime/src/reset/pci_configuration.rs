@@ -20,14 +20,14 @@ const REGISTER: u32 = 0xfc;
 /// What else than the base the register has: that it is one of ports, and that it is in force.
 const FLAGS: u32 = 3;
 
-/// Whether an access is one of configuration space, or chooses the register for one.
+/// Returns whether an access is one of configuration space, or chooses the register for one.
 #[must_use]
 pub fn touches(port: u16, width: PortWidth) -> bool {
     let last = port.wrapping_add(width as u16 - 1);
     port <= *DATA.end() && last >= ADDRESS
 }
 
-/// Whether a write to the data ports would change a register that holds a base for which `is_kept` says so.
+/// Returns whether a write to the data ports would change a register that holds a base for which `is_kept` says so.
 pub fn moves(port: u16, width: PortWidth, ports: &impl Ports, is_kept: impl Fn(u16) -> bool) -> bool {
     let last = port.wrapping_add(width as u16 - 1);
     if port > *DATA.end() || last < *DATA.start() {

@@ -55,7 +55,7 @@ pub enum Write {
 }
 
 impl PowerControl {
-    /// The power control by the `tables` that there are, at most [`POWER_TABLE_CAPACITY`].
+    /// Makes the power control by the `tables` that there are, at most [`POWER_TABLE_CAPACITY`].
     #[must_use]
     pub fn new(tables: &[PowerPorts]) -> Self {
         let mut types =
@@ -70,7 +70,7 @@ impl PowerControl {
         }
     }
 
-    /// The ports that must exit, for the I/O bitmap.
+    /// Returns the ports that must exit, for the I/O bitmap.
     pub fn intercepted(&self) -> impl Iterator<Item = u16> {
         let reset = self.tables.iter().map(|table| table.reset_port).filter(|&port| port != 0);
         [keyboard_controller::DATA, keyboard_controller::COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL]
@@ -90,13 +90,13 @@ impl PowerControl {
         self.keyboard.hold(port, width)
     }
 
-    /// Whether a write would move registers that are watched to other ports: it is not performed, as when the firmware
-    /// has locked the register that says where they are.
+    /// Returns whether a write would move registers that are watched to other ports: it is not performed, as when the
+    /// firmware has locked the register that says where they are.
     pub fn moves(&self, port: u16, width: PortWidth, ports: &impl Ports) -> bool {
         pci_configuration::moves(port, width, ports, |base| self.bases().any(|known| known == base))
     }
 
-    /// What becomes of the guest's write of `value` to `port`, each of its bytes taken for itself.
+    /// Returns what becomes of the guest's write of `value` to `port`, each of its bytes taken for itself.
     pub fn write(&self, port: u16, width: PortWidth, value: u32) -> Write {
         if port == PCI_ADDRESS && width == PortWidth::Dword {
             return Write::Performed(value);
@@ -122,15 +122,15 @@ impl PowerControl {
         Write::Performed(value & !left_out)
     }
 
-    /// Whether a write that ends the guest cuts the power, or may, where others reset the machine.
+    /// Returns whether a write that ends the guest cuts the power, or may, where others reset the machine.
     pub fn cuts_power(&self, port: u16, width: PortWidth, value: u32) -> bool {
         let bytes = value.to_le_bytes();
         touched(port, width).any(|(index, port)| self.sleeps(port, bytes[usize::from(index)]))
     }
 
-    /// What has to be written besides, where `value` at `port` cuts the power: PM1 control registers, each by its port
-    /// and the high byte without its other bits. ACPI has both blocks take SLP_TYP and SLP_EN, one after the other
-    /// ("PM1 Control Grouping"), and the guest's second write will not come.
+    /// Returns what has to be written besides, where `value` at `port` cuts the power: PM1 control registers, each by
+    /// its port and the high byte without its other bits. ACPI has both blocks take SLP_TYP and SLP_EN, one after the
+    /// other ("PM1 Control Grouping"), and the guest's second write will not come.
     pub fn completing(&self, port: u16, width: PortWidth, value: u32) -> impl Iterator<Item = (u16, u8)> {
         let bytes = value.to_le_bytes();
         let sleeping =
@@ -150,7 +150,7 @@ impl PowerControl {
         others.into_iter().enumerate().filter(is_new).map(move |(_, other)| (other, byte))
     }
 
-    /// What the guest reads at `port`, where the hardware has `value`.
+    /// Returns what the guest reads at `port`, where the hardware has `value`.
     pub fn read(&self, port: u16, width: PortWidth, value: u32) -> u32 {
         let mut wakes = touched(port, width).filter(|&(_, port)| self.is_wake_port(port));
         match wakes.next() {
@@ -189,7 +189,7 @@ impl PowerControl {
         self.tables.iter().flat_map(|table| table.pm1)
     }
 
-    /// Where blocks of PM1 registers begin.
+    /// Returns where blocks of PM1 registers begin.
     fn bases(&self) -> impl Iterator<Item = u16> {
         let registers = self.blocks().flat_map(|ports| [ports.a_status, ports.a_control, ports.b_control]);
         registers.filter(|&register| register != 0)

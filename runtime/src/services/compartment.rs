@@ -108,7 +108,7 @@ pub fn leave() {
     }
 }
 
-/// Whether the executing CPU's guest is in its compartment.
+/// Returns whether the executing CPU's guest is in its compartment.
 #[must_use]
 pub fn is_inside() -> bool {
     percpu::current().is_in_compartment()

@@ -78,13 +78,13 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
     result
 }
 
-/// Whether covered pages are closed to devices as well.
+/// Returns whether covered pages are closed to devices as well.
 #[must_use]
 pub fn is_closed_to_devices() -> bool {
     REMAPPING.is_enforced()
 }
 
-/// Whether the page at `page` is ordinary memory of the guest's, by the machine's memory map.
+/// Returns whether the page at `page` is ordinary memory of the guest's, by the machine's memory map.
 #[must_use]
 pub fn is_memory(page: GuestPhysAddr) -> bool {
     let start = page.page().get();
@@ -112,8 +112,8 @@ pub fn write(address: GuestPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
     GuestFrames::write(HostPhysAddr::new(address.get()), bytes)
 }
 
-/// The address space of the software that runs on the guest's processor, as that sees it. Of a guest of the guest
-/// too, where its hypervisor has no say but this: what it could make accessible is not accessible before it did.
+/// Returns the address space of the software that runs on the guest's processor, as that sees it. Of a guest of the
+/// guest too, where its hypervisor has no say but this: what it could make accessible is not accessible before it did.
 pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
     static MEMORY: GuestPhysical = GuestPhysical;
     let nested = machine::vendor().nested_memory();
@@ -166,7 +166,7 @@ impl AddressSpace {
         self.view.write(address, bytes, privilege).inspect_err(|&event| self.note(event))
     }
 
-    /// The guest-physical address behind `address`: in the guest's memory, also for a guest of its own.
+    /// Returns the guest-physical address behind `address`: in the guest's memory, also for a guest of its own.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use hw::apic::Destination;
 
 /// A CPU that can be called.
 pub(crate) trait Callee {
-    /// The local APIC ID that it is known by.
+    /// Returns the local APIC ID that it is known by.
     fn apic_id(&self) -> u32;
     /// Notes that an NMI of ours is under way to it; whether one was already.
     fn expect_nmi(&self) -> bool;

@@ -55,7 +55,7 @@ pub(crate) fn is_ready() -> bool {
     percpu::is_installed()
 }
 
-/// All CPUs, the bootstrap processor first and, before the others have been called, alone.
+/// Returns all CPUs, the bootstrap processor first and, before the others have been called, alone.
 pub(crate) fn all() -> &'static [&'static PerCpu] {
     let bootstrap = || BOOTSTRAP.get().map(core::slice::from_ref);
     CPUS.get().copied().or_else(bootstrap).unwrap_or_default()

@@ -19,12 +19,13 @@ impl PerCpu {
         &self.nmi_stack
     }
 
-    /// Whether an NMI of ours arrived since this was last asked. One of the guest's may have been merged with it.
+    /// Returns whether an NMI of ours arrived since this was last asked. One of the guest's may have been merged with
+    /// it.
     pub(crate) fn take_call(&self) -> bool {
         self.was_called.load(Ordering::Relaxed) && self.was_called.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether this CPU's local APIC ID is to be read anew.
+    /// Returns whether this CPU's local APIC ID is to be read anew.
     pub(crate) fn take_doubt_of_id(&self) -> bool {
         self.is_id_doubted.load(Ordering::Relaxed) && self.is_id_doubted.swap(false, Ordering::SeqCst)
     }
@@ -40,12 +41,12 @@ impl PerCpu {
         self.demand_attention();
     }
 
-    /// Whether the guest is to be told of a machine check.
+    /// Returns whether the guest is to be told of a machine check.
     pub(crate) fn has_machine_check(&self) -> bool {
         self.has_machine_check.load(Ordering::Relaxed)
     }
 
-    /// Has a machine check wait that was taken too early.
+    /// Keeps a machine check waiting that was taken too early.
     pub(crate) fn keep_machine_check(&self) {
         self.has_machine_check.store(true, Ordering::SeqCst);
     }
@@ -60,7 +61,7 @@ impl PerCpu {
         self.guest_nmi.store(true, Ordering::SeqCst);
     }
 
-    /// Has an INIT signal for a hypervisor in the guest wait until its guest has left its compartment.
+    /// Keeps an INIT signal for a hypervisor in the guest waiting until its guest has left its compartment.
     pub(crate) fn keep_guest_init(&self) {
         self.guest_init.store(true, Ordering::SeqCst);
     }

@@ -117,7 +117,7 @@ pub(crate) struct PerCpu {
 /// The first CPU's data is in place. The others take no exception before theirs is.
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`current`] can be asked for where exceptions are taken.
+/// Returns whether [`current`] can be asked for where exceptions are taken.
 pub(crate) fn is_installed() -> bool {
     IS_INSTALLED.load(Ordering::SeqCst)
 }
@@ -252,7 +252,7 @@ impl PerCpu {
         *self.mtrrs.lock() = VirtualMtrrs::from_hardware(&Processor, features().physical_address_bits);
     }
 
-    /// The view of the guest's memory that this CPU runs on.
+    /// Returns the view of the guest's memory that this CPU runs on.
     pub(crate) fn view(&self) -> View {
         if self.has_own_view.load(Ordering::Relaxed) { View::of_cpu(self.index) } else { View::SHARED }
     }
@@ -262,7 +262,7 @@ impl PerCpu {
         self.has_own_view.store(has_own_view, Ordering::Relaxed);
     }
 
-    /// Whether this CPU's guest runs in a compartment.
+    /// Returns whether this CPU's guest runs in a compartment.
     #[inline]
     pub(crate) fn is_in_compartment(&self) -> bool {
         self.is_in_compartment.load(Ordering::Relaxed)
@@ -294,7 +294,7 @@ impl PerCpu {
         self.running.pause();
     }
 
-    /// Whether the last entry loaded the state of control-flow enforcement.
+    /// Returns whether the last entry loaded the state of control-flow enforcement.
     #[inline]
     pub(crate) fn loads_cet(&self) -> bool {
         self.loads_cet.load(Ordering::Relaxed)
@@ -320,7 +320,7 @@ impl PerCpu {
         cpu.registers as u64
     }
 
-    /// The guest's registers, to fill before the first entry.
+    /// Returns the guest's registers, to fill before the first entry.
     pub(crate) const fn registers(&self) -> *mut Registers {
         self.registers
     }
@@ -345,7 +345,7 @@ impl PerCpu {
         self.attention.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the guest has switched this CPU's local APIC off.
+    /// Returns whether the guest has switched this CPU's local APIC off.
     pub(crate) fn is_apic_off(&self) -> bool {
         self.is_apic_off.load(Ordering::Relaxed)
     }
@@ -356,7 +356,7 @@ impl PerCpu {
     }
 }
 
-/// The executing CPU's data.
+/// Returns the executing CPU's data.
 #[inline]
 pub(crate) fn current() -> &'static PerCpu {
     let this: *const PerCpu;

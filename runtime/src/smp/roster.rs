@@ -41,7 +41,7 @@ impl Roster {
         self.answers.iter().copied().filter(|id| !listed.contains(id))
     }
 
-    /// Every CPU there is, once: the executing one first, then the others that are `listed`, in that order.
+    /// Returns every CPU there is, once: the executing one first, then the others that are `listed`, in that order.
     pub(crate) fn members<'a>(&'a self, listed: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let (own, others) = self.answers.split_at(self.answers.len().min(1));
         let known = listed

@@ -70,7 +70,7 @@ fn resume<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason) {
     }
 }
 
-/// Whether an exit can happen while an event is being delivered (SDM, "Information for VM Exits During
+/// Returns whether an exit can happen while an event is being delivered (SDM, "Information for VM Exits During
 /// Event Delivery").
 fn can_interrupt_delivery(reason: ExitReason) -> bool {
     matches!(

@@ -82,12 +82,12 @@ pub(crate) fn intercept_apic_base() {
     machine::region().write(shared.msr, &bitmap);
 }
 
-/// What [`prepare`] built.
+/// Returns what [`prepare`] built.
 pub(super) fn shared() -> Option<&'static Shared> {
     SHARED.get()
 }
 
-/// Whether the guest can be stepped.
+/// Returns whether the guest can be stepped.
 pub(super) fn has_monitor_trap() -> bool {
     SHARED.get().is_some_and(|shared| shared.has_monitor_trap)
 }

@@ -47,7 +47,7 @@ pub(super) fn save_registers(vmcs: &mut impl Vmcs) {
     vmcs.write(vmcs::GUEST_INTERRUPT_SSP_TABLE, register(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR));
 }
 
-/// Whether `msr` is one of these.
+/// Returns whether `msr` is one of these.
 pub(super) const fn covers(msr: Msr) -> bool {
     matches!(msr, Msr::IA32_S_CET | Msr::IA32_INTERRUPT_SSP_TABLE_ADDR)
 }

@@ -17,7 +17,7 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
-/// The cause of an exit; `None` where the controls that we set cannot lead to it.
+/// Returns the cause of an exit; `None` where the controls that we set cannot lead to it.
 pub(super) fn decode<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, reason: ExitReason) -> Option<Exit> {
     let basic = ExitReason(u32::from(reason.basic()));
     Some(match basic {
@@ -61,7 +61,7 @@ pub(super) fn decode<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, reason: ExitReason) -> Opti
     })
 }
 
-/// The register that RDMSR or WRMSR names.
+/// Returns the register that RDMSR or WRMSR names.
 #[expect(clippy::cast_possible_truncation, reason = "RDMSR and WRMSR look at ECX")]
 pub(super) fn msr<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> Msr {
     Msr(vcpu.registers().rcx() as u32)

@@ -51,7 +51,7 @@ pub(super) fn enable(cpu: &PerCpu, region: &Region) -> Result<(), EnableError> {
     unsafe { vmx::vmptrld(vmcs) }.map_err(|_| EnableError::Vmxon)
 }
 
-/// The frame of the VMCS that [`enable`] makes current on `cpu`.
+/// Returns the frame of the VMCS that [`enable`] makes current on `cpu`.
 pub(super) const fn vmcs_of(cpu: &PerCpu) -> HostPhysAddr {
     let [_, vmcs] = cpu.vendor_frames;
     vmcs

@@ -5,7 +5,7 @@ use x86::feature_control::FeatureControl;
 const LOCK: u64 = FeatureControl::LOCK.bits();
 const VMX_OUTSIDE_SMX: u64 = FeatureControl::VMX_OUTSIDE_SMX.bits();
 
-/// What a CPU's register is to hold that holds `control`, where the first CPU's holds `first`.
+/// Returns what a CPU's register is to hold that holds `control`, where the first CPU's holds `first`.
 pub(super) const fn wanted(control: u64, first: u64) -> u64 {
     if control & LOCK != 0 {
         control

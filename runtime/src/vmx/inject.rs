@@ -88,8 +88,8 @@ pub(super) fn nmi<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>) {
     vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, word.0);
 }
 
-/// Whether a debug exception comes first, which an entry that injects anything else drops (SDM, "Delivery of Pending
-/// Debug Exceptions after VM Entry"). Only an active processor is sure to come to the window behind it.
+/// Returns whether a debug exception comes first, which an entry that injects anything else drops (SDM, "Delivery of
+/// Pending Debug Exceptions after VM Entry"). Only an active processor is sure to come to the window behind it.
 fn has_debug_exception<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> bool {
     let pending = vcpu.vmcs.read(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS);
     PendingDebugExceptions::from_bits_retain(pending).intersects(PendingDebugExceptions::RAISED)
@@ -134,7 +134,7 @@ fn exception<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, vector: Vector, error_code: Opt
     vcpu.vmcs.write(vmcs::GUEST_ACTIVITY, ActivityState::ACTIVE.0);
 }
 
-/// Whether an exception comes before its instruction (SDM, "Exception Classifications"). The debug exceptions
+/// Returns whether an exception comes before its instruction (SDM, "Exception Classifications"). The debug exceptions
 /// that are injected are traps.
 fn is_fault(vector: Vector) -> bool {
     !matches!(vector, Vector::DB | Vector::BP | Vector::OF | Vector::DF | Vector::MC)

@@ -84,7 +84,7 @@ pub(super) fn prepare() {
     OBSERVERS.call_once(|| Observers::of(there, &Processor)).explain();
 }
 
-/// What [`prepare`] found.
+/// Returns what [`prepare`] found.
 #[cfg(target_os = "none")]
 #[inline]
 pub(super) fn observers() -> &'static Observers {
@@ -121,7 +121,7 @@ pub(super) fn write_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: M
     }
 }
 
-/// Whether `msr` is one of the registers.
+/// Returns whether `msr` is one of the registers.
 #[inline]
 pub(super) const fn covers(msr: Msr) -> bool {
     matches!(msr, Msr::IA32_PERF_GLOBAL_CTRL | Msr::IA32_LBR_CTL)
@@ -181,7 +181,7 @@ impl Observers {
         self.each().filter(|(way, _)| *way == Way::Kept).map(|(_, register)| register.msr)
     }
 
-    /// Where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
+    /// Returns where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
     pub(super) fn field(&self, msr: Msr) -> Option<Field<u64>> {
         let found = self.each().find(|(way, register)| way.is_switched() && register.msr == msr);
         found.map(|(_, register)| register.field)
@@ -197,7 +197,7 @@ impl Observers {
         }
     }
 
-    /// The guest's values in `vmcs`; 0 for what is not there.
+    /// Returns the guest's values in `vmcs`; 0 for what is not there.
     #[inline]
     pub(super) fn values(&self, vmcs: &impl Vmcs) -> Values {
         let mut values = Values::default();
@@ -287,7 +287,7 @@ impl Way {
     }
 }
 
-/// The VM-exit and VM-entry controls that this processor allows; none where it does not say.
+/// Returns the VM-exit and VM-entry controls that this processor allows; none where it does not say.
 fn exit_and_entry(msrs: &impl Msrs) -> (ExitControls, EntryControls) {
     let read = |msr| msrs.read(msr).unwrap_or(0);
     let has_true_controls = VmxBasic(read(Msr::IA32_VMX_BASIC)).has_true_controls();

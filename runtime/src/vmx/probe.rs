@@ -14,7 +14,7 @@ const DEBUGCTL: u64 = 0xffc7;
 /// An address that is canonical with 57 bits and not with 48.
 const WIDE_ADDRESS: u64 = 0x0080_0000_0000_0000;
 
-/// The bits that IA32_DEBUGCTL has. Each is set alone, for some instructions, and what was there comes back.
+/// Returns the bits that IA32_DEBUGCTL has. Each is set alone, for some instructions, and what was there comes back.
 pub(super) fn debugctl(msrs: &impl Msrs) -> u64 {
     let Ok(old) = msrs.read(Msr::IA32_DEBUGCTL) else { return 0 };
     let bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| DEBUGCTL & bit != 0);
@@ -26,9 +26,9 @@ pub(super) fn debugctl(msrs: &impl Msrs) -> u64 {
     found
 }
 
-/// Whether registers take addresses of 57 bits while four levels of paging are used, as the hypervisor uses them. A
-/// processor does (SDM, "Canonical Addressing"); an emulator of one, or a hypervisor beneath, may go by the mode, and
-/// would refuse to enter a guest that has such an address from its five-level paging.
+/// Returns whether registers take addresses of 57 bits while four levels of paging are used, as the hypervisor uses
+/// them. A processor does (SDM, "Canonical Addressing"); an emulator of one, or a hypervisor beneath, may go by the
+/// mode, and would refuse to enter a guest that has such an address from its five-level paging.
 pub(super) fn takes_wide_addresses(msrs: &impl Msrs) -> bool {
     // The hypervisor does not use SYSENTER.
     let Ok(old) = msrs.read(Msr::IA32_SYSENTER_ESP) else { return false };

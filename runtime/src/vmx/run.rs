@@ -256,8 +256,8 @@ fn machine_check(registers: &mut Registers, cpu: &'static PerCpu) {
     cpu.demand_attention();
 }
 
-/// The processor refused VMRESUME. A VMCS of L2 that was never entered wants VMLAUNCH: true then. What the
-/// processor refuses of L1's wishes is L1's failure; else it is state of ours that it calls invalid.
+/// Handles a VMRESUME that the processor refused. Returns true where the VMCS, of an L2 that was never entered, wants
+/// VMLAUNCH. What the processor refuses of L1's wishes is L1's failure; else it is state of ours that it calls invalid.
 pub(super) extern "C" fn entry_failed(registers: &mut Registers) -> bool {
     // SAFETY: as in `handle_exit`.
     let vmcs = unsafe { CurrentVmcs::new() };

@@ -329,7 +329,7 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 }
 
-/// A segment register of the guest of `vmcs`.
+/// Returns a segment register of the guest of `vmcs`.
 pub(super) fn segment_of(vmcs: &impl Vmcs, register: SegmentRegister) -> Segment {
     let fields = SEGMENT_FIELDS[register as usize];
     Segment {

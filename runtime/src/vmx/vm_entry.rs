@@ -119,19 +119,19 @@ unsafe extern "C" {
     fn xmhf_vm_begin(registers: *mut crate::vcpu::Registers) -> !;
 }
 
-/// Where VM exits land: HOST_RIP.
+/// Returns where VM exits land: HOST_RIP.
 #[must_use]
 pub(super) fn exit_address() -> u64 {
     xmhf_vm_exit as *const () as u64
 }
 
-/// Where VM exits of a guest's own guest land.
+/// Returns where VM exits of a guest's own guest land.
 #[must_use]
 pub(super) fn l2_exit_address() -> u64 {
     xmhf_l2_exit as *const () as u64
 }
 
-/// Where an NMI that interrupted the hypervisor at `rip` has to return to, when not to `rip` itself: the
+/// Returns where an NMI that interrupted the hypervisor at `rip` has to return to, when not to `rip` itself: the
 /// look at `attention` that it came too late for.
 #[must_use]
 pub(crate) fn restart(rip: u64) -> Option<u64> {

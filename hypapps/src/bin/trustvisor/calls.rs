@@ -172,8 +172,8 @@ fn refresh(vcpu: &dyn Vcpu, pal: &Arc<Pal>) -> Result<(), Failure> {
     now.map_or(Ok(()), |pages| state::REGISTRY.lock().settle(pal, &pages))
 }
 
-/// What becomes of a call that lacks memory of its process: where a hypervisor of the process's can help, it comes
-/// again.
+/// Returns what becomes of a call that lacks memory of its process: where a hypervisor of the process's can help, it
+/// comes again.
 fn refusal(failure: Failure) -> Refusal {
     if pages::ask_hypervisor() { Refusal::Retry } else { Refusal::Failure(failure) }
 }

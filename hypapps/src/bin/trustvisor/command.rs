@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// The arguments in the registers of `vcpu`.
+    /// Returns the arguments in the registers of `vcpu`.
     pub(crate) fn of(vcpu: &dyn Vcpu, word: WordSize) -> Self {
         let registers = vcpu.registers();
         Self {

@@ -11,7 +11,7 @@ use x86::event::Event;
 pub(crate) struct Caller(AddressSpace);
 
 impl Caller {
-    /// The process that runs on `vcpu`.
+    /// Returns the process that runs on `vcpu`.
     pub(crate) fn of(vcpu: &dyn Vcpu) -> Self {
         Self(pages::address_space(vcpu))
     }

@@ -130,7 +130,7 @@ fn reserve(frames: usize) -> Result<(), Refusal> {
     }
 }
 
-/// What becomes of a registration with something in its way.
+/// Returns what becomes of a registration with something in its way.
 fn refusal(conflict: Conflict<Belongings>) -> Refusal {
     match conflict {
         Conflict::Status(status) => status.into(),

@@ -89,17 +89,17 @@ pub(crate) fn ticks() -> u64 {
     TICKS.load(Ordering::Relaxed)
 }
 
-/// The call that this CPU runs.
+/// Returns the call that this CPU runs.
 pub(crate) fn running(cpu: usize) -> Option<&'static Mutex<Option<Running>>> {
     RUNNING.get().and_then(|running| running.get(cpu))
 }
 
-/// Number of the PAL that this CPU runs.
+/// Returns the number of the PAL that this CPU runs.
 pub(crate) fn running_number(cpu: usize) -> Option<u32> {
     running(cpu)?.lock().as_ref().map(|running| running.pal.number)
 }
 
-/// The word size of the process that runs on `vcpu`; `None` where it is no process that can have PALs: CPL 3,
+/// Returns the word size of the process that runs on `vcpu`; `None` where it is no process that can have PALs: CPL 3,
 /// paging, flat segments.
 pub(crate) fn word_size(vcpu: &dyn Vcpu) -> Option<WordSize> {
     if vcpu.cpl() != 3 || !vcpu.cr0().contains(Cr0::PG) {
@@ -115,7 +115,7 @@ pub(crate) fn word_size(vcpu: &dyn Vcpu) -> Option<WordSize> {
     }
 }
 
-/// How `vcpu` translates linear addresses.
+/// Returns how `vcpu` translates linear addresses.
 pub(crate) fn mode(vcpu: &dyn Vcpu) -> Mode {
     if vcpu.efer().contains(Efer::LMA) {
         if vcpu.cr4().contains(Cr4::LA57) { Mode::Levels5 } else { Mode::Levels4 }
@@ -126,13 +126,13 @@ pub(crate) fn mode(vcpu: &dyn Vcpu) -> Mode {
     }
 }
 
-/// The PAL of the process on `vcpu` with this entry, where that process could have one.
+/// Returns the PAL of the process on `vcpu` with this entry, where that process could have one.
 pub(crate) fn key(vcpu: &dyn Vcpu, entry: u64) -> Option<Key> {
     let page = if services::is_nested() { Process::of(vcpu).page(entry, Use::Execute).ok()? } else { 0 };
     Some(key_at(vcpu, entry, page))
 }
 
-/// The same, where `page` is the entry's.
+/// Returns the same, where `page` is the entry's.
 ///
 /// A hypervisor in the guest moves the tables of its guests as it likes: those processes are told apart by the page
 /// that they see, and, unless it keeps their page tables too, by their own.
@@ -145,7 +145,7 @@ pub(crate) fn key_at(vcpu: &dyn Vcpu, entry: u64, page: u64) -> Key {
     Key { nested_page, address_space: vcpu.cr3() & top_table_mask(mode(vcpu)), entry }
 }
 
-/// Bits of CR3 that are the address of the top page table.
+/// Returns the bits of CR3 that are the address of the top page table.
 const fn top_table_mask(mode: Mode) -> u64 {
     match mode {
         Mode::Bits32 => 0xffff_f000,

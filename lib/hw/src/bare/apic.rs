@@ -51,7 +51,7 @@ impl LocalApic {
         Ok(())
     }
 
-    /// What the guest, or the firmware, made of it.
+    /// Returns what the guest, or the firmware, made of it.
     #[must_use]
     pub fn mode(&self) -> Mode {
         current_mode()
@@ -113,7 +113,7 @@ impl ApicRegisters for LocalApic {
     }
 }
 
-/// What the guest made of the APIC.
+/// Returns what the guest made of the APIC.
 fn current_mode() -> Mode {
     Mode::of(Processor.read(Msr::IA32_APIC_BASE).unwrap_or_default())
 }

@@ -7,7 +7,7 @@ unsafe extern "C" {
     static __exception_table_end: Entry;
 }
 
-/// Where to go on after exception `vector` of the instruction at `rip`; `None` where none is expected.
+/// Returns where to go on after exception `vector` of the instruction at `rip`; `None` where none is expected.
 #[must_use]
 pub fn resume_address(vector: u64, rip: u64) -> Option<u64> {
     let start = &raw const __exception_table_start;

@@ -50,9 +50,9 @@ impl Msrs for Processor {
     }
 }
 
-/// Whether a write of `value` changes neither how the code that runs translates addresses and finds its data, nor what
-/// the processor records of it in memory. Each of these registers is switched by entries and exits, or off for good. The
-/// local APIC is left to who moves it: its page never lies over memory.
+/// Returns whether a write of `value` changes neither how the code that runs translates addresses and finds its data,
+/// nor what the processor records of it in memory. Each of these registers is switched by entries and exits, or off for
+/// good. The local APIC is left to who moves it: its page never lies over memory.
 fn leaves_this_code_alone(msr: Msr, value: u64) -> bool {
     match msr {
         Msr::IA32_EFER | Msr::IA32_PAT | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_DEBUGCTL => false,

@@ -22,7 +22,7 @@ impl Region {
         Self { base: base.get(), length, virtual_base: virtual_base.get() }
     }
 
-    /// First byte.
+    /// Returns the first byte.
     #[must_use]
     pub const fn base(&self) -> HostPhysAddr {
         HostPhysAddr::new(self.base)
@@ -34,13 +34,13 @@ impl Region {
         self.length
     }
 
-    /// Whether `[address, address + length)` touches the region.
+    /// Returns whether `[address, address + length)` touches the region.
     #[must_use]
     pub const fn overlaps(&self, address: u64, length: u64) -> bool {
         address < self.base + self.length && address.saturating_add(length) > self.base
     }
 
-    /// Where `bytes` at `address` are mapped.
+    /// Returns where `bytes` at `address` are mapped.
     ///
     /// # Panics
     ///

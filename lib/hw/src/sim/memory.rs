@@ -54,7 +54,7 @@ impl SimMemory {
         }
     }
 
-    /// All writes since the last [`Self::clear_history`], oldest first.
+    /// Returns all writes since the last [`Self::clear_history`], oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Write> {
         self.history.borrow().clone()
@@ -67,7 +67,7 @@ impl SimMemory {
         self.start.replace(self.pages.borrow().clone());
     }
 
-    /// Number of 64-bit reads since the last [`Self::clear_history`].
+    /// Returns the number of 64-bit reads since the last [`Self::clear_history`].
     #[must_use]
     pub fn word_reads(&self) -> u64 {
         *self.reads.borrow()

@@ -17,7 +17,7 @@ pub struct SimMsrs {
 }
 
 impl SimMsrs {
-    /// A processor with these registers.
+    /// Makes a processor with these registers.
     #[must_use]
     pub fn new(values: impl IntoIterator<Item = (Msr, u64)>) -> Self {
         Self { values: RefCell::new(values.into_iter().collect()), ..Self::default() }
@@ -35,7 +35,7 @@ impl SimMsrs {
         self.values.borrow_mut().insert(msr, value);
     }
 
-    /// The successful writes, oldest first.
+    /// Returns the successful writes, oldest first.
     #[must_use]
     pub fn writes(&self) -> Vec<(Msr, u64)> {
         self.writes.borrow().clone()
@@ -76,13 +76,13 @@ pub enum SpeculationAct {
 }
 
 impl SimSpeculation {
-    /// A processor with these MSRs.
+    /// Makes a processor with these MSRs.
     #[must_use]
     pub fn new(msrs: SimMsrs) -> Self {
         Self { msrs, history: RefCell::default() }
     }
 
-    /// What was done since the last call, oldest first.
+    /// Returns what was done since the last call, oldest first.
     #[must_use]
     pub fn take_history(&self) -> Vec<SpeculationAct> {
         self.history.take()
@@ -163,7 +163,7 @@ impl SimPorts {
         self.answers.borrow_mut().entry(port).or_default().extend(values);
     }
 
-    /// The writes, oldest first.
+    /// Returns the writes, oldest first.
     #[must_use]
     pub fn writes(&self) -> Vec<PortWrite> {
         self.writes.borrow().clone()
@@ -204,7 +204,7 @@ impl SimXcrs {
         Self { allowed, writes: RefCell::default() }
     }
 
-    /// The values that XCR0 took, oldest first.
+    /// Returns the values that XCR0 took, oldest first.
     #[must_use]
     pub fn writes(&self) -> Vec<u64> {
         self.writes.borrow().clone()
@@ -229,13 +229,13 @@ pub struct SimVmcs {
 }
 
 impl SimVmcs {
-    /// The writes as encoding and value, oldest first.
+    /// Returns the writes as encoding and value, oldest first.
     #[must_use]
     pub fn writes(&self) -> &[(u32, u64)] {
         &self.writes
     }
 
-    /// The field with this encoding.
+    /// Returns the field with this encoding.
     #[must_use]
     pub fn value(&self, encoding: u32) -> u64 {
         self.fields.get(&encoding).copied().unwrap_or_default()

@@ -56,7 +56,7 @@ pub(super) fn seal(
     joined(&[&TAG[..], &nonce, &content, &mac])
 }
 
-/// The content before it is encrypted.
+/// Returns the content before it is encrypted.
 fn content(is_debug: bool, bound: Option<&Bound>, data: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     let form = |form| [form | if is_debug { DEBUG } else { 0 }];
     let content = match bound {

@@ -144,7 +144,7 @@ impl Bound {
         Self::Policy(policy.clone(), creation)
     }
 
-    /// The digest at creation, and whether that was this PAL's, where the registers are as they have to be.
+    /// Returns the digest at creation, and whether that was this PAL's, where the registers are as they have to be.
     fn opens(self, banks: &PcrBanks, signer: Option<&Signer>) -> Option<(Digest, bool)> {
         match self {
             Self::Policy(policy, creation) => {
@@ -170,7 +170,7 @@ impl Bound {
 /// Bytes that a blob for a signer has of the digest at creation: as many as whoever unseals has room for.
 const MAKER_BYTES: usize = 20;
 
-/// A PAL's name in what it seals for its signer: the first bytes of the digest of its register 0.
+/// Returns a PAL's name in what it seals for its signer: the first bytes of the digest of its register 0.
 fn maker(banks: &PcrBanks) -> [u8; MAKER_BYTES] {
     let digest = Selection { bank: Bank::Sha256, map: Some(1) }.composite_digest(banks);
     let mut maker = [0; MAKER_BYTES];

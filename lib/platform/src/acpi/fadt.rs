@@ -66,7 +66,7 @@ pub fn power_ports(memory: &impl ReadPhysical, fadt: &Table) -> Result<PowerPort
     Ok(ports)
 }
 
-/// Whether the register whose generic address lies at `offset` is there, and no port.
+/// Returns whether the register whose generic address lies at `offset` is there, and no port.
 fn is_elsewhere(memory: &impl ReadPhysical, fadt: &Table, offset: u64) -> Result<bool, AcpiError> {
     if !has(fadt, offset, GENERIC_ADDRESS_SIZE) {
         return Ok(false);

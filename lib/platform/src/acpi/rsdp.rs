@@ -36,7 +36,7 @@ impl Rsdp {
         Self::all(memory).next().ok_or(AcpiError::Absent)
     }
 
-    /// All that lie there: systems differ in which they pass over.
+    /// Returns all that lie there: systems differ in which they pass over.
     pub fn all(memory: &impl ReadPhysical) -> impl Iterator<Item = Self> {
         let ebda = u64::from(memory.read_u16(EBDA_SEGMENT).unwrap_or(0)) << 4;
         [(ebda, EBDA_SEARCHED), BIOS]
@@ -46,7 +46,8 @@ impl Rsdp {
             .filter_map(|address| Self::read(memory, address).ok().flatten())
     }
 
-    /// The root table: XSDT where its checksum is right, else RSDT where that one's is, else whichever there is.
+    /// Returns the root table: XSDT where its checksum is right, else RSDT where that one's is, else whichever there
+    /// is.
     pub(super) fn root(&self, memory: &impl ReadPhysical) -> Result<RootTable, AcpiError> {
         let [wide, narrow] = self.roots(memory);
         if let Ok(root) = wide

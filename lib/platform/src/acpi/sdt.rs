@@ -133,7 +133,7 @@ pub(super) mod tests {
         memory.seal(address, length, 9);
     }
 
-    /// A machine whose RSDT names the table at 0x3000 and whose XSDT those at 0x4000 and 0x5000.
+    /// Returns a machine whose RSDT names the table at 0x3000 and whose XSDT those at 0x4000 and 0x5000.
     fn machine() -> TestMemory {
         let mut memory = TestMemory::new();
         put_rsdp(&mut memory, 0xe_0000, 0x1000, 0x2000);

@@ -26,7 +26,7 @@ const NAME_SIZE: usize = 4;
 /// Most bytes from a package's opcode to the end of its second element.
 const MOST_OF_PACKAGE: usize = 16;
 
-/// The values of SLP_TYP in the PM1 control registers that cut the power, those of \_S4 and \_S5: bit n stands
+/// Returns the values of SLP_TYP in the PM1 control registers that cut the power, those of \_S4 and \_S5: bit n stands
 /// for value n. 0 where they are not known.
 ///
 /// # Errors
@@ -103,7 +103,7 @@ fn dsdt(memory: &impl ReadPhysical, fadt: &Table) -> Result<Table, AcpiError> {
     if &table.signature == b"DSDT" { Ok(table) } else { Err(AcpiError::Malformed) }
 }
 
-/// The object whose name lies at `name`, in code that ends at `end`.
+/// Returns the object whose name lies at `name`, in code that ends at `end`.
 fn object(memory: &impl ReadPhysical, name: u64, end: u64) -> Result<State, AcpiError> {
     let before: [u8; 2] = memory.read_array(name - 2)?;
     if !matches!(before, [_, NAME] | [NAME, ROOT]) {
@@ -117,7 +117,7 @@ fn object(memory: &impl ReadPhysical, name: u64, end: u64) -> Result<State, Acpi
     Ok(sleep_type(&package[..count]).map_or(State::Unclear, State::Type))
 }
 
-/// The first element of a package, where the second is the same or there is none.
+/// Returns the first element of a package, where the second is the same or there is none.
 fn sleep_type(package: &[u8]) -> Option<u8> {
     let (&opcode, rest) = package.split_first()?;
     let following = usize::from(rest.first()? >> 6);
@@ -127,7 +127,7 @@ fn sleep_type(package: &[u8]) -> Option<u8> {
     (opcode == PACKAGE && elements > 0 && is_same && first < 8).then_some(first)
 }
 
-/// A constant, and what follows.
+/// Returns a constant, and what follows.
 fn constant(code: &[u8]) -> Option<(u8, &[u8])> {
     let (&opcode, rest) = code.split_first()?;
     let size = match opcode {

@@ -5,8 +5,8 @@ use crate::handoff::MemoryRange;
 use crate::physical::ReadPhysical;
 
 impl BootInformation {
-    /// Whether all of the information that begins at `address` lies where `memory` can be read, as its own first word has
-    /// its length (Multiboot 2, "Basic tags structure").
+    /// Returns whether all of the information that begins at `address` lies where `memory` can be read, as its own
+    /// first word has its length (Multiboot 2, "Basic tags structure").
     #[must_use]
     pub fn is_multiboot2_readable(memory: &impl ReadPhysical, address: u32) -> bool {
         let start = u64::from(address);

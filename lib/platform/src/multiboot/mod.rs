@@ -50,19 +50,19 @@ pub enum BootInformationError {
 }
 
 impl BootInformation {
-    /// The command line.
+    /// Returns the command line.
     #[must_use]
     pub fn command_line(&self) -> &str {
         str::from_utf8(&self.command_line).unwrap_or_default()
     }
 
-    /// The firmware's memory map, unchanged.
+    /// Returns the firmware's memory map, unchanged.
     #[must_use]
     pub fn memory_map(&self) -> &[MemoryRange] {
         &self.memory_map
     }
 
-    /// The modules in the boot loader's order.
+    /// Returns the modules in the boot loader's order.
     #[must_use]
     pub fn modules(&self) -> &[PhysRange] {
         &self.modules

@@ -26,7 +26,7 @@ pub const fn intercept_msr(bitmap: &mut MsrBitmap, msr: Msr, read: bool, write: 
     }
 }
 
-/// Whether an access to `msr` exits under `bitmap`.
+/// Returns whether an access to `msr` exits under `bitmap`.
 #[must_use]
 pub fn is_msr_intercepted(bitmap: &MsrBitmap, msr: Msr, is_write: bool) -> bool {
     let bit = if LOW.contains(&msr.0) {

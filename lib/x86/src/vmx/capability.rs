@@ -14,7 +14,7 @@ impl VmxBasic {
         (self.0 & 0x7fff_ffff) as u32
     }
 
-    /// The TRUE capability MSRs exist.
+    /// Returns whether the TRUE capability MSRs exist.
     #[must_use]
     pub const fn has_true_controls(self) -> bool {
         self.0 >> 55 & 1 == 1
@@ -32,7 +32,7 @@ impl VmxBasic {
 pub struct VmxMisc(pub u64);
 
 impl VmxMisc {
-    /// A VM entry can leave the guest in this activity state.
+    /// Returns whether a VM entry can leave the guest in this activity state.
     #[must_use]
     pub const fn has_activity(self, state: ActivityState) -> bool {
         match state.0 {
@@ -42,7 +42,7 @@ impl VmxMisc {
         }
     }
 
-    /// Number of CR3-target values.
+    /// Returns the number of CR3-target values.
     #[must_use]
     pub const fn cr3_target_count(self) -> u32 {
         (self.0 >> 16 & 0x1ff) as u32
@@ -77,19 +77,19 @@ pub struct Allowed(pub u64);
 pub struct MissingControls(pub u32);
 
 impl Allowed {
-    /// Bits that must be 1.
+    /// Returns the bits that must be 1.
     #[must_use]
     pub const fn must_be_one(self) -> u32 {
         (self.0 & 0xffff_ffff) as u32
     }
 
-    /// Bits that may be 1.
+    /// Returns the bits that may be 1.
     #[must_use]
     pub const fn may_be_one(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// The control word for `required` bits, and those of the `optional` bits that the processor has.
+    /// Returns the control word for `required` bits, and those of the `optional` bits that the processor has.
     ///
     /// # Errors
     ///

@@ -33,14 +33,14 @@ impl EptPointer {
         self.0 >> 6 & 1 == 1
     }
 
-    /// The same, with accessed and dirty flags on or off.
+    /// Returns the same, with accessed and dirty flags on or off.
     #[must_use]
     pub const fn with_accessed_dirty(self, is_enabled: bool) -> Self {
         let flags = if is_enabled { ACCESSED_DIRTY } else { 0 };
         Self(self.0 & !ACCESSED_DIRTY | flags)
     }
 
-    /// The root table.
+    /// Returns the root table.
     #[must_use]
     pub const fn root(self) -> HostPhysAddr {
         HostPhysAddr::new(self.0 & ADDRESS_MASK)

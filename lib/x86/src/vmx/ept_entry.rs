@@ -37,20 +37,20 @@ impl EptEntry {
     /// Dirty flag, of entries that map pages.
     pub const DIRTY: u64 = 1 << 9;
 
-    /// The entry that references the table at `address`, accessed.
+    /// Returns the entry that references the table at `address`, accessed.
     #[must_use]
     pub const fn table(address: u64) -> Self {
         Self(address | RIGHTS | Self::ACCESSED)
     }
 
-    /// The entry that maps the page at `address`, accessed and dirty, caching it as `self` says.
+    /// Returns the entry that maps the page at `address`, accessed and dirty, caching it as `self` says.
     #[must_use]
     pub const fn leaf(self, address: u64, size: PageSize, rights: Rights) -> Self {
         let large = if matches!(size, PageSize::Size4K) { 0 } else { LARGE };
         Self(address | large | self.0 & CACHING | rights.bits() as u64 | Self::ACCESSED | Self::DIRTY)
     }
 
-    /// Some access is allowed; where none is, all other bits are ignored.
+    /// Returns whether some access is allowed; where none is, all other bits are ignored.
     #[must_use]
     pub const fn is_present(self) -> bool {
         self.0 & RIGHTS != 0
@@ -68,7 +68,7 @@ impl EptEntry {
         level == 1 || self.0 & LARGE != 0
     }
 
-    /// Physical address of the table, or of the page of `size`.
+    /// Returns the physical address of the table, or of the page of `size`.
     #[must_use]
     pub const fn address(self, size: PageSize) -> u64 {
         self.0 & (ADDRESS_TOP - size.bytes())
@@ -86,7 +86,7 @@ impl EptEntry {
         self.0 & Self::DIRTY != 0
     }
 
-    /// A present entry of a table of `level` says what it must not (SDM, "EPT Misconfigurations").
+    /// Returns whether a present entry of a table of `level` says what it must not (SDM, "EPT Misconfigurations").
     #[must_use]
     pub const fn is_misconfigured(self, level: u8, features: &EptFeatures) -> bool {
         let is_unreadable = !self.rights().contains(Rights::READ);
@@ -110,7 +110,7 @@ impl EptEntry {
 }
 
 impl EptFeatures {
-    /// Bits of an entry that hold the address of a 4 KiB page.
+    /// Returns the bits of an entry that hold the address of a 4 KiB page.
     #[must_use]
     pub const fn address_mask(&self) -> u64 {
         (1 << self.physical_address_bits) - PageSize::Size4K.bytes()

@@ -7,7 +7,7 @@ use crate::paging::Rights;
 pub struct ControlRegisterQualification(pub u64);
 
 impl ControlRegisterQualification {
-    /// Number of the control register.
+    /// Returns the number of the control register.
     #[must_use]
     pub const fn control_register(self) -> u8 {
         (self.0 & 0xf) as u8
@@ -19,7 +19,7 @@ impl ControlRegisterQualification {
         (self.0 >> 4 & 3) as u8
     }
 
-    /// Encoding of the general-purpose register of a MOV.
+    /// Returns the encoding of the general-purpose register of a MOV.
     #[must_use]
     pub const fn register(self) -> u8 {
         (self.0 >> 8 & 0xf) as u8
@@ -37,7 +37,7 @@ impl ControlRegisterQualification {
 pub struct IoQualification(pub u64);
 
 impl IoQualification {
-    /// Size of access: 0, 1 or 3 for 1, 2 or 4 bytes.
+    /// Returns the size of access: 0, 1 or 3 for 1, 2 or 4 bytes.
     #[must_use]
     pub const fn size(self) -> u8 {
         (self.0 & 7) as u8
@@ -61,7 +61,7 @@ impl IoQualification {
         self.0 >> 5 & 1 == 1
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub const fn port(self) -> u16 {
         (self.0 >> 16 & 0xffff) as u16
@@ -79,13 +79,13 @@ impl EptViolationQualification {
     /// What the tables allow, user-mode fetches included.
     const ALLOWED: u64 = 0xf << Self::RIGHTS_SHIFT;
 
-    /// An access by a linear address that needs `rights`: to its translation, or to a paging-structure entry.
+    /// Returns an access by a linear address that needs `rights`: to its translation, or to a paging-structure entry.
     #[must_use]
     pub const fn of_linear_address(rights: Rights, is_final: bool) -> Self {
         Self(rights.bits() as u64 | 1 << 7 | (is_final as u64) << 8)
     }
 
-    /// The same access, where the tables give `rights`.
+    /// Returns the same access, where the tables give `rights`.
     #[must_use]
     pub const fn with_allowed(self, rights: Rights) -> Self {
         Self(self.0 & !Self::ALLOWED | (rights.bits() as u64) << Self::RIGHTS_SHIFT)
@@ -115,13 +115,13 @@ impl EptViolationQualification {
         self.0 >> 2 & 1 == 1
     }
 
-    /// The guest-linear-address field is valid.
+    /// Returns whether the guest-linear-address field is valid.
     #[must_use]
     pub const fn has_linear_address(self) -> bool {
         self.0 >> 7 & 1 == 1
     }
 
-    /// The access was to the translation of a linear address, not to a paging-structure entry.
+    /// Returns whether the access was to the translation of a linear address, not to a paging-structure entry.
     #[must_use]
     pub const fn is_final_access(self) -> bool {
         self.0 >> 8 & 1 == 1

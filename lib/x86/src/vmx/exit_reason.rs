@@ -23,38 +23,38 @@ impl ExitReason {
     /// One more than the largest basic reason that is named here.
     pub const COUNT: usize = 86;
 
-    /// The basic exit reason.
+    /// Returns the basic exit reason.
     #[must_use]
     pub const fn basic(self) -> u16 {
         (self.0 & 0xffff) as u16
     }
 
-    /// The basic exit reason and whether the VM entry failed: what the other bits tell of the exit is no part of its
-    /// reason (SDM, "Basic VM-Exit Information").
+    /// Returns the basic exit reason and whether the VM entry failed: what the other bits tell of the exit is no part
+    /// of its reason (SDM, "Basic VM-Exit Information").
     #[must_use]
     pub const fn without_flags(self) -> Self {
         Self(self.0 & 0x8000_ffff)
     }
 
-    /// The VM entry failed: the guest did not run.
+    /// Returns whether the VM entry failed: the guest did not run.
     #[must_use]
     pub const fn is_entry_failure(self) -> bool {
         self.0 >> 31 == 1
     }
 
-    /// The same, of an entry that failed.
+    /// Returns the same, of an entry that failed.
     #[must_use]
     pub const fn of_entry_failure(self) -> Self {
         Self(self.0 | 1 << 31)
     }
 
-    /// The VM entry failed because of a machine check (SDM, "Machine-Check Events During VM Entry").
+    /// Returns whether the VM entry failed because of a machine check (SDM, "Machine-Check Events During VM Entry").
     #[must_use]
     pub fn is_machine_check_in_entry(self) -> bool {
         self.is_entry_failure() && self.basic() == Self::MACHINE_CHECK.basic()
     }
 
-    /// The SDM's name of the basic reason.
+    /// Returns the SDM's name of the basic reason.
     #[must_use]
     pub fn name(self) -> &'static str {
         match NAMES.get(usize::from(self.basic())) {

@@ -19,7 +19,7 @@ impl InstructionInformation {
         self.bits(0, 2)
     }
 
-    /// Size of addresses in bits.
+    /// Returns the size of addresses in bits.
     #[must_use]
     pub const fn address_bits(self) -> u8 {
         match self.bits(7, 3) {
@@ -35,7 +35,7 @@ impl InstructionInformation {
         self.bits(10, 1) == 1
     }
 
-    /// Encoding of the first register operand.
+    /// Returns the encoding of the first register operand.
     #[must_use]
     pub const fn register1(self) -> u8 {
         self.bits(3, 4)
@@ -47,19 +47,19 @@ impl InstructionInformation {
         SegmentRegister::ALL[usize::from(self.bits(15, 3).min(5))]
     }
 
-    /// Encoding of the index register.
+    /// Returns the encoding of the index register.
     #[must_use]
     pub const fn index(self) -> Option<u8> {
         if self.bits(22, 1) == 0 { Some(self.bits(18, 4)) } else { None }
     }
 
-    /// Encoding of the base register.
+    /// Returns the encoding of the base register.
     #[must_use]
     pub const fn base(self) -> Option<u8> {
         if self.bits(27, 1) == 0 { Some(self.bits(23, 4)) } else { None }
     }
 
-    /// Encoding of the second register operand.
+    /// Returns the encoding of the second register operand.
     #[must_use]
     pub const fn register2(self) -> u8 {
         self.bits(28, 4)

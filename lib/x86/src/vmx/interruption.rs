@@ -34,14 +34,14 @@ impl Interruption {
     /// Bit 12 of an exit's word: NMI unblocking due to IRET.
     const NMI_UNBLOCKING: u32 = 1 << 12;
 
-    /// A valid word.
+    /// Makes a valid word.
     #[must_use]
     pub const fn new(vector: u8, kind: InterruptionType, has_error_code: bool) -> Self {
         let error = if has_error_code { Self::ERROR_CODE_VALID } else { 0 };
         Self(Self::VALID | error | (kind.0 as u32) << 8 | vector as u32)
     }
 
-    /// The word holds an event.
+    /// Returns whether the word holds an event.
     #[must_use]
     pub const fn is_valid(self) -> bool {
         self.0 & Self::VALID != 0
@@ -53,13 +53,13 @@ impl Interruption {
         (self.0 & 0xff) as u8
     }
 
-    /// Type of the event.
+    /// Returns the type of the event.
     #[must_use]
     pub const fn kind(self) -> InterruptionType {
         InterruptionType((self.0 >> 8 & 7) as u8)
     }
 
-    /// The event pushes an error code.
+    /// Returns whether the event pushes an error code.
     #[must_use]
     pub const fn has_error_code(self) -> bool {
         self.0 & Self::ERROR_CODE_VALID != 0
@@ -71,7 +71,7 @@ impl Interruption {
         self.0 & Self::NMI_UNBLOCKING != 0
     }
 
-    /// The event's delivery needs the length of the instruction that caused it.
+    /// Returns whether the event's delivery needs the length of the instruction that caused it.
     #[must_use]
     pub const fn is_software(self) -> bool {
         matches!(
@@ -82,7 +82,7 @@ impl Interruption {
         )
     }
 
-    /// An IDT-vectoring word as a VM-entry word: bit 12 is undefined there and must be 0 here.
+    /// Returns an IDT-vectoring word as a VM-entry word: bit 12 is undefined there and must be 0 here.
     #[must_use]
     pub const fn to_entry(self) -> Self {
         Self(self.0 & !Self::NMI_UNBLOCKING)

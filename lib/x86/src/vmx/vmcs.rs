@@ -69,7 +69,7 @@ impl<T: FieldValue> Field<T> {
         panic!("the type of a VMCS field does not fit its encoding")
     }
 
-    /// The number that VMREAD and VMWRITE take.
+    /// Returns the number that VMREAD and VMWRITE take.
     #[must_use]
     pub const fn encoding(self) -> u32 {
         self.encoding
@@ -173,7 +173,7 @@ pub struct FieldInfo {
 }
 
 impl FieldInfo {
-    /// Type of the field.
+    /// Returns the type of the field.
     #[must_use]
     pub const fn group(self) -> Group {
         match self.encoding >> 10 & 3 {

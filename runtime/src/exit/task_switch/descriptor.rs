@@ -53,18 +53,18 @@ impl Descriptor {
         self.rights().tss_type().contains(TssType::BUSY)
     }
 
-    /// The segment register that `selector` loads with it.
+    /// Returns the segment register that `selector` loads with it.
     pub(super) const fn segment(self, selector: u16) -> Segment {
         Segment { selector, base: self.base(), limit: self.limit(), rights: self.rights() }
     }
 
-    /// The task register that `selector` loads with it.
+    /// Returns the task register that `selector` loads with it.
     pub(super) const fn busy_segment(self, selector: u16) -> Segment {
         let rights = AccessRights::from_bits_retain(self.rights().bits() | TssType::BUSY.bits() as u32);
         Segment { rights, ..self.segment(selector) }
     }
 
-    /// The segment register of code or data that `selector` loads with it.
+    /// Returns the segment register of code or data that `selector` loads with it.
     pub(super) const fn accessed_segment(self, selector: u16) -> Segment {
         let rights =
             AccessRights::from_bits_retain(self.rights().bits() | SegmentType::ACCESSED.bits() as u32);
@@ -72,7 +72,7 @@ impl Descriptor {
     }
 }
 
-/// The descriptor that `selector` names; `None` for a null selector or one beyond the table's limit.
+/// Returns the descriptor that `selector` names; `None` for a null selector or one beyond the table's limit.
 pub(super) fn read_descriptor<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(
     vcpu: &V,
     view: &GuestView<'_, M>,
@@ -112,7 +112,7 @@ fn type_address<V: Vcpu + ?Sized>(vcpu: &V, selector: u16) -> Option<GuestLinear
     address(vcpu, selector)?.checked_add(TYPE_BYTE)
 }
 
-/// Linear address of the descriptor.
+/// Returns the linear address of the descriptor.
 fn address<V: Vcpu + ?Sized>(vcpu: &V, selector: u16) -> Option<GuestLinearAddr> {
     let (base, limit) = if selector & SELECTOR_LOCAL == 0 {
         let gdtr = vcpu.gdtr();
@@ -126,7 +126,7 @@ fn address<V: Vcpu + ?Sized>(vcpu: &V, selector: u16) -> Option<GuestLinearAddr>
     is_inside.then(|| GuestLinearAddr::new(base.wrapping_add(u64::from(selector & !7)) & 0xffff_ffff))
 }
 
-/// Whether a selector names anything: the GDT's first entry is not used.
+/// Returns whether a selector names anything: the GDT's first entry is not used.
 pub(super) const fn is_not_null(selector: u16) -> bool {
     selector & !3 != 0
 }

@@ -111,7 +111,7 @@ impl<M: GuestMemory + ?Sized> Loader<'_, M> {
     }
 }
 
-/// A register whose selector is loaded and whose descriptor is not.
+/// Returns a register whose selector is loaded and whose descriptor is not.
 ///
 /// CS always is code of the privilege level: the processor has no other state to deliver a fault from.
 fn without_descriptor(register: SegmentRegister, selector: u16, cpl: u8) -> Segment {

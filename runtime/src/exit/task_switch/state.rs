@@ -34,12 +34,12 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format of a TSS with these access rights.
+    /// Returns the format of a TSS with these access rights.
     pub(super) const fn of(rights: AccessRights) -> Self {
         if rights.kind() & 8 == 0 { Self::Bits16 } else { Self::Bits32 }
     }
 
-    /// Bytes that the processor uses.
+    /// Returns the number of bytes that the processor uses.
     pub(super) const fn bytes(self) -> usize {
         match self {
             Self::Bits16 => 44,
@@ -47,7 +47,7 @@ impl Format {
         }
     }
 
-    /// The smallest limit of a TSS that can be switched to.
+    /// Returns the smallest limit of a TSS that can be switched to.
     pub(super) const fn least_limit(self) -> u32 {
         match self {
             Self::Bits16 => 43,
@@ -55,7 +55,7 @@ impl Format {
         }
     }
 
-    /// The dynamic fields, which a switch away writes: EIP to the last segment selector.
+    /// Returns the dynamic fields, which a switch away writes: EIP to the last segment selector.
     pub(super) const fn saved(self) -> Range<usize> {
         match self {
             Self::Bits16 => 0x0e..0x2a,

@@ -71,7 +71,7 @@ pub trait GuestMemory {
     /// Width in bits of the guest's physical addresses (SDM, "Physical-Address Width", MAXPHYADDR).
     fn physical_address_bits(&self) -> u8;
 
-    /// The guest's processor has 1 GiB pages.
+    /// Returns whether the guest's processor has 1 GiB pages.
     fn has_1gib_pages(&self) -> bool;
 }
 
@@ -86,7 +86,7 @@ pub struct GuestView<'a, M: ?Sized> {
 }
 
 impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
-    /// The address space of `vcpu`.
+    /// Makes the address space of `vcpu`.
     pub fn new<V: Vcpu + ?Sized>(vcpu: &V, memory: &'a M) -> Self {
         Self { memory, paging: Paging::of(vcpu, memory), recent: Recent::new() }
     }
@@ -149,7 +149,7 @@ impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
         Ok(())
     }
 
-    /// The guest-physical address behind `address`, accessed and dirty flags set as by an access.
+    /// Returns the guest-physical address behind `address`, accessed and dirty flags set as by an access.
     ///
     /// # Errors
     ///

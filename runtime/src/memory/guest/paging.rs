@@ -7,7 +7,7 @@ use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::event::Event;
 use x86::paging::PageFlags;
 
-/// Whether `entry` has `flag`.
+/// Returns whether `entry` has `flag`.
 pub(super) const fn has(entry: u64, flag: PageFlags) -> bool {
     entry & flag.bits() != 0
 }
@@ -45,7 +45,7 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// The paging state of `vcpu`.
+    /// Returns the paging state of `vcpu`.
     pub fn of<V: Vcpu + ?Sized, M: GuestMemory + ?Sized>(vcpu: &V, memory: &M) -> Self {
         let (cr0, cr4, efer) = (vcpu.cr0(), vcpu.cr4(), vcpu.efer());
         let mode = mode(cr0, cr4, efer);
@@ -71,12 +71,12 @@ impl Paging {
         GuestLinearAddr::new(if self.efer.contains(Efer::LMA) { sum } else { sum & 0xffff_ffff })
     }
 
-    /// Whether execute-disable means anything.
+    /// Returns whether execute-disable means anything.
     pub(super) fn has_execute_disable(&self) -> bool {
         self.efer.contains(Efer::NXE) && matches!(self.mode, Mode::Pae | Mode::Long { .. })
     }
 
-    /// Whether an entry of `level` (1 is the page table) that is present maps a page.
+    /// Returns whether an entry of `level` (1 is the page table) that is present maps a page.
     pub(super) fn is_leaf(&self, entry: u64, level: u8) -> bool {
         level == 1
             || has(entry, PageFlags::PS)
@@ -88,7 +88,7 @@ impl Paging {
                 }
     }
 
-    /// Bits that a present entry of `level` must not have (SDM, "Page-Fault Exceptions", reserved bits).
+    /// Returns the bits that a present entry of `level` must not have (SDM, "Page-Fault Exceptions", reserved bits).
     pub(super) fn reserved(&self, entry: u64, level: u8) -> u64 {
         if self.mode == Mode::Bits32 {
             let width = self.physical_address_bits.min(40);
@@ -155,7 +155,7 @@ pub fn load_pdptes<M: GuestMemory + ?Sized>(memory: &M, cr3: u64) -> Result<[u64
     if pdptes.iter().all(is_valid) { Ok(pdptes) } else { Err(PdpteError::Reserved) }
 }
 
-/// Whether a PDPTE register takes `pdpte`, with physical addresses of `physical_address_bits`.
+/// Returns whether a PDPTE register takes `pdpte`, with physical addresses of `physical_address_bits`.
 #[must_use]
 pub fn is_pdpte_valid(pdpte: u64, physical_address_bits: u8) -> bool {
     let reserved = bits(1, 3) | bits(5, 9) | bits(physical_address_bits, 64);
@@ -179,7 +179,7 @@ fn level_shift(level: u8) -> u8 {
     3 + 9 * level
 }
 
-/// Bits `from` (included) to `to` (excluded).
+/// Returns the bits `from` (included) to `to` (excluded).
 pub(super) fn bits(from: u8, to: u8) -> u64 {
     let below = |bit: u8| if bit >= 64 { u64::MAX } else { (1 << bit) - 1 };
     below(to) & !below(from)

@@ -27,7 +27,7 @@ impl Recent {
         Self { entries: [const { Cell::new(None) }; ENTRIES] }
     }
 
-    /// Where `address` is, if the same access to its page, or a write, was translated before.
+    /// Returns where `address` is, if the same access to its page, or a write, was translated before.
     pub(super) fn find(&self, address: GuestLinearAddr, access: Access) -> Option<GuestPhysAddr> {
         let entry = self.entry(address).get().filter(|entry| entry.linear == page(address))?;
         let is_allowed = entry.access == access

@@ -8,7 +8,7 @@ use x86::cr::{Cr0, Rflags};
 use x86::event::{Event, Vector};
 use x86::segment::{AccessRights, Segment, SegmentRegister, SegmentType};
 
-/// The linear address of `length` bytes at `offset` in a segment, of which each may be accessed.
+/// Returns the linear address of `length` bytes at `offset` in a segment, of which each may be accessed.
 ///
 /// # Errors
 ///
@@ -46,7 +46,7 @@ pub fn linear<V: Vcpu + ?Sized>(
     Ok(GuestLinearAddr::new(segment.base.wrapping_add(offset) & 0xffff_ffff))
 }
 
-/// Whether an access crosses alignment where CPL 3 asked to be told (SDM, "Alignment Check Exception (#AC)").
+/// Returns whether an access crosses alignment where CPL 3 asked to be told (SDM, "Alignment Check Exception (#AC)").
 #[must_use]
 pub fn is_alignment_fault<V: Vcpu + ?Sized>(vcpu: &V, address: GuestLinearAddr, length: u64) -> bool {
     !address.get().is_multiple_of(length)

@@ -32,7 +32,7 @@ pub enum Privilege {
 }
 
 impl Privilege {
-    /// What an instruction of `vcpu` has.
+    /// Returns what an instruction of `vcpu` has.
     pub fn of<V: Vcpu + ?Sized>(vcpu: &V) -> Self {
         if vcpu.cpl() == 3 { Self::User } else { Self::Supervisor }
     }
@@ -50,7 +50,7 @@ pub struct Access {
 /// Walks that another processor may spoil by changing an entry before the guest takes a fault instead.
 const ATTEMPTS: usize = 64;
 
-/// The guest-physical address behind `address`; sets accessed and dirty flags as the processor does.
+/// Returns the guest-physical address behind `address`; sets accessed and dirty flags as the processor does.
 ///
 /// # Errors
 ///
@@ -206,8 +206,8 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         self.paging.cr4.contains(Cr4::SMAP) && !is_excused
     }
 
-    /// Whether a key register, PKRU for user pages and IA32_PKRS for others, forbids a data access to the page of `leaf`
-    /// (SDM, "Protection Keys"). It is 0 where CR4 has such keys mean nothing.
+    /// Returns whether a key register, PKRU for user pages and IA32_PKRS for others, forbids a data access to the page
+    /// of `leaf` (SDM, "Protection Keys"). It is 0 where CR4 has such keys mean nothing.
     fn is_key_denied(&self, register: u32, leaf: u64, writes_ignore_protection: bool) -> bool {
         let is_long = matches!(self.paging.mode, Mode::Long { .. });
         if !is_long || self.access.intent == Intent::Fetch {

@@ -134,7 +134,7 @@ const BASIC_SIZE_AND_TYPE: u64 = 4096 << 32 | 6 << 50;
 const MISC: u64 = 0x1f | 1 << 5 | 7 << 6 | 0x1ff << 16 | 7 << 25 | 1 << 29 | 1 << 30;
 
 impl Capability {
-    /// What is offered on the executing processor.
+    /// Returns what is offered on the executing processor.
     ///
     /// # Errors
     ///
@@ -191,12 +191,12 @@ impl Capability {
         Ok(capability)
     }
 
-    /// Whether `msr` is in the range of those that tell what VMX can do.
+    /// Returns whether `msr` is in the range of those that tell what VMX can do.
     pub(super) fn covers(msr: Msr) -> bool {
         (Msr::IA32_VMX_BASIC.0..=Msr::IA32_VMX_LAST.0).contains(&msr.0)
     }
 
-    /// What RDMSR of a VMX capability MSR gives L1.
+    /// Returns what RDMSR of a VMX capability MSR gives L1.
     ///
     /// # Errors
     ///
@@ -235,22 +235,22 @@ impl Capability {
         VmxBasic(self.basic).revision()
     }
 
-    /// Whether L1 may have secondary processor-based controls at all.
+    /// Returns whether L1 may have secondary processor-based controls at all.
     pub(super) const fn has_secondary_controls(&self) -> bool {
         self.primary.may_be_one() & PrimaryControls::ACTIVATE_SECONDARY_CONTROLS.bits() != 0
     }
 
-    /// Whether entries of L1's may load the state of control-flow enforcement, which exits save then.
+    /// Returns whether entries of L1's may load the state of control-flow enforcement, which exits save then.
     pub(super) const fn has_cet(&self) -> bool {
         self.entry.may_be_one() & EntryControls::LOAD_CET_STATE.bits() != 0
     }
 
-    /// Whether L1 may have shadow VMCSs.
+    /// Returns whether L1 may have shadow VMCSs.
     pub(super) const fn has_shadowing(&self) -> bool {
         self.secondary.may_be_one() & SecondaryControls::VMCS_SHADOWING.bits() != 0
     }
 
-    /// The field with this encoding; `None` where L1's processor has none.
+    /// Returns the field with this encoding; `None` where L1's processor has none.
     pub(super) fn field(&self, encoding: u64) -> Option<Access> {
         let encoding = u32::try_from(encoding).ok()?;
         let index = fields::index(encoding & !1)?;
@@ -260,7 +260,7 @@ impl Capability {
         is_there.then_some(Access { index, is_high })
     }
 
-    /// Whether L1's processor has the field: those that only one control uses exist where it is offered (SDM,
+    /// Returns whether L1's processor has the field: those that only one control uses exist where it is offered (SDM,
     /// appendix "Field Encoding in VMCS"), and nobody has those of what is never offered.
     pub(super) fn has_field(&self, field: FieldInfo) -> bool {
         let entry = |control: EntryControls| self.entry.may_be_one() & control.bits() != 0;
@@ -277,12 +277,12 @@ impl Capability {
         exists && field.treatment != Treatment::Absent
     }
 
-    /// Whether CR0 can hold `value` in VMX operation, bits of `ignored` aside.
+    /// Returns whether CR0 can hold `value` in VMX operation, bits of `ignored` aside.
     pub(super) const fn allows_cr0(&self, value: u64, ignored: u64) -> bool {
         are_fixed_bits_right(value, self.cr0_fixed, ignored)
     }
 
-    /// Whether CR4 can hold `value` in VMX operation.
+    /// Returns whether CR4 can hold `value` in VMX operation.
     pub(super) const fn allows_cr4(&self, value: u64) -> bool {
         are_fixed_bits_right(value, self.cr4_fixed, 0)
     }
@@ -293,7 +293,7 @@ const PRIMARY_MSRS: (Msr, Msr) = (Msr::IA32_VMX_PROCBASED_CTLS, Msr::IA32_VMX_TR
 const EXIT_MSRS: (Msr, Msr) = (Msr::IA32_VMX_EXIT_CTLS, Msr::IA32_VMX_TRUE_EXIT_CTLS);
 const ENTRY_MSRS: (Msr, Msr) = (Msr::IA32_VMX_ENTRY_CTLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS);
 
-/// The controls of `list`, and those that the hardware demands.
+/// Returns the controls of `list`, and those that the hardware demands.
 fn offer(hardware: Allowed, list: u32) -> Allowed {
     let must_be_one = hardware.must_be_one();
     let may_be_one = hardware.may_be_one() & (list | must_be_one);
@@ -304,7 +304,7 @@ const fn are_fixed_bits_right(value: u64, [must_be_one, may_be_one]: [u64; 2], i
     (value & !may_be_one | must_be_one & !value) & !ignored == 0
 }
 
-/// The highest index of a field that L1 has, where IA32_VMX_VMCS_ENUM has it (bits 9:1).
+/// Returns the highest index of a field that L1 has, where IA32_VMX_VMCS_ENUM has it (bits 9:1).
 fn highest_index(capability: &Capability) -> u64 {
     let there = FIELDS.iter().filter(|&&field| capability.has_field(field));
     there.map(|field| u64::from(field.encoding & 0x3fe)).max().unwrap_or_default()

@@ -90,7 +90,7 @@ impl NestedHardware {
         select(self.vmcs02)
     }
 
-    /// The VMCS that is current.
+    /// Returns the VMCS that is current.
     pub(super) const fn current(&self) -> CurrentVmcs {
         // SAFETY: one of ours always is, between a VM exit and the next VM entry.
         unsafe { CurrentVmcs::new() }
@@ -256,17 +256,17 @@ pub(super) fn unlocked<T>(state: State, cpu: &PerCpu, act: impl FnOnce() -> T) -
     (state, result)
 }
 
-/// The VMX of L1's processors.
+/// Returns the VMX of L1's processors.
 pub(super) fn facts() -> Option<&'static Facts> {
     SHARED.get().map(|shared| &shared.facts)
 }
 
-/// Whether L2 runs on `cpu`, which executes this.
+/// Returns whether L2 runs on `cpu`, which executes this.
 pub(in crate::vmx) fn is_l2(cpu: &PerCpu) -> bool {
     of(cpu).is_some_and(|state| state.nested.operation == Operation::NonRoot)
 }
 
-/// Whether the guest of `cpu`, which executes this, is in VMX operation.
+/// Returns whether the guest of `cpu`, which executes this, is in VMX operation.
 pub(in crate::vmx) fn is_in_operation(cpu: &PerCpu) -> bool {
     of(cpu).is_some_and(|state| state.nested.operation != Operation::Off)
 }

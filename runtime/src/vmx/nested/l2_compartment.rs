@@ -16,7 +16,7 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::Interruption;
 use x86::vmx::vmcs;
 
-/// The controls for the compartment of a guest of L1's; `None` where L1 itself runs.
+/// Returns the controls for the compartment of a guest of L1's; `None` where L1 itself runs.
 pub(in crate::vmx) fn controls_of_compartment(cpu: &PerCpu) -> Option<Controls> {
     if !cpu::is_l2(cpu) {
         return None;

@@ -106,7 +106,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// What is offered on the executing processor.
+    /// Returns what is offered on the executing processor.
     fn of_processor(
         cpuid: &impl Cpuid,
         msrs: &impl Msrs,
@@ -173,7 +173,7 @@ impl Nested {
         hardware.current_changed(None);
     }
 
-    /// Sees to it that VMCS12 has the newest value of a field.
+    /// Brings the newest value of a field into VMCS12.
     fn fetch_newest<H: Hardware>(&mut self, access: Access, hardware: &mut H) {
         if vmcs12::fields::treatment(access.index) == Treatment::Cold {
             self.fetch_guest_state(hardware);
@@ -192,8 +192,8 @@ impl Nested {
         hardware.fetch_shadow(&mut self.vmcs12);
     }
 
-    /// The checks that end in VMfail. What passed and was not written since passes again, unless a check looks at more
-    /// than VMCS12: the mode of L1, or the virtual TPR in its memory.
+    /// Makes the checks that end in VMfail. What passed and was not written since passes again, unless a check looks at
+    /// more than VMCS12: the mode of L1, or the virtual TPR in its memory.
     fn check<V: Vcpu, M: GuestMemory>(
         &mut self,
         facts: &Facts,
@@ -211,8 +211,8 @@ impl Nested {
         Ok(())
     }
 
-    /// The checks that end in an exit. What L1 did not write came from the processor, which checks it again; an entry
-    /// that loads MSRs has to have passed before it does.
+    /// Makes the checks that end in an exit. What L1 did not write came from the processor, which checks it again; an
+    /// entry that loads MSRs has to have passed before it does.
     fn check_guest_state<V: Vcpu, M: GuestMemory, H: Hardware>(
         &mut self,
         facts: &Facts,
@@ -235,7 +235,7 @@ impl Nested {
         checks::check_link_pointer(&self.entry(facts, vcpu), memory).map(|()| None)
     }
 
-    /// All checks of guest state, where the hardware does not come to them.
+    /// Makes all checks of guest state, where the hardware does not come to them.
     fn check_all_guest_state<M: GuestMemory, H: Hardware>(
         &mut self,
         facts: &Facts,
@@ -253,13 +253,13 @@ impl Nested {
         checks::Entry::new(&self.vmcs12, &facts.capability, &facts.processor, is_ia32e, self.current)
     }
 
-    /// The checks have passed.
+    /// Begins the entry: the checks have passed.
     fn begin_entry(&mut self) {
         self.is_launching = self.vmcs12.launch_state == LaunchState::Clear;
         self.vmcs12.launch_state = LaunchState::Launched;
     }
 
-    /// The entry failed after all.
+    /// Undoes [`Self::begin_entry`]: the entry failed after all.
     fn revert_entry(&mut self) {
         self.pending.failed();
         if self.is_launching {

@@ -19,7 +19,7 @@ impl PerformanceCounters {
         observers.set_values(vmcs02, l1, self.l2.take());
     }
 
-    /// What L2 has at its exit, with which [`Self::give_to_l1`] has L1 go on.
+    /// Returns what L2 has at its exit, with which [`Self::give_to_l1`] has L1 go on.
     #[inline]
     pub(super) fn leave(&mut self, observers: &Observers, vmcs02: &impl Vmcs) -> Values {
         let values = observers.values(vmcs02);

@@ -32,7 +32,7 @@ pub(super) fn save(
     }
 }
 
-/// Whether the next entry exits for the timer before anything else happens.
+/// Returns whether the next entry exits for the timer before anything else happens.
 pub(super) fn has_expired(vmcs02: &impl Vmcs) -> bool {
     let pin_based = PinBasedControls::from_bits_retain(vmcs02.read(vmcs::PIN_BASED_CONTROLS));
     is_active(pin_based) && vmcs02.read(vmcs::PREEMPTION_TIMER) == 0

@@ -24,7 +24,7 @@ pub(crate) trait Watcher {
     fn writes(&self) -> u64;
     /// Watches `page` for the next write; returns `None` where that cannot be.
     fn watch(&self, page: GuestPhysAddr) -> Option<Watch>;
-    /// The watch of `page`, unless it was written.
+    /// Returns the watch of `page`, unless it was written.
     fn watch_of(&self, page: GuestPhysAddr) -> Option<Watch>;
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Bits that are set in the byte at `offset` while the page is not watched.
+    /// Returns the bits that are set in the byte at `offset` while the page is not watched.
     const fn unwatched(self, offset: u64) -> u8 {
         const READ: u64 = (Msr::X2APIC_FIRST.0 / 8) as u64;
         const WRITE: u64 = 0x800 + READ;
@@ -87,7 +87,7 @@ impl MergedPage {
         Self { frame, kind, source: None, written: 0 }
     }
 
-    /// Whether it holds `page`, fresh or not.
+    /// Returns whether it holds `page`, fresh or not.
     pub(crate) fn is_of(&self, page: GuestPhysAddr) -> bool {
         self.source.is_some_and(|source| source.page == page)
     }

@@ -26,7 +26,7 @@ impl MsrBitmaps {
         Self { merged: frames.map(|frame| MergedPage::new(frame, Kind::Msr)), oldest: 0 }
     }
 
-    /// The frame that merges the hypervisor's bitmap at `l0` with L1's at `page`, as they are now.
+    /// Returns the frame that merges the hypervisor's bitmap at `l0` with L1's at `page`, as they are now.
     #[inline]
     pub(crate) fn of<M: PhysMemory, G: GuestMemory + ?Sized, W: Watcher>(
         &mut self,

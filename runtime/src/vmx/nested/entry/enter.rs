@@ -31,7 +31,7 @@ use x86::vmx::controls::{EntryControls, PrimaryControls};
 use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs;
 
-/// L2 is about to run, its VMCS is current: the hypapp is told, and what waits strikes.
+/// Tells the hypapp that L2, whose VMCS is current, is about to run, and delivers what waits.
 pub(crate) fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu) {
     state.missing_page = Note::of_event(false);
     let view = L2View::new(state.hardware.current(), state.nested.vmcs12.read(vmcs::CR0_MASK));

@@ -26,7 +26,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// What becomes of the L2 of `vmcs02`, which the processor refuses with VM-instruction error `error`.
+    /// Returns what becomes of the L2 of `vmcs02`, which the processor refuses with VM-instruction error `error`.
     ///
     /// A virtual task priority below its threshold is the exit that L1 asked for by the threshold. Where an event is to be
     /// delivered first, the threshold waits until L1's next entry.

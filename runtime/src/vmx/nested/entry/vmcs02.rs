@@ -20,7 +20,7 @@ use x86::vmx::capability::VmxMisc;
 use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
-/// What L2 has of L1 unless VM-entry controls load it.
+/// What L2 inherits from L1 at an entry unless VM-entry controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InheritedByL2 {
     pub(crate) cr0: Cr0,
@@ -31,7 +31,7 @@ pub(crate) struct InheritedByL2 {
 }
 
 impl InheritedByL2 {
-    /// The state of L1 at its VM entry.
+    /// Returns the state of L1 at its VM entry.
     pub(crate) fn of<V: Vmcs>(l1: &VmxVcpu<'_, V>) -> Self {
         Self {
             cr0: l1.cr0(),

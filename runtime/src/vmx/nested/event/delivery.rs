@@ -21,14 +21,14 @@ use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs;
 
-/// An NMI of L1's arrived while L2 runs.
+/// Delivers an NMI of L1's that arrived while L2 runs.
 pub(in crate::vmx) fn nmi_arrived(registers: &mut Registers, cpu: &PerCpu) {
     let Some(mut state) = cpu::of(cpu) else { return };
     state.nested.pending.give_nmi();
     settle(state, registers, cpu);
 }
 
-/// A machine check of L1's processor struck the hypervisor while L2 runs.
+/// Delivers a machine check of L1's processor that struck the hypervisor while L2 runs.
 pub(in crate::vmx) fn machine_check_arrived(registers: &mut Registers, cpu: &PerCpu) {
     let Some(mut state) = cpu::of(cpu) else { return };
     state.nested.pending.give_machine_check();
@@ -76,7 +76,7 @@ fn take_machine_check(mut state: State, registers: &mut Registers, cpu: &PerCpu)
     }
 }
 
-/// What L1 is told of an exit but a machine check's.
+/// Returns what L1 is told of an exit but a machine check's.
 fn facts_of(exit: EarlyExit) -> ExitFacts {
     match exit {
         EarlyExit::Init => ExitFacts::new(ExitReason::INIT, 0),

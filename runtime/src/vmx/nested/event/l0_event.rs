@@ -17,8 +17,8 @@ pub(crate) enum Raised {
     Exit(ExitFacts),
 }
 
-/// What becomes of `combined`. A processor that could take no event shuts down, and that is L2's: L1 has the exit of a
-/// triple fault, whatever it was that L2 could not be given.
+/// Returns what becomes of `combined`. A processor that could take no event shuts down, and that is L2's: L1 has the
+/// exit of a triple fault, whatever it was that L2 could not be given.
 pub(crate) fn raise(vmcs12: &impl Vmcs, combined: Result<Event, Shutdown>) -> Raised {
     let event = match combined {
         Ok(event) => event,

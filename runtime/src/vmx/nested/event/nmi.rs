@@ -22,7 +22,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// The mode under VMCS12.
+    /// Returns the mode under VMCS12.
     #[inline(always)]
     pub(crate) fn of(vmcs12: &impl Vmcs) -> Self {
         let pin_based = L1Controls::of(vmcs12).pin_based;
@@ -47,7 +47,7 @@ pub(crate) enum Arrival {
     Keep,
 }
 
-/// What becomes of an NMI under `mode`, where the entry into L2 found NMIs blocked or not.
+/// Returns what becomes of an NMI under `mode`, where the entry into L2 found NMIs blocked or not.
 pub(crate) const fn arrival(mode: Mode, was_blocked: bool) -> Arrival {
     match (mode, was_blocked) {
         (Mode::Guest, _) => Arrival::Inject,
@@ -74,7 +74,7 @@ pub(crate) const fn after_exit(mode: Mode, hardware: bool, was_blocked: bool, is
     }
 }
 
-/// The event to be injected into L2. Without virtual NMIs an injected NMI blocks none after it: the hardware
+/// Returns the event to be injected into L2. Without virtual NMIs an injected NMI blocks none after it: the hardware
 /// is told of an exception with the NMI's vector.
 pub(crate) fn to_hardware(event: Interruption, mode: Mode) -> Interruption {
     if mode != Mode::Virtual && event.is_valid() && event.kind() == InterruptionType::NMI {

@@ -35,7 +35,7 @@ pub(crate) struct ExitFacts {
 }
 
 impl ExitFacts {
-    /// An exit without an event.
+    /// Makes an exit without an event.
     pub(crate) const fn new(reason: ExitReason, qualification: u64) -> Self {
         Self { reason, qualification, interruption: Interruption(0), error_code: 0 }
     }
@@ -147,7 +147,7 @@ fn clear_injection(vmcs12: &mut Vmcs12) {
     }
 }
 
-/// What L1 goes on with unless VM-exit controls load it: L2's.
+/// What L1 inherits from L2 at an exit unless VM-exit controls load it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InheritedByL1 {
     cr0: u64,
@@ -164,7 +164,7 @@ impl From<&InheritedByL2> for InheritedByL1 {
 }
 
 impl InheritedByL1 {
-    /// The state of L2 at its exit.
+    /// Returns the state of L2 at its exit.
     pub(crate) fn of(vmcs02: &impl Vmcs, vmcs12: &Vmcs12) -> Self {
         Self {
             cr0: cr_masks::cr0_at_exit(vmcs02, vmcs12),
@@ -209,7 +209,7 @@ pub(crate) fn load_host_state<V: Vmcs, M: GuestMemory>(
     Ok(())
 }
 
-/// Whether L1 is where an exit of L2 that `vmcs12` tells of left it: it has executed nothing since.
+/// Returns whether L1 is where an exit of L2 that `vmcs12` tells of left it: it has executed nothing since.
 pub(crate) fn is_as_loaded(vmcs01: &impl Vmcs, vmcs12: &Vmcs12) -> bool {
     vmcs01.read(vmcs::GUEST_RIP) == vmcs12.read(vmcs::HOST_RIP)
         && vmcs01.read(vmcs::GUEST_RSP) == vmcs12.read(vmcs::HOST_RSP)

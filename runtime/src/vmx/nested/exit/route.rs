@@ -98,7 +98,7 @@ fn eax(registers: &Registers) -> u32 {
     registers.rax() as u32
 }
 
-/// Whether L1 intercepts the exception (SDM, "Exception Bitmap").
+/// Returns whether L1 intercepts the exception (SDM, "Exception Bitmap").
 pub(crate) fn wants_exception(vmcs12: &impl Vmcs, vector: Vector, error_code: impl FnOnce() -> u32) -> bool {
     let is_set = vmcs12.read(vmcs::EXCEPTION_BITMAP) >> (vector.0 & 0x1f) & 1 == 1;
     if vector != Vector::PF {
@@ -109,7 +109,7 @@ pub(crate) fn wants_exception(vmcs12: &impl Vmcs, vector: Vector, error_code: im
     is_set == is_match
 }
 
-/// Whether L1 intercepts the access (SDM, "Changes to Instruction Behavior in VMX Non-Root Operation"; MOV to
+/// Returns whether L1 intercepts the access (SDM, "Changes to Instruction Behavior in VMX Non-Root Operation"; MOV to
 /// CR0 and CR4, CLTS, LMSW). What else exits for L1's sake only is L1's.
 fn wants_control_register(
     vmcs02: &impl Vmcs,
@@ -137,7 +137,7 @@ fn wants_control_register(
     }
 }
 
-/// Whether L1 intercepts the ports (SDM, "I/O-Bitmap Addresses"). An access that wraps around exits.
+/// Returns whether L1 intercepts the ports (SDM, "I/O-Bitmap Addresses"). An access that wraps around exits.
 fn wants_port<M: GuestMemory>(vmcs12: &impl Vmcs, facts: IoQualification, memory: &M) -> bool {
     let primary = L1Controls::of(vmcs12).primary;
     if !primary.contains(PrimaryControls::USE_IO_BITMAPS) {
@@ -151,7 +151,7 @@ fn wants_port<M: GuestMemory>(vmcs12: &impl Vmcs, facts: IoQualification, memory
     (first..=last).any(|port| bit(memory, bitmaps[(port >> 15) as usize], port & 0x7fff))
 }
 
-/// Whether L1 intercepts the MSR (SDM, "MSR-Bitmap Address").
+/// Returns whether L1 intercepts the MSR (SDM, "MSR-Bitmap Address").
 fn wants_msr<M: GuestMemory>(vmcs12: &impl Vmcs, msr: Msr, is_write: bool, memory: &M) -> bool {
     if !L1Controls::of(vmcs12).primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         return true;
@@ -164,7 +164,7 @@ fn wants_msr<M: GuestMemory>(vmcs12: &impl Vmcs, msr: Msr, is_write: bool, memor
     bit(memory, vmcs12.read(vmcs::MSR_BITMAPS), number + if is_write { 0x4000 } else { 0 })
 }
 
-/// Whether L1 intercepts VMREAD or VMWRITE of the field (SDM, "VMREAD and VMWRITE Bitmaps"; "Changes to
+/// Returns whether L1 intercepts VMREAD or VMWRITE of the field (SDM, "VMREAD and VMWRITE Bitmaps"; "Changes to
 /// Instruction Behavior in VMX Non-Root Operation").
 fn wants_field<M: GuestMemory>(
     vmcs02: &impl Vmcs,

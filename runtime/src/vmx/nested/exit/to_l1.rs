@@ -56,7 +56,7 @@ pub(crate) fn reflect_facts(
     leave(state, registers, cpu, facts.interruption.kind() == InterruptionType::NMI)
 }
 
-/// From L2 to L1, which VMCS12 tells of the exit.
+/// Leaves L2 for L1, which VMCS12 tells of the exit.
 pub(crate) fn leave(
     mut state: State,
     registers: &mut Registers,
@@ -96,7 +96,7 @@ pub(crate) fn leave(
     load_host(state, &mut l1, cpu, &inherited, blocking.l1)
 }
 
-/// L2, which ran before, cannot be entered again, and has this exit. Its VMCS is current.
+/// Has an L2 leave that ran before and cannot be entered again. Its VMCS is current.
 pub(crate) fn leave_refused(
     mut state: State,
     registers: &mut Registers,
@@ -109,7 +109,7 @@ pub(crate) fn leave_refused(
     leave(state, registers, cpu, false)
 }
 
-/// The entry fails, and L1 is told. The VMCS of L2 is current, and the hardware did not enter.
+/// Gives an entry up that failed, and tells L1. The VMCS of L2 is current, and the hardware did not enter.
 pub(crate) fn give_up(
     mut state: State,
     registers: &mut Registers,
@@ -127,7 +127,7 @@ pub(crate) fn give_up(
     fail(state, &mut l1, cpu, facts, &inherited, is_blocked)
 }
 
-/// An exit was handed to L1, whose VMCS is current: the hypapp is told, and `action` carried out.
+/// Tells the hypapp of an exit that was handed to L1, whose VMCS is current, and carries out `action`.
 pub(crate) fn exited(state: State, registers: &mut Registers, cpu: &PerCpu, action: Action) {
     let vmcs01 = state.hardware.current();
     // A hypapp may ask for things that need the state.

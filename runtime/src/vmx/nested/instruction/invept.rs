@@ -42,7 +42,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     Ok(Status::Succeed)
 }
 
-/// Whether a VM entry would take the EPT pointer.
+/// Returns whether a VM entry would take the EPT pointer.
 fn is_valid(pointer: u64, capability: &Capability) -> bool {
     const RESERVED: u64 = 0xf80;
     let eptp = EptPointer(pointer);

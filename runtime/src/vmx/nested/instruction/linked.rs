@@ -73,7 +73,7 @@ fn write<V: Vmcs, M: GuestMemory, G: GuestMemory>(
     Ok(Status::Succeed)
 }
 
-/// The VMCS that L1 linked; VM entry checked the pointer.
+/// Returns the VMCS that L1 linked; VM entry checked the pointer.
 fn linked(nested: &Nested) -> Option<GuestPhysAddr> {
     let link = nested.vmcs12.read(vmcs::VMCS_LINK_POINTER);
     (link != NO_LINK).then(|| GuestPhysAddr::new(link))

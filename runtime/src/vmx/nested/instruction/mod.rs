@@ -144,7 +144,7 @@ pub(super) fn conclude<V: Vmcs>(nested: &mut Nested, vcpu: &mut VmxVcpu<'_, V>, 
     vcpu.set_rflags(flags);
 }
 
-/// The first checks of every instruction but VMXON: VMX operation, mode, privilege.
+/// Makes the first checks of every instruction but VMXON: VMX operation, mode, privilege.
 fn check_mode<V: Vmcs>(nested: &Nested, vcpu: &VmxVcpu<'_, V>) -> Result<(), Event> {
     if !nested.is_on() || !is_mode_right(vcpu) {
         return Err(Event::UD);
@@ -167,7 +167,7 @@ fn is_enabled<V: Vcpu>(vcpu: &V) -> bool {
     vcpu.cr4().contains(Cr4::VMXE)
 }
 
-/// A pointer to a VMCS or VMXON region: aligned, and within the physical-address width.
+/// Returns a pointer to a VMCS or VMXON region: aligned, and within the physical-address width.
 fn page(pointer: u64, capability: &Capability) -> Option<GuestPhysAddr> {
     let is_page = pointer & 0xfff == 0 && pointer >> capability.physical_address_bits == 0;
     is_page.then_some(GuestPhysAddr::new(pointer))

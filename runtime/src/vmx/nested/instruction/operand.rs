@@ -12,17 +12,17 @@ use x86::vmx::vmcs;
 /// Encoding of RSP, which lives in the VMCS.
 const RSP: u8 = 4;
 
-/// The instruction that exited.
+/// Returns the instruction that exited.
 pub(super) fn information<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> InstructionInformation {
     InstructionInformation(vcpu.vmcs.read(vmcs::EXIT_INSTRUCTION_INFORMATION))
 }
 
-/// Bytes of a register operand: 8 in 64-bit mode, 4 elsewhere.
+/// Returns the number of bytes of a register operand: 8 in 64-bit mode, 4 elsewhere.
 pub(super) fn register_bytes<V: Vcpu>(vcpu: &V) -> usize {
     if vcpu.code_size() == CodeSize::Bits64 { 8 } else { 4 }
 }
 
-/// A general-purpose register, as wide as the mode has it.
+/// Returns a general-purpose register, as wide as the mode has it.
 pub(super) fn read_register<V: Vcpu>(vcpu: &V, register: u8) -> u64 {
     let value = full_register(vcpu, register);
     if register_bytes(vcpu) == 8 { value } else { value & 0xffff_ffff }
@@ -63,8 +63,8 @@ pub(super) fn write<V: Vmcs, M: GuestMemory>(
     GuestView::new(vcpu, memory).write(address, bytes, Privilege::Supervisor)
 }
 
-/// Linear address of the memory operand. The exit qualification holds the displacement; where the operand is
-/// relative to RIP, the sum of both.
+/// Returns the linear address of the memory operand. The exit qualification holds the displacement; where the operand
+/// is relative to RIP, the sum of both.
 fn linear<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, length: usize, intent: Intent) -> Result<GuestLinearAddr, Event> {
     let information = information(vcpu);
     let base = information.base().map_or(0, |register| full_register(vcpu, register));
@@ -78,7 +78,7 @@ fn linear<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, length: usize, intent: Intent) -> Resu
     segmentation::linear(vcpu, information.segment(), offset, length as u64, intent)
 }
 
-/// Linear address of the memory operand, which segmentation allows.
+/// Returns the linear address of the memory operand, which segmentation allows.
 pub(in super::super) fn address<V: Vmcs>(vcpu: &VmxVcpu<'_, V>) -> u64 {
     linear(vcpu, 1, Intent::Read).map_or(0, GuestLinearAddr::get)
 }

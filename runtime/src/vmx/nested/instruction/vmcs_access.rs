@@ -57,13 +57,13 @@ pub(super) fn write<V: Vmcs, M: GuestMemory, H: Hardware>(
     Ok(Status::Succeed)
 }
 
-/// The field that the instruction names, where L1's processor has it.
+/// Returns the field that the instruction names, where L1's processor has it.
 pub(super) fn field<V: Vmcs>(vcpu: &VmxVcpu<'_, V>, capability: &Capability) -> Option<Access> {
     let encoding = operand::read_register(vcpu, operand::information(vcpu).register2());
     capability.field(encoding)
 }
 
-/// The field that VMWRITE names, where it may write there.
+/// Returns the field that VMWRITE names, where it may write there.
 pub(super) fn writable_field<V: Vmcs>(
     vcpu: &VmxVcpu<'_, V>,
     capability: &Capability,
@@ -87,7 +87,7 @@ pub(super) fn deliver<V: Vmcs, M: GuestMemory>(
     operand::write(vcpu, memory, &value.to_le_bytes()[..bytes])
 }
 
-/// What VMWRITE is to write.
+/// Returns what VMWRITE is to write.
 pub(super) fn source<V: Vmcs, M: GuestMemory>(vcpu: &VmxVcpu<'_, V>, memory: &M) -> Result<u64, Event> {
     let information = operand::information(vcpu);
     if information.is_register() {

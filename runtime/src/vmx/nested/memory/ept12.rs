@@ -80,12 +80,12 @@ impl Translation {
         line: [0; LINE],
     };
 
-    /// The entry that maps L1's page, flags set.
+    /// Returns the entry that maps L1's page, flags set.
     pub(crate) const fn leaf(&self) -> EptEntry {
         self.entries[self.length - 1].1
     }
 
-    /// Size of L1's page.
+    /// Returns the size of L1's page.
     pub(crate) const fn size(&self) -> PageSize {
         match self.level {
             1 => PageSize::Size4K,
@@ -94,18 +94,18 @@ impl Translation {
         }
     }
 
-    /// Where L1's page begins in its memory.
+    /// Returns where L1's page begins in its memory.
     pub(crate) const fn page(&self) -> GuestPhysAddr {
         GuestPhysAddr::new(self.leaf().address(self.size()))
     }
 
-    /// What translations cached from L1's entry may allow: no writes until L1's dirty flag is set.
+    /// Returns what translations cached from L1's entry may allow: no writes until L1's dirty flag is set.
     pub(crate) fn rights(&self) -> Rights {
         self.rights_by(self.leaf())
     }
 
-    /// The entry at `position` of the line, and what translations cached from it may allow; `None` where it does not
-    /// say the same of its page as the leaf, or may not be cached unasked.
+    /// Returns the entry at `position` of the line, and what translations cached from it may allow; `None` where it
+    /// does not say the same of its page as the leaf, or may not be cached unasked.
     pub(crate) fn neighbour(&self, position: usize, features: &EptFeatures) -> Option<(EptEntry, Rights)> {
         let entry = EptEntry(self.line[position]);
         let own = features.address_mask() | EptEntry::ACCESSED | EptEntry::DIRTY;

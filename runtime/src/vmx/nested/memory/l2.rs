@@ -37,7 +37,7 @@ pub(crate) struct L2Memory {
 }
 
 impl L2Memory {
-    /// The memory of the L2 that runs on `cpu`, which executes this.
+    /// Returns the memory of the L2 that runs on `cpu`, which executes this.
     pub(crate) fn of(cpu: &PerCpu) -> Self {
         let (mut pointer, mut log) = (None, None);
         if let Some(state) = cpu::of(cpu) {
@@ -56,7 +56,7 @@ impl L2Memory {
         }
     }
 
-    /// The first access that L1's tables did not allow.
+    /// Returns the first access that L1's tables did not allow.
     pub(crate) fn denied(&self) -> Option<Access> {
         self.denied.get()
     }
@@ -127,7 +127,7 @@ impl GuestMemory for L2Memory {
     }
 }
 
-/// The memory of the L2 that runs on this CPU, from whose refusals on L1 can be asked; `None` where none does.
+/// Returns the memory of the L2 that runs on this CPU, from whose refusals on L1 can be asked; `None` where none does.
 pub(crate) fn memory() -> Option<&'static dyn GuestMemory> {
     static MEMORY: NotedMemory = NotedMemory;
     let cpu = percpu::current();
@@ -138,7 +138,7 @@ pub(crate) fn memory() -> Option<&'static dyn GuestMemory> {
     Some(&MEMORY)
 }
 
-/// Where `gpa` of the L2 on this CPU is in L1's memory.
+/// Returns where `gpa` of the L2 on this CPU is in L1's memory.
 pub(crate) fn translate(gpa: GuestPhysAddr, access: Rights) -> Result<GuestPhysAddr, Refused> {
     NotedMemory::with(|memory| memory.reach(gpa, access))
 }

@@ -21,7 +21,7 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// The note of an event of a hypapp's; L2 can try again behind one that `may_ask`, and L1 is asked before.
+    /// Returns the note of an event of a hypapp's; L2 can try again behind one that `may_ask`, and L1 is asked before.
     pub(crate) const fn of_event(may_ask: bool) -> Self {
         Self { missing: None, is_asked: false, may_ask }
     }

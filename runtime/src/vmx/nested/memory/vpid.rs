@@ -52,7 +52,7 @@ pub(crate) struct Invvpid {
 }
 
 impl Invvpid {
-    /// All translations under the hardware's number `vpid`.
+    /// Returns the INVVPID that drops all translations under the hardware's number `vpid`.
     pub(crate) const fn of(vpid: u16) -> Self {
         Self { kind: SINGLE, vpid, address: 0 }
     }
@@ -70,8 +70,8 @@ impl VpidMap {
         Self { entries: [Entry { vpid12: 0, used: 0 }; CAPACITY], clock: 0 }
     }
 
-    /// The hardware's number for an entry that L1 makes: under its number `vpid12`, or without one where it enables
-    /// none.
+    /// Returns the hardware's number for an entry that L1 makes: under its number `vpid12`, or without one where it
+    /// enables none.
     ///
     /// Without one, L1's own translations are of number 0000H too, as it sees them: the caller drops those of the
     /// hardware's number 1 with each such entry and exit.

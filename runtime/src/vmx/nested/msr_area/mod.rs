@@ -22,7 +22,7 @@ const VALUE_OFFSET: u64 = 8;
 /// The MSRs of a guest as a VM entry or VM exit loads and stores them: those that live in a VMCS, those of
 /// the hardware, and the hypervisor's policy over both.
 pub(super) trait AreaMsrs {
-    /// The value to be stored; `None` where RDMSR would fault.
+    /// Returns the value to be stored; `None` where RDMSR would fault.
     fn read(&mut self, msr: Msr) -> Option<u64>;
     /// Loads a value; false where WRMSR would fault.
     fn write(&mut self, msr: Msr, value: u64) -> bool;
@@ -83,19 +83,19 @@ impl MsrArea {
         self.load_on_entry(memory, msrs)
     }
 
-    /// The area of `vmcs12` that a VM entry loads.
+    /// Returns the area of `vmcs12` that a VM entry loads.
     pub(super) fn of_entry(vmcs12: &impl Vmcs, capability: &Capability) -> Self {
         let fields = (vmcs::ENTRY_MSR_LOAD_ADDRESS, vmcs::ENTRY_MSR_LOAD_COUNT);
         Self::at(vmcs12, capability, fields)
     }
 
-    /// The area of `vmcs12` that a VM exit stores.
+    /// Returns the area of `vmcs12` that a VM exit stores.
     pub(super) fn of_exit_store(vmcs12: &impl Vmcs, capability: &Capability) -> Self {
         let fields = (vmcs::EXIT_MSR_STORE_ADDRESS, vmcs::EXIT_MSR_STORE_COUNT);
         Self::at(vmcs12, capability, fields)
     }
 
-    /// The area of `vmcs12` that a VM exit loads.
+    /// Returns the area of `vmcs12` that a VM exit loads.
     pub(super) fn of_exit_load(vmcs12: &impl Vmcs, capability: &Capability) -> Self {
         let fields = (vmcs::EXIT_MSR_LOAD_ADDRESS, vmcs::EXIT_MSR_LOAD_COUNT);
         Self::at(vmcs12, capability, fields)
@@ -134,7 +134,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The entry at `address`, unless its reserved half is not 0, which it is not where L1 has no memory.
+    /// Returns the entry at `address`, unless its reserved half is not 0, which it is not where L1 has no memory.
     fn read<M: GuestMemory + ?Sized>(memory: &M, address: u64) -> Option<Self> {
         let mut bytes = [0; 16];
         memory.read(GuestPhysAddr::new(address), &mut bytes).ok()?;

@@ -10,7 +10,7 @@ use x86::msr::Msr;
 use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs::{self, Field};
 
-/// Where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
+/// Returns where the VMCS has the guest's value of `msr`; `None` where the hardware has it.
 fn field(observers: &Observers, msr: Msr) -> Option<Field<u64>> {
     match msr {
         Msr::IA32_EFER => Some(vmcs::GUEST_EFER),
@@ -24,12 +24,12 @@ fn field(observers: &Observers, msr: Msr) -> Option<Field<u64>> {
     }
 }
 
-/// Whether the guest's value of `msr` is in its VMCS.
+/// Returns whether the guest's value of `msr` is in its VMCS.
 pub(crate) fn is_switched(observers: &Observers, msr: Msr) -> bool {
     msr == Msr::IA32_SYSENTER_CS || field(observers, msr).is_some()
 }
 
-/// The guest's value of `msr`; `None` where the hardware has it.
+/// Returns the guest's value of `msr`; `None` where the hardware has it.
 pub(crate) fn read(vmcs: &impl Vmcs, observers: &Observers, msr: Msr) -> Option<u64> {
     if msr == Msr::IA32_SYSENTER_CS {
         return Some(vmcs.read(vmcs::GUEST_SYSENTER_CS).into());
@@ -37,8 +37,8 @@ pub(crate) fn read(vmcs: &impl Vmcs, observers: &Observers, msr: Msr) -> Option<
     field(observers, msr).map(|field| vmcs.read(field))
 }
 
-/// What the guest reads of its time-stamp counter where the processor's is `counter` (SDM, "Time-Stamp Counter Offset and
-/// Multiplier").
+/// Returns what the guest reads of its time-stamp counter where the processor's is `counter` (SDM, "Time-Stamp Counter
+/// Offset and Multiplier").
 pub(crate) fn time_stamp(vmcs: &impl Vmcs, counter: u64) -> u64 {
     let primary = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
     if !primary.contains(PrimaryControls::USE_TSC_OFFSETTING) {

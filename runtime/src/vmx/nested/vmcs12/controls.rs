@@ -5,7 +5,7 @@ use x86::cr::Cr0;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
-/// The control words of VMCS12; secondary controls that are not activated are all 0.
+/// The control words that L1 wrote to VMCS12; secondary controls that are not activated are all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L1Controls {
     pub(crate) pin_based: PinBasedControls,

@@ -43,7 +43,7 @@ const fn index_table() -> [u8; KEYS] {
     table
 }
 
-/// What becomes of the field in this place of [`FIELDS`].
+/// Returns what becomes of the field in this place of [`FIELDS`].
 pub(crate) const fn treatment(index: usize) -> Treatment {
     FIELDS[index].treatment
 }
@@ -63,7 +63,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// The field.
+    /// Returns the field.
     pub(crate) const fn info(self) -> FieldInfo {
         FIELDS[self.index]
     }

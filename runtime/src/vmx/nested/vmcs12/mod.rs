@@ -121,7 +121,7 @@ impl Vmcs12 {
         let _ = memory.write(at(region, VALUES), &bytes);
     }
 
-    /// The field as VMREAD gives it.
+    /// Returns the field as VMREAD gives it.
     pub(super) fn value(&self, access: Access) -> u64 {
         part(self.values[access.index], access)
     }
@@ -153,8 +153,8 @@ impl Vmcs12 {
     }
 }
 
-/// The field of the VMCS at `region`, which is not current, as VMREAD gives it. Memory that L1 does not have reads
-/// as ones.
+/// Returns the field of the VMCS at `region`, which is not current, as VMREAD gives it. Memory that L1 does not have
+/// reads as ones.
 pub(super) fn value_at<M: GuestMemory + ?Sized>(memory: &M, region: GuestPhysAddr, access: Access) -> u64 {
     part(stored(memory, region, access), access)
 }
@@ -180,12 +180,12 @@ fn place(region: GuestPhysAddr, access: Access) -> GuestPhysAddr {
     at(region, VALUES + 8 * access.index as u64)
 }
 
-/// What an access reads of a field.
+/// Returns what an access reads of a field.
 fn part(value: u64, access: Access) -> u64 {
     if access.is_high { value >> 32 } else { value }
 }
 
-/// A field after an access wrote `new` to it.
+/// Returns a field after an access wrote `new` to it.
 fn changed(old: u64, access: Access, new: u64) -> u64 {
     if access.is_high { old & 0xffff_ffff | new << 32 } else { new & mask(access.index) }
 }
@@ -208,7 +208,7 @@ fn is_plain(access: Access) -> bool {
         || encoding == vmcs::PREEMPTION_TIMER.encoding()
 }
 
-/// The bits that a field has.
+/// Returns the bits that a field has.
 fn mask(index: usize) -> u64 {
     match fields::width(index) {
         Width::Bits16 => 0xffff,

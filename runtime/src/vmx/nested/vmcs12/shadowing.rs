@@ -24,7 +24,8 @@ pub(crate) struct Told {
     values: [u64; place(u32::MAX)],
 }
 
-/// The place in [`Told`] of the field with this encoding: so many that an exit tells come before it in the table.
+/// Returns the place in [`Told`] of the field with this encoding: so many that an exit tells come before it in the
+/// table.
 const fn place(encoding: u32) -> usize {
     let (mut index, mut place) = (0, 0);
     while index < FIELDS.len() && FIELDS[index].encoding != encoding {
@@ -140,7 +141,7 @@ impl Told {
     }
 }
 
-/// Whether VMREAD of the field does not exit.
+/// Returns whether VMREAD of the field does not exit.
 pub(crate) fn is_read(access: Access) -> bool {
     !matches!(access.info().shadow, Shadow::None | Shadow::Log)
 }
@@ -155,8 +156,8 @@ pub(crate) enum Bitmap {
 }
 
 impl Bitmap {
-    /// The bytes from `offset` on, with the index of the page-modification log or not; a whole bitmap would be much for
-    /// the stack.
+    /// Returns the bytes from `offset` on, with the index of the page-modification log or not; a whole bitmap would be
+    /// much for the stack.
     pub(crate) fn piece(self, offset: usize, has_log: bool) -> [u8; PIECE_BYTES] {
         let mut piece = [0xff; PIECE_BYTES];
         for field in FIELDS.iter().filter(|field| self.passes(field.shadow, has_log)) {
@@ -168,7 +169,7 @@ impl Bitmap {
         piece
     }
 
-    /// Whether VMREAD or VMWRITE of such a field does not exit.
+    /// Returns whether VMREAD or VMWRITE of such a field does not exit.
     fn passes(self, shadow: Shadow, has_log: bool) -> bool {
         match shadow {
             Shadow::None => false,

@@ -14,7 +14,7 @@ use x86::vmx::vmcs::{self, Field};
 const VTPR: u64 = 0x80;
 const PAGE_BITS: u8 = 12;
 
-/// All checks on control fields; each failure of theirs is VM-instruction error 7.
+/// Makes all checks on control fields; each failure of theirs is VM-instruction error 7.
 pub(super) fn check<V: Vmcs, M: GuestMemory + ?Sized>(entry: &Entry<'_, V>, memory: &M) -> Result<(), Rule> {
     reserved_bits(entry)?;
     for (control, other, must_be, rule) in CONSISTENCY {
@@ -174,7 +174,8 @@ fn values<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     )
 }
 
-/// The EPT pointer (SDM, "Extended-Page-Table Pointer (EPTP)"); walks of five levels are not offered.
+/// Returns whether an entry takes the EPT pointer (SDM, "Extended-Page-Table Pointer (EPTP)"); walks of five levels are
+/// not offered.
 fn is_ept_pointer_valid<V: Vmcs>(entry: &Entry<'_, V>) -> bool {
     const RESERVED: u64 = 0xf80;
     let capability = entry.capability.ept_vpid;
@@ -191,7 +192,7 @@ fn is_ept_pointer_valid<V: Vmcs>(entry: &Entry<'_, V>) -> bool {
         && entry.is_within_width(pointer.0)
 }
 
-/// The TPR threshold, which without virtualized APIC accesses the virtual TPR must reach already.
+/// Checks the TPR threshold, which without virtualized APIC accesses the virtual TPR must reach already.
 fn tpr_threshold<V: Vmcs, M: GuestMemory + ?Sized>(entry: &Entry<'_, V>, memory: &M) -> Result<(), Rule> {
     if !TPR_SHADOW.is_set(&entry.controls) || INTERRUPT_DELIVERY.is_set(&entry.controls) {
         return Ok(());
@@ -210,7 +211,7 @@ fn tpr_threshold<V: Vmcs, M: GuestMemory + ?Sized>(entry: &Entry<'_, V>, memory:
     require(threshold <= u32::from(vtpr[0] >> 4), "TPR threshold above the virtual TPR")
 }
 
-/// An MSR area is 16-byte aligned, and its first and last byte are within the physical-address width.
+/// Checks an MSR area: it is 16-byte aligned, and its first and last byte are within the physical-address width.
 fn msr_area<V: Vmcs>(
     entry: &Entry<'_, V>,
     count: Field<u32>,

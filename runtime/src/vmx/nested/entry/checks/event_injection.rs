@@ -13,7 +13,7 @@ use x86::vmx::vmcs;
 const RESERVED: u32 = 0x7fff_f000;
 const LONGEST_INSTRUCTION: u32 = 15;
 
-/// The checks on an event that is to be injected.
+/// Makes the checks on an event that is to be injected.
 pub(super) fn check<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     let event = Interruption(entry.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
     if !event.is_valid() {

@@ -15,7 +15,7 @@ const OTHER: u64 = 0;
 const PDPTES: u64 = 2;
 const LINK_POINTER: u64 = 4;
 
-/// All checks on the guest state, in the manual's order.
+/// Makes all checks on the guest state, in the manual's order.
 pub(super) fn check<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
@@ -30,7 +30,7 @@ pub(super) fn check<V: Vmcs, M: GuestMemory + ?Sized>(
     pdptes(entry, memory).map_err(failed(PDPTES))
 }
 
-/// The check on the VMCS link pointer.
+/// Makes the check on the VMCS link pointer.
 pub(super) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
@@ -60,7 +60,7 @@ impl<V: Vmcs> Entry<'_, V> {
         self.has_secondary(SecondaryControls::UNRESTRICTED_GUEST)
     }
 
-    /// The event that is to be injected, if there is one.
+    /// Returns the event that is to be injected, if there is one.
     pub(super) fn injected(&self) -> Option<Interruption> {
         Some(Interruption(self.read(vmcs::ENTRY_INTERRUPTION_INFORMATION))).filter(|event| event.is_valid())
     }
@@ -148,7 +148,7 @@ fn instruction_pointer_and_flags<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Ru
     )
 }
 
-/// Whether code of the guest's size can have the field's value in a register. In 64-bit code the bits above
+/// Returns whether code of the guest's size can have the field's value in a register. In 64-bit code the bits above
 /// the linear-address width only have to be alike: the address may be the first that is not canonical.
 fn is_reachable<V: Vmcs>(entry: &Entry<'_, V>, field: Field<u64>) -> bool {
     let code = AccessRights::from_bits_retain(entry.read(vmcs::GUEST_CS_ACCESS_RIGHTS));
@@ -161,7 +161,7 @@ fn is_reachable<V: Vmcs>(entry: &Entry<'_, V>, field: Field<u64>) -> bool {
     value & above == 0 || value & above == above
 }
 
-/// The PDPTEs of a guest with PAE paging: VMCS12's under EPT, otherwise those that its CR3 names.
+/// Returns the PDPTEs of a guest with PAE paging: VMCS12's under EPT, otherwise those that its CR3 names.
 fn pdptes<V: Vmcs, M: GuestMemory + ?Sized>(entry: &Entry<'_, V>, memory: &M) -> Result<LoadedPdptes, Rule> {
     const FIELDS: [Field<u64>; 4] =
         [vmcs::GUEST_PDPTE0, vmcs::GUEST_PDPTE1, vmcs::GUEST_PDPTE2, vmcs::GUEST_PDPTE3];

@@ -12,7 +12,7 @@ const RPL_AND_TI: u16 = 7;
 /// CR0 bits that no VM entry or exit changes, and none checks.
 pub(super) const UNCHECKED_CR0: u64 = Cr0::NW.union(Cr0::CD).bits();
 
-/// All checks on the host state; each failure of theirs is VM-instruction error 8.
+/// Makes all checks on the host state; each failure of theirs is VM-instruction error 8.
 pub(super) fn check<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     control_registers(entry)?;
     msrs(entry)?;

@@ -65,7 +65,7 @@ pub(crate) enum EntryFailure {
 /// The PDPTEs with which L2 starts, where it uses PAE paging and VMCS12 does not hold them.
 pub(crate) type LoadedPdptes = Option<[u64; 4]>;
 
-/// The checks that come before anything is loaded: on the controls, then on the host state.
+/// Makes the checks that come before anything is loaded: on the controls, then on the host state.
 pub(crate) fn check_controls_and_host<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
@@ -75,7 +75,7 @@ pub(crate) fn check_controls_and_host<V: Vmcs, M: GuestMemory + ?Sized>(
     host_state::check(entry).map_err(|rule| Failure { error: InstructionError::ENTRY_HOST_STATE, rule })
 }
 
-/// The checks on the guest state. What is returned was read once, and is what was checked.
+/// Makes the checks on the guest state. What is returned was read once, and is what was checked.
 pub(crate) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
@@ -83,7 +83,7 @@ pub(crate) fn check_guest_state<V: Vmcs, M: GuestMemory + ?Sized>(
     guest_state::check(entry, memory)
 }
 
-/// The check on the VMCS link pointer and what is behind it, alone.
+/// Makes the check on the VMCS link pointer and what is behind it, alone.
 pub(crate) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,
@@ -91,7 +91,8 @@ pub(crate) fn check_link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     guest_state::check_link_pointer(entry, memory)
 }
 
-/// Whether the checks on the controls look at the virtual task priority in L1's memory, which changes without VMWRITE.
+/// Returns whether the checks on the controls look at the virtual task priority in L1's memory, which changes without
+/// VMWRITE.
 #[inline]
 pub(crate) fn reads_virtual_tpr(vmcs12: &impl Vmcs) -> bool {
     let controls = effective_controls(vmcs12);
@@ -100,7 +101,7 @@ pub(crate) fn reads_virtual_tpr(vmcs12: &impl Vmcs) -> bool {
     controls.primary.contains(PrimaryControls::USE_TPR_SHADOW) && !controls.secondary.intersects(by_processor)
 }
 
-/// Whether a VM entry has effects of ours between the checks on the guest state and the hardware's own checks.
+/// Returns whether a VM entry has effects of ours between the checks on the guest state and the hardware's own checks.
 #[inline]
 pub(crate) fn has_effects_in_between(vmcs12: &impl Vmcs) -> bool {
     vmcs12.read(vmcs::ENTRY_MSR_LOAD_COUNT) != 0
@@ -119,7 +120,7 @@ pub(crate) struct Entry<'a, V> {
 }
 
 impl<'a, V: Vmcs> Entry<'a, V> {
-    /// The entry that `vmcs` asks for, whose page is `current`; `is_ia32e` tells whether L1 itself is in IA-32e
+    /// Makes the entry that `vmcs` asks for, whose page is `current`; `is_ia32e` tells whether L1 itself is in IA-32e
     /// mode.
     pub(crate) fn new(
         vmcs: &'a V,
@@ -151,7 +152,7 @@ impl<'a, V: Vmcs> Entry<'a, V> {
         self.controls.entry.contains(control)
     }
 
-    /// Whether the field holds a physical address of this processor whose low `aligned_bits` are 0.
+    /// Returns whether the field holds a physical address of this processor whose low `aligned_bits` are 0.
     fn is_physical(&self, field: Field<u64>, aligned_bits: u8) -> bool {
         let address = self.read(field);
         address & ((1 << aligned_bits) - 1) == 0 && self.is_within_width(address)
@@ -169,7 +170,7 @@ impl<'a, V: Vmcs> Entry<'a, V> {
     }
 }
 
-/// The control words of `vmcs`; secondary ones count only where they are activated.
+/// Returns the control words of `vmcs`; secondary ones count only where they are activated.
 fn effective_controls(vmcs: &impl Vmcs) -> Controls {
     let primary = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
     let has_secondary = primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);

@@ -43,7 +43,7 @@ fn activity<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     require(is_woken, "event that the activity state does not take")
 }
 
-/// Whether an event may be injected in this activity state.
+/// Returns whether an event may be injected in this activity state.
 fn can_take(state: ActivityState, event: Interruption) -> bool {
     let is_exception = event.kind() == InterruptionType::HARDWARE_EXCEPTION;
     let is_machine_check = is_exception && event.vector() == Vector::MC.0;
@@ -117,7 +117,7 @@ fn pending_debug_exceptions<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     require(is_transaction_right, "debug exception in a transaction")
 }
 
-/// The VMCS link pointer: nothing, or another VMCS than the current one, of the kind that the controls say.
+/// Checks the VMCS link pointer: nothing, or another VMCS than the current one, of the kind that the controls say.
 pub(super) fn link_pointer<V: Vmcs, M: GuestMemory + ?Sized>(
     entry: &Entry<'_, V>,
     memory: &M,

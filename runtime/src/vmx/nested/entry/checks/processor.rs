@@ -40,7 +40,7 @@ const CR3_LAM: u64 = 3 << 61;
 const FOUR_LEVELS: u8 = 48;
 
 impl Processor {
-    /// The facts of the executing processor.
+    /// Returns the facts of the executing processor.
     pub(crate) fn of(cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
         let widths = cpuid.cpuid(0x8000_0008, 0).eax.to_le_bytes();
         let extended = cpuid.cpuid(7, 0);
@@ -62,23 +62,23 @@ impl Processor {
         }
     }
 
-    /// Whether `address` is canonical for a register (SDM, "Canonical Addressing").
+    /// Returns whether `address` is canonical for a register (SDM, "Canonical Addressing").
     pub(crate) const fn is_canonical(&self, address: u64) -> bool {
         is_canonical_of(self.linear_address_bits, address)
     }
 
-    /// Whether code can run at `address` with the paging that `cr4` chooses.
+    /// Returns whether code can run at `address` with the paging that `cr4` chooses.
     pub(super) fn is_canonical_code(&self, address: u64, cr4: Cr4) -> bool {
         let bits = self.linear_address_bits;
         is_canonical_of(if cr4.contains(Cr4::LA57) { bits } else { bits.min(FOUR_LEVELS) }, address)
     }
 
-    /// Whether IA32_PAT takes `value`.
+    /// Returns whether IA32_PAT takes `value`.
     pub(crate) const fn accepts_pat(value: u64) -> bool {
         Pat(value).is_valid()
     }
 
-    /// Whether IA32_EFER takes `value` where IA-32e mode is `is_ia32e`, active and enabled alike.
+    /// Returns whether IA32_EFER takes `value` where IA-32e mode is `is_ia32e`, active and enabled alike.
     pub(super) const fn accepts_efer(&self, value: u64, is_ia32e: bool, is_enable_checked: bool) -> bool {
         let efer = Efer::from_bits_retain(value);
         value & !self.efer == 0
@@ -86,12 +86,13 @@ impl Processor {
             && (!is_enable_checked || efer.contains(Efer::LME) == is_ia32e)
     }
 
-    /// Whether IA32_PERF_GLOBAL_CTRL takes `value`.
+    /// Returns whether IA32_PERF_GLOBAL_CTRL takes `value`.
     pub(crate) const fn accepts_perf_global_ctrl(&self, value: u64) -> bool {
         value & !self.perf_global_ctrl == 0
     }
 
-    /// Whether IA32_S_CET takes `value` (SDM, "Control-flow Enforcement Technology", "IA32_U_CET and IA32_S_CET").
+    /// Returns whether IA32_S_CET takes `value` (SDM, "Control-flow Enforcement Technology", "IA32_U_CET and
+    /// IA32_S_CET").
     pub(super) const fn accepts_s_cet(&self, value: u64) -> bool {
         let control = CetControl::from_bits_retain(value);
         value & !self.s_cet == 0
@@ -115,7 +116,8 @@ fn efer(features: u32) -> u64 {
     bits.bits()
 }
 
-/// Bits of IA32_S_CET: for shadow stacks, and for tracking of indirect branches with the legacy bitmap's address.
+/// Returns the bits of IA32_S_CET: for shadow stacks, and for tracking of indirect branches with the legacy bitmap's
+/// address.
 const fn s_cet(leaf7_ecx: u32, leaf7_edx: u32) -> u64 {
     const SHADOW_STACKS: u64 = 3;
     const TRACKING: u64 = !0xfff | 3 << 10 | 0xf << 2;
@@ -124,7 +126,7 @@ const fn s_cet(leaf7_ecx: u32, leaf7_edx: u32) -> u64 {
     shadow_stacks | tracking
 }
 
-/// Bits of IA32_PERF_GLOBAL_CTRL (SDM, "Architectural Performance Monitoring").
+/// Returns the bits of IA32_PERF_GLOBAL_CTRL (SDM, "Architectural Performance Monitoring").
 fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
     let leaf = cpuid.cpuid(0xa, 0);
     let [version, general, ..] = leaf.eax.to_le_bytes();
@@ -142,7 +144,7 @@ fn perf_global_ctrl(cpuid: &impl Cpuid, msrs: &impl Msrs) -> u64 {
     below(general.into()) | fixed << 32 | metrics
 }
 
-/// Bits of IA32_LBR_CTL (SDM, "CPUID Enumeration of Architectural LBRs"; "IA32_LBR_CTL").
+/// Returns the bits of IA32_LBR_CTL (SDM, "CPUID Enumeration of Architectural LBRs"; "IA32_LBR_CTL").
 fn lbr_ctl(cpuid: &impl Cpuid) -> u64 {
     const LEAF: u32 = 0x1c;
     if cpuid.cpuid(0, 0).eax < LEAF || cpuid.cpuid(7, 0).edx >> 19 & 1 == 0 {

@@ -30,7 +30,7 @@ const LDT: u8 = 2;
 const BUSY_TSS_16: u8 = 3;
 const BUSY_TSS: u8 = 11;
 
-/// All checks on segment registers.
+/// Makes all checks on segment registers.
 pub(super) fn check<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     let is_virtual_8086 = entry.guest_flags().contains(Rflags::VM);
     for (register, rule) in ORDINARY {
@@ -176,7 +176,7 @@ fn is_usable(segment: &Segment) -> bool {
     !segment.rights.contains(AccessRights::UNUSABLE)
 }
 
-/// The selector names the global descriptor table.
+/// Returns whether the selector names the global descriptor table.
 const fn is_global(segment: &Segment) -> bool {
     segment.selector & 4 == 0
 }

@@ -133,7 +133,7 @@ impl PendingEntry {
         }
     }
 
-    /// L1's checks have passed, and `vmcs02` is merged: the event of `vmcs12` is to be injected.
+    /// Begins an entry: L1's checks have passed, `vmcs02` is merged, and the event of `vmcs12` is to be injected.
     ///
     /// Without virtual NMIs an injected NMI blocks none after it: the hardware is told of an exception with the NMI's
     /// vector. That wakes nobody (SDM, "Checks on Guest Non-Register State"), where an NMI does: L2 is active then,
@@ -158,7 +158,8 @@ impl PendingEntry {
         }
     }
 
-    /// Whether the entry that `vmcs12` describes needs no [`Self::settle`]: nothing waits, and L2 does not either.
+    /// Returns whether the entry that `vmcs12` describes needs no [`Self::settle`]: nothing waits, and L2 does not
+    /// either.
     #[inline]
     pub(crate) fn is_plain(&self, vmcs12: &Vmcs12) -> bool {
         !self.has_nmi
@@ -167,12 +168,12 @@ impl PendingEntry {
             && ActivityState(vmcs12.read(vmcs::GUEST_ACTIVITY)) != ActivityState::WAIT_FOR_SIPI
     }
 
-    /// An NMI came.
+    /// Notes that an NMI came.
     pub(crate) fn give_nmi(&mut self) {
         self.has_nmi = true;
     }
 
-    /// A machine check struck the hypervisor.
+    /// Notes that a machine check struck the hypervisor.
     pub(crate) fn give_machine_check(&mut self) {
         self.has_machine_check = true;
     }
@@ -183,7 +184,7 @@ impl PendingEntry {
         core::mem::take(&mut self.has_machine_check)
     }
 
-    /// An INIT signal came.
+    /// Notes that an INIT signal came.
     pub(crate) fn give_init(&mut self) {
         self.has_init = true;
     }
@@ -193,7 +194,7 @@ impl PendingEntry {
         core::mem::take(&mut self.has_init)
     }
 
-    /// Whether the hardware has not entered L2 since L1's instruction.
+    /// Returns whether the hardware has not entered L2 since L1's instruction.
     pub(crate) const fn is_new(&self) -> bool {
         self.is_new
     }
@@ -270,7 +271,7 @@ impl PendingEntry {
         }
     }
 
-    /// L2 leaves for `exit`, which is no entry that fails.
+    /// Notes that L2 leaves for `exit`, which is no entry that fails.
     pub(crate) fn leave_early(&mut self, exit: EarlyExit) {
         match exit {
             EarlyExit::Init => self.has_init = false,
@@ -281,7 +282,7 @@ impl PendingEntry {
         }
     }
 
-    /// L2 has left, the hardware having entered.
+    /// Notes that L2 has left, the hardware having entered.
     #[inline]
     pub(crate) fn left_hardware(&mut self) {
         self.is_new = false;
@@ -289,14 +290,14 @@ impl PendingEntry {
         self.has_injected_trap = core::mem::take(&mut self.injects_trap);
     }
 
-    /// The hardware did not enter after all: an NMI that it was to inject waits on.
+    /// Notes that the hardware did not enter after all: an NMI that it was to inject waits on.
     pub(crate) fn failed(&mut self) {
         self.has_nmi |= core::mem::take(&mut self.injects_nmi);
         self.injects_trap = false;
     }
 
-    /// Whether L1's monitor trap flag has an exit now that an instruction of L2's was carried out. An event that is to
-    /// be delivered comes first, and has its own exit behind it.
+    /// Returns whether L1's monitor trap flag has an exit now that an instruction of L2's was carried out. An event
+    /// that is to be delivered comes first, and has its own exit behind it.
     pub(crate) fn is_trap_due(&self, vmcs02: &impl Vmcs) -> bool {
         self.has_l1_trap && !Interruption(vmcs02.read(vmcs::ENTRY_INTERRUPTION_INFORMATION)).is_valid()
     }
@@ -310,13 +311,13 @@ impl PendingEntry {
         }
     }
 
-    /// Whether NMIs are blocked in L1 and in VMCS12 behind an exit, which is an NMI's or not, with L2's blocking as
-    /// the hardware saved it.
+    /// Returns whether NMIs are blocked in L1 and in VMCS12 behind an exit, which is an NMI's or not, with L2's
+    /// blocking as the hardware saved it.
     pub(crate) fn blocking_after_exit(&self, hardware: bool, is_nmi: bool) -> nmi::Blocking {
         nmi::after_exit(self.mode, hardware, self.was_nmi_blocked, is_nmi)
     }
 
-    /// L1 is to run: `vmcs02` asks for nothing on the hypervisor's behalf any more.
+    /// Has `vmcs02` ask for nothing on the hypervisor's behalf any more: L1 is to run.
     #[inline]
     pub(crate) fn withdraw(&mut self, vmcs02: &mut impl Vmcs) {
         self.ask(vmcs02, false, false);
@@ -355,8 +356,8 @@ impl Boundary {
         }
     }
 
-    /// Whether the hardware would refuse to inject an NMI, or L2 is not to take one yet. An entry that injects one drops
-    /// debug exceptions that are pending (SDM, "Delivery of Pending Debug Exceptions after VM Entry").
+    /// Returns whether the hardware would refuse to inject an NMI, or L2 is not to take one yet. An entry that injects
+    /// one drops debug exceptions that are pending (SDM, "Delivery of Pending Debug Exceptions after VM Entry").
     fn blocks_injection(&self) -> bool {
         self.precedes_nmis()
             || self.blocking.intersects(
@@ -366,8 +367,8 @@ impl Boundary {
             )
     }
 
-    /// Whether L2 has a debug exception to take, or an instruction to execute, before an NMI can strike. Only an
-    /// active processor is sure to come to the boundary behind it.
+    /// Returns whether L2 has a debug exception to take, or an instruction to execute, before an NMI can strike. Only
+    /// an active processor is sure to come to the boundary behind it.
     fn precedes_nmis(&self) -> bool {
         self.activity == ActivityState::ACTIVE
             && (self.has_debug_exception || self.blocking.contains(Interruptibility::BLOCKING_BY_MOV_SS))

@@ -146,7 +146,7 @@ struct Leaves {
     pages: Option<(u64, u64)>,
 }
 
-/// What L1's line of entries gives for a page and those beside it, as far as they are of `run`: one fault then
+/// Returns what L1's line of entries gives for a page and those beside it, as far as they are of `run`: one fault then
 /// serves several pages.
 fn line(translation: &Translation, run: &Run, given: Rights, features: &EptFeatures) -> Leaves {
     let mut leaves = Leaves { entries: [None; LINE], pages: None };
@@ -163,7 +163,7 @@ fn line(translation: &Translation, run: &Run, given: Rights, features: &EptFeatu
     leaves
 }
 
-/// The largest size, not above `limit`, of pages that around `target` lie wholly in `run`.
+/// Returns the largest size, not above `limit`, of pages that around `target` lie wholly in `run`.
 fn largest(run: Run, target: u64, limit: PageSize) -> PageSize {
     let fits = |size: &PageSize| {
         let start = target & !(size.bytes() - 1);

@@ -78,7 +78,7 @@ impl Root {
 }
 
 impl<M: PhysMemory> Ept02<M> {
-    /// A cache of as many roots as `roots` has places, more than there are CPUs, in the memory from `base` on, of
+    /// Makes a cache of as many roots as `roots` has places, more than there are CPUs, in the memory from `base` on, of
     /// as many frames as `frames` has places.
     pub(in crate::vmx) fn new(
         memory: M,
@@ -99,8 +99,8 @@ impl<M: PhysMemory> Ept02<M> {
         }
     }
 
-    /// The EPT pointer for CPU `cpu` to run L2 with, for L1's `pointer`, under the protections of `view`. It holds
-    /// until the CPU comes with another.
+    /// Returns the EPT pointer for CPU `cpu` to run L2 with, for L1's `pointer`, under the protections of `view`. It
+    /// holds until the CPU comes with another.
     pub(in crate::vmx) fn enter(
         &mut self,
         cpu: usize,
@@ -124,7 +124,7 @@ impl<M: PhysMemory> Ept02<M> {
         self.active_root(cpu).and_then(|root| Some((root.key?.view, root.frame)))
     }
 
-    /// The same, for a page that is about to be filled.
+    /// Returns the same, for a page that is about to be filled.
     pub(super) fn fill(&mut self, cpu: usize) -> Option<(View, HostPhysAddr)> {
         let root = self.roots.get_mut(usize::from(*self.active.get(cpu)?))?;
         let view = root.key?.view;
@@ -200,7 +200,7 @@ impl<M: PhysMemory> Ept02<M> {
         self.roots.get(usize::from(root)).and_then(|root| root.key).map(|key| key.view)
     }
 
-    /// Where the root for `key` is, or is made.
+    /// Returns where the root for `key` is, or is made.
     fn place_of(&mut self, key: Key) -> Result<usize, Exhausted> {
         if let Some(index) = self.roots.iter().position(|root| root.key == Some(key)) {
             return Ok(index);
@@ -217,7 +217,7 @@ impl<M: PhysMemory> Ept02<M> {
 }
 
 impl<M: PhysMemory> Ept02<M> {
-    /// What CPU `cpu` has for `gpa`: where the page's entry leads, and the entry.
+    /// Returns what CPU `cpu` has for `gpa`: where the page's entry leads, and the entry.
     #[cfg(test)]
     pub(super) fn cached(&self, cpu: usize, gpa: u64) -> Option<(u64, x86::vmx::ept_entry::EptEntry)> {
         let (_, entry, level) = self.tables.find(self.current(cpu)?.1, gpa)?;

@@ -128,7 +128,7 @@ pub(in crate::vmx) fn is_ready() -> bool {
     CACHE.is_completed()
 }
 
-/// The EPT pointer for this CPU to run L2 with, under L1's `pointer`; to be asked for at each entry of L2, as
+/// Returns the EPT pointer for this CPU to run L2 with, under L1's `pointer`; to be asked for at each entry of L2, as
 /// other CPUs and hypapps change what it is.
 pub(in crate::vmx) fn enter(cpu: &PerCpu, pointer: EptPointer) -> EptPointer {
     // Before the policy is first asked for a page to fill: `forget_changes` relies on it.
@@ -161,7 +161,7 @@ pub(in crate::vmx) fn serve(
     }
 }
 
-/// Where `gpa` of L2's memory under L1's `pointer` is in L1's, where L1's tables allow `access`; for what the
+/// Returns where `gpa` of L2's memory under L1's `pointer` is in L1's, where L1's tables allow `access`; for what the
 /// hypervisor does in L2's stead. A dirty flag that it sets for the first time is logged in `log`; without room there,
 /// nothing is allowed.
 pub(in crate::vmx) fn translate_l2(
@@ -233,7 +233,7 @@ pub(in crate::vmx) fn invalidate(named: Named) {
     });
 }
 
-/// Where `gpa` of L1's memory is in the machine's, as far as L1 has the rights `access` there.
+/// Returns where `gpa` of L1's memory is in the machine's, as far as L1 has the rights `access` there.
 ///
 /// It holds until [`changes`] has changed.
 pub(in crate::vmx) fn translate(gpa: GuestPhysAddr, access: Rights) -> Option<HostPhysAddr> {

@@ -68,7 +68,7 @@ impl Table {
         self.last_page = self.last_page.max(page_number(end - 1));
     }
 
-    /// Some entry may map a page between the addresses `start` and `end` of L1's memory.
+    /// Returns whether some entry may map a page between the addresses `start` and `end` of L1's memory.
     pub(super) fn may_map(&self, start: u64, end: u64) -> bool {
         self.first_page <= page_number(end - 1) && page_number(start) <= self.last_page
     }
@@ -94,7 +94,7 @@ impl Frame {
 }
 
 impl Pool {
-    /// The pool of the memory from `base` on, one frame for each element of `frames`.
+    /// Makes the pool of the memory from `base` on, one frame for each element of `frames`.
     pub(super) fn new(base: HostPhysAddr, frames: &'static mut [Frame]) -> Self {
         let mut pool = Self {
             base: base.get(),
@@ -155,14 +155,14 @@ impl Pool {
         Some(frame)
     }
 
-    /// The entry that references the table in `frame`; `None` for a root.
+    /// Returns the entry that references the table in `frame`; `None` for a root.
     pub(super) fn entry_of(&mut self, frame: HostPhysAddr) -> Option<HostPhysAddr> {
         let index = self.index(frame);
         let Table { parent, slot, .. } = *self.table(frame);
         (parent != index).then(|| HostPhysAddr::new(self.address(parent).get() + 8 * u64::from(slot)))
     }
 
-    /// The table in `frame`.
+    /// Returns the table in `frame`.
     pub(super) fn table(&mut self, frame: HostPhysAddr) -> &mut Table {
         let index = self.index(frame);
         match &mut self.frames[index as usize] {
@@ -171,7 +171,7 @@ impl Pool {
         }
     }
 
-    /// The table in frame number `index`, where there is one, and its address.
+    /// Returns the table in frame number `index`, where there is one, and its address.
     pub(super) fn table_at(&self, index: usize) -> Option<(HostPhysAddr, Table)> {
         match self.frames.get(index)? {
             Frame::Table(table) => Some((self.address(number(index)), *table)),
@@ -196,7 +196,7 @@ impl Pool {
         };
     }
 
-    /// What a flush that begins now covers.
+    /// Returns what a flush that begins now covers.
     pub(super) const fn dropped(&self) -> Dropped {
         Dropped(self.dropped)
     }
@@ -240,7 +240,7 @@ fn page_number(address: u64) -> u32 {
     u32::try_from(address / PAGE_SIZE).unwrap_or(u32::MAX)
 }
 
-/// A frame's number; a pool of the region has fewer than 2^20.
+/// Returns a frame's number; a pool of the region has fewer than 2^20.
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(NONE)
 }

@@ -53,7 +53,7 @@ impl<M: PhysMemory> Tables<M> {
         }
     }
 
-    /// The table whose entries map pages of `size`, made where it is missing.
+    /// Returns the table whose entries map pages of `size`, made where it is missing.
     pub(super) fn table_for(
         &mut self,
         root: HostPhysAddr,
@@ -84,7 +84,7 @@ impl<M: PhysMemory> Tables<M> {
         }
     }
 
-    /// The entry that maps `gpa`, where it is, and its level.
+    /// Returns the entry that maps `gpa`, where it is, and its level.
     pub(super) fn find(&self, root: HostPhysAddr, gpa: u64) -> Option<(HostPhysAddr, EptEntry, u8)> {
         let mut table = root;
         for level in (1..=TOP_LEVEL).rev() {

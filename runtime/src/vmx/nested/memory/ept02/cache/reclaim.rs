@@ -43,7 +43,7 @@ impl<M: PhysMemory> Ept02<M> {
         self.tables.pool.available() + self.tables.pool.waiting() < wanted
     }
 
-    /// The root that was not used for longest, of those that no CPU is on.
+    /// Returns the root that was not used for longest, of those that no CPU is on.
     pub(super) fn least_recently_used(&self) -> Option<usize> {
         let unused = self.roots.iter().enumerate().filter(|(index, root)| {
             root.key.is_some() && !self.active.iter().any(|&active| usize::from(active) == *index)
