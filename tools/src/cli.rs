@@ -1,5 +1,6 @@
 //! The command line of `tools/xmhf`.
 
+use crate::acm::{self, AcmArguments};
 use crate::image::{self, ImageOptions};
 use crate::mutants;
 use crate::quote::{self, VerifyArguments};
@@ -69,6 +70,8 @@ enum Command {
     SignPal(SignArguments),
     /// Check a quote of a PAL's microTPM against the PAL's file, and say why it is not good
     VerifyQuote(VerifyArguments),
+    /// Say what modules of Intel TXT are for, and which fits a machine
+    Acm(AcmArguments),
 }
 
 #[derive(Args, Debug)]
@@ -134,6 +137,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Mutants(arguments) => mutants::run(&arguments.into()),
         Command::SignPal(arguments) => sign::run(&arguments),
         Command::VerifyQuote(arguments) => return quote::verify(&arguments).map(ExitCode::from),
+        Command::Acm(arguments) => return acm::run(&arguments).map(ExitCode::from),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -227,6 +231,17 @@ mod tests {
         assert!(matches!(parse(line), Some(Command::SignPal(_))));
         assert!(parse(&format!("{line} --flags 4 --stack-pages 8 --parameter integer")).is_some());
         assert!(parse("xmhf sign-pal --pal p --key k --product 1 --out o").is_none());
+    }
+
+    #[test]
+    fn acm_takes_files_and_the_whole_of_a_machine_or_none() {
+        let machine = "--chipset 8086:b005:1 --processor 306c3 --tpm 2.0";
+        assert!(matches!(parse("xmhf acm a b"), Some(Command::Acm(_))));
+        assert!(
+            parse(&format!("xmhf acm a {machine} --platform 10 --kind client --debug-chipset")).is_some()
+        );
+        assert!(parse("xmhf acm").is_none() && parse("xmhf acm a --chipset 8086:b005:1").is_none());
+        assert!(parse("xmhf acm a --kind client").is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop where it is"))]
 
+mod acm;
 pub mod backtrace;
 pub mod bare_guest;
 pub mod bench;

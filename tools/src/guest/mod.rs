@@ -4,7 +4,7 @@ mod initramfs;
 mod linux;
 mod mbr;
 mod memtest;
-mod package;
+pub(crate) mod package;
 mod xen;
 
 pub use linux::LinuxOptions;

@@ -13,9 +13,20 @@ use std::process::Command;
 /// # Errors
 ///
 /// The package cannot be fetched or unpacked.
-pub(super) fn unpacked(package: &str) -> Result<PathBuf> {
+pub(crate) fn unpacked(package: &str) -> Result<PathBuf> {
     let folder = crate::paths::guests().join("packages").join(package);
     keep(package, &folder, |scratch| fetch(&Apt::System, package, scratch))?;
+    Ok(folder)
+}
+
+/// As [`unpacked`], from Debian's part `non-free`, which the system's sources need not name.
+///
+/// # Errors
+///
+/// As [`unpacked`].
+pub(crate) fn unpacked_non_free(package: &str) -> Result<PathBuf> {
+    let folder = crate::paths::guests().join("packages").join(package);
+    keep(package, &folder, |scratch| fetch(&Apt::non_free(scratch.join("apt"))?, package, scratch))?;
     Ok(folder)
 }
 
@@ -69,19 +80,54 @@ pub(super) fn dependency(package: &str, prefix: &str) -> Result<String> {
 enum Apt {
     /// The system's.
     System,
-    /// Those of another architecture, in a folder of their own: the system's stay as they are.
-    Private(PathBuf),
+    /// Others, by these settings, in a folder of their own: the system's stay as they are.
+    Private(Vec<String>),
 }
 
 impl Apt {
     /// Fetches the lists of i386, from the system's sources.
     fn i386(folder: PathBuf) -> Result<Self> {
+        Self::private(&folder, ["APT::Architecture=i386".into(), "APT::Architectures::=i386".into()])
+    }
+
+    /// Fetches the lists of Debian's part `non-free`, from where the system has the part `main`.
+    fn non_free(folder: PathBuf) -> Result<Self> {
+        let mut targets = Command::new("apt-get");
+        targets.args([
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(CODENAME)",
+            "Created-By: Packages",
+            "Component: main",
+        ]);
+        let sources = non_free_sources(&output(targets.arg("Origin: Debian"))?);
+        let file = folder.join("sources.list");
+        fs::create_dir_all(&folder)?;
+        fs::write(&file, sources)?;
+        let place = |key: &str, path: &Path| format!("{key}={}", path.display());
+        Self::private(
+            &folder,
+            [place("Dir::Etc::sourcelist", &file), place("Dir::Etc::sourceparts", &folder.join("none"))],
+        )
+    }
+
+    fn private(folder: &Path, more: [String; 2]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
         fs::write(folder.join("status"), "")?;
-        let apt = Self::Private(folder);
-        // A source without i386 is an error to apt, and none to us as long as another one has the package.
+        let place = |key: &str, name: &str| format!("{key}={}", folder.join(name).display());
+        let mut settings = vec![
+            "Acquire::Languages=none".into(),
+            // The folder is not open to apt's own user.
+            "APT::Sandbox::User=".into(),
+            place("Dir::State::lists", "lists"),
+            place("Dir::State::status", "status"),
+            place("Dir::Cache", "cache"),
+        ];
+        settings.extend(more);
+        let apt = Self::Private(settings);
+        // A source without these lists is an error to apt, and none to us as long as another one has the package.
         let _ = output(apt.command("apt-get").arg("update"));
         Ok(apt)
     }
@@ -89,20 +135,9 @@ impl Apt {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-q");
-        if let Self::Private(folder) = self {
-            let place = |key: &str, name: &str| format!("{key}={}", folder.join(name).display());
-            let options = [
-                "APT::Architecture=i386".into(),
-                "APT::Architectures::=i386".into(),
-                "Acquire::Languages=none".into(),
-                // The folder is not open to apt's own user.
-                "APT::Sandbox::User=".into(),
-                place("Dir::State::lists", "lists"),
-                place("Dir::State::status", "status"),
-                place("Dir::Cache", "cache"),
-            ];
-            options.iter().for_each(|option| {
-                command.args(["-o", option]);
+        if let Self::Private(settings) = self {
+            settings.iter().for_each(|setting| {
+                command.args(["-o", setting]);
             });
         }
         command
@@ -120,6 +155,19 @@ fn first_dependency(text: &str, prefix: &str) -> Option<String> {
     names.map(str::to_owned).find(|name| name.starts_with(prefix))
 }
 
+/// A source of `non-free` for each line with the address and the release of one of `main`.
+fn non_free_sources(targets: &str) -> String {
+    const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let mut lines: Vec<String> = targets
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(address, release)| format!("deb [signed-by={KEYRING}] {address} {release} non-free\n"))
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines.concat()
+}
+
 fn fetch(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
     output(apt.command("apt-get").args(["download", package]).current_dir(folder))?;
     let files: Vec<PathBuf> =
@@ -133,6 +181,15 @@ fn fetch(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_source_is_asked_for_its_other_part_once() {
+        let text = "http://mirror/debian/ bookworm\nhttp://mirror/debian/ bookworm\nhttp://mirror/security/ bookworm-security\n";
+        let sources = non_free_sources(text);
+        assert_eq!(sources.lines().count(), 2);
+        assert!(sources.starts_with("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror/debian/ bookworm non-free\n"));
+        assert_eq!(non_free_sources(""), "");
+    }
 
     #[test]
     fn a_meta_package_leads_to_the_versioned_one() {

@@ -12,6 +12,7 @@ mod host;
 mod job;
 mod linux;
 mod memory;
+mod modules;
 mod own;
 mod pal;
 mod pool;
@@ -83,12 +84,13 @@ fn names<'a>(filter: &'a Filter, jobs: &'a [Job]) -> impl Iterator<Item = &'a st
 }
 
 fn needs_images(jobs: &[Job]) -> bool {
-    jobs.iter().any(|job| job.group != pal::GROUP)
+    jobs.iter().any(|job| ![pal::GROUP, modules::GROUP].contains(&job.group))
 }
 
 fn jobs(filter: &Filter, machines: &Machines) -> Result<Vec<Job>> {
     let mut jobs = linux::jobs();
     jobs.extend(pal::jobs());
+    jobs.extend(modules::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
     jobs.extend(own::jobs());
