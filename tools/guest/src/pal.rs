@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "snippets")]
 // UNSAFETY: a snippet's assembly is in a section of its own; only its addresses are taken here.
 
+pub mod prelude;
+
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use trustvisor::command::{Command, NESTED_OFFSET};

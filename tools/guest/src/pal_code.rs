@@ -45,3 +45,29 @@ pub fn increment_of_32_bits() -> Snippet {
 pub fn cpuid_of_32_bits() -> Snippet {
     snippet!(code32: "push ebx", "mov eax, 0x7a567254", "xor ecx, ecx", "cpuid", "mov eax, ebx", "pop ebx", "ret")
 }
+
+/// The result of the command in the first word with the other four as its arguments; for -1 the word at the second, for
+/// -2 that becomes the third.
+pub fn commands_of_32_bits() -> Snippet {
+    snippet!(code32:
+        "push esi",
+        "push edi",
+        "mov eax, [esp + 12]",
+        "mov ecx, [esp + 16]",
+        "mov edx, [esp + 20]",
+        "mov esi, [esp + 24]",
+        "mov edi, [esp + 28]",
+        "cmp eax, -1",
+        "je 2f",
+        "cmp eax, -2",
+        "je 3f",
+        "vmcall",
+        "jmp 4f",
+        "2: mov eax, [ecx]",
+        "jmp 4f",
+        "3: mov [ecx], edx",
+        "4: pop edi",
+        "pop esi",
+        "ret"
+    )
+}

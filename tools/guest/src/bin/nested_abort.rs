@@ -5,8 +5,9 @@
 #![no_std]
 #![no_main]
 
-use guest::vmx::{Guest, allocate, enter_operation, read, revision, verdict, vmcs, write};
-use guest::{check, check_eq, cmos, console, cpu, guest, println, smp};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, read, revision, verdict, write};
+use guest::{cmos, console, cpu, println, smp};
 use x86::msr::Msr;
 
 guest!(main);

@@ -5,8 +5,8 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use guest::cpu::{cpuid, rdmsr, rdmsr_existing, wrmsr_existing};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, vmcs, write};
-use guest::{check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, write};
 use x86::msr::Msr;
 
 guest!(main);

@@ -5,11 +5,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use guest::boot;
 use guest::cpu::{cpuid, read_cr8, write_cr8};
 use guest::memory::{read32, write32};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry};
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, read, vmcs, write};
-use guest::{boot, check, check_eq, guest};
+use guest::vmx::{Ept, allocate, read, write};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs::Field;
 

@@ -5,8 +5,9 @@
 #![no_main]
 
 use guest::cpu::{rdmsr_existing, rdtsc};
-use guest::vmx::{Guest, allocate_run, enter_operation, leave_operation, vmcs, write};
-use guest::{check, check_eq, guest, println};
+use guest::println;
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate_run, write};
 use x86::msr::Msr;
 
 guest!(main);

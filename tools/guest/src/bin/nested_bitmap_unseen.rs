@@ -8,8 +8,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{in8, write_cr8};
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate};
 use x86::vmx::controls::PrimaryControls;
 use x86::vmx::vmcs::Field;
 

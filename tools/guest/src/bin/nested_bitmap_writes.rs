@@ -9,8 +9,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{in8, rdmsr_existing, wait_until};
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, read, vmcs, write};
-use guest::{check, check_eq, guest, smp};
+use guest::smp;
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, read, write};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 

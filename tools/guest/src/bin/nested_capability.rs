@@ -8,8 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr, rdmsr_existing, read_cr0, read_cr4, wrmsr};
 use guest::vmx::instruction::vmread;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
 use x86::msr::Msr;
 use x86::vmx::capability::Allowed;
 

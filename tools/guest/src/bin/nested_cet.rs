@@ -8,11 +8,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::cpu::{cpuid, rdmsr_existing, read_cr0, read_cr4, write_cr0, wrmsr_existing};
 use guest::memory::{FREE, read64, write64};
 use guest::space::{BYTES, Space, window};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{Entry, GUEST_STATE, HOST_STATE, end, try_values};
-use guest::vmx::{
-    ExitReason, Guest, allocate, capability, enter_operation, leave_operation, nmi, read, vmcs, write,
-};
-use guest::{check, check_eq, guest, needs, snippet};
+use guest::vmx::{allocate, capability, nmi, read, write};
+use guest::{needs, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls};
 

@@ -5,9 +5,9 @@
 
 use guest::cpu::rdmsr_existing;
 use guest::vmx::instruction::{vmread, vmwrite};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry, HOST_STATE};
-use guest::vmx::{Ept, Guest, Random, allocate, capability, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::{Ept, Random, allocate, capability};
 use x86::msr::Msr;
 use x86::vmx::capability::Allowed;
 use x86::vmx::vmcs::Field;

@@ -3,11 +3,10 @@
 #![no_std]
 #![no_main]
 
+use guest::Mode;
 use guest::vmx::form::Form;
-use guest::vmx::{
-    ExitReason, Guest, Outcome, attempt, enter_operation, form, leave_operation, prepare, trial, vmcs,
-};
-use guest::{Mode, check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{Outcome, attempt, form, prepare, trial};
 
 guest!(main);
 

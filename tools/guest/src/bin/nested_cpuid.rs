@@ -5,8 +5,8 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use guest::cpu::cpuid;
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
 
 guest!(main);
 

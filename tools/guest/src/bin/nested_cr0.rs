@@ -6,8 +6,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{read_cr0, under_hypervisor, write_cr0};
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest, snippet};
+use guest::snippet;
+use guest::vmx::prelude::*;
 
 guest!(main);
 

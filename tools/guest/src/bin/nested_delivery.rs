@@ -6,8 +6,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::read_dr6;
 use guest::trap::{Frame, handle};
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, instruction, leave_operation, vmcs};
-use guest::{Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, instruction};
+use guest::{Snippet, snippet};
 use x86::vmx::interruption::{Interruption, InterruptionType};
 
 guest!(main);

@@ -6,12 +6,10 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest::cpu::{in8, rdmsr_existing, under_hypervisor, wait_until};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::Entry;
-use guest::vmx::{
-    Ept, ExitReason, Guest, Random, allocate, enter_operation, instruction, leave_operation, read, revision,
-    trial, vmcs, write,
-};
-use guest::{Mode, Regs, boot, check, check_eq, guest, smp, snippet};
+use guest::vmx::{Ept, Random, allocate, instruction, read, revision, trial, write};
+use guest::{Mode, Regs, boot, smp, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 

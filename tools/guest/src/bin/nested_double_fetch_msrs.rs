@@ -6,11 +6,10 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, wait_until, wrmsr, wrmsr_existing};
+use guest::smp;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{Entry, end};
-use guest::vmx::{
-    ExitReason, Guest, Random, allocate, enter_operation, leave_operation, read, region, vmcs, write,
-};
-use guest::{check, check_eq, guest, smp};
+use guest::vmx::{Random, allocate, read, region, write};
 use x86::msr::Msr;
 
 guest!(main);

@@ -4,10 +4,9 @@
 #![no_std]
 #![no_main]
 
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, read, trial, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, read, trial, write};
+use guest::{Fault, Mode, Regs, Snippet, snippet};
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);

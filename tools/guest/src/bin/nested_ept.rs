@@ -4,11 +4,9 @@
 #![no_main]
 
 use guest::cpu::{cpuid, rdmsr_existing};
-use guest::vmx::{
-    Ept, ExitReason, Failure, Guest, allocate, enter_operation, ept_violation, instruction, leave_operation,
-    read, trial, vmcs, write,
-};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, Failure, allocate, ept_violation, instruction, read, trial, write};
+use guest::{Mode, Regs, Snippet, snippet};
 use x86::msr::Msr;
 use x86::vmx::capability::EptVpidCapability;
 

@@ -3,11 +3,9 @@
 #![no_std]
 #![no_main]
 
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, allocate_run, enter_operation, instruction, leave_operation, read,
-    trial, vmcs, write,
-};
-use guest::{Mode, Regs, Snippet, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, allocate_run, instruction, read, trial, write};
+use guest::{Mode, Regs, Snippet, snippet};
 
 guest!(main);
 

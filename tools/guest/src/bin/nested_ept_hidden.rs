@@ -5,10 +5,9 @@
 #![no_main]
 
 use guest::boot;
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, read, trial, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, read, trial, write};
+use guest::{Fault, Mode, Regs, Snippet, snippet};
 
 guest!(main);
 

@@ -8,10 +8,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest::cpu::wait_until;
 use guest::memory::read64;
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, vmcs, write,
-};
-use guest::{check, check_eq, guest, smp};
+use guest::smp;
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, write};
 use x86::vmx::controls::SecondaryControls;
 
 guest!(main);

@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::cpu::{rdmsr_existing, under_hypervisor};
 use guest::smp;
 use guest::trap::{Frame, handle};
-use guest::vmx::{ExitReason, Failure, Guest, enter_operation, leave_operation, trial, vmcs};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Failure, trial};
+use guest::{Fault, Mode, Regs, Snippet, snippet};
 use x86::msr::Msr;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 

@@ -2,8 +2,9 @@
 #![no_std]
 #![no_main]
 
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, trial, vmcs};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::trial;
+use guest::{Mode, Regs, Snippet, snippet};
 use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 
 guest!(main);

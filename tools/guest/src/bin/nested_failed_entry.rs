@@ -5,8 +5,8 @@
 
 use guest::cpu::{read_cr3, write_cr3};
 use guest::memory::read64;
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, vmcs, write};
-use guest::{check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, write};
 
 guest!(main);
 

@@ -7,11 +7,9 @@ use guest::cpu::{read_cr0, read_cr3, read_cr4, under_hypervisor, write_cr0, writ
 use guest::memory::FREE;
 use guest::run::USER_BASE;
 use guest::vmx::form::{Form, UNMAPPED};
-use guest::vmx::{
-    Guest, Outcome, attempt, attempt_with, enter_operation, form, leave_operation, prepare, read, region,
-    revision, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, check_eq, cpu, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Outcome, attempt, attempt_with, form, prepare, read, region, revision, write};
+use guest::{Fault, Mode, Regs, cpu, snippet};
 
 guest!(main);
 

@@ -4,9 +4,9 @@
 
 use guest::cpu::{cpuid, rdmsr_existing};
 use guest::vmx::instruction::vmread;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{Entry, GUEST_STATE, end, restore, try_values};
-use guest::vmx::{Guest, allocate, capability, enter_operation, leave_operation, revision, vmcs, write};
-use guest::{check_eq, guest};
+use guest::vmx::{allocate, capability, revision, write};
 use x86::msr::Msr;
 use x86::vmx::controls::EntryControls;
 

@@ -4,9 +4,9 @@
 #![no_main]
 
 use guest::cpu::{cpuid, rdmsr_existing};
-use guest::guest;
+use guest::vmx::capability;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry, HOST_STATE, end, try_values};
-use guest::vmx::{Guest, capability, enter_operation, leave_operation, vmcs};
 use x86::msr::Msr;
 use x86::vmx::controls::ExitControls;
 

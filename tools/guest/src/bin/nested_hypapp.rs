@@ -5,9 +5,9 @@
 #![no_main]
 
 use guest::cpu::cpuid;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::GUEST_STATE;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{Mode, Regs, check, check_eq, guest, run, snippet};
+use guest::{Mode, Regs, run, snippet};
 
 guest!(main);
 

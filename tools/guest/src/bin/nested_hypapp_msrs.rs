@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr, wrmsr};
 use guest::memory::write64;
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, read, vmcs, write};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, read, write};
 use x86::msr::Msr;
 
 guest!(main);

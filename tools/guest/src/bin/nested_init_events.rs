@@ -9,8 +9,9 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use guest::cpu::{pause, wait, wait_until};
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, read, vmcs};
-use guest::{apic, check, check_eq, guest, smp, trap};
+use guest::vmx::prelude::*;
+use guest::vmx::read;
+use guest::{apic, smp, trap};
 
 guest!(main);
 

@@ -6,9 +6,9 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use guest::cpu::{pause, wait, wait_until};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::Entry;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{apic, check, check_eq, guest, smp};
+use guest::{apic, smp};
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

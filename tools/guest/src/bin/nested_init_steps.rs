@@ -7,9 +7,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use guest::cpu::{cpuid, pause, sleep_deeply, under_hypervisor, wait, wait_until};
 use guest::vmx::instruction::{invept, invvpid, vmclear, vmptrld, vmptrst};
+use guest::vmx::prelude::*;
 use guest::vmx::state::{write_controls, write_guest, write_guest_segments, write_host};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, region, verdict, vmcs};
-use guest::{apic, check, check_eq, guest, smp, trap};
+use guest::vmx::{allocate, region, verdict};
+use guest::{apic, smp, trap};
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);

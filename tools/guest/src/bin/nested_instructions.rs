@@ -6,11 +6,9 @@
 use guest::cpu::{rdmsr_existing, read_cr4, under_hypervisor};
 use guest::memory::low;
 use guest::vmx::instruction::{invept, invvpid, vmclear, vmptrld, vmptrst, vmread, vmwrite, vmxon};
-use guest::vmx::{
-    Ept, ExitReason, Failure, Guest, Outcome, allocate, attempt_with, enter_operation, leave_operation, read,
-    region, revision, vmcs, write,
-};
-use guest::{Regs, Snippet, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, Failure, Outcome, allocate, attempt_with, read, region, revision, write};
+use guest::{Regs, Snippet, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::{PrimaryControls, SecondaryControls};
 

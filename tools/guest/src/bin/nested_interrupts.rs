@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::wait;
 use guest::trap::{Frame, handle};
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{Mode, Regs, Snippet, apic, check, check_eq, guest, run, smp, snippet};
+use guest::vmx::prelude::*;
+use guest::{Mode, Regs, Snippet, apic, run, smp, snippet};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls};
 
 guest!(main);

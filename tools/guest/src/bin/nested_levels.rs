@@ -4,10 +4,9 @@
 
 use guest::cpu::rdmsr;
 use guest::vmx::form::Form;
-use guest::vmx::{
-    ExitReason, Guest, allocate, clear, enter_operation, form, leave_operation, trial, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, clear, form, trial, write};
+use guest::{Fault, Mode, Regs, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 

@@ -5,9 +5,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, read_dr7, write_dr7, wrmsr_existing};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::end;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
 

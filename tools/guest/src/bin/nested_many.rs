@@ -3,11 +3,9 @@
 #![no_main]
 
 use guest::vmx::instruction::{vmclear, vmptrld, vmptrst};
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, allocate_run, enter_operation, instruction, leave_operation, read,
-    revision, trial, vmcs, write,
-};
-use guest::{Mode, Regs, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, allocate_run, instruction, read, revision, trial, write};
+use guest::{Mode, Regs, snippet};
 
 guest!(main);
 

@@ -6,9 +6,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, wrmsr_existing};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{Entry, end};
-use guest::vmx::{ExitReason, Guest, allocate_run, enter_operation, leave_operation, read, vmcs, write};
-use guest::{check, check_eq, guest};
+use guest::vmx::{allocate_run, read, write};
 use x86::msr::Msr;
 
 guest!(main);

@@ -7,8 +7,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{in8, rdmsr_existing, wrmsr_existing};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, read, vmcs, write};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, read, write};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 

@@ -4,8 +4,9 @@
 #![no_std]
 #![no_main]
 
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, trial};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::trial;
+use guest::{Mode, Regs, Snippet, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 

@@ -4,8 +4,8 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest, trap};
+use guest::trap;
+use guest::vmx::prelude::*;
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

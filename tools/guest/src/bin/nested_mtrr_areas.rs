@@ -8,8 +8,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, wait_until};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, read, verdict, vmcs, write};
-use guest::{check, check_eq, guest, smp};
+use guest::smp;
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, read, verdict, write};
 use x86::msr::Msr;
 
 guest!(main);

@@ -7,8 +7,7 @@ use guest::trap::{entry, handle};
 use guest::vmx::nmi::{
     self, BLOCKING, INJECTED, arrived, blocked, finish, in_guest_handler, is_nmi_exit, send, unblock,
 };
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
 use x86::vmx::controls::PinBasedControls;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 

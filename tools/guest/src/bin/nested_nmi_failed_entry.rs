@@ -4,8 +4,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use guest::vmx::{Guest, enter_operation, leave_operation, nmi, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::nmi;
+use guest::vmx::prelude::*;
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

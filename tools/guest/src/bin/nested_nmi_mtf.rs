@@ -5,8 +5,9 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, nmi, vmcs};
-use guest::{check, check_eq, guest, trap};
+use guest::trap;
+use guest::vmx::nmi;
+use guest::vmx::prelude::*;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls};
 
 guest!(main);

@@ -6,8 +6,9 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use guest::cpu::{pause, wait, wait_until};
-use guest::vmx::{Guest, enter_operation, leave_operation, nmi, vmcs};
-use guest::{apic, check, check_eq, guest, smp};
+use guest::vmx::nmi;
+use guest::vmx::prelude::*;
+use guest::{apic, smp};
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

@@ -6,8 +6,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use guest::trap::{Frame, handle};
 use guest::vmx::nmi::{self, arrived, blocked, finish, send};
-use guest::vmx::{ExitReason, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

@@ -4,8 +4,7 @@
 
 use guest::cpu::wait;
 use guest::vmx::nmi::{self, arrived, blocked, finish, send};
-use guest::vmx::{ExitReason, enter_operation, leave_operation, vmcs};
-use guest::{check_eq, guest};
+use guest::vmx::prelude::*;
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

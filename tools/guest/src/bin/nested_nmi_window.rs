@@ -4,8 +4,7 @@
 
 use guest::cpu::{iret, vmcall, wait};
 use guest::vmx::nmi::{self, BLOCKING, INJECTED, arrived, blocked, finish, in_guest_handler, send};
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls};
 
 guest!(main);

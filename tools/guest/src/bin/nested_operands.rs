@@ -4,8 +4,9 @@
 
 use guest::memory::FREE;
 use guest::vmx::instruction::{vmptrst, vmread, vmwrite};
-use guest::vmx::{Guest, Outcome, attempt, enter_operation, leave_operation, read, vmcs, write};
-use guest::{Mode, Regs, Snippet, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Outcome, attempt, read, write};
+use guest::{Mode, Regs, Snippet, snippet};
 
 guest!(main);
 

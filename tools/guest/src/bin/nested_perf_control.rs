@@ -6,9 +6,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr, rdmsr_existing, under_hypervisor, wrmsr_existing};
 use guest::vmx::instruction::vmread;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry, GUEST_STATE, HOST_STATE, end};
-use guest::vmx::{Failure, Guest, capability, enter_operation, leave_operation, vmcs};
-use guest::{check_eq, guest};
+use guest::vmx::{Failure, capability};
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
 use x86::vmx::vmcs::Field;

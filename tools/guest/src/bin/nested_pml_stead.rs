@@ -6,10 +6,9 @@
 #![no_main]
 
 use guest::cpu::rdmsr_existing;
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, read, trial, vmcs, write,
-};
-use guest::{Mode, Regs, check, check_eq, guest, println, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, read, trial, write};
+use guest::{Mode, Regs, println, snippet};
 use x86::msr::Msr;
 use x86::vmx::capability::EptVpidCapability;
 use x86::vmx::controls::SecondaryControls;

@@ -3,10 +3,9 @@
 #![no_main]
 
 use guest::vmx::instruction::invept;
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, ept_violation, leave_operation, trial, vmcs, write,
-};
-use guest::{Mode, Regs, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, ept_violation, trial, write};
+use guest::{Mode, Regs, snippet};
 
 guest!(main);
 

@@ -6,8 +6,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{in8, write_cr8};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, vmcs, write};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, write};
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);

@@ -9,8 +9,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest::cpu::{wait, wait_until};
 use guest::memory::{read64, write64};
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation};
-use guest::{Mode, Regs, check, check_eq, guest, run, smp, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate};
+use guest::{Mode, Regs, run, smp, snippet};
 
 guest!(main);
 

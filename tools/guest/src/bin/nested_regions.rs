@@ -3,11 +3,8 @@
 #![no_main]
 
 use guest::vmx::instruction::{vmclear, vmptrld, vmptrst};
-use guest::vmx::{
-    Ept, ExitReason, Failure, Guest, allocate, enter_operation, leave_operation, region, revision, trial,
-    vmcs, write,
-};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, Failure, allocate, region, revision, trial, write};
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);

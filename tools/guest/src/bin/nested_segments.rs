@@ -2,9 +2,8 @@
 #![no_std]
 #![no_main]
 
-use guest::guest;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{Entry, GUEST_STATE, end, try_values};
-use guest::vmx::{Guest, enter_operation, leave_operation, vmcs};
 
 guest!(main);
 

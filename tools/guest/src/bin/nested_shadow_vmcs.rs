@@ -4,12 +4,10 @@
 
 use guest::cpu::{cpuid, rdmsr_existing};
 use guest::vmx::instruction::{invept, vmclear, vmptrld, vmread, vmwrite};
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry, try_values};
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, ept_violation, leave_operation, read, region,
-    revision, trial, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::{Ept, allocate, ept_violation, read, region, revision, trial, write};
+use guest::{Fault, Mode, Regs, Snippet, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::SecondaryControls;
 use x86::vmx::vmcs::Field;

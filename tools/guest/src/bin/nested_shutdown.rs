@@ -5,8 +5,9 @@
 #![no_std]
 #![no_main]
 
-use guest::vmx::{Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, vmcs};
-use guest::{Mode, Regs, check_eq, guest, run, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate};
+use guest::{Mode, Regs, run, snippet};
 
 guest!(main);
 

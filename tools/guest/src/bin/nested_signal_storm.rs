@@ -10,8 +10,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use guest::cpu::{self, pause, rdtsc, wait, wait_until};
 use guest::memory::read64;
-use guest::vmx::{Ept, Guest, Random, allocate, enter_operation, instruction, state, vmcs, write};
-use guest::{Mode, Regs, apic, check, check_eq, guest, println, run, smp, snippet, trap};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, Random, allocate, instruction, state, write};
+use guest::{Mode, Regs, apic, println, run, smp, snippet, trap};
 use x86::msr::Msr;
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 

@@ -10,9 +10,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use guest::cpu::{pause, wait, wait_until};
 use guest::memory::{read64, write64};
+use guest::vmx::allocate;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::Entry;
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, vmcs};
-use guest::{Mode, Regs, apic, check, check_eq, guest, run, smp, snippet};
+use guest::{Mode, Regs, apic, run, smp, snippet};
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

@@ -6,9 +6,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, read_cr8, vmcall, wrmsr_existing};
 use guest::run::USER_BASE;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry, GUEST_STATE};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, trial, vmcs, write};
-use guest::{Mode, Regs, check, check_eq, guest, snippet};
+use guest::vmx::{allocate, trial, write};
+use guest::{Mode, Regs, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::PrimaryControls;
 

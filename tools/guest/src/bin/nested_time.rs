@@ -4,8 +4,9 @@
 #![no_main]
 
 use guest::cpu::{cpuid, rdtsc, read_cr4, write_cr4};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, trial, vmcs};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, trial};
+use guest::{Fault, Mode, Regs, Snippet, snippet};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 
 guest!(main);

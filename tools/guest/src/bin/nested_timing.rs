@@ -5,8 +5,9 @@
 use guest::bench::ROUNDS;
 use guest::cpu::cpuid;
 use guest::memory::{FREE, read64};
-use guest::vmx::{Ept, ExitReason, Guest, allocate_run, enter_operation, leave_operation, trial, vmcs};
-use guest::{Mode, Regs, Snippet, check_eq, guest, measured, println, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate_run, trial};
+use guest::{Mode, Regs, Snippet, measured, println, snippet};
 use x86::msr::Msr;
 
 guest!(main);

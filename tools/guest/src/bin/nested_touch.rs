@@ -5,10 +5,9 @@
 #![no_main]
 
 use guest::cpu::under_hypervisor;
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate_run, enter_operation, instruction, leave_operation, trial,
-};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, println, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate_run, instruction, trial};
+use guest::{Mode, Regs, Snippet, println, snippet};
 
 guest!(main);
 

@@ -4,15 +4,15 @@
 #![no_std]
 #![no_main]
 
-use guest::pal::{self, CF, Pal};
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, trial, vmcs};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, cpu, guest, snippet};
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, trial};
+use guest::{Fault, Regs, cpu};
 use spin::Mutex;
 use trustvisor::call::Failure;
 use trustvisor::command::{Command, NESTED_OFFSET};
-use trustvisor::parameter::ParameterType;
 use trustvisor::probe;
-use trustvisor::status::Status;
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);

@@ -7,11 +7,12 @@
 
 use guest::cpu::{cpuid, rdmsr_existing, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr_existing};
 use guest::memory::{FREE, read64, write64};
-use guest::pal::{self, CF, Pal};
+use guest::needs;
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::space::{BYTES, Space, USER, window};
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{Mode, check, check_eq, guest, needs, snippet};
-use trustvisor::parameter::ParameterType;
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
 

@@ -12,8 +12,9 @@ use guest::canary::{self, Vault, is_in_nested};
 use guest::cpu::{wait, wait_until};
 use guest::pal::{self, PAGE, PALS};
 use guest::run::USER_BASE;
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{apic, check, check_eq, guest, smp};
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
+use guest::{apic, smp};
 
 guest!(main);
 

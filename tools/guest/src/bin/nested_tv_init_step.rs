@@ -11,8 +11,8 @@ use guest::canary::Vault;
 use guest::cpu::{wait, wait_until};
 use guest::pal::{self, PALS};
 use guest::run::USER_BASE;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{apic, check, check_eq, guest, println, smp};
+use guest::vmx::prelude::*;
+use guest::{apic, println, smp};
 
 guest!(main);
 

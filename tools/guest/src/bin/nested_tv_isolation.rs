@@ -8,14 +8,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::canary;
 use guest::memory::{read64, write64};
-use guest::pal::{self, Pal};
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, check, check_eq, guest, run, snippet};
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, write};
+use guest::{Fault, Regs, run};
 use trustvisor::call::Failure;
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);
@@ -66,7 +64,7 @@ extern "C" fn act() {
     pal::bear_offset(true);
     let pal = the_pal();
     let ask = |what| {
-        let words = [what, HIDDEN, pal.entry() + pal::PAGE, 0, 0, 0, 0, 0, 0, 0];
+        let words = [what, HIDDEN, pal.entry() + PAGE, 0, 0, 0, 0, 0, 0, 0];
         pal.call(words).map_or(u64::MAX, |regs| regs.rax)
     };
     let result = match STEP.load(Ordering::SeqCst) {
@@ -104,7 +102,7 @@ fn invalidate() {
 }
 
 fn hypervisor_sees_nothing(nested: &mut Guest, pal: &Pal) {
-    for address in (pal.at..pal.at + 4 * pal::PAGE).step_by(1016) {
+    for address in (pal.at..pal.at + 4 * PAGE).step_by(1016) {
         check_eq!(read64(address), Ok(0), "the hypervisor reads at {address:#x}");
     }
     check_eq!(step(nested, CALL), SECRET, "the PAL has its secret");
@@ -131,7 +129,7 @@ fn tables_change(nested: &mut Guest, ept: &mut Ept, pal: &Pal) {
     check_eq!(step(nested, LOOK), 0, "what the guest's guest sees, by another address too");
     let other = allocate();
     for target in [None, Some(other), Some(pal.at)] {
-        for offset in [pal::PAGE, 2 * pal::PAGE, 3 * pal::PAGE] {
+        for offset in [PAGE, 2 * PAGE, 3 * PAGE] {
             match target {
                 None => ept.unmap(pal.at + offset),
                 Some(target) => ept.map(pal.at + offset, target, RIGHTS),
@@ -140,7 +138,7 @@ fn tables_change(nested: &mut Guest, ept: &mut Ept, pal: &Pal) {
         invalidate();
         check_eq!(step(nested, CALL), SECRET, "a PAL has its own pages, whatever the tables say");
     }
-    for offset in [pal::PAGE, 2 * pal::PAGE, 3 * pal::PAGE] {
+    for offset in [PAGE, 2 * PAGE, 3 * PAGE] {
         ept.map(pal.at + offset, pal.at + offset, RIGHTS);
     }
     // Another function where the entry was: a function like any other.
@@ -199,7 +197,7 @@ fn a_write_revokes(nested: &mut Guest, pal: &Pal) {
 
 /// Zeros where the PAL could write, but at `offset` of its data.
 fn is_gone(pal: &Pal, offset: u64) {
-    for address in (pal.data()..pal.at + 4 * pal::PAGE).step_by(8) {
+    for address in (pal.data()..pal.at + 4 * PAGE).step_by(8) {
         if address != pal.data() + offset && read64(address) != Ok(0) {
             check!(false, "something is left at {address:#x}");
             return;

@@ -8,12 +8,13 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::memory::{FREE, read64, write64};
-use guest::pal::{self, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::run::USER_BASE;
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, instruction, leave_operation, trial, vmcs};
-use guest::{Mode, Regs, Snippet, apic, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, instruction, trial};
+use guest::{Regs, apic};
 use trustvisor::command::{Command, NESTED_OFFSET};
-use trustvisor::parameter::ParameterType;
 use x86::vmx::controls::{ExitControls, PinBasedControls};
 
 guest!(main);
@@ -21,7 +22,7 @@ guest!(main);
 const PARAMETERS: [(ParameterType, u64); 2] = [(ParameterType::Integer, 0), (ParameterType::Pointer, 1)];
 /// The lists of a registration, a page each.
 const SECTIONS: u64 = FREE;
-const LIST: u64 = FREE + pal::PAGE;
+const LIST: u64 = FREE + PAGE;
 /// A word that is passed by address.
 const BUFFER: u64 = FREE + 0x8000;
 const ROUNDS: u64 = 200_000;
@@ -49,7 +50,7 @@ fn main() {
     finishes(&mut nested, "unregistering");
 
     for (page, given) in
-        [(SECTIONS, 0), (LIST, 0), (pal.at, READ_WRITE), (pal.data(), READ), (pal.data() + pal::PAGE, 0)]
+        [(SECTIONS, 0), (LIST, 0), (pal.at, READ_WRITE), (pal.data(), READ), (pal.data() + PAGE, 0)]
     {
         ept.map(page, page, given);
     }
@@ -61,7 +62,7 @@ fn main() {
         (LIST, READ, 0),
         (pal.at, READ_EXECUTE, READ_WRITE),
         (pal.data(), READ_WRITE, READ),
-        (pal.data() + pal::PAGE, READ_WRITE, 0),
+        (pal.data() + PAGE, READ_WRITE, 0),
     ] {
         asks(&mut nested, page, access, given);
         ept.map(page, page, ALL);

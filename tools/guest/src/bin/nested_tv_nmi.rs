@@ -13,9 +13,10 @@ use guest::cpu::{iret, wait, wait_until};
 use guest::pal::{self, PAGE, PALS};
 use guest::run::USER_BASE;
 use guest::trap::{Frame, handle};
+use guest::vmx::Ept;
 use guest::vmx::nmi::is_nmi_exit;
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{apic, check, check_eq, guest, smp};
+use guest::vmx::prelude::*;
+use guest::{apic, smp};
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

@@ -7,11 +7,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest::pal::{self, CF, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::trap::{Frame, handle};
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{Mode, Regs, Snippet, apic, check, check_eq, cpu, guest, run, snippet};
-use trustvisor::parameter::ParameterType;
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
+use guest::{Regs, apic, cpu, run};
 use x86::msr::Msr;
 use x86::vmx::controls::{ExitControls, PinBasedControls};
 

@@ -12,8 +12,9 @@ use guest::cpu::{wait, wait_until};
 use guest::memory::{read64, write64};
 use guest::pal::{self, CF, PAGE, PALS};
 use guest::run::USER_BASE;
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation};
-use guest::{check, check_eq, guest, smp};
+use guest::smp;
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
 use trustvisor::call::Failure;
 
 guest!(main);

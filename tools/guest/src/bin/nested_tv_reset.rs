@@ -12,8 +12,9 @@ use guest::canary::{self, Vault};
 use guest::cpu::{out8, wait, wait_until};
 use guest::memory::{read64, write64};
 use guest::pal::{self, PAGE, PALS};
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation};
-use guest::{check, check_eq, guest, reset, smp};
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
+use guest::{reset, smp};
 
 guest!(main);
 

@@ -9,13 +9,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, read_cr3, wrmsr_existing};
 use guest::memory::{FREE, read64, write64};
-use guest::pal::{self, CF, PAGE, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::run::USER_BASE;
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, read, trial, vmcs, write};
-use guest::{Mode, Regs, Snippet, apic, check, check_eq, guest, run, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, read, trial, write};
+use guest::{Regs, apic, run};
 use trustvisor::command::{Command, NESTED_OFFSET};
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 use x86::msr::Msr;
 use x86::vmx::controls::{ExitControls, PinBasedControls};
 

@@ -10,11 +10,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use guest::cpu::{pause, wait, wait_until};
 use guest::memory::{read64, write64};
-use guest::pal::{self, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::vmx::nmi;
+use guest::vmx::prelude::*;
 use guest::vmx::verdict::Entry;
-use guest::vmx::{ExitReason, Guest, enter_operation, leave_operation, nmi, vmcs};
-use guest::{Mode, apic, canary, check, check_eq, guest, smp};
-use trustvisor::parameter::ParameterType;
+use guest::{apic, canary, smp};
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

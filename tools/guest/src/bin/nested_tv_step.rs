@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::canary::{self, Vault, is_in_nested};
 use guest::pal::{self, PAGE, PALS};
 use guest::run::USER_BASE;
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest};
+use guest::vmx::Ept;
+use guest::vmx::prelude::*;
 use x86::vmx::controls::PrimaryControls;
 
 guest!(main);

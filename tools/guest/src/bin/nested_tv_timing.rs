@@ -8,8 +8,9 @@
 
 use guest::bench::ROUNDS;
 use guest::memory::{FREE, read64};
-use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, trial};
-use guest::{Mode, Regs, check, check_eq, guest, measured, println};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, trial};
+use guest::{Mode, Regs, measured, println};
 use trustvisor::command::{Command, NESTED_OFFSET};
 
 guest!(main);

@@ -4,11 +4,8 @@
 
 use guest::cpu::under_hypervisor;
 use guest::vmx::instruction::{vmclear, vmlaunch, vmptrld, vmread};
-use guest::vmx::{
-    ExitReason, Failure, Guest, Random, allocate, clear, enter_operation, instruction, leave_operation,
-    revision, verdict, vmcs, write,
-};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{Failure, Random, allocate, clear, instruction, revision, verdict, write};
 use x86::vmx::vmcs::{FIELDS, Width};
 
 guest!(main);

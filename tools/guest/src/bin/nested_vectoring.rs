@@ -5,10 +5,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, nmi, vmcs,
-};
-use guest::{check, check_eq, guest};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, nmi};
 use x86::vmx::controls::PinBasedControls;
 
 guest!(main);

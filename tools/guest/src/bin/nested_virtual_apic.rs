@@ -8,10 +8,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::apic;
 use guest::cpu::{read_cr8, write_cr8};
 use guest::trap::{Frame, handle};
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, leave_operation, read, trial, vmcs, write,
-};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, read, trial, write};
+use guest::{Fault, Mode, Regs, Snippet, snippet};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 
 guest!(main);

@@ -3,11 +3,9 @@
 #![no_main]
 
 use guest::vmx::instruction::{vmclear, vmptrld, vmptrst, vmread, vmxoff, vmxon};
-use guest::vmx::{
-    Failure, Guest, Outcome, Random, attempt_with, enter_operation, instruction, leave_operation, region,
-    verdict, vmcs,
-};
-use guest::{Regs, check_eq, guest, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Failure, Outcome, Random, attempt_with, instruction, region, verdict};
+use guest::{Regs, snippet};
 
 guest!(main);
 

@@ -6,9 +6,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{rdmsr_existing, read_dr7, vmcall, write_dr7, wrmsr_existing};
+use guest::smp;
 use guest::vmx::instruction::vmptrst;
-use guest::vmx::{Ept, ExitReason, Failure, Guest, enter_operation, leave_operation, vmcs};
-use guest::{check, check_eq, guest, smp};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, Failure};
 use spin::Mutex;
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls, SecondaryControls};

@@ -7,10 +7,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest::cpu::{cpuid, under_hypervisor, wait_until};
 use guest::vmx::instruction::{vmclear, vmptrld, vmptrst, vmxoff, vmxon};
-use guest::vmx::{
-    ExitReason, Failure, Guest, leave_operation, prepare, region, revision, verdict, vmcs, write,
-};
-use guest::{apic, boot, check, check_eq, guest, smp};
+use guest::vmx::prelude::*;
+use guest::vmx::{Failure, prepare, region, revision, verdict, write};
+use guest::{apic, boot, smp};
 
 guest!(main);
 

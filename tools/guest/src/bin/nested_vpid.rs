@@ -5,10 +5,9 @@
 
 use guest::cpu::{rdmsr_existing, read_cr3, write_cr3};
 use guest::memory::read64;
-use guest::vmx::{
-    Ept, ExitReason, Guest, allocate, enter_operation, instruction, leave_operation, trial, vmcs, write,
-};
-use guest::{Mode, Regs, check, check_eq, guest, println, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{Ept, allocate, instruction, trial, write};
+use guest::{Mode, Regs, println, snippet};
 use x86::msr::Msr;
 use x86::vmx::capability::EptVpidCapability;
 use x86::vmx::controls::SecondaryControls;

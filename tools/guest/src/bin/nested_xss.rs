@@ -4,8 +4,9 @@
 #![no_main]
 
 use guest::cpu::{cpuid, read_cr4, write_cr4, wrmsr_existing};
-use guest::vmx::{ExitReason, Guest, allocate, enter_operation, leave_operation, trial, vmcs};
-use guest::{Mode, Regs, check, check_eq, guest, needs, snippet};
+use guest::vmx::prelude::*;
+use guest::vmx::{allocate, trial};
+use guest::{Mode, Regs, needs, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::SecondaryControls;
 

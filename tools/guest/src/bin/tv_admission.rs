@@ -4,11 +4,10 @@
 #![no_std]
 #![no_main]
 
-use guest::pal::{self, Pal};
-use guest::{Mode, check_eq, cpu, guest, snippet};
+use guest::cpu;
+use guest::pal;
+use guest::pal::prelude::*;
 use trustvisor::admission::{ADMIT, ADMITTED, DISMISS, EVERYBODY};
-use trustvisor::command::Command;
-use trustvisor::status::Status;
 
 guest!(main);
 

@@ -8,9 +8,9 @@
 use guest::apic::{self, register};
 use guest::cpu::{rdmsr, wrmsr};
 use guest::memory::read32;
-use guest::pal::{self, Pal};
-use guest::{Mode, Snippet, check, check_eq, guest, smp, snippet};
-use trustvisor::parameter::ParameterType;
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::smp;
 use x86::msr::Msr;
 
 guest!(main);
@@ -55,7 +55,7 @@ fn placed() -> Pal {
 }
 
 fn ask(pal: &Pal, what: u64) -> Option<u64> {
-    let word = pal.entry() + pal::PAGE + OFFSET;
+    let word = pal.entry() + PAGE + OFFSET;
     pal.call([what, HIDDEN, word, 0, 0, 0, 0, 0, 0, 0]).ok().map(|regs| regs.rax)
 }
 

@@ -8,10 +8,9 @@
 
 use guest::bench::bench;
 use guest::memory::FREE;
-use guest::pal::{self, PAGE, PALS, Pal};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, measured, println, run, snippet};
-use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
+use guest::{Regs, measured, println, run};
 
 guest!(main);
 

@@ -5,14 +5,12 @@
 #![no_main]
 
 use guest::memory::low;
-use guest::pal::{self, CF, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::pal_code::{cpuid_of_32_bits, sum_of_32_bits};
-use guest::{Fault, Mode, Snippet, check, check_eq, cpu, guest, snippet};
+use guest::{Fault, cpu};
 use trustvisor::call::Failure;
-use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
 use trustvisor::probe;
-use trustvisor::status::Status;
 
 guest!(main);
 

@@ -7,10 +7,9 @@
 
 use guest::cpu::{cpuid, rdmsr, read_cr0, read_cr4, write_cr0, write_cr4, wrmsr};
 use guest::memory::{FREE, read64, write64};
-use guest::pal::{CF, Pal};
+use guest::needs;
+use guest::pal::prelude::*;
 use guest::space::{BYTES, Space, USER, window};
-use guest::{Mode, check_eq, guest, needs, snippet};
-use trustvisor::parameter::ParameterType;
 use x86::msr::Msr;
 
 guest!(main);

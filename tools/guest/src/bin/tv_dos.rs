@@ -8,13 +8,11 @@
 #![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
 use guest::memory::{FREE, write32, write64};
-use guest::pal::{self, PAGE, PALS, Pal};
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
 use guest::space::{Space, USER, WRITABLE, window};
-use guest::{Mode, check, guest, latency, println, snippet};
-use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
+use guest::{latency, println};
 use trustvisor::section::{SectionRecord, SectionType};
-use trustvisor::status::Status;
 
 guest!(main);
 

@@ -8,10 +8,10 @@
 
 use guest::boot;
 use guest::cpu::rdtsc;
-use guest::pal::{self, Pal};
-use guest::{Mode, Regs, check, check_eq, guest, println, run, snippet};
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::{Regs, println, run};
 use trustvisor::section::{CAPACITY, SectionRecord, SectionType};
-use trustvisor::status::Status;
 
 guest!(main);
 

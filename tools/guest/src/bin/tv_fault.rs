@@ -5,17 +5,15 @@
 #![no_main]
 
 use guest::memory::read64;
-use guest::pal::{self, CF, Pal};
-use guest::{Mode, Snippet, check, check_eq, guest, snippet};
+use guest::pal;
+use guest::pal::prelude::*;
 use trustvisor::call::Failure;
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 
 guest!(main);
 
 const INTEGERS: [(ParameterType, u64); 2] = [(ParameterType::Integer, 0); 2];
 /// Arguments: 0, and where the PAL's data is.
-const DATA_OFFSET: u64 = pal::PAGE;
+const DATA_OFFSET: u64 = PAGE;
 const PF: u64 = 14;
 const GP: u64 = 13;
 
@@ -70,7 +68,7 @@ fn ends(name: &str, code: Snippet, kind: u64, address: Option<u64>) {
     let dead = pal.call(arguments).map(|regs| (regs.eax(), regs.rflags & CF));
     check_eq!(dead, Ok((Failure::DEAD.0, CF)), "{name}: called again");
     check_eq!(pal.unregister(), 0, "{name}: unregistering");
-    let left = (pal.data()..pal.at + 4 * pal::PAGE).step_by(8).filter(|&at| read64(at) != Ok(0)).count();
+    let left = (pal.data()..pal.at + 4 * PAGE).step_by(8).filter(|&at| read64(at) != Ok(0)).count();
     check_eq!(left, 0, "{name}: words that are left");
 }
 

@@ -5,10 +5,11 @@
 #![no_main]
 
 use guest::memory::{low, read8, write32};
-use guest::pal::{CF, PAGE, PALS, Pal};
-use guest::{Mode, Snippet, check, check_eq, guest, println, snippet};
+use guest::pal::PALS;
+use guest::pal::prelude::*;
+use guest::pal_code::commands_of_32_bits;
+use guest::println;
 use sha1::{Digest, Sha1};
-use trustvisor::command::Command;
 use trustvisor::parameter::ParameterType::{self, Integer, Pointer};
 
 guest!(main);
@@ -26,7 +27,7 @@ fn main() {
     check_eq!(victim.register(&VICTIM), 0, "registering the victim");
     let register = first_register(&victim);
     // What any program does: a PAL of its own, that seals a key for the victim's registers.
-    let forger = Pal::place(MODE, 0, forger_code());
+    let forger = Pal::place(MODE, 0, commands_of_32_bits());
     check_eq!(forger.register(&FORGER), 0, "registering the forger");
     let mut hash = Sha1::new();
     hash.update([1, 0, 1, 0, 0, 0, 20]);
@@ -121,29 +122,5 @@ fn victim_code() -> Snippet {
         "jne 2f",
         "mov eax, [0x305040]",
         "2: ret"
-    )
-}
-
-fn forger_code() -> Snippet {
-    snippet!(code32:
-        "push esi",
-        "push edi",
-        "mov eax, [esp + 12]",
-        "mov ecx, [esp + 16]",
-        "mov edx, [esp + 20]",
-        "mov esi, [esp + 24]",
-        "mov edi, [esp + 28]",
-        "cmp eax, -1",
-        "je 2f",
-        "cmp eax, -2",
-        "je 3f",
-        "vmcall",
-        "jmp 4f",
-        "2: mov eax, [ecx]",
-        "jmp 4f",
-        "3: mov [ecx], edx",
-        "4: pop edi",
-        "pop esi",
-        "ret"
     )
 }

@@ -12,10 +12,9 @@
 use guest::canary::{self, Vault};
 use guest::cpu::{cpuid, read_cr4, write_cr4, xgetbv, xsetbv};
 use guest::memory::{FREE, read64, write8, write64};
-use guest::pal::{CF, Pal};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
+use guest::pal::prelude::*;
+use guest::{Regs, run};
 use trustvisor::call::Failure;
-use trustvisor::parameter::ParameterType;
 
 guest!(main);
 
@@ -96,7 +95,7 @@ fn unchanged(bytes: u64, what: &str) {
 fn faults(name: &str, code: Snippet, vector: u64) {
     let pal = Pal::place(Mode::User64, 1, code);
     check_eq!(pal.register(&INTEGERS), 0, "{name}: registering");
-    let data = pal.entry() + guest::pal::PAGE;
+    let data = pal.entry() + PAGE;
     let seen =
         pal.call([0, data, 0, 0, 0, 0, 0, 0, 0, 0]).map(|regs| (regs.eax(), regs.rdx, regs.rflags & CF));
     check_eq!(seen, Ok((Failure::FAULTED.0, vector, CF)), "{name} in a PAL");

@@ -8,11 +8,9 @@
 #![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
 use guest::memory::{FREE, write32};
-use guest::pal::{self, PAGE, Pal};
-use guest::{Mode, check, check_eq, guest, snippet};
-use trustvisor::command::Command;
+use guest::pal;
+use guest::pal::prelude::*;
 use trustvisor::section::{SectionRecord, SectionType};
-use trustvisor::status::Status;
 
 guest!(main);
 

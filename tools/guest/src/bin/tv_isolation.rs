@@ -7,11 +7,10 @@
 
 use guest::canary;
 use guest::memory::{read64, write64};
-use guest::pal::{self, PALS, Pal};
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
 use guest::run::USER_BASE;
-use guest::{Fault, Mode, Regs, check, check_eq, guest, run, snippet};
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
+use guest::{Fault, Regs, run};
 use x86::msr::Msr;
 
 guest!(main);
@@ -38,12 +37,12 @@ fn main() {
 }
 
 fn ask(pal: &Pal, what: u64) -> Result<u64, Fault> {
-    let data = pal.entry() + pal::PAGE;
+    let data = pal.entry() + PAGE;
     pal.call([what, HIDDEN, data, 0, 0, 0, 0, 0, 0, 0]).map(|regs| regs.rax)
 }
 
 fn nothing_to_see(pal: &Pal) {
-    for address in (pal.at..pal.at + 4 * pal::PAGE).step_by(1016) {
+    for address in (pal.at..pal.at + 4 * PAGE).step_by(1016) {
         check_eq!(read64(address), Ok(0), "ring 0 reads at {address:#x}");
         let mut regs = Regs { rax: USER_BASE + address, ..Regs::default() };
         check_eq!(run(Mode::User64, snippet!("mov rbx, [rax]"), &mut regs), Ok(()), "ring 3 reads");
@@ -53,7 +52,7 @@ fn nothing_to_see(pal: &Pal) {
 
 /// The other mapping, another privilege level, another address of the entry's page.
 fn no_way_in(pal: &Pal) {
-    for address in [pal.at, pal.at + 3, pal.at + pal::PAGE, pal.at + 3 * pal::PAGE] {
+    for address in [pal.at, pal.at + 3, pal.at + PAGE, pal.at + 3 * PAGE] {
         let mut regs = Regs { rax: address, rflags: pal::IF, ..Regs::default() };
         check_eq!(
             run(Mode::Kernel64, snippet!("call rax"), &mut regs),
@@ -61,7 +60,7 @@ fn no_way_in(pal: &Pal) {
             "ring 0 calls {address:#x}"
         );
     }
-    for offset in [1, 4, pal::PAGE, 2 * pal::PAGE] {
+    for offset in [1, 4, PAGE, 2 * PAGE] {
         let call = pal::call(Mode::User64, pal.entry() + offset, [LOAD; 10], pal::IF).map(|_| ());
         check_eq!(call, Err(Fault::GP), "ring 3 calls {offset:#x} behind the entry");
     }
@@ -93,7 +92,7 @@ fn after_an_mtrr_write(pal: &Pal) {
 fn a_write_revokes(pal: &Pal) {
     check_eq!(write64(pal.at + 8, 7), Ok(()), "ring 0 writes to the code");
     check_eq!(read64(pal.at + 8), Ok(7), "the write went on");
-    for address in (pal.data()..pal.at + 4 * pal::PAGE).step_by(8) {
+    for address in (pal.data()..pal.at + 4 * PAGE).step_by(8) {
         if read64(address) != Ok(0) {
             check!(false, "something is left at {address:#x}");
             return;

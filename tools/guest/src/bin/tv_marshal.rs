@@ -5,11 +5,10 @@
 #![no_main]
 
 use guest::memory::{FREE, read32, read64, write32, write64};
-use guest::pal::{self, CF, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::pal_code::increment_of_32_bits;
-use guest::{Mode, Snippet, check_eq, guest, snippet};
 use trustvisor::call::Failure;
-use trustvisor::parameter::ParameterType;
 
 guest!(main);
 
@@ -81,7 +80,7 @@ fn a_large_buffer() {
 fn bad_pointers() {
     let pal = Pal::place(Mode::User64, 0, invert());
     check_eq!(pal.register(&[(ParameterType::Pointer, 4)]), 0, "registering");
-    let mine = pal.entry() + pal::PAGE;
+    let mine = pal.entry() + PAGE;
     let bad = [0, 8, 0x8000, BUFFERS, 1 << 46, 1 << 47, 1 << 63, u64::MAX, u64::MAX - 15];
     for pointer in bad {
         let seen = pal.call([pointer; 10]).map(|regs| (regs.eax(), regs.rflags & CF));

@@ -10,14 +10,13 @@ use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U2048};
 use guest::apic::{self, register};
 use guest::memory::{low, read8, read32, write8, write32};
-use guest::pal::{self, PAGE, Pal};
-use guest::{Mode, Snippet, check, check_eq, guest, snippet, trap};
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::pal_code::commands_of_32_bits;
+use guest::trap;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use trustvisor::command::Command;
 use trustvisor::flags;
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 
 guest!(main);
 
@@ -33,7 +32,7 @@ const PERIODIC: u32 = 1 << 17;
 
 fn main() {
     for (number, mode, code) in
-        [(0, Mode::User64, code_of_64_bits()), (1, Mode::CompatibilityUser32, code_of_32_bits())]
+        [(0, Mode::User64, code_of_64_bits()), (1, Mode::CompatibilityUser32, commands_of_32_bits())]
     {
         let pal = Pal::place(mode, number, code);
         for command in (3..6).chain(7..14).chain([15, 19, 20]) {
@@ -53,7 +52,7 @@ fn main() {
         }
     }
     // Descriptions of buffers have 32 bits, which is where this mode's PALs are.
-    let pal = Pal::place(Mode::CompatibilityUser32, 2, code_of_32_bits());
+    let pal = Pal::place(Mode::CompatibilityUser32, 2, commands_of_32_bits());
     check_eq!(pal.register(&PARAMETERS), 0, "registering");
     sealed(&pal);
     quoted(&pal);
@@ -131,7 +130,7 @@ fn header<H: Digest>(pal: &Pal) -> H {
 
 /// Byte `offset` of the code page as it was registered: behind the code there is what memory held, zero.
 fn code_byte(pal: &Pal, offset: u64) -> u8 {
-    let code = if pal.mode == Mode::User64 { code_of_64_bits() } else { code_of_32_bits() };
+    let code = if pal.mode == Mode::User64 { code_of_64_bits() } else { commands_of_32_bits() };
     if offset < code.length() as u64 { read8(code.address() + offset).unwrap_or(0) } else { 0 }
 }
 
@@ -327,7 +326,7 @@ fn bytes<const N: usize>(pal: &Pal, offset: u64) -> [u8; N] {
 
 fn call(pal: &Pal, [a, b, c, d, e]: [u64; 5]) -> u32 {
     let called = pal.call([a, b, c, d, e, 0, 0, 0, 0, 0]);
-    let is_sound = called.is_ok_and(|regs| regs.rflags & pal::CF == 0);
+    let is_sound = called.is_ok_and(|regs| regs.rflags & CF == 0);
     check!(is_sound, "the call of {a:#x} {b:#x} came back: {called:x?}");
     called.map_or(u32::MAX, |regs| regs.eax())
 }
@@ -348,30 +347,6 @@ fn code_of_64_bits() -> Snippet {
         "2: mov eax, [rsi]",
         "ret",
         "3: mov [rsi], edx",
-        "ret"
-    )
-}
-
-fn code_of_32_bits() -> Snippet {
-    snippet!(code32:
-        "push esi",
-        "push edi",
-        "mov eax, [esp + 12]",
-        "mov ecx, [esp + 16]",
-        "mov edx, [esp + 20]",
-        "mov esi, [esp + 24]",
-        "mov edi, [esp + 28]",
-        "cmp eax, -1",
-        "je 2f",
-        "cmp eax, -2",
-        "je 3f",
-        "vmcall",
-        "jmp 4f",
-        "2: mov eax, [ecx]",
-        "jmp 4f",
-        "3: mov [ecx], edx",
-        "4: pop edi",
-        "pop esi",
         "ret"
     )
 }

@@ -9,11 +9,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::wait_until;
 use guest::memory::{FREE, read8, read64, write64};
-use guest::pal::{CF, IF, Pal, user};
-use guest::{Mode, Regs, Snippet, check, check_eq, guest, run, smp, snippet};
+use guest::pal::prelude::*;
+use guest::pal::{IF, user};
+use guest::{Regs, run, smp};
 use sha1::Sha1;
 use sha2::Digest;
-use trustvisor::parameter::ParameterType;
 
 guest!(main);
 
@@ -56,7 +56,7 @@ fn main() {
 }
 
 fn there() {
-    let pal = Pal { at: guest::pal::PALS + 4 * guest::pal::PAGE, mode: MODE };
+    let pal = Pal { at: guest::pal::PALS + 4 * PAGE, mode: MODE };
     RESULT.store(commands(&pal, BUFFERS[1]), Ordering::SeqCst);
 }
 

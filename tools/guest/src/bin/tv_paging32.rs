@@ -5,14 +5,12 @@
 #![no_main]
 
 use guest::memory::{FREE, low, read32, read64, write32, write64};
-use guest::pal::{self, CF, PAGE, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::pal_code::{cpuid_of_32_bits, increment_of_32_bits, sum_of_32_bits};
-use guest::{Fault, Mode, Regs, Snippet, check, check_eq, guest, run, snippet};
+use guest::{Fault, Regs, run};
 use trustvisor::call::Failure;
-use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
 use trustvisor::probe;
-use trustvisor::status::Status;
 
 guest!(main);
 

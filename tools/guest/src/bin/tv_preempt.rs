@@ -7,12 +7,11 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest::pal::{self, CF, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::trap::{Frame, handle};
-use guest::{Mode, Snippet, apic, check, check_eq, cpu, guest, snippet};
+use guest::{apic, cpu};
 use trustvisor::call::Failure;
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 
 guest!(main);
 
@@ -71,7 +70,7 @@ fn endless_one_is_given_up() {
     ENTRY.store(pal.entry(), Ordering::SeqCst);
     handle(VECTOR, Some(leave));
     start_timer(PERIOD);
-    let data = pal.entry() + pal::PAGE;
+    let data = pal.entry() + PAGE;
     let left = pal.call([0, data, 0, 0, 0, 0, 0, 0, 0, 0]).map(|_| ());
     stop_timer();
     check_eq!(left.map_err(|fault| fault.vector), Err(VECTOR), "the interrupt's handler does not return");

@@ -8,14 +8,11 @@ use guest::boot;
 use guest::canary::Vault;
 use guest::cpu::{rdmsr, wrmsr};
 use guest::memory::{FREE, read64, write64};
-use guest::pal::{self, PAGE, PALS, Pal};
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
 use guest::run::USER_BASE;
 use guest::space::{EXECUTE_DISABLE, Space, USER, WRITABLE, window};
-use guest::{Mode, check, check_eq, guest, snippet};
-use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
 use trustvisor::section::{SectionRecord, SectionType};
-use trustvisor::status::Status;
 use x86::msr::Msr;
 
 guest!(main);

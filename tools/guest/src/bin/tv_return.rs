@@ -5,9 +5,9 @@
 #![no_main]
 
 use guest::canary::{self, Vault, is_in};
-use guest::pal::{IF, PAGE, Pal};
-use guest::{Fault, Mode, Regs, check, check_eq, guest, run, snippet};
-use trustvisor::parameter::ParameterType;
+use guest::pal::IF;
+use guest::pal::prelude::*;
+use guest::{Fault, Regs, run};
 
 guest!(main);
 

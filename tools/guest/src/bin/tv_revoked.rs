@@ -7,14 +7,13 @@
 
 use guest::canary::{self, Vault};
 use guest::memory::{FREE, read64, write8, write64};
-use guest::pal::{self, CF, PAGE, PALS, Pal};
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
 use guest::run::USER_BASE;
 use guest::space::{Space, USER, WRITABLE, window};
-use guest::{Mode, Regs, check, check_eq, guest, run, snippet};
+use guest::{Regs, run};
 use trustvisor::call::Failure;
-use trustvisor::command::Command;
 use trustvisor::section::{SectionRecord, SectionType};
-use trustvisor::status::Status;
 
 guest!(main);
 

@@ -9,9 +9,9 @@
 )]
 
 use guest::cpu::{rdmsr, wrmsr};
-use guest::pal::{CF, IF, PAGE, Pal};
-use guest::{Mode, Regs, Snippet, check_eq, guest, run, smp, snippet};
-use trustvisor::parameter::ParameterType;
+use guest::pal::IF;
+use guest::pal::prelude::*;
+use guest::{Regs, run, smp};
 use x86::msr::Msr;
 
 guest!(main);

@@ -6,13 +6,11 @@
 #![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
 use guest::memory::{FREE, read32, write32, write64};
-use guest::pal::{self, CF, PAGE, PALS, Pal};
-use guest::{Mode, check_eq, guest, println, snippet};
-use trustvisor::command::Command;
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
+use guest::println;
 use trustvisor::flags;
-use trustvisor::parameter::ParameterType;
 use trustvisor::section::{SectionRecord, SectionType};
-use trustvisor::status::Status;
 
 guest!(main);
 

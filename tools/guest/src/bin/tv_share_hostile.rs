@@ -11,12 +11,9 @@
 use guest::boot;
 use guest::canary::{self, Vault};
 use guest::memory::{FREE, read64, write32, write64};
-use guest::pal::{self, CF, PAGE, PALS, Pal};
-use guest::{Mode, check, check_eq, guest, snippet};
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
 use trustvisor::call::Failure;
-use trustvisor::command::Command;
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 
 guest!(main);
 

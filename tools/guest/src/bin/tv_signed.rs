@@ -10,14 +10,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use guest::apic::{self, register};
 use guest::cpu::rdtsc;
 use guest::memory::{FREE, low, read8, write8};
-use guest::pal::{self, PAGE, Pal};
-use guest::{Mode, Snippet, check, check_eq, guest, println, snippet, trap};
+use guest::pal;
+use guest::pal::prelude::*;
+use guest::pal_code::commands_of_32_bits;
+use guest::{println, trap};
 use sha2::{Digest, Sha256};
-use trustvisor::command::Command;
 use trustvisor::flags::DEBUG;
-use trustvisor::parameter::ParameterType;
 use trustvisor::signature::SignedHeader;
-use trustvisor::status::Status;
 
 guest!(main);
 
@@ -71,8 +70,8 @@ fn main() {
 
 /// Seals a word for versions from 2 on; gives the blob.
 fn first() -> [u32; 65] {
-    let pal = Pal::place(MODE, 0, first_code());
-    check_eq!(register(&pal, &header(&pal, first_code(), FIRST)), 0, "registering");
+    let pal = Pal::place(MODE, 0, commands_of_32_bits());
+    check_eq!(register(&pal, &header(&pal, commands_of_32_bits(), FIRST)), 0, "registering");
     ask_first(&pal, "signed");
     buffers(&pal);
     write(&pal, 0x200, SECRET);
@@ -107,7 +106,7 @@ fn forged(blob: &[u32; 65]) {
     let mut changed = good;
     changed.signature[17] ^= 4;
     let later = SignedHeader { version: 9, ..good };
-    let others = header(&pal, first_code(), FIRST);
+    let others = header(&pal, commands_of_32_bits(), FIRST);
     for (what, header) in
         [("a changed signature", changed), ("a raised version", later), ("another PAL's header", others)]
     {
@@ -298,32 +297,8 @@ fn write(pal: &Pal, offset: u64, word: u32) {
 
 fn call(pal: &Pal, [a, b, c, d, e]: [u64; 5]) -> u32 {
     let called = pal.call([a, b, c, d, e, 0, 0, 0, 0, 0]);
-    check!(called.is_ok_and(|regs| regs.rflags & pal::CF == 0), "the call of {a:#x} came back: {called:x?}");
+    check!(called.is_ok_and(|regs| regs.rflags & CF == 0), "the call of {a:#x} came back: {called:x?}");
     called.map_or(u32::MAX, |regs| regs.eax())
-}
-
-fn first_code() -> Snippet {
-    snippet!(code32:
-        "push esi",
-        "push edi",
-        "mov eax, [esp + 12]",
-        "mov ecx, [esp + 16]",
-        "mov edx, [esp + 20]",
-        "mov esi, [esp + 24]",
-        "mov edi, [esp + 28]",
-        "cmp eax, -1",
-        "je 2f",
-        "cmp eax, -2",
-        "je 3f",
-        "vmcall",
-        "jmp 4f",
-        "2: mov eax, [ecx]",
-        "jmp 4f",
-        "3: mov [ecx], edx",
-        "4: pop edi",
-        "pop esi",
-        "ret"
-    )
 }
 
 /// Does the same, in another way.

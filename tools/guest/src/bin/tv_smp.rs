@@ -10,12 +10,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::cpu::{wait, wait_until};
 use guest::memory::{read64, write64};
-use guest::pal::{self, CF, Pal};
+use guest::pal;
+use guest::pal::prelude::*;
 use guest::trap::{Frame, handle};
-use guest::{Mode, Regs, Snippet, apic, check, check_eq, guest, run, smp, snippet};
+use guest::{Regs, apic, run, smp};
 use trustvisor::call::Failure;
-use trustvisor::parameter::ParameterType;
-use trustvisor::status::Status;
 
 guest!(main);
 
@@ -55,7 +54,7 @@ fn call_there() {
     let mut regs = Regs {
         rdi: ROUNDS,
         rsi: 7,
-        r15: pal::user(MODE, pal::PALS + PAL.load(Ordering::SeqCst) * 4 * pal::PAGE),
+        r15: pal::user(MODE, pal::PALS + PAL.load(Ordering::SeqCst) * 4 * PAGE),
         rflags: pal::IF,
         ..Regs::default()
     };
@@ -119,7 +118,7 @@ fn nmis_wait(pal: &Pal) {
 
 fn others_register_meanwhile(pal: &Pal) {
     call_on_other(1);
-    let third = Pal { at: pal.at + 4 * pal::PAGE, mode: MODE };
+    let third = Pal { at: pal.at + 4 * PAGE, mode: MODE };
     let third = Pal::place(third.mode, 2, counter());
     let mut rounds = 0;
     while !smp::is_ready(1) && rounds < 1000 {

@@ -7,14 +7,13 @@
 
 use guest::apic::{self, register};
 use guest::memory::{read64, write64};
-use guest::pal::{self, CF, PALS, Pal};
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
 use guest::run::USER_BASE;
-use guest::{Mode, check_eq, guest, snippet, trap};
+use guest::trap;
 use trustvisor::call::Failure;
-use trustvisor::command::Command;
 use trustvisor::flags;
 use trustvisor::parameter::ParameterType::{self, Integer, Pointer};
-use trustvisor::status::Status;
 
 guest!(main);
 

@@ -6,9 +6,9 @@
 #![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
 use guest::memory::{FREE, open_low_memory_to_users, read8, read32, write8, write32, write64};
-use guest::pal::{self, CF, PAGE, PALS, Pal};
-use guest::{Mode, Snippet, check, check_eq, guest, println, snippet};
-use trustvisor::command::Command;
+use guest::pal::prelude::*;
+use guest::pal::{self, PALS};
+use guest::println;
 use trustvisor::parameter::ParameterType::{self, Integer, Pointer};
 
 guest!(main);

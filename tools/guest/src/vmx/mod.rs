@@ -13,6 +13,7 @@ pub mod instruction;
 pub mod nmi;
 mod operation;
 mod page;
+pub mod prelude;
 mod random;
 pub mod state;
 pub mod trial;
