@@ -224,17 +224,22 @@ fn a_table_that_units_may_walk_is_nobodys_before_they_follow() {
     let mut states = [FrameState::Free; 8];
     let mut tables = tables(&sim, &mut states, 16 * GIB).unwrap();
     let mut units = [unit(&sim, &tables)];
-    let page = 5 * GIB;
-    let first = tables.set(page, page + PAGE_SIZE, DeviceAccess::Closed).unwrap();
-    assert_eq!(sim.dma(DEVICE, page + PAGE_SIZE, true), Ok(page + PAGE_SIZE));
-    let folded = tables.set(page, page + PAGE_SIZE, DeviceAccess::Open).unwrap();
+    let set =
+        |tables: &mut DeviceTables<'_, _>, page, access| tables.set(page, page + PAGE_SIZE, access).unwrap();
+    let closed = set(&mut tables, 5 * GIB, DeviceAccess::Closed);
+    tables.follow(&mut units, closed).unwrap();
+    // The unit keeps the tables on the way to it.
+    assert_eq!(sim.dma(DEVICE, 5 * GIB + PAGE_SIZE, true), Ok(5 * GIB + PAGE_SIZE));
+    let elsewhere = set(&mut tables, 9 * GIB, DeviceAccess::Closed);
+    let folded = set(&mut tables, 5 * GIB, DeviceAccess::Open);
     assert_eq!(tables.frames.count(FrameState::Retired), 2);
-    // The tables are for others behind the first that follows, whichever change that is about.
-    tables.follow(&mut units, first).unwrap();
+    assert_eq!(tables.set(GIB, GIB + PAGE_SIZE, DeviceAccess::Closed), Err(TablesError::Exhausted));
+    // They are for others behind the first time that units follow, whichever change that is about.
+    tables.follow(&mut units, elsewhere).unwrap();
     assert_eq!(tables.frames.count(FrameState::Retired), 0);
-    let again = tables.set(9 * GIB, 9 * GIB + PAGE_SIZE, DeviceAccess::Closed).unwrap();
-    tables.follow(&mut units, again).unwrap();
+    let again = set(&mut tables, 7 * GIB, DeviceAccess::Closed);
+    assert_eq!(sim.dma(DEVICE, 5 * GIB + 2 * PAGE_SIZE, true), Ok(5 * GIB + 2 * PAGE_SIZE));
     tables.follow(&mut units, folded).unwrap();
-    assert_eq!(sim.dma(DEVICE, page + 2 * PAGE_SIZE, true), Ok(page + 2 * PAGE_SIZE));
-    assert_eq!(sim.dma(DEVICE, 9 * GIB, true), Err(5));
+    tables.follow(&mut units, again).unwrap();
+    assert_eq!([5, 7, 9].map(|gib| sim.dma(DEVICE, gib * GIB, true).is_ok()), [true, false, false]);
 }

@@ -289,11 +289,19 @@ fn protected_memory_is_closed_to_all_while_nothing_translates() {
         }
         let beyond = range(4 * MIB, (1 << 32) + 2 * MIB);
         assert_eq!(unit.protect_low_memory(beyond), Err(UnitError::Unsupported("protected low memory")));
+        // What somebody left of high memory.
+        (&sim).write_u64(offset::PROTECTED_HIGH_BASE, 1 << 32);
+        (&sim).write_u64(offset::PROTECTED_HIGH_LIMIT, 1 << 41);
         unit.protect_low_memory(range(4 * MIB, 8 * MIB)).unwrap();
         assert!(unit.is_protecting());
-        for (address, is_open) in
-            [(4 * MIB - 1, true), (4 * MIB, false), (8 * MIB - 1, false), (8 * MIB, true), (1 << 40, true)]
-        {
+        for (address, is_open) in [
+            (0, true),
+            (4 * MIB - 1, true),
+            (4 * MIB, false),
+            (8 * MIB - 1, false),
+            (8 * MIB, true),
+            (1 << 40, true),
+        ] {
             assert_eq!(sim.dma(DEVICE, address, true).is_ok(), is_open, "{address:#x} of {model:?}");
         }
         unit.release_protected_memory().unwrap();

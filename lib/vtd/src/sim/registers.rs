@@ -184,6 +184,7 @@ impl Sim {
         }
         let (base, tail) = (state.get64(0x90), state.get64(0x88));
         assert_eq!(base & 0xfff, 0, "one page of short descriptors");
+        assert!(tail < 0x1000, "the queue's end is its start");
         while state.queue_head != tail {
             let at = base + state.queue_head;
             let [low, high] = [at, at + 8].map(|half| self.memory.fetched(half));
