@@ -182,7 +182,7 @@ fn a_new_root_table_holds_at_once_and_without_a_gap() {
 }
 
 #[test]
-fn pages_are_invalidated_by_the_domain_where_a_unit_knows_no_less() {
+fn pages_go_with_the_domain_where_a_unit_knows_no_less() {
     let sim = Sim::new(Model::MODERN);
     let (mut unit, entry) = translating(&sim);
     assert_eq!(sim.dma(DEVICE, PAGE, true), Ok(PAGE));
