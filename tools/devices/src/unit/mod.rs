@@ -1,8 +1,6 @@
 //! A remapping unit: its registers, and every access of a device through it.
 
 #[cfg(test)]
-mod driver_tests;
-#[cfg(test)]
 mod fixture;
 mod interrupts;
 mod queue;
