@@ -18,6 +18,7 @@ mod pal;
 mod pool;
 mod report;
 mod reproducible;
+mod tpm;
 
 pub use bare::Machines;
 pub use filter::Filter;
@@ -84,13 +85,14 @@ fn names<'a>(filter: &'a Filter, jobs: &'a [Job]) -> impl Iterator<Item = &'a st
 }
 
 fn needs_images(jobs: &[Job]) -> bool {
-    jobs.iter().any(|job| ![pal::GROUP, modules::GROUP].contains(&job.group))
+    jobs.iter().any(|job| ![pal::GROUP, modules::GROUP, tpm::GROUP].contains(&job.group))
 }
 
 fn jobs(filter: &Filter, machines: &Machines) -> Result<Vec<Job>> {
     let mut jobs = linux::jobs();
     jobs.extend(pal::jobs());
     jobs.extend(modules::jobs());
+    jobs.extend(tpm::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
     jobs.extend(own::jobs());
