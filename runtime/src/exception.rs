@@ -93,6 +93,7 @@ fn nmi(frame: &mut Frame) {
     if stop::is_stopping() {
         stop::stand_still();
     }
+    // Noted first: the look that may begin anew has to find it.
     percpu::current().note_nmi();
     look_again(frame);
 }

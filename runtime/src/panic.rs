@@ -52,6 +52,7 @@ fn stop(reason: fmt::Arguments<'_>, exception: Option<(u64, &dyn fmt::Debug)>) -
     }
     let own = percpu::current();
     print(format_args!("stop: runtime: {reason}"));
+    // The dump itself failed here: nothing is left to say.
     if !is_first && STOPPED.load(Ordering::SeqCst) == own.index {
         scrub::leave_at_once(Last::Halt);
     }
@@ -81,6 +82,7 @@ fn stop(reason: fmt::Arguments<'_>, exception: Option<(u64, &dyn fmt::Debug)>) -
     print(format_args!("stop: end of dump"));
     let running = cpus::all().iter().filter(|cpu| cpu.index != own.index);
     let running = running.filter(|cpu| cpu.is_running()).count();
+    // Before memory is zeroed under them.
     wait_until(PATIENCE, || stop::standing() >= running);
     scrub::leave(Last::Halt)
 }

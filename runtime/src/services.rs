@@ -158,9 +158,11 @@ pub fn open_view() -> Result<(), ProtectError> {
 pub fn close_view() {
     let mut second_level = SECOND_LEVEL.lock();
     let Some(shared) = second_level.root(View::SHARED) else { return };
+    // This CPU's guest is on other tables before its own are taken apart.
     machine::vendor().use_second_level(shared);
     percpu::current().set_own_view(false);
     let flush = second_level.close_view(Scope::ThisCpu.view());
+    // The flush waits for all CPUs, which may want the lock.
     drop(second_level);
     shootdown::flush(flush);
 }

@@ -84,6 +84,7 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
         return Ok(roots);
     }
     let roots = compartment.fill(&RegionMemory, serial, mode, pages())?;
+    // After the fill, before the next entry: what this CPU has cached is of the compartment before.
     machine::vendor().forget_compartment(&roots);
     Ok(roots)
 }

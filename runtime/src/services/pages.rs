@@ -73,6 +73,7 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
             Err(error) => result = Err(error),
         }
     }
+    // Once for all pages: a flush waits for every CPU, and for the devices' units.
     shootdown::flush(last);
     REMAPPING.flush();
     result

@@ -34,7 +34,9 @@ const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
 /// Enters VMX operation on this CPU and fills its VMCS: the bootstrap processor at the guest's boot sector,
 /// any other waiting for a start-up IPI. Returns the guest's registers on the top of this CPU's stack.
 pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError> {
+    // Before VMX operation is entered: a CPU that lacks something stays outside, and can still say what.
     let controls = Controls::for_processor(&Processor, observers()).map_err(EnableError::Unsupported)?;
+    // Before a guest runs here: by these pointers the processor reaches memory past the second-level tables.
     pointer::adopt(&Processor, features().feedback_bytes, &machine::SECOND_LEVEL)
         .map_err(EnableError::Pointers)?;
     enable(cpu, machine::region())?;

@@ -22,6 +22,7 @@ pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: &mut dyn FnM
     };
     cpu.runs_again();
     cpu.is_ready.store(true, Ordering::SeqCst);
+    // After `set_up`, which asks CPUID for leaves that the firmware may have hidden.
     finish();
     log::info!("stage=guest");
     crate::log::end_boot();

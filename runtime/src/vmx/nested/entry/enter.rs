@@ -65,6 +65,7 @@ pub(crate) fn enter(
             return to_l1::fail(state, l1, cpu, &ExitFacts::from(failure), &for_l1, is_blocked);
         }
     };
+    // Not before the checks: an entry that they stop leaves the launch state as it was.
     nested.begin_entry();
     // While the VMCS of L1 is current, whose controls ask for the window.
     take_nmi(l1, nested);

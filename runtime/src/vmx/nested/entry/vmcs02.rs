@@ -103,6 +103,7 @@ fn secondary(wanted: SecondaryControls) -> SecondaryControls {
 }
 
 fn rare_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, capability: &Capability) {
+    // Each field under its control: a processor without the control has no such field.
     let secondary = L1Controls::of(vmcs12).secondary;
     if secondary.contains(SecondaryControls::PAUSE_LOOP_EXITING) {
         copy!(vmcs12 => vmcs02; PLE_GAP PLE_WINDOW);

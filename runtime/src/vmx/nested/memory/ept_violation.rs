@@ -35,6 +35,7 @@ pub(crate) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
     match serve(cpu, access) {
         Outcome::Mapped | Outcome::Exhausted => l2_vcpu::apply(vcpu, cpu, reason, Action::Resume),
         Outcome::Ept01(gpa) => {
+            // From here on it is an access of L1's: the hypervisor's handlers know L1's addresses alone.
             let action = decode::decode(vcpu, reason).map_or(Action::Resume, |exit| {
                 let exit = match exit {
                     Exit::SecondLevelViolation(facts) => {
@@ -60,6 +61,8 @@ pub(crate) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
 
 /// Carries out what was decided for L2, unless L1 has to be asked for something first.
 pub(crate) fn conclude(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason, action: Action) {
+    // L1 is asked before anything is carried out: L2 stands at its instruction, and tries again once the page is
+    // there.
     match l2::take_asked(cpu) {
         None => l2_vcpu::apply(vcpu, cpu, reason, action),
         Some(MissingPage::Fault(event)) => l2_vcpu::apply(vcpu, cpu, reason, Action::Inject(event)),

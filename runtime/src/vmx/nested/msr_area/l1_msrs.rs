@@ -119,6 +119,7 @@ impl<'a, 'r, V: Vmcs> GuestMsrs<'a, 'r, V> {
 
 impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     fn read(&mut self, msr: Msr) -> Option<u64> {
+        // What the VMCS has comes first: the hardware's register is the hypervisor's own meanwhile.
         if let Some(value) = switched::read(&self.vcpu.vmcs, observers(), msr) {
             return Some(value);
         }

@@ -116,6 +116,7 @@ impl MsrArea {
     ) -> Result<(), Unusable> {
         for index in 0..self.count {
             let address = self.address.wrapping_add(u64::from(index) * ENTRY_BYTES);
+            // The limit comes before the read: an entry too many touches no memory.
             let is_done =
                 index < self.limit && Entry::read(memory, address).is_some_and(|entry| act(entry, address));
             if !is_done {

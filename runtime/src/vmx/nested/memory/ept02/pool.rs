@@ -205,6 +205,7 @@ impl Pool {
     pub(super) fn release(&mut self, dropped: Dropped) {
         while let Some((first, last)) = self.waiting {
             let Frame::Waiting { next, since } = self.frames[first as usize] else { return };
+            // Frames wait in the order of the drops: none behind this one is covered either.
             if since >= dropped.0 {
                 return;
             }

@@ -13,6 +13,7 @@ impl<M: PhysMemory> Ept02<M> {
     ///
     /// The frames are free after the flush of all CPUs that [`Self::flushed`] then takes back.
     pub(in crate::vmx) fn reclaim(&mut self) -> Dropped {
+        // Many at a time, as each reclaim waits for all CPUs.
         let wanted = (self.tables.pool.len() / RECLAIMED_PART).max(1);
         while self.is_short_of(wanted) {
             let Some(index) = self.least_recently_used() else { break };
