@@ -1,4 +1,5 @@
-//! What a unit is told by registers (VT-d, "Global Command Register", "Context Command Register", "IOTLB Registers").
+//! What a unit is told by registers (VT-d, "Global Command Register", "Context Command Register", "IOTLB Invalidate
+//! Register").
 
 use bitflags::bitflags;
 
@@ -32,7 +33,8 @@ bitflags! {
 }
 
 impl Global {
-    /// Commands that are done once: a write of the register must not repeat them because the status still tells of the last.
+    /// Commands that are done once: a write of the register must not repeat them because the status still tells of
+    /// the last.
     pub const ONE_SHOT: Self = Self::SET_ROOT_TABLE
         .union(Self::SET_FAULT_LOG)
         .union(Self::WRITE_BUFFER_FLUSH)

@@ -1,9 +1,9 @@
 //! The tables that all devices go by: memory as it is, with holes.
 //!
-//! Decision: not the walker that the runtime maps the guest's memory with. That one fills tables as processors miss, and
-//! where it lacks a page it drops a mapping, which the next miss makes again. A device that misses is refused for good:
-//! here all memory is mapped from the start, what cannot be done is not begun, and a range that is opened again folds its
-//! tables, so that registering and giving back PALs for years takes no more pages than the first did.
+//! Decision: not the walker that the runtime maps the guest's memory with. That one fills tables as processors miss,
+//! and where it lacks a page it drops a mapping, which the next miss makes again. A device that misses is refused for
+//! good: here all memory is mapped from the start, what cannot be done is not begun, and a range that is opened again
+//! folds its tables, so that registering and giving back PALs for years takes no more pages than the first did.
 
 use x86::address::HostPhysAddr;
 use x86::paging::{ENTRIES, PAGE_SIZE, PageSize, entry_bytes, index};
@@ -211,7 +211,8 @@ impl<'a, M: TableMemory> DeviceTables<'a, M> {
         }
     }
 
-    /// Changes a part of what an entry covers, in a table that is made if the entry has none, and folded if it has no use.
+    /// Changes a part of what an entry covers, in a table that is made if the entry has none, and folded if it has no
+    /// use.
     fn visit_part(
         &mut self,
         place: Place,

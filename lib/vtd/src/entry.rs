@@ -1,5 +1,5 @@
-//! Entries of the tables that a unit walks (VT-d, "Root Entry", "Context Entry", "Second-Stage Paging Entries"; of scalable
-//! mode "Scalable-Mode Root Entry" and "Scalable-Mode Context Entry").
+//! Entries of the tables that a unit walks (VT-d, "Root Entry", "Context Entry", "Second-Stage Paging Entries"; of
+//! scalable mode "Scalable-Mode Root Entry" and "Scalable-Mode Context Entry").
 
 use bitflags::bitflags;
 use x86::address::HostPhysAddr;
@@ -55,7 +55,8 @@ pub enum Translation {
 pub struct ContextEntry(pub [u64; 2]);
 
 impl ContextEntry {
-    /// The entry by which a device's untranslated requests go through the second-level tables under `root`, of `levels`.
+    /// The entry by which a device's untranslated requests go through the second-level tables under `root`, of
+    /// `levels`.
     #[must_use]
     pub const fn new(root: HostPhysAddr, levels: u8, domain: DomainId) -> Self {
         Self([root.get() | PRESENT, (levels - 2) as u64 | (domain.0 as u64) << 8])

@@ -1,4 +1,4 @@
-//! What a unit refused, and to whom (VT-d, "Fault Recording Registers", "Non-Recoverable Faults").
+//! What a unit refused, and to whom (VT-d, "Fault Recording Registers", "Fault Reason Encodings").
 
 use core::fmt;
 

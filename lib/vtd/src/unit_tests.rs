@@ -182,6 +182,19 @@ fn a_new_root_table_holds_at_once_and_without_a_gap() {
 }
 
 #[test]
+fn a_unit_that_walks_another_mode_s_tables_is_refused() {
+    let sim = Sim::new(Model::MODERN);
+    let (mut unit, _) = translating(&sim);
+    // Scalable mode.
+    (&sim).write_u64(offset::ROOT_TABLE, ROOT | 1 << 10);
+    let refused = Err(UnitError::Unsupported("change of the tables' mode while it translates"));
+    assert_eq!(unit.set_root_table(HostPhysAddr::new(ROOT)), refused);
+    assert_eq!((&sim).read_u64(offset::ROOT_TABLE), ROOT | 1 << 10);
+    unit.disable_translation().unwrap();
+    unit.set_root_table(HostPhysAddr::new(ROOT)).unwrap();
+}
+
+#[test]
 fn pages_go_with_the_domain_where_a_unit_knows_no_less() {
     let sim = Sim::new(Model::MODERN);
     let (mut unit, entry) = translating(&sim);
@@ -280,7 +293,9 @@ fn no_unit_and_no_table_are_refused() {
 #[test]
 fn protected_memory_is_closed_to_all_while_nothing_translates() {
     const MIB: u64 = 1 << 20;
-    for model in Model::ALL {
+    // What a reset leaves of high memory, and what somebody might.
+    let left = [(0, 0), (1 << 32, 1 << 41)];
+    for (model, (base, limit)) in Model::ALL.into_iter().flat_map(|model| left.map(|left| (model, left))) {
         let sim = Sim::new(model);
         let mut unit = unit(&sim);
         let range = |start, end| ProtectedRange { start, end };
@@ -289,9 +304,8 @@ fn protected_memory_is_closed_to_all_while_nothing_translates() {
         }
         let beyond = range(4 * MIB, (1 << 32) + 2 * MIB);
         assert_eq!(unit.protect_low_memory(beyond), Err(UnitError::Unsupported("protected low memory")));
-        // What somebody left of high memory.
-        (&sim).write_u64(offset::PROTECTED_HIGH_BASE, 1 << 32);
-        (&sim).write_u64(offset::PROTECTED_HIGH_LIMIT, 1 << 41);
+        (&sim).write_u64(offset::PROTECTED_HIGH_BASE, base);
+        (&sim).write_u64(offset::PROTECTED_HIGH_LIMIT, limit);
         unit.protect_low_memory(range(4 * MIB, 8 * MIB)).unwrap();
         assert!(unit.is_protecting());
         for (address, is_open) in [

@@ -1,8 +1,8 @@
 //! A made-up unit with its memory and devices, by code of its own: what it makes of tables shares nothing with what the
 //! crate writes them by.
 //!
-//! It is as forgetful and as stubborn as hardware may be: it keeps translations, contexts and tables on the way until they
-//! are invalidated, sees of memory what was written back alone, and in caching mode keeps what is not there too.
+//! It is as forgetful and as stubborn as hardware may be: it keeps translations, contexts and tables on the way until
+//! they are invalidated, sees of memory what was written back alone, and in caching mode keeps what is not there too.
 
 mod memory;
 mod registers;

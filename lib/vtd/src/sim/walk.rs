@@ -6,7 +6,8 @@ use super::{FAULT_OFFSET, Page, RECORDS, Sim, State};
 const ADDRESS: u64 = 0xffff_ffff_f000;
 
 impl Sim {
-    /// Where an access of a device's within one page goes; else it is recorded and the reason given, 0 for protected memory.
+    /// Where an access of a device's within one page goes; else it is recorded and the reason given, 0 for protected
+    /// memory.
     pub(crate) fn dma(&self, source: u16, address: u64, is_write: bool) -> Result<u64, u8> {
         let result = self.translate(source, address, is_write);
         if let Err(reason @ 1..) = result {
@@ -85,16 +86,15 @@ impl Sim {
 
     fn walk(&self, domain: u16, root: u64, levels: u32, address: u64, refused: u8) -> Result<Page, u8> {
         let state = &mut *self.state.borrow_mut();
-        let (mut table, mut read, mut write) = (root, true, true);
-        for level in (1..=levels).rev() {
+        // It begins at the lowest table that is kept, whatever those above say by now.
+        let kept = |level: u32| {
+            let above = address >> (12 + 9 * level) << (12 + 9 * level);
+            state.tables.get(&(domain, level + 1, above)).map(|table| (level, *table))
+        };
+        let (start, mut table) = (1..levels).find_map(kept).unwrap_or((levels, root));
+        let (mut read, mut write) = (true, true);
+        for level in (1..=start).rev() {
             let shift = 12 + 9 * (level - 1);
-            let above = address & !((1 << (shift + 9)) - 1);
-            // The lowest table that is kept is the one that counts.
-            if level < levels
-                && let Some(kept) = state.tables.get(&(domain, level + 1, above))
-            {
-                table = *kept;
-            }
             let entry = self.memory.walked(table + (address >> shift & 0x1ff) * 8);
             (read, write) = (read && entry & 1 != 0, write && entry & 2 != 0);
             if entry & 3 == 0 {

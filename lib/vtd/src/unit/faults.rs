@@ -14,8 +14,8 @@ pub struct Drained {
 }
 
 impl<R: Registers, M: TableMemory> Unit<R, M> {
-    /// Tells of each record, the oldest first, and frees it for the next. A record is read before it is freed, and all of
-    /// them before the overflow is taken back, which lets the unit record again.
+    /// Tells of each record, the oldest first, and frees it for the next. A record is read before it is freed, and
+    /// all of them before the overflow is taken back, which lets the unit record again.
     ///
     /// # Errors
     ///

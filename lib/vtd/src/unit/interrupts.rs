@@ -15,8 +15,8 @@ const SIZES: core::ops::RangeInclusive<u8> = 1..=16;
 const EXTENDED_MODE: u64 = 1 << 11;
 
 impl<R: Registers, M: TableMemory> Unit<R, M> {
-    /// Remaps interrupts by `table` of two to the power of `size` entries, which name x2APIC IDs where `is_x2apic`; those
-    /// in the old format are blocked. It takes a queue, by which alone entries are forgotten.
+    /// Remaps interrupts by `table` of two to the power of `size` entries, which name x2APIC IDs where `is_x2apic`;
+    /// those in the old format are blocked. It takes a queue, by which alone entries are forgotten.
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@ use crate::descriptor::Descriptor;
 use crate::{Registers, TableMemory, offset};
 
 impl<R: Registers, M: TableMemory> Unit<R, M> {
-    /// Returns when no device goes by what second-level tables said before: of `which`, and of requests on their way, where
-    /// the unit can wait for these.
+    /// Returns when no device goes by what second-level tables said before: of `which`, and of requests on their way,
+    /// where the unit can wait for these.
     ///
     /// # Errors
     ///

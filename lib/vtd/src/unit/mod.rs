@@ -110,8 +110,8 @@ impl<R: Registers, M: TableMemory> Unit<R, M> {
         Ok(())
     }
 
-    /// Makes `root`, in legacy mode, the table that the unit starts its walks from, and forgets all that came from another.
-    /// Tables are complete and written back; while translation is on, they hold for the next request.
+    /// Makes `root`, in legacy mode, the table that the unit starts its walks from, and forgets all that came from
+    /// another. Tables are complete and written back; while translation is on, they hold for the next request.
     ///
     /// # Errors
     ///
@@ -119,6 +119,10 @@ impl<R: Registers, M: TableMemory> Unit<R, M> {
     pub fn set_root_table(&mut self, root: HostPhysAddr) -> Result<(), UnitError> {
         if !root.get().is_multiple_of(PAGE_SIZE) {
             return Err(UnitError::Unaligned(PAGE_SIZE));
+        }
+        let is_other_mode = self.registers.read_u64(offset::ROOT_TABLE) & ROOT_TABLE_MODE != 0;
+        if is_other_mode && self.is_translating() {
+            return Err(UnitError::Unsupported("change of the tables' mode while it translates"));
         }
         self.flush_write_buffer()?;
         self.registers.write_u64(offset::ROOT_TABLE, root.get() & !ROOT_TABLE_MODE);

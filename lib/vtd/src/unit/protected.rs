@@ -1,4 +1,4 @@
-//! Memory that no device reaches while the unit does not translate (VT-d, "Protected Memory Regions").
+//! Memory that no device reaches while the unit does not translate (VT-d, "Protected Memory Enable Register").
 
 use super::{Unit, UnitError, Wait};
 use crate::capability::Capability;

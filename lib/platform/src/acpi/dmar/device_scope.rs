@@ -63,7 +63,8 @@ pub struct Scopes {
 }
 
 impl Scopes {
-    /// The scopes in the structure's order. A path that is none costs the one scope, an impossible length those behind it.
+    /// The scopes in the structure's order. A path that is none costs the one scope, an impossible length those
+    /// behind it.
     #[must_use]
     pub const fn devices<'a, M: ReadPhysical>(&self, memory: &'a M) -> DeviceScopes<'a, M> {
         DeviceScopes { memory, kind: self.kind, part: self.part }

@@ -71,8 +71,8 @@ impl Dmar {
         Ok(Self { table: *table, host_address_bits, flags })
     }
 
-    /// The structures in the table's order, and what is wrong with the table; each error is told where it stands. Behind
-    /// a structure whose length is impossible there are no more.
+    /// The structures in the table's order, and what is wrong with the table; each error is told where it stands.
+    /// Behind a structure whose length is impossible there are no more.
     pub fn structures<'a, M: ReadPhysical>(
         &self,
         memory: &'a M,

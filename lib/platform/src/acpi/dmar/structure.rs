@@ -1,5 +1,5 @@
-//! The structures of the table, one for each kind (Intel Virtualization Technology for Directed I/O, "Remapping Structure
-//! Types").
+//! The structures of the table, one for each kind (Intel Virtualization Technology for Directed I/O, "Remapping
+//! Structure Types").
 
 use arrayvec::ArrayVec;
 
