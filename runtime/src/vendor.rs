@@ -4,10 +4,11 @@
 //! hands it on. Nothing else outside the vendor's folder names what implements this.
 
 use crate::exit::cpuid::Instructions;
+use crate::memory::TableRoot;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
 use core::fmt;
-use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::address::GuestPhysAddr;
 use x86::cr::Cr4;
 use x86::event::Event;
 use x86::paging::{PageSize, Rights};
@@ -72,7 +73,7 @@ pub(crate) trait Vendor: Sync {
     fn watch_interrupt_window(&self, wanted: bool);
 
     /// Puts the guest on the second-level tables under `root` from its next entry on.
-    fn use_second_level(&self, root: HostPhysAddr);
+    fn use_second_level(&self, root: TableRoot);
 
     /// Returns whether a guest of the guest's runs.
     fn is_nested(&self) -> bool;

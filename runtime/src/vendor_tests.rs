@@ -2,10 +2,11 @@
 
 use super::{SecondLevelFeatures, Vendor};
 use crate::exit::cpuid::Instructions;
+use crate::memory::TableRoot;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
 use core::fmt;
-use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::address::GuestPhysAddr;
 use x86::cr::Cr4;
 use x86::event::Event;
 use x86::paging::{PageSize, Rights};
@@ -49,7 +50,7 @@ impl Vendor for Second {
 
     fn watch_interrupt_window(&self, _wanted: bool) {}
 
-    fn use_second_level(&self, _root: HostPhysAddr) {}
+    fn use_second_level(&self, _root: TableRoot) {}
 
     fn is_nested(&self) -> bool {
         false

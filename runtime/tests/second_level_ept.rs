@@ -51,7 +51,7 @@ fn next(memory: &SimMemory, entry: u64, index: u64) -> u64 {
 fn the_first_four_gibibytes_are_the_words_that_the_manual_wants() {
     let memory = SimMemory::new(0xff);
     let second_level = started(&memory);
-    let root = second_level.root(View::SHARED).unwrap_or_default().get();
+    let root = second_level.root(View::SHARED).map_or(0, |root| root.table().get());
     let gibibytes = memory.read_u64(HostPhysAddr::new(root));
     assert_eq!(memory.read_u64(HostPhysAddr::new(root + 8)), 0);
     let gibibyte = |index| next(&memory, gibibytes, index);
@@ -73,7 +73,7 @@ fn a_fetch_only_page_stops_reads_and_gives_fetches() {
     let gpa = GuestPhysAddr::new(GIB + 0x5000);
     let flush = second_level.set_rights(View::SHARED, GuestRange::page(gpa), Rights::EXECUTE);
     assert!(flush.as_ref().is_ok_and(Flush::is_needed));
-    let root = second_level.root(View::SHARED).unwrap_or_default().get();
+    let root = second_level.root(View::SHARED).map_or(0, |root| root.table().get());
     let gibibytes = memory.read_u64(HostPhysAddr::new(root));
     let first = next(&memory, next(&memory, gibibytes, 1), 0);
     assert_eq!((next(&memory, first, 4), next(&memory, first, 5)), (GIB | 0x4037, GIB | 0x5034));

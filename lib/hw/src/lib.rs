@@ -8,7 +8,7 @@ use raw_cpuid::{CpuId, CpuIdReader, CpuIdResult};
 use x86::address::HostPhysAddr;
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
-use x86::vmx::vmcs::{Field, FieldValue};
+use x86::vmx::vmcs::{Field, FieldValue, TrustedField};
 
 pub mod apic;
 #[cfg(target_os = "none")]
@@ -127,7 +127,27 @@ pub trait PhysMemory {
 /// A VMCS: the current one of this CPU, one kept in memory for a nested hypervisor, or a fake.
 pub trait Vmcs {
     /// Reads a field that this processor has.
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T;
-    /// Writes a field that this processor has.
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T;
+    /// Writes a field that this processor has, and that is the guest's own matter.
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T);
+    /// Writes a field that this processor has, and by which it acts on the hypervisor.
+    ///
+    /// # Safety
+    ///
+    /// With `value` every entry under this VMCS stays sound:
+    ///
+    /// 1. Exits run the hypervisor's own code in its own address space, on a stack of this CPU's own.
+    /// 2. Guest-physical addresses are translated, by tables that give the guest no memory of the hypervisor's.
+    /// 3. What the processor reads or writes by the addresses in this VMCS is not used for anything else meanwhile.
+    /// 4. The guest writes no MSR and no port by which it could change any of this.
+    // UNSAFETY: what is written through it makes the processor act on the hypervisor.
+    #[expect(unsafe_code, reason = "the processor acts on the hypervisor by the field")]
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T);
+}
+
+/// A VMCS under which no guest is entered: one kept in memory for a nested hypervisor, a shadow, or a fake. Any of its
+/// fields may hold anything.
+pub trait VmcsData: Vmcs {
+    /// Writes a field that this processor has.
+    fn set<T: FieldValue, const IS_TRUSTED: bool>(&mut self, field: Field<T, IS_TRUSTED>, value: T);
 }

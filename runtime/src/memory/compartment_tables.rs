@@ -7,6 +7,7 @@
 //! frames come from a stock that grows beforehand, so that filling cannot run out. Neighbours: `radix`
 //! for the tables of the guest at large; the vendor's part enters and leaves compartments.
 
+use super::root::TableRoot;
 use core::marker::PhantomData;
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
@@ -75,10 +76,10 @@ pub struct Page {
 }
 
 /// What a processor needs to run in a filled compartment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// Root of the second-level tables.
-    pub second_level: HostPhysAddr,
+    pub second_level: TableRoot,
     /// CR3.
     pub cr3: u64,
     /// The PDPTE registers, for PAE paging.
@@ -141,7 +142,7 @@ impl<F: TableFormat> Compartment<F> {
             stock: 0,
             used: 0,
             serial: 0,
-            roots: Roots { second_level: none, cr3: 0, pdptes: [0; 4] },
+            roots: Roots { second_level: TableRoot::new(none), cr3: 0, pdptes: [0; 4] },
             format: PhantomData,
         }
     }
@@ -248,10 +249,11 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
             self.map(root, gpa, page.frame, page.rights | Rights::READ)?;
             self.map_linear(root, &tops, page, gpa)?;
         }
+        let second_level = TableRoot::new(root);
         let pdpte = |table: GuestTable| table.gpa | PageFlags::P.bits();
         Ok(match self.mode {
-            Mode::Pae => Roots { second_level: root, cr3: 0, pdptes: tops.map(pdpte) },
-            _ => Roots { second_level: root, cr3: tops[0].gpa, pdptes: [0; 4] },
+            Mode::Pae => Roots { second_level, cr3: 0, pdptes: tops.map(pdpte) },
+            _ => Roots { second_level, cr3: tops[0].gpa, pdptes: [0; 4] },
         })
     }
 

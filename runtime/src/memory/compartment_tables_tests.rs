@@ -1,6 +1,7 @@
 //! Compartments as a processor walks them: the guest's page tables over the second-level ones.
 
 use super::{Compartment, Mode, Page, Roots, TABLES_START, TooSmall, frames_needed};
+use crate::memory::TableRoot;
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, Refused};
 use crate::memory::plain_format::PlainFormat;
 use crate::memory::radix::translate;
@@ -29,8 +30,8 @@ struct Fixture {
 impl Fixture {
     fn new(mode: Mode, stock: usize) -> Self {
         let memory = SimMemory::new(0);
-        let mut machine =
-            Self { memory, compartment: Compartment::new(), roots: Roots::default(), mode, next: POOL };
+        let roots = Roots { second_level: TableRoot::new(HostPhysAddr::new(0)), cr3: 0, pdptes: [0; 4] };
+        let mut machine = Self { memory, compartment: Compartment::new(), roots, mode, next: POOL };
         machine.grow(stock);
         machine
     }
@@ -78,7 +79,8 @@ impl Fixture {
     }
 
     fn second_level(&self, gpa: u64) -> Option<(u64, Rights)> {
-        let (frame, size, attributes) = translate::<PlainFormat>(&self.memory, self.roots.second_level, gpa)?;
+        let (frame, size, attributes) =
+            translate::<PlainFormat>(&self.memory, self.roots.second_level.table(), gpa)?;
         assert_eq!(size, PageSize::Size4K);
         Some((frame.get(), attributes.rights))
     }

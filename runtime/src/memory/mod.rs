@@ -24,6 +24,7 @@ pub mod protect;
 mod radix;
 pub mod range;
 mod refresh;
+mod root;
 pub mod second_level;
 mod unseen;
 pub mod views;
@@ -31,5 +32,6 @@ pub mod watch;
 
 pub use flush::Flush;
 pub use range::GuestRange;
+pub use root::TableRoot;
 pub use second_level::{ProtectError, Resolution, SecondLevel};
 pub use views::View;

@@ -17,6 +17,7 @@ use super::policy::{MemoryFacts, Policy};
 use super::protect::{Full, Protection};
 use super::radix::{Radix, translate};
 use super::range::{GuestRange, Unaligned};
+use super::root::TableRoot;
 use super::views::{Roots, View};
 
 /// Frames that must be free at the start, so that a miss can always be served once tables were dropped.
@@ -127,14 +128,14 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
 
     /// Root table of `view`; `None` where it is not open.
     #[must_use]
-    pub fn root(&self, view: View) -> Option<HostPhysAddr> {
-        self.roots.get(view)
+    pub fn root(&self, view: View) -> Option<TableRoot> {
+        self.roots.get(view).map(TableRoot::new)
     }
 
     /// Returns what the tables of `view` map at `gpa` just now; a miss may be filled at any time.
     #[must_use]
     pub fn mapped(&self, view: View, gpa: GuestPhysAddr) -> Option<(HostPhysAddr, PageSize, Attributes)> {
-        translate::<F>(&self.memory, self.root(view)?, gpa.get())
+        translate::<F>(&self.memory, self.roots.get(view)?, gpa.get())
     }
 
     /// Fills the shared view below `limit` ahead of any miss.
@@ -143,7 +144,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     ///
     /// [`Exhausted`]; misses fill the rest.
     pub fn fill_below(&mut self, limit: GuestPhysAddr) -> Result<(), Exhausted> {
-        let Some(root) = self.root(View::SHARED) else { return Ok(()) };
+        let Some(root) = self.roots.get(View::SHARED) else { return Ok(()) };
         let end = limit.page().get().min(self.policy.reach());
         let mut at = 0;
         for _ in 0..STEPS {
@@ -165,7 +166,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         // The watch ends first: while it lasts, the policy knows no right to write the page.
         let is_noticed = access.contains(Rights::WRITE) && self.written(gpa);
         let run = self.policy.run_at(view, gpa.get());
-        let (Some(attributes), Some(root)) = (run.attributes, self.root(view)) else {
+        let (Some(attributes), Some(root)) = (run.attributes, self.roots.get(view)) else {
             return Resolution::Hidden;
         };
         if attributes.rights.is_empty() || !attributes.rights.contains(access) {
@@ -250,7 +251,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     /// # Errors
     ///
     /// [`ProtectError::TooManyViews`] or [`ProtectError::Exhausted`].
-    pub fn open_view(&mut self, view: View) -> Result<HostPhysAddr, ProtectError> {
+    pub fn open_view(&mut self, view: View) -> Result<TableRoot, ProtectError> {
         if let Some(root) = self.root(view) {
             return Ok(root);
         }
@@ -259,7 +260,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
         let root = self.radix().make_root()?;
         self.roots.insert(view, root);
-        Ok(root)
+        Ok(TableRoot::new(root))
     }
 
     /// Closes `view` and forgets its protections. No CPU runs on it any more; the shared view stays open.
@@ -315,7 +316,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         if self.policy.is_hidden(range) {
             return Err(ProtectError::HypervisorMemory);
         }
-        self.root(view).ok_or(ProtectError::NoView)?;
+        self.roots.get(view).ok_or(ProtectError::NoView)?;
         if protection.is_some() && self.policy.lent.touches(range) {
             return Err(ProtectError::Lent);
         }

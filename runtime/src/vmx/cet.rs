@@ -3,6 +3,7 @@
 //! That state stays in the processor's registers, for the hypervisor uses none of it. Of these SSP can be written by a VM
 //! entry alone, so the one entry behind a change loads what exits save anyway.
 
+use super::switch;
 use crate::smp::percpu;
 use hw::bare::Processor;
 use hw::{Msrs, Vmcs};
@@ -74,7 +75,5 @@ pub(super) fn stop_loading(vmcs: &mut impl Vmcs) {
 
 fn set_loading(vmcs: &mut impl Vmcs, is_loaded: bool) {
     percpu::current().set_loads_cet(is_loaded);
-    let mut entry = EntryControls::from_bits_retain(vmcs.read(vmcs::ENTRY_CONTROLS));
-    entry.set(EntryControls::LOAD_CET_STATE, is_loaded);
-    vmcs.write(vmcs::ENTRY_CONTROLS, entry.bits());
+    switch::entry(vmcs, EntryControls::LOAD_CET_STATE, is_loaded);
 }

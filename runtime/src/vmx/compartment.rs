@@ -9,7 +9,7 @@ use crate::smp::percpu;
 use crate::vendor::Outside;
 use crate::vmx::controls::Controls;
 use crate::vmx::observers::{Values, observers};
-use crate::vmx::{invalidate, nested};
+use crate::vmx::{invalidate, nested, switch};
 use hw::bare::Processor;
 use hw::bare::processor::time_stamp;
 use hw::bare::vmx::{self, CurrentVmcs};
@@ -24,7 +24,7 @@ use x86::vmx::capability::{Allowed, EptVpidCapability, VmxBasic};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::ept::EptPointer;
 use x86::vmx::interruption::Interruptibility;
-use x86::vmx::vmcs::{self, Field, FieldValue};
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 /// What stays of CR4: how addresses are translated. Without the other bits vector, protection-key and
 /// performance-counter instructions are undefined, and so are those that write FS and GS bases.
@@ -37,7 +37,7 @@ const FLAT: u32 = 0xc0f3;
 const SHIFT_MASK: u64 = 0x1f;
 
 /// 64-bit fields that are put aside and come back as they were.
-const WIDE: [Field<u64>; 17] = [
+const WIDE: [Field<u64>; 16] = [
     vmcs::GUEST_CR0,
     vmcs::GUEST_CR3,
     vmcs::GUEST_CR4,
@@ -53,11 +53,10 @@ const WIDE: [Field<u64>; 17] = [
     vmcs::GUEST_SS_BASE,
     vmcs::GUEST_FS_BASE,
     vmcs::GUEST_GS_BASE,
-    vmcs::EPT_POINTER,
     vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS,
 ];
 /// The same of 32 bits.
-const NARROW: [Field<u32>; 20] = [
+const NARROW: [Field<u32>; 18] = [
     vmcs::GUEST_SYSENTER_CS,
     vmcs::GUEST_GDTR_LIMIT,
     vmcs::GUEST_IDTR_LIMIT,
@@ -76,9 +75,10 @@ const NARROW: [Field<u32>; 20] = [
     vmcs::GUEST_GS_ACCESS_RIGHTS,
     vmcs::GUEST_INTERRUPTIBILITY,
     vmcs::EXCEPTION_BITMAP,
-    vmcs::PIN_BASED_CONTROLS,
-    vmcs::EXIT_CONTROLS,
 ];
+/// The same, by which the processor acts on the hypervisor.
+const TRUSTED_WIDE: [TrustedField<u64>; 1] = [vmcs::EPT_POINTER];
+const TRUSTED_NARROW: [TrustedField<u32>; 2] = [vmcs::PIN_BASED_CONTROLS, vmcs::EXIT_CONTROLS];
 /// Limits and rights of the data segments.
 const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
     (vmcs::GUEST_DS_LIMIT, vmcs::GUEST_DS_ACCESS_RIGHTS),
@@ -90,10 +90,12 @@ const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
 const SELECTORS: [Field<u16>; 4] =
     [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
 
-/// Where the parts of [`Outside`] begin: fields of 64 bits, of 32, selectors, what counts and records, which is off in the
+/// Where the parts of [`Outside`] begin: fields of 64 bits, of 32, the trusted ones of both, selectors, what counts and records, which is off in the
 /// compartment (tracing is never the guest's), and what a hypervisor in the guest asked for of its own guest.
 const NARROW_AT: usize = WIDE.len();
-const SELECTORS_AT: usize = NARROW_AT + NARROW.len();
+const TRUSTED_WIDE_AT: usize = NARROW_AT + NARROW.len();
+const TRUSTED_NARROW_AT: usize = TRUSTED_WIDE_AT + TRUSTED_WIDE.len();
+const SELECTORS_AT: usize = TRUSTED_NARROW_AT + TRUSTED_NARROW.len();
 const OBSERVERS_AT: usize = SELECTORS_AT + SELECTORS.len();
 const L1_AT: usize = OBSERVERS_AT + size_of::<Values>() / size_of::<u64>();
 /// Whether the rest is there; time when the compartment was entered, as the VMX-preemption timer goes on meanwhile.
@@ -101,12 +103,12 @@ const L1_WORDS: usize = 2 + OF_L1.len();
 const_assert!(L1_AT + L1_WORDS <= Outside::WORDS);
 
 /// Controls that are put aside beside [`NARROW`] where the guest is a hypervisor's.
-const OF_L1: [Field<u32>; 5] = [
+const OF_L1: [TrustedField<u32>; 5] = [
     vmcs::PRIMARY_CONTROLS,
     vmcs::SECONDARY_CONTROLS,
-    vmcs::PAGE_FAULT_ERROR_CODE_MASK,
-    vmcs::PAGE_FAULT_ERROR_CODE_MATCH,
-    vmcs::PREEMPTION_TIMER,
+    vmcs::PAGE_FAULT_ERROR_CODE_MASK.trusted(),
+    vmcs::PAGE_FAULT_ERROR_CODE_MATCH.trusted(),
+    vmcs::PREEMPTION_TIMER.trusted(),
 ];
 
 /// What this processor has to end a compartment's time slice with.
@@ -168,7 +170,8 @@ pub(super) fn enter(roots: &Roots, ticks: u64) {
     vmcs.write(vmcs::GUEST_PDPTE1, pdpte1);
     vmcs.write(vmcs::GUEST_PDPTE2, pdpte2);
     vmcs.write(vmcs::GUEST_PDPTE3, pdpte3);
-    vmcs.write(vmcs::EPT_POINTER, EptPointer::new(roots.second_level).0);
+    // SAFETY: the compartment's tables, which hold its pages alone.
+    unsafe { vmcs.write_trusted(vmcs::EPT_POINTER, EptPointer::new(roots.second_level.table()).0) }
     vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
     vmcs.write(vmcs::GUEST_SYSENTER_CS, 0);
     vmcs.write(vmcs::GUEST_GDTR_LIMIT, 0);
@@ -200,6 +203,14 @@ pub(super) fn leave() {
     write_all(&mut vmcs, WIDE, words);
     write_all(&mut vmcs, NARROW, &words[NARROW_AT..]);
     write_all(&mut vmcs, SELECTORS, &words[SELECTORS_AT..]);
+    // SAFETY: what `enter` found there.
+    unsafe {
+        write_all_trusted(&mut vmcs, TRUSTED_WIDE, &words[TRUSTED_WIDE_AT..]);
+    }
+    // SAFETY: as above.
+    unsafe {
+        write_all_trusted(&mut vmcs, TRUSTED_NARROW, &words[TRUSTED_NARROW_AT..]);
+    }
     let mut observed = Values::default();
     observed.copy_from_slice(&words[OBSERVERS_AT..L1_AT]);
     observers().give_back(&mut vmcs, &Processor, observed);
@@ -222,17 +233,16 @@ pub(super) fn forget_translations(roots: &Roots) {
         return invalidate::all_guest_physical();
     }
     // SAFETY: this CPU is in VMX root operation, and has the instruction's type.
-    if unsafe { vmx::invept_single(EptPointer::new(roots.second_level).0) }.is_err() {
+    if unsafe { vmx::invept_single(EptPointer::new(roots.second_level.table()).0) }.is_err() {
         panic!("INVEPT failed");
     }
 }
 
 /// An NMI that waits until the guest can take one waits on until the guest is back.
 fn hold_nmi_window(vmcs: &mut CurrentVmcs) {
-    let mut controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
+    let controls = PrimaryControls::from_bits_retain(vmcs.read(vmcs::PRIMARY_CONTROLS));
     if controls.contains(PrimaryControls::NMI_WINDOW_EXITING) {
-        controls.remove(PrimaryControls::NMI_WINDOW_EXITING);
-        vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+        switch::primary(vmcs, PrimaryControls::NMI_WINDOW_EXITING, false);
         percpu::current().keep_guest_nmi();
     }
 }
@@ -241,12 +251,18 @@ fn put_aside(vmcs: &mut CurrentVmcs, words: &mut [u64; Outside::WORDS]) {
     let observed = observers().put_aside(vmcs, &Processor);
     read_all(vmcs, WIDE, words);
     read_all(vmcs, NARROW, &mut words[NARROW_AT..]);
+    read_all(vmcs, TRUSTED_WIDE, &mut words[TRUSTED_WIDE_AT..]);
+    read_all(vmcs, TRUSTED_NARROW, &mut words[TRUSTED_NARROW_AT..]);
     read_all(vmcs, SELECTORS, &mut words[SELECTORS_AT..]);
     words[OBSERVERS_AT..L1_AT].copy_from_slice(&observed);
 }
 
 #[inline(always)]
-fn read_all<T: FieldValue, const N: usize>(vmcs: &CurrentVmcs, fields: [Field<T>; N], words: &mut [u64]) {
+fn read_all<T: FieldValue, const N: usize, const IS_TRUSTED: bool>(
+    vmcs: &CurrentVmcs,
+    fields: [Field<T, IS_TRUSTED>; N],
+    words: &mut [u64],
+) {
     // Read at once, so that the encodings are constants of the code.
     let values = fields.map(|field| vmcs.read(field).to_u64());
     if let Some(words) = words.first_chunk_mut() {
@@ -259,6 +275,23 @@ fn write_all<T: FieldValue, const N: usize>(vmcs: &mut CurrentVmcs, fields: [Fie
     if let Some(words) = words.first_chunk::<N>() {
         for (field, word) in fields.into_iter().zip(words) {
             vmcs.write(field, T::from_u64(*word));
+        }
+    }
+}
+
+/// # Safety
+///
+/// The processor ran a guest with these `words` in these `fields` before.
+#[inline(always)]
+unsafe fn write_all_trusted<T: FieldValue, const N: usize>(
+    vmcs: &mut CurrentVmcs,
+    fields: [TrustedField<T>; N],
+    words: &[u64],
+) {
+    if let Some(words) = words.first_chunk::<N>() {
+        for (field, word) in fields.into_iter().zip(words) {
+            // SAFETY: by the caller's duty.
+            unsafe { vmcs.write_trusted(field, T::from_u64(*word)) }
         }
     }
 }
@@ -291,17 +324,23 @@ fn put_l1_aside(vmcs: &mut CurrentVmcs, l0: &Controls, words: &mut [u64]) {
     // How time passes is no control of exits.
     let primary = PrimaryControls::from_bits_retain(primary) & PrimaryControls::USE_TSC_OFFSETTING;
     let secondary = SecondaryControls::from_bits_retain(secondary) & SecondaryControls::USE_TSC_SCALING;
-    vmcs.write(vmcs::PIN_BASED_CONTROLS, l0.pin_based.bits());
-    vmcs.write(vmcs::PRIMARY_CONTROLS, (l0.primary | primary).bits());
-    vmcs.write(vmcs::SECONDARY_CONTROLS, (l0.secondary | secondary).bits());
-    vmcs.write(vmcs::EXIT_CONTROLS, l0.exit.bits());
+    for (field, controls) in [
+        (vmcs::PIN_BASED_CONTROLS, l0.pin_based.bits()),
+        (vmcs::PRIMARY_CONTROLS, (l0.primary | primary).bits()),
+        (vmcs::SECONDARY_CONTROLS, (l0.secondary | secondary).bits()),
+        (vmcs::EXIT_CONTROLS, l0.exit.bits()),
+    ] {
+        // SAFETY: as L1 itself runs.
+        unsafe { vmcs.write_trusted(field, controls) }
+    }
     // Every page fault is the compartment's.
     vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.write(vmcs::PAGE_FAULT_ERROR_CODE_MATCH, 0);
 }
 
 fn give_l1_back(vmcs: &mut CurrentVmcs, since: u64, controls: &[u64]) {
-    write_all(vmcs, OF_L1, controls);
+    // SAFETY: what `put_l1_aside` found there.
+    unsafe { write_all_trusted(vmcs, OF_L1, controls) };
     let pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     if pins.contains(PinBasedControls::PREEMPTION_TIMER) {
         let shift = features().timer_shift.unwrap_or(0);
@@ -315,16 +354,13 @@ fn give_l1_back(vmcs: &mut CurrentVmcs, since: u64, controls: &[u64]) {
 /// Limits the time in the compartment; gives the flags to run it with. Interrupts wait, where there is the timer; else
 /// the first one ends the slice, which needs RFLAGS.IF as little as ever, but some emulators look at it.
 fn start_timer(vmcs: &mut CurrentVmcs, features: &CompartmentFeatures, ticks: u64) -> Rflags {
-    let mut pins = PinBasedControls::from_bits_retain(vmcs.read(vmcs::PIN_BASED_CONTROLS));
     let Some(shift) = features.timer_shift else {
-        vmcs.write(vmcs::PIN_BASED_CONTROLS, (pins | PinBasedControls::EXTERNAL_INTERRUPT_EXITING).bits());
+        switch::pin_based(vmcs, PinBasedControls::EXTERNAL_INTERRUPT_EXITING, true);
         return Rflags::from_bits_retain(2) | Rflags::IF;
     };
-    pins.insert(PinBasedControls::PREEMPTION_TIMER);
-    vmcs.write(vmcs::PIN_BASED_CONTROLS, pins.bits());
+    switch::pin_based(vmcs, PinBasedControls::PREEMPTION_TIMER, true);
     // Saved at exits, so that exits do not buy time.
-    let exits = ExitControls::from_bits_retain(vmcs.read(vmcs::EXIT_CONTROLS));
-    vmcs.write(vmcs::EXIT_CONTROLS, (exits | ExitControls::SAVE_PREEMPTION_TIMER).bits());
+    switch::exit(vmcs, ExitControls::SAVE_PREEMPTION_TIMER, true);
     vmcs.write(vmcs::PREEMPTION_TIMER, u32::try_from(ticks >> shift).unwrap_or(u32::MAX));
     Rflags::from_bits_retain(2)
 }

@@ -1,4 +1,7 @@
 //! The host-state area: what a VM exit loads (SDM, "Host-State Area").
+//!
+//! UNSAFETY: by what is written here, exits run the hypervisor.
+#![expect(unsafe_code, reason = "host state")]
 
 use crate::smp::percpu::{CODE_SELECTOR, DATA_SELECTOR, PerCpu, TASK_SELECTOR};
 use hw::Vmcs;
@@ -26,27 +29,39 @@ pub(super) struct HostRegisters {
 }
 
 /// Writes the host-state area for `cpu`.
-pub(super) fn write(vmcs: &mut impl Vmcs, cpu: &PerCpu, registers: &HostRegisters) {
-    vmcs.write(vmcs::HOST_CR0, registers.cr0);
-    vmcs.write(vmcs::HOST_CR3, registers.cr3);
-    vmcs.write(vmcs::HOST_CR4, registers.cr4);
-    vmcs.write(vmcs::HOST_EFER, registers.efer);
-    vmcs.write(vmcs::HOST_PAT, registers.pat);
-    vmcs.write(vmcs::HOST_CS_SELECTOR, CODE_SELECTOR);
-    for field in [vmcs::HOST_SS_SELECTOR, vmcs::HOST_DS_SELECTOR, vmcs::HOST_ES_SELECTOR] {
-        vmcs.write(field, DATA_SELECTOR);
+///
+/// # Safety
+///
+/// 1. `registers` are those under which the hypervisor runs on this CPU, which is `cpu`, with its GDT and TSS loaded.
+/// 2. RIP is code that takes an exit, and RSP the top of what that code finds its registers on.
+pub(super) unsafe fn write(vmcs: &mut impl Vmcs, cpu: &PerCpu, registers: &HostRegisters) {
+    macro_rules! write {
+        ($field:expr, $value:expr) => {{
+            let (field, value) = ($field, $value);
+            // SAFETY: by the caller's duties.
+            unsafe { vmcs.write_trusted(field, value) }
+        }};
     }
-    vmcs.write(vmcs::HOST_FS_SELECTOR, 0);
-    vmcs.write(vmcs::HOST_GS_SELECTOR, 0);
-    vmcs.write(vmcs::HOST_TR_SELECTOR, TASK_SELECTOR);
-    vmcs.write(vmcs::HOST_FS_BASE, 0);
-    vmcs.write(vmcs::HOST_GS_BASE, (&raw const *cpu) as u64);
-    vmcs.write(vmcs::HOST_TR_BASE, cpu.tss_base());
-    vmcs.write(vmcs::HOST_GDTR_BASE, cpu.gdt_base());
-    vmcs.write(vmcs::HOST_IDTR_BASE, registers.idt_base);
-    vmcs.write(vmcs::HOST_SYSENTER_CS, 0);
-    vmcs.write(vmcs::HOST_SYSENTER_ESP, 0);
-    vmcs.write(vmcs::HOST_SYSENTER_EIP, 0);
-    vmcs.write(vmcs::HOST_RIP, registers.rip);
-    vmcs.write(vmcs::HOST_RSP, registers.rsp);
+    write!(vmcs::HOST_CR0, registers.cr0);
+    write!(vmcs::HOST_CR3, registers.cr3);
+    write!(vmcs::HOST_CR4, registers.cr4);
+    write!(vmcs::HOST_EFER, registers.efer);
+    write!(vmcs::HOST_PAT, registers.pat);
+    write!(vmcs::HOST_CS_SELECTOR, CODE_SELECTOR);
+    for field in [vmcs::HOST_SS_SELECTOR, vmcs::HOST_DS_SELECTOR, vmcs::HOST_ES_SELECTOR] {
+        write!(field, DATA_SELECTOR);
+    }
+    write!(vmcs::HOST_FS_SELECTOR, 0);
+    write!(vmcs::HOST_GS_SELECTOR, 0);
+    write!(vmcs::HOST_TR_SELECTOR, TASK_SELECTOR);
+    write!(vmcs::HOST_FS_BASE, 0);
+    write!(vmcs::HOST_GS_BASE, (&raw const *cpu) as u64);
+    write!(vmcs::HOST_TR_BASE, cpu.tss_base());
+    write!(vmcs::HOST_GDTR_BASE, cpu.gdt_base());
+    write!(vmcs::HOST_IDTR_BASE, registers.idt_base);
+    write!(vmcs::HOST_SYSENTER_CS, 0);
+    write!(vmcs::HOST_SYSENTER_ESP, 0);
+    write!(vmcs::HOST_SYSENTER_EIP, 0);
+    write!(vmcs::HOST_RIP, registers.rip);
+    write!(vmcs::HOST_RSP, registers.rsp);
 }

@@ -1,6 +1,7 @@
 //! Events for the guest: injected, delivered again, or combined (SDM, "VM-Entry Controls for Event
 //! Injection"; "Interrupt 8-Double Fault Exception (#DF)").
 
+use super::switch;
 use super::vcpu::VmxVcpu;
 use crate::vcpu::Vcpu;
 use hw::Vmcs;
@@ -113,9 +114,7 @@ pub(super) fn end_sti_blocking(vmcs: &mut impl Vmcs) {
 
 /// Asks for, or no longer asks for, an exit when the guest can take an NMI.
 pub(super) fn set_nmi_window<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, wanted: bool) {
-    let mut controls = PrimaryControls::from_bits_retain(vcpu.vmcs.read(vmcs::PRIMARY_CONTROLS));
-    controls.set(PrimaryControls::NMI_WINDOW_EXITING, wanted);
-    vcpu.vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+    switch::primary(&mut vcpu.vmcs, PrimaryControls::NMI_WINDOW_EXITING, wanted);
 }
 
 fn exception<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, vector: Vector, error_code: Option<u32>) {

@@ -32,6 +32,7 @@ mod run;
 mod setup;
 #[cfg(target_os = "none")]
 mod start;
+mod switch;
 #[cfg(target_os = "none")]
 mod table_format;
 mod vcpu;

@@ -188,9 +188,12 @@ impl Observers {
     }
 
     /// Makes `vmcs`, which was never entered, start with what the hardware has, and its exits load 0.
+    // UNSAFETY: writes a field of host state.
+    #[expect(unsafe_code, reason = "a field of host state")]
     pub(super) fn begin(&self, vmcs: &mut impl Vmcs, msrs: &impl Msrs) {
         if self.field(Msr::IA32_PERF_GLOBAL_CTRL).is_some() {
-            vmcs.write(vmcs::HOST_PERF_GLOBAL_CTRL, 0);
+            // SAFETY: nothing counts in the hypervisor, nor is written about it.
+            unsafe { vmcs.write_trusted(vmcs::HOST_PERF_GLOBAL_CTRL, 0) }
         }
         for (_, register) in self.switched() {
             vmcs.write(register.field, msrs.read(register.msr).unwrap_or(0));

@@ -6,6 +6,7 @@
 use super::apply::apply;
 use super::bitmaps;
 use super::inject;
+use super::switch;
 use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, observers};
 use crate::exit::compartment_exit::Inside;
@@ -139,9 +140,7 @@ fn init(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu) -> Action {
 
 /// Asks for, or no longer asks for, an exit behind the next instruction.
 fn set_monitor_trap(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, wanted: bool) {
-    let mut controls = PrimaryControls::from_bits_retain(vcpu.vmcs.read(vmcs::PRIMARY_CONTROLS));
-    controls.set(PrimaryControls::MONITOR_TRAP_FLAG, wanted);
-    vcpu.vmcs.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+    switch::primary(&mut vcpu.vmcs, PrimaryControls::MONITOR_TRAP_FLAG, wanted);
 }
 
 /// VMX instructions, which a guest executes that is a hypervisor.

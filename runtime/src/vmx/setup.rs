@@ -40,17 +40,19 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     pointer::adopt(&Processor, features().feedback_bytes, &machine::SECOND_LEVEL)
         .map_err(EnableError::Pointers)?;
     enable(cpu, machine::region())?;
-    // SAFETY: `enable` made this CPU's VMCS current; the host state is written below, before any entry.
+    // SAFETY: `enable` made this CPU's VMCS current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
     write_controls(&mut vmcs, &controls);
-    host_state::write(&mut vmcs, cpu, &host_registers(cpu));
+    // SAFETY: this CPU's own registers as they are, and VM entry's own landing.
+    unsafe { host_state::write(&mut vmcs, cpu, &host_registers(cpu)) };
     write_fixed_guest_state(&mut vmcs);
     observers().begin(&mut vmcs, &Processor);
     nested::set_up(cpu, revision()?, |vmcs02| {
         let registers = HostRegisters { rip: vm_entry::l2_exit_address(), ..host_registers(cpu) };
         write_l2_controls(vmcs02);
         observers().begin(vmcs02, &Processor);
-        host_state::write(vmcs02, cpu, &registers);
+        // SAFETY: as above, with the landing for exits of L2.
+        unsafe { host_state::write(vmcs02, cpu, &registers) };
     });
     // SAFETY: the place is on the top of this CPU's main stack, far from where it runs now.
     let registers = unsafe { &mut *cpu.registers() };
@@ -69,19 +71,23 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
 }
 
 fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
-    vmcs.write(vmcs::PIN_BASED_CONTROLS, controls.pin_based.bits());
-    vmcs.write(vmcs::PRIMARY_CONTROLS, controls.primary.bits());
-    vmcs.write(vmcs::SECONDARY_CONTROLS, controls.secondary.bits());
-    vmcs.write(vmcs::EXIT_CONTROLS, controls.exit.bits());
-    vmcs.write(vmcs::ENTRY_CONTROLS, controls.entry.bits());
+    for (field, word) in [
+        (vmcs::PIN_BASED_CONTROLS, controls.pin_based.bits()),
+        (vmcs::PRIMARY_CONTROLS, controls.primary.bits()),
+        (vmcs::SECONDARY_CONTROLS, controls.secondary.bits()),
+        (vmcs::EXIT_CONTROLS, controls.exit.bits()),
+        (vmcs::ENTRY_CONTROLS, controls.entry.bits()),
+    ] {
+        // SAFETY: those that we need on this processor: exits load host state, EPT translates, and the bitmaps are
+        // named below.
+        unsafe { vmcs.write_trusted(field, word) }
+    }
+    forbid_msr_areas(vmcs);
     for field in [
         vmcs::EXCEPTION_BITMAP,
         vmcs::PAGE_FAULT_ERROR_CODE_MASK,
         vmcs::PAGE_FAULT_ERROR_CODE_MATCH,
         vmcs::CR3_TARGET_COUNT,
-        vmcs::EXIT_MSR_STORE_COUNT,
-        vmcs::EXIT_MSR_LOAD_COUNT,
-        vmcs::ENTRY_MSR_LOAD_COUNT,
         vmcs::ENTRY_INTERRUPTION_INFORMATION,
     ] {
         vmcs.write(field, 0);
@@ -94,21 +100,39 @@ fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
     let cr4_offered = policies::control_register().cr4_offered;
     vmcs.write(vmcs::CR4_MASK, (CR4_MASK | !cr4_offered).bits());
     if let Some(bitmaps) = bitmaps::shared() {
-        vmcs.write(vmcs::MSR_BITMAPS, bitmaps.msr.get());
-        vmcs.write(vmcs::IO_BITMAP_A, bitmaps.io.get());
-        vmcs.write(vmcs::IO_BITMAP_B, bitmaps.io.get() + 4096);
+        for (field, address) in [
+            (vmcs::MSR_BITMAPS, bitmaps.msr.get()),
+            (vmcs::IO_BITMAP_A, bitmaps.io.get()),
+            (vmcs::IO_BITMAP_B, bitmaps.io.get() + 4096),
+        ] {
+            // SAFETY: a frame of the pool that holds this bitmap for good.
+            unsafe { vmcs.write_trusted(field, address) }
+        }
     }
     if let Some(root) = machine::SECOND_LEVEL.lock().root(View::SHARED) {
-        vmcs.write(vmcs::EPT_POINTER, EptPointer::new(root).0);
+        // SAFETY: the guest's tables, which give it nothing of the hypervisor's.
+        unsafe { vmcs.write_trusted(vmcs::EPT_POINTER, EptPointer::new(root.table()).0) }
     }
+}
+
+/// MSR areas are software's.
+fn forbid_msr_areas(vmcs: &mut impl Vmcs) {
+    for field in [vmcs::EXIT_MSR_STORE_COUNT, vmcs::EXIT_MSR_LOAD_COUNT, vmcs::ENTRY_MSR_LOAD_COUNT] {
+        // SAFETY: of no entries, no address is followed.
+        unsafe { vmcs.write_trusted(field, 0) }
+    }
+}
+
+/// No shadow VMCS serves VMREAD and VMWRITE.
+fn unlink(vmcs: &mut impl Vmcs) {
+    // SAFETY: it leads nowhere.
+    unsafe { vmcs.write_trusted(vmcs::VMCS_LINK_POINTER, NO_LINK) }
 }
 
 /// What never changes in the VMCS under which a guest of the guest runs.
 fn write_l2_controls(vmcs: &mut impl Vmcs) {
-    for field in [vmcs::EXIT_MSR_STORE_COUNT, vmcs::EXIT_MSR_LOAD_COUNT, vmcs::ENTRY_MSR_LOAD_COUNT] {
-        vmcs.write(field, 0);
-    }
-    vmcs.write(vmcs::VMCS_LINK_POINTER, NO_LINK);
+    forbid_msr_areas(vmcs);
+    unlink(vmcs);
 }
 
 fn host_registers(cpu: &PerCpu) -> HostRegisters {
@@ -125,7 +149,7 @@ fn host_registers(cpu: &PerCpu) -> HostRegisters {
 }
 
 fn write_fixed_guest_state(vmcs: &mut impl Vmcs) {
-    vmcs.write(vmcs::VMCS_LINK_POINTER, NO_LINK);
+    unlink(vmcs);
     vmcs.write(vmcs::GUEST_DEBUGCTL, 0);
     vmcs.write(vmcs::GUEST_PAT, Processor.read(Msr::IA32_PAT).unwrap_or(DEFAULT_PAT));
     vmcs.write(vmcs::GUEST_EFER, 0);

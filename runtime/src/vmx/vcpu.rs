@@ -1,6 +1,6 @@
 //! A guest's processor as its VMCS and saved registers hold it.
 
-use super::machine_registers;
+use super::{machine_registers, switch};
 use crate::vcpu::{Activity, CodeSize, Registers, Vcpu};
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
@@ -153,9 +153,7 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
 
     fn set_efer(&mut self, efer: Efer) {
         self.vmcs.write(vmcs::GUEST_EFER, efer.bits());
-        let mut controls = EntryControls::from_bits_retain(self.vmcs.read(vmcs::ENTRY_CONTROLS));
-        controls.set(EntryControls::IA32E_MODE_GUEST, efer.contains(Efer::LMA));
-        self.vmcs.write(vmcs::ENTRY_CONTROLS, controls.bits());
+        switch::entry(&mut self.vmcs, EntryControls::IA32E_MODE_GUEST, efer.contains(Efer::LMA));
     }
 
     fn pdptes(&self) -> [u64; 4] {

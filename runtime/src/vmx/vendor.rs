@@ -5,6 +5,7 @@
 
 use super::{bitmaps, compartment, dump, invalidate, nested, probe, start, vm_entry, watch};
 use crate::exit::cpuid::Instructions;
+use crate::memory::TableRoot;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::smp::percpu;
@@ -13,7 +14,7 @@ use core::fmt;
 use hw::Msrs;
 use hw::bare::Processor;
 use hw::bare::vmx;
-use x86::address::{GuestPhysAddr, HostPhysAddr};
+use x86::address::GuestPhysAddr;
 use x86::cr::Cr4;
 use x86::event::Event;
 use x86::msr::Msr;
@@ -87,7 +88,7 @@ impl Vendor for Vmx {
         watch::watch_interrupt_window(wanted);
     }
 
-    fn use_second_level(&self, root: HostPhysAddr) {
+    fn use_second_level(&self, root: TableRoot) {
         watch::use_second_level(root);
     }
 

@@ -4,7 +4,7 @@ use crate::{Vmcs, guarded};
 use core::arch::asm;
 use x86::address::HostPhysAddr;
 use x86::vmx::instruction_error::VmFail;
-use x86::vmx::vmcs::{Field, FieldValue};
+use x86::vmx::vmcs::{Field, FieldValue, TrustedField};
 
 macro_rules! with_status {
     ($($instruction:literal),+; $($operand:tt)*) => {{
@@ -139,16 +139,31 @@ impl CurrentVmcs {
     /// # Safety
     ///
     /// This processor is in VMX root operation with a current VMCS of the hypervisor's own for as long as
-    /// the value lives, and what is written to it keeps the host state sound.
+    /// the value lives.
     #[must_use]
     pub const unsafe fn new() -> Self {
         Self(())
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Vmcs::write_trusted`], where the field is one.
+    #[inline(always)]
+    unsafe fn write_any(&mut self, encoding: u32, value: u64) {
+        #[cfg(feature = "count-vmcs-accesses")]
+        super::vmcs_accesses::count_write();
+        // SAFETY: by the contracts of `new` and of this; its failure never returns.
+        unsafe {
+            asm!("vmwrite {field}, {value}", "jbe {failed}", value = in(reg) value,
+                field = in(reg) u64::from(encoding), failed = sym vmwrite_failed,
+                options(nostack));
+        }
     }
 }
 
 impl Vmcs for CurrentVmcs {
     #[inline(always)]
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         #[cfg(feature = "count-vmcs-accesses")]
         super::vmcs_accesses::count_read();
         let value: u64;
@@ -163,14 +178,14 @@ impl Vmcs for CurrentVmcs {
 
     #[inline(always)]
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
-        #[cfg(feature = "count-vmcs-accesses")]
-        super::vmcs_accesses::count_write();
-        // SAFETY: by the contract of `new`; its failure never returns.
-        unsafe {
-            asm!("vmwrite {field}, {value}", "jbe {failed}", value = in(reg) value.to_u64(),
-                field = in(reg) u64::from(field.encoding()), failed = sym vmwrite_failed,
-                options(nostack));
-        }
+        // SAFETY: no trusted field.
+        unsafe { self.write_any(field.encoding(), value.to_u64()) }
+    }
+
+    #[inline(always)]
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        // SAFETY: by the caller's duties.
+        unsafe { self.write_any(field.encoding(), value.to_u64()) }
     }
 }
 

@@ -3,10 +3,10 @@
 use core::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::{Barriers, Cpuid, GeneralProtection, Msrs, PortWidth, Ports, Vmcs, Xcrs};
+use crate::{Barriers, Cpuid, GeneralProtection, Msrs, PortWidth, Ports, Vmcs, VmcsData, Xcrs};
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
-use x86::vmx::vmcs::{Field, FieldValue};
+use x86::vmx::vmcs::{Field, FieldValue, TrustedField};
 
 /// Fake MSRs: those that a test gave a value exist, all others raise #GP(0).
 #[derive(Clone, Debug, Default)]
@@ -241,20 +241,37 @@ impl SimVmcs {
         self.fields.get(&encoding).copied().unwrap_or_default()
     }
 
+    /// Writes any field.
+    pub fn write<T: FieldValue, const IS_TRUSTED: bool>(&mut self, field: Field<T, IS_TRUSTED>, value: T) {
+        self.fields.insert(field.encoding(), value.to_u64());
+        self.writes.push((field.encoding(), value.to_u64()));
+    }
+
     /// Sets the field with this encoding, as the processor does, which is no write.
     pub fn set_value(&mut self, encoding: u32, value: u64) {
         self.fields.insert(encoding, value);
     }
 }
 
+// UNSAFETY: a contract about a processor, which a fake asks nothing for.
+#[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
 impl Vmcs for SimVmcs {
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         T::from_u64(self.fields.get(&field.encoding()).copied().unwrap_or_default())
     }
 
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
-        self.fields.insert(field.encoding(), value.to_u64());
-        self.writes.push((field.encoding(), value.to_u64()));
+        self.write(field, value);
+    }
+
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        self.write(field, value);
+    }
+}
+
+impl VmcsData for SimVmcs {
+    fn set<T: FieldValue, const IS_TRUSTED: bool>(&mut self, field: Field<T, IS_TRUSTED>, value: T) {
+        self.write(field, value);
     }
 }
 

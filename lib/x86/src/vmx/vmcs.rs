@@ -13,11 +13,18 @@ use core::marker::PhantomData;
 pub const SHADOW_INDICATOR: u32 = 1 << 31;
 
 /// A field whose value is a `T`: `u16`, `u32`, or `u64` for 64-bit and natural-width fields.
+///
+/// A field that `IS_TRUSTED` is one by which the processor acts on its hypervisor: host state, controls that can let a
+/// guest out, and addresses that the processor reads or writes outside the guest's translation. Of any other field no
+/// value can do more than change what the guest sees, or have the entry fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field<T> {
+pub struct Field<T, const IS_TRUSTED: bool = false> {
     encoding: u32,
     value: PhantomData<T>,
 }
+
+/// A field by which the processor acts on its hypervisor (see [`Field`]).
+pub type TrustedField<T> = Field<T, true>;
 
 /// A type that a VMCS field can have.
 pub trait FieldValue: Copy {
@@ -57,8 +64,44 @@ impl FieldValue for u64 {
     }
 }
 
-impl<T: FieldValue> Field<T> {
+/// Whether the processor acts on its hypervisor by the field: all of host state, and of controls and guest state whatever
+/// is not known to be the guest's own matter.
+const fn is_trusted(encoding: u32) -> bool {
+    match group(encoding) {
+        Group::Host => true,
+        Group::ExitInformation => false,
+        // The link pointer names memory, and a trace may.
+        Group::Guest => matches!(encoding, 0x2800 | 0x2814),
+        Group::Control => !matches!(
+            encoding,
+            // VPID, notification vector
+            0x0000 | 0x0002
+            // TSC offset and multiplier, EOI-exit bitmaps
+            | 0x2010 | 0x2032 | 0x201c..=0x2022
+            // XSS-, ENCLS- and ENCLV-exiting bitmaps
+            | 0x202c | 0x202e | 0x2036
+            // Exceptions and page faults that exit, CR3 targets
+            | 0x4004..=0x400a | 0x6008..=0x600e
+            // The event that an entry injects, TPR threshold, pause loops
+            | 0x4016..=0x401c | 0x4020 | 0x4022
+            // Masks and read shadows of CR0 and CR4
+            | 0x6000..=0x6006
+        ),
+    }
+}
+
+const fn group(encoding: u32) -> Group {
+    match encoding >> 10 & 3 {
+        0 => Group::Control,
+        1 => Group::ExitInformation,
+        2 => Group::Guest,
+        _ => Group::Host,
+    }
+}
+
+impl<T: FieldValue, const IS_TRUSTED: bool> Field<T, IS_TRUSTED> {
     const fn new(encoding: u32) -> Self {
+        assert!(IS_TRUSTED == is_trusted(encoding), "the type of a VMCS field says wrongly whose it is");
         let mut index = 0;
         while index < T::WIDTHS.len() {
             if encoding >> 13 & 3 == T::WIDTHS[index] {
@@ -73,6 +116,12 @@ impl<T: FieldValue> Field<T> {
     #[must_use]
     pub const fn encoding(self) -> u32 {
         self.encoding
+    }
+
+    /// The field among others that are trusted.
+    #[must_use]
+    pub const fn trusted(self) -> TrustedField<T> {
+        Field { encoding: self.encoding, value: PhantomData }
     }
 }
 
@@ -176,12 +225,7 @@ impl FieldInfo {
     /// Returns the type of the field.
     #[must_use]
     pub const fn group(self) -> Group {
-        match self.encoding >> 10 & 3 {
-            0 => Group::Control,
-            1 => Group::ExitInformation,
-            2 => Group::Guest,
-            _ => Group::Host,
-        }
+        group(self.encoding)
     }
 
     /// Width of the field.
@@ -202,7 +246,7 @@ macro_rules! declare {
     ) => {
         $(
             #[doc = concat!($text, ".")]
-            pub const $name: Field<$type> = Field::new($encoding);
+            pub const $name: Field<$type, { is_trusted($encoding) }> = Field::new($encoding);
         )*
 
         /// Every field, in the order of encodings within a width and group.

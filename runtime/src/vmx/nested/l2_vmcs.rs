@@ -2,7 +2,7 @@
 
 use super::cr_masks::CR0_OF_L0;
 use hw::Vmcs;
-use x86::vmx::vmcs::{self, Field, FieldValue};
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 /// The VMCS of L2, in which the read shadows show what the hypervisor's handlers expect of them: the
 /// registers' own values, with the cache bits that L2 believes to have. What such a handler writes to them
@@ -34,9 +34,11 @@ impl<V: Vmcs> L2View<V> {
     }
 }
 
+// UNSAFETY: passes the contract of the VMCS that it views on.
+#[expect(unsafe_code, reason = "passes a contract on")]
 impl<V: Vmcs> Vmcs for L2View<V> {
     #[inline(always)]
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         match field.encoding() {
             encoding if encoding == vmcs::CR0_READ_SHADOW.encoding() => T::from_u64(self.cr0()),
             encoding if encoding == vmcs::CR4_READ_SHADOW.encoding() => {
@@ -53,6 +55,12 @@ impl<V: Vmcs> Vmcs for L2View<V> {
             encoding if encoding == vmcs::CR4_READ_SHADOW.encoding() => (),
             _ => self.vmcs.write(field, value),
         }
+    }
+
+    #[inline(always)]
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        // SAFETY: the caller's duties are of the same VMCS.
+        unsafe { self.vmcs.write_trusted(field, value) }
     }
 }
 

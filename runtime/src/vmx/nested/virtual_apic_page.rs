@@ -44,6 +44,8 @@ pub(super) fn set_controls(vmcs02: &mut impl Vmcs, vmcs12: &impl Vmcs) {
 /// Names the pages where they are now. Memory that is not L1's, or no longer, is stood in for by `scratch`: the processor
 /// reads and writes, and L1 finds nothing of it. Those that the processor writes are put into `unseen_writes`.
 #[cfg(target_os = "none")]
+// UNSAFETY: names pages that the processor reads and writes by their addresses.
+#[expect(unsafe_code, reason = "addresses that the processor reads and writes by")]
 pub(super) fn set_addresses(
     vmcs02: &mut CurrentVmcs,
     vmcs12: &Vmcs12,
@@ -63,7 +65,8 @@ pub(super) fn set_addresses(
     let mut name = |field, rights| {
         let gpa = address(field);
         let hpa = ept02::translate(gpa, rights).unwrap_or(scratch);
-        vmcs02.write(field, hpa.page().get() | gpa.page_offset() as u64);
+        // SAFETY: memory of L1's own, which is followed when it changes hands, or of nobody.
+        unsafe { vmcs02.write_trusted(field, hpa.page().get() | gpa.page_offset() as u64) }
     };
     for field in [virtual_apic, descriptor].into_iter().flatten() {
         name(field, Rights::READ | Rights::WRITE);

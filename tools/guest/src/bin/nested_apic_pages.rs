@@ -12,7 +12,7 @@ use guest::vmx::prelude::*;
 use guest::vmx::verdict::{CONTROLS, Entry};
 use guest::vmx::{Ept, allocate, read, write};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
-use x86::vmx::vmcs::Field;
+use x86::vmx::vmcs::TrustedField;
 
 guest!(main);
 
@@ -55,7 +55,7 @@ fn odd_pages() -> [u64; 4] {
     [boot::hidden_memory().unwrap_or(NOTHING), NOTHING, ROM, SCREEN]
 }
 
-fn try_pages(nested: &mut Guest, field: Field<u64>, page: u64, alignment: u64, what: &str) {
+fn try_pages(nested: &mut Guest, field: TrustedField<u64>, page: u64, alignment: u64, what: &str) {
     for bad in bad_pages(page, alignment) {
         nested.write(field, bad);
         nested.call(guest::vmx::verdict::end);

@@ -11,7 +11,7 @@ use guest::cpu::{in8, write_cr8};
 use guest::vmx::prelude::*;
 use guest::vmx::{Ept, allocate};
 use x86::vmx::controls::PrimaryControls;
-use x86::vmx::vmcs::Field;
+use x86::vmx::vmcs::TrustedField;
 
 guest!(main);
 
@@ -46,7 +46,7 @@ fn main() {
 }
 
 /// L2's own change of its priority is a change of the bitmap.
-fn try_bitmap(nested: &mut Guest, bitmap: Field<u64>, first_port: u64) {
+fn try_bitmap(nested: &mut Guest, bitmap: TrustedField<u64>, first_port: u64) {
     let page = nested.read(bitmap);
     nested.write(vmcs::VIRTUAL_APIC_ADDRESS, page);
     for round in 0..ROUNDS {

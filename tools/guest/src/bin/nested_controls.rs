@@ -10,14 +10,14 @@ use guest::vmx::verdict::{CONTROLS, Entry, HOST_STATE};
 use guest::vmx::{Ept, Random, allocate, capability};
 use x86::msr::Msr;
 use x86::vmx::capability::Allowed;
-use x86::vmx::vmcs::Field;
+use x86::vmx::vmcs::TrustedField;
 
 guest!(main);
 
 const SETS: u32 = 2000;
 const SECONDARY: usize = 2;
 /// The control words in the order of [`Words`], and where their capabilities are.
-const FIELDS: [(Field<u32>, Msr, &str); 5] = [
+const FIELDS: [(TrustedField<u32>, Msr, &str); 5] = [
     (vmcs::PIN_BASED_CONTROLS, Msr::IA32_VMX_TRUE_PINBASED_CTLS, "pin-based"),
     (vmcs::PRIMARY_CONTROLS, Msr::IA32_VMX_TRUE_PROCBASED_CTLS, "primary"),
     (vmcs::SECONDARY_CONTROLS, Msr::IA32_VMX_PROCBASED_CTLS2, "secondary"),
@@ -75,12 +75,12 @@ fn make_fields_sound(nested: &mut Guest, ept: &Ept) {
     let (efer, pat) = (rdmsr_existing(Msr::IA32_EFER), rdmsr_existing(Msr::IA32_PAT));
     for (field, value) in [
         (vmcs::HOST_EFER, efer),
-        (vmcs::GUEST_EFER, efer),
+        (vmcs::GUEST_EFER.trusted(), efer),
         (vmcs::HOST_PAT, pat),
-        (vmcs::GUEST_PAT, pat),
+        (vmcs::GUEST_PAT.trusted(), pat),
         (vmcs::EPT_POINTER, ept.pointer()),
-        (vmcs::TSC_MULTIPLIER, 1 << 48),
-        (vmcs::TSC_OFFSET, 0),
+        (vmcs::TSC_MULTIPLIER.trusted(), 1 << 48),
+        (vmcs::TSC_OFFSET.trusted(), 0),
     ] {
         write_if_there(field.encoding(), value);
     }

@@ -11,7 +11,7 @@ use guest::vmx::verdict::{CONTROLS, Entry, GUEST_STATE, HOST_STATE, end};
 use guest::vmx::{Failure, capability};
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
-use x86::vmx::vmcs::Field;
+use x86::vmx::vmcs::TrustedField;
 
 guest!(main);
 
@@ -33,8 +33,8 @@ fn main() {
 }
 
 /// Control, its word, the capability MSR of that, and the field that it brings to life.
-const WAYS: [(u32, Field<u32>, Msr, Field<u64>); 2] = [
-    (ENTRY, vmcs::ENTRY_CONTROLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS, vmcs::GUEST_PERF_GLOBAL_CTRL),
+const WAYS: [(u32, TrustedField<u32>, Msr, TrustedField<u64>); 2] = [
+    (ENTRY, vmcs::ENTRY_CONTROLS, Msr::IA32_VMX_TRUE_ENTRY_CTLS, vmcs::GUEST_PERF_GLOBAL_CTRL.trusted()),
     (EXIT, vmcs::EXIT_CONTROLS, Msr::IA32_VMX_TRUE_EXIT_CTLS, vmcs::HOST_PERF_GLOBAL_CTRL),
 ];
 

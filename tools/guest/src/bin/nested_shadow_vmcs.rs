@@ -10,7 +10,7 @@ use guest::vmx::{Ept, allocate, ept_violation, read, region, revision, trial, wr
 use guest::{Fault, Mode, Regs, Snippet, snippet};
 use x86::msr::Msr;
 use x86::vmx::controls::SecondaryControls;
-use x86::vmx::vmcs::Field;
+use x86::vmx::vmcs::TrustedField;
 
 guest!(main);
 
@@ -326,7 +326,7 @@ impl Shadowing {
         );
     }
 
-    fn bitmap_address(&mut self, bitmap: Field<u64>, width: u32) {
+    fn bitmap_address(&mut self, bitmap: TrustedField<u64>, width: u32) {
         let values = [(self.read_bitmap | 8, CONTROLS), (1 << width, CONTROLS)];
         try_values(&mut self.nested, "address of a bitmap", bitmap, &values);
     }

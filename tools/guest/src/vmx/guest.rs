@@ -6,7 +6,7 @@
 use x86::msr::Msr;
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::exit_reason::ExitReason;
-use x86::vmx::vmcs::{self, Field, FieldValue};
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 use super::instruction::{self, Failure, outcome, vmclear, vmptrld};
 use super::{Ept, operation, page, state};
@@ -142,12 +142,12 @@ impl Guest {
     }
 
     /// Reads a field.
-    pub fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    pub fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         instruction::read(field)
     }
 
     /// Writes a field.
-    pub fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
+    pub fn write<T: FieldValue, const IS_TRUSTED: bool>(&mut self, field: Field<T, IS_TRUSTED>, value: T) {
         instruction::write(field, value);
     }
 
@@ -173,7 +173,7 @@ impl Guest {
     }
 
     /// Clears bits of a control word.
-    pub fn remove(&mut self, field: Field<u32>, bits: u32) {
+    pub fn remove(&mut self, field: TrustedField<u32>, bits: u32) {
         let word = self.read(field);
         self.write(field, word & !bits);
     }

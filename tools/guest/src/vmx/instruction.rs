@@ -147,7 +147,7 @@ pub fn invvpid(kind: u64, descriptor: [u64; 2]) -> Result<(), Failure> {
 }
 
 /// VMREAD of a field that exists in the current VMCS.
-pub fn read<T: FieldValue>(field: Field<T>) -> T {
+pub fn read<T: FieldValue, const IS_TRUSTED: bool>(field: Field<T, IS_TRUSTED>) -> T {
     match vmread(field.encoding().into()) {
         Ok(value) => T::from_u64(value),
         Err(failure) => panic!("VMREAD of {:#x}: {failure:?}", field.encoding()),
@@ -155,7 +155,7 @@ pub fn read<T: FieldValue>(field: Field<T>) -> T {
 }
 
 /// VMWRITE of a field that exists in the current VMCS.
-pub fn write<T: FieldValue>(field: Field<T>, value: T) {
+pub fn write<T: FieldValue, const IS_TRUSTED: bool>(field: Field<T, IS_TRUSTED>, value: T) {
     if let Err(failure) = vmwrite(field.encoding().into(), value.to_u64()) {
         panic!("VMWRITE of {:#x}: {failure:?}", field.encoding());
     }

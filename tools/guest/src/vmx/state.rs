@@ -7,7 +7,7 @@ use core::arch::asm;
 
 use x86::msr::Msr;
 use x86::vmx::controls::{EntryControls, ExitControls};
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, Field, TrustedField};
 
 use super::instruction::{read, write};
 use super::operation::capability;
@@ -59,10 +59,14 @@ pub fn write_controls() {
         vmcs::PAGE_FAULT_ERROR_CODE_MASK,
         vmcs::PAGE_FAULT_ERROR_CODE_MATCH,
         vmcs::CR3_TARGET_COUNT,
+        vmcs::ENTRY_INTERRUPTION_INFORMATION,
+    ] {
+        write(field, 0);
+    }
+    for field in [
         vmcs::EXIT_MSR_STORE_COUNT,
         vmcs::EXIT_MSR_LOAD_COUNT,
         vmcs::ENTRY_MSR_LOAD_COUNT,
-        vmcs::ENTRY_INTERRUPTION_INFORMATION,
         vmcs::SECONDARY_CONTROLS,
     ] {
         write(field, 0);
@@ -160,7 +164,7 @@ pub fn write_guest(rip: u64, rsp: u64) {
 }
 
 /// Sets `bits` in the control word `field` of the current VMCS; `false` where the processor lacks one of them.
-pub(super) fn add(field: Field<u32>, msr: Msr, bits: u32) -> bool {
+pub(super) fn add(field: TrustedField<u32>, msr: Msr, bits: u32) -> bool {
     let is_there = bits & !capability(msr).may_be_one() == 0;
     if is_there {
         write(field, read(field) | bits);

@@ -43,10 +43,10 @@ impl Guest {
 pub extern "C" fn end() {}
 
 /// Enters with each value in `field`, which then has its old value again.
-pub fn try_values<T: FieldValue + Copy>(
+pub fn try_values<T: FieldValue + Copy, const IS_TRUSTED: bool>(
     nested: &mut Guest,
     what: &str,
-    field: Field<T>,
+    field: Field<T, IS_TRUSTED>,
     values: &[(T, Entry)],
 ) {
     let old = nested.read(field);

@@ -1,4 +1,7 @@
 //! Pages that VMCS02 names: merged bitmaps, and those of APIC virtualization, at an entry of L1 and while L2 goes on.
+//!
+//! UNSAFETY: addresses that the processor reads by.
+#![expect(unsafe_code, reason = "addresses of bitmaps")]
 
 use super::merged_page::Pages;
 use crate::machine::RegionMemory;
@@ -59,13 +62,16 @@ fn set_bitmaps(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, hardware: &mut NestedH
     if primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
         let page = GuestPhysAddr::new(vmcs12.read(vmcs::MSR_BITMAPS));
         let frame = hardware.msr_bitmaps.of(&PAGES, l0.msr, page);
-        vmcs02.write(vmcs::MSR_BITMAPS, frame.get());
+        // SAFETY: L0's own bitmap is part of it, and the frame is this CPU's.
+        unsafe { vmcs02.write_trusted(vmcs::MSR_BITMAPS, frame.get()) }
     }
     let io = if primary.contains(PrimaryControls::USE_IO_BITMAPS) {
         hardware.io_bitmaps.of(&PAGES, l0.io, io_bitmaps(vmcs12))
     } else {
         l0.io
     };
-    vmcs02.write(vmcs::IO_BITMAP_A, io.get());
-    vmcs02.write(vmcs::IO_BITMAP_B, io.get() + 4096);
+    for (field, address) in [(vmcs::IO_BITMAP_A, io.get()), (vmcs::IO_BITMAP_B, io.get() + 4096)] {
+        // SAFETY: L0's own bitmap is part of it, or it, and the frame holds nothing else.
+        unsafe { vmcs02.write_trusted(field, address) }
+    }
 }

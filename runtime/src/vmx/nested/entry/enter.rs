@@ -1,4 +1,7 @@
 //! The entry into L2, and entries that the hardware refuses.
+//!
+//! UNSAFETY: the controls under which L2 is entered.
+#![expect(unsafe_code, reason = "controls of VMCS02")]
 
 use super::checks::EntryFailure;
 use super::refusal::{self, Refusal};
@@ -73,7 +76,9 @@ pub(crate) fn enter(
     let mut vmcs02 = hardware.select_l2();
     // Before the merge, which forgets what is dirty.
     pages::set_pages(&mut vmcs02, vmcs12, hardware);
-    vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.l0_controls, &inherited);
+    // SAFETY: controls and host state were checked before this, guest state above; pages and bitmaps have just been
+    // named.
+    unsafe { vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.l0_controls, &inherited) };
     // After the merge, which writes the activity state that an injected event changes.
     nested.pending.begin(&mut vmcs02, vmcs12);
     if let Some(pdptes) = pdptes {

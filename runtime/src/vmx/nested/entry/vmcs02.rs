@@ -3,6 +3,9 @@
 //! The checks let no control pass that was not offered, and nothing is offered that is not dealt with here.
 //! Guest-physical is host-physical, so an address of L1's is the hardware's once the memory was found to be
 //! L1's; those of pages are written by the processor's own part, and followed when memory changes hands.
+//!
+//! UNSAFETY: control words of VMCS02, by the contract of an entry.
+#![expect(unsafe_code, reason = "controls of a VMCS that a guest is entered under")]
 
 use crate::vcpu::Vcpu;
 use crate::vmx::controls::Controls;
@@ -49,7 +52,12 @@ macro_rules! copy {
 pub(crate) use copy;
 
 /// Writes what an entry changes in `vmcs02`, but for the event that is injected.
-pub(crate) fn enter(
+///
+/// # Safety
+///
+/// 1. `vmcs12` passed the checks of an entry.
+/// 2. `l0` are the controls under which L1 itself runs, and the bitmaps that they use are named in `vmcs02`.
+pub(crate) unsafe fn enter(
     vmcs02: &mut impl Vmcs,
     vmcs12: &mut Vmcs12,
     capability: &Capability,
@@ -57,7 +65,8 @@ pub(crate) fn enter(
     inherited: &InheritedByL2,
 ) {
     if vmcs12.dirty.contains(Dirty::CONTROLS) {
-        execution_controls(vmcs02, vmcs12, l0);
+        // SAFETY: by the caller's duties.
+        unsafe { execution_controls(vmcs02, vmcs12, l0) };
         virtual_apic_page::set_controls(vmcs02, vmcs12);
         rare_controls(vmcs02, vmcs12, capability);
     }
@@ -65,23 +74,33 @@ pub(crate) fn enter(
         copy_cold_guest_state(vmcs12, vmcs02, capability);
     }
     hot_guest_state(vmcs02, vmcs12, capability, inherited);
-    inherit(vmcs02, vmcs12, l0, inherited);
+    // SAFETY: by the caller's second duty.
+    unsafe { inherit(vmcs02, vmcs12, l0, inherited) };
     // Kept for the exit: where L1 owns these bits, the read shadow does not say what L2 has.
     vmcs12.cache_bits = inherited.cr0 & cr_masks::CR0_OF_L0;
     // Last, as all of the above, and the checks before it, go by what is dirty.
     vmcs12.dirty = Dirty::empty();
 }
 
-fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls) {
+/// # Safety
+///
+/// As for [`enter`].
+unsafe fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls) {
     let wanted = L1Controls::of(vmcs12);
     let pin_based = wanted.pin_based | l0.pin_based;
-    vmcs02.write(vmcs::PIN_BASED_CONTROLS, pin_based.bits());
-    vmcs02.write(vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits());
-    vmcs02.write(vmcs::SECONDARY_CONTROLS, secondary(wanted.secondary).bits());
     // An exit loads the hypervisor's host state whatever L1 asks, and L1's wishes are carried out afterwards. Whether
     // it acknowledges an interrupt the processor alone can do.
     let exit = l0.exit | wanted.exit & ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT;
-    vmcs02.write(vmcs::EXIT_CONTROLS, preemption_timer::with_saved_value(exit, pin_based).bits());
+    for (field, controls) in [
+        (vmcs::PIN_BASED_CONTROLS, pin_based.bits()),
+        (vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits()),
+        (vmcs::SECONDARY_CONTROLS, secondary(wanted.secondary).bits()),
+        (vmcs::EXIT_CONTROLS, preemption_timer::with_saved_value(exit, pin_based).bits()),
+    ] {
+        // SAFETY: what was offered, and hence passed the checks, names pages of L1's alone; the hypervisor's own
+        // controls, EPT and bitmaps among them, are part of each word.
+        unsafe { vmcs02.write_trusted(field, controls) }
+    }
     // The hypervisor itself intercepts no exception of a guest, so that L1's wishes are all there is to merge.
     copy!(vmcs12 => vmcs02; EXCEPTION_BITMAP PAGE_FAULT_ERROR_CODE_MASK PAGE_FAULT_ERROR_CODE_MATCH TSC_OFFSET);
 }
@@ -198,10 +217,15 @@ pub(crate) fn uses_pdptes(vmcs12: &impl Vmcs) -> bool {
 
 /// What VM-entry controls do not load stays L1's (SDM, "Loading Guest Control Registers, Debug Registers, and
 /// MSRs").
-fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls, inherited: &InheritedByL2) {
+///
+/// # Safety
+///
+/// `l0` are the controls under which L1 itself runs.
+unsafe fn inherit(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Controls, inherited: &InheritedByL2) {
     let entry = L1Controls::of(vmcs12).entry;
     let is_long = entry & EntryControls::IA32E_MODE_GUEST;
-    vmcs02.write(vmcs::ENTRY_CONTROLS, (l0.entry | is_long).bits());
+    // SAFETY: as for L1, whose mode is its own matter.
+    unsafe { vmcs02.write_trusted(vmcs::ENTRY_CONTROLS, (l0.entry | is_long).bits()) }
     vmcs02.write(vmcs::GUEST_EFER, efer(vmcs12, entry, inherited.efer).bits());
     if entry.contains(EntryControls::LOAD_PAT) {
         copy!(vmcs12 => vmcs02; GUEST_PAT);

@@ -24,6 +24,11 @@ fn capability() -> Capability {
     Capability::of(&SimMsrs::new(crate::vmx::nested::entry::checks::fixture::hardware()), 39).unwrap()
 }
 
+fn enter_fake(vmcs02: &mut SimVmcs, vmcs12: &mut Vmcs12, inherited: &InheritedByL2) {
+    // SAFETY: no processor enters a guest under a fake.
+    unsafe { enter(vmcs02, vmcs12, &capability(), &own(), inherited) }
+}
+
 /// L1 as it enters, and VMCS02 after the entry that `set` describes.
 fn entered(set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
     let mut vmcs12 = Vmcs12::new();
@@ -37,7 +42,7 @@ fn entered(set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
     let mut registers = Registers::default();
     let inherited = InheritedByL2::of(&VmxVcpu::new(vmcs01, &mut registers, 0));
     let mut vmcs02 = SimVmcs::default();
-    enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
+    enter_fake(&mut vmcs02, &mut vmcs12, &inherited);
     (vmcs02, vmcs12)
 }
 
@@ -87,7 +92,7 @@ fn what_l1_did_not_write_is_not_written_again() {
     let mut registers = Registers::default();
     let inherited = InheritedByL2::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
     let mut vmcs02 = SimVmcs::default();
-    enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
+    enter_fake(&mut vmcs02, &mut vmcs12, &inherited);
     let written = |field: u32| vmcs02.writes().iter().any(|write| write.0 == field);
     assert!(written(vmcs::GUEST_RIP.encoding()));
     assert!(!written(vmcs::PIN_BASED_CONTROLS.encoding()) && !written(vmcs::GUEST_ES_BASE.encoding()));
@@ -217,7 +222,7 @@ fn each_entry_loads_what_controls_say_whatever_exits_saved() {
         });
         fields.into_iter().for_each(|field| vmcs02.write(field, 0x33));
         reflect::save_guest_state(&vmcs02, &mut vmcs12);
-        enter(&mut vmcs02, &mut vmcs12, &capability(), &own(), &inherited);
+        enter_fake(&mut vmcs02, &mut vmcs12, &inherited);
         assert_eq!(fields.map(|field| vmcs02.read(field)), [expected; 3], "{entry:?} {exit:?}");
     }
 }

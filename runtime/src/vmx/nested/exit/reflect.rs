@@ -296,7 +296,6 @@ fn load_segments(to: &mut impl Vmcs, vmcs12: &Vmcs12, is_long: bool) {
 mod tests {
     use super::is_as_loaded;
     use crate::vmx::nested::vmcs12::Vmcs12;
-    use hw::Vmcs;
     use hw::sim::SimVmcs;
     use x86::vmx::vmcs;
 

@@ -1,8 +1,12 @@
 //! How addresses of L2 are translated: the tables and the VPID that the hardware gets for it.
+//!
+//! UNSAFETY: the tables under which a guest is entered.
+#![expect(unsafe_code, reason = "EPT pointer")]
 
 use super::ept02::machine_cache as ept02;
 use super::vpid::{Invvpid, VpidMap};
 use crate::machine::SECOND_LEVEL;
+use crate::memory::TableRoot;
 use crate::smp::percpu::PerCpu;
 use crate::vmx::invalidate::VPID;
 use crate::vmx::nested::Operation;
@@ -13,7 +17,6 @@ use crate::vmx::nested::vmcs12::controls::L1Controls;
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::vmx::CurrentVmcs;
-use x86::address::HostPhysAddr;
 use x86::vmx::controls::SecondaryControls;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
@@ -37,10 +40,11 @@ pub(crate) fn set_tables(vmcs02: &mut CurrentVmcs, vmcs12: &Vmcs12, cpu: &PerCpu
     let pointer = if L1Controls::of(vmcs12).has_ept() {
         Some(ept02::enter(cpu, EptPointer(vmcs12.read(vmcs::EPT_POINTER))))
     } else {
-        SECOND_LEVEL.lock().root(cpu.view()).map(EptPointer::new)
+        SECOND_LEVEL.lock().root(cpu.view()).map(|root| EptPointer::new(root.table()))
     };
     if let Some(pointer) = pointer {
-        vmcs02.write(vmcs::EPT_POINTER, pointer.0);
+        // SAFETY: L1's own tables, or some that are derived from them and L1's: no page is the hypervisor's.
+        unsafe { vmcs02.write_trusted(vmcs::EPT_POINTER, pointer.0) }
     }
 }
 
@@ -67,12 +71,14 @@ pub(in crate::vmx) fn follow(cpu: &PerCpu) {
 
 /// Runs L1 on `cpu` on the tables under `root`; what L2 runs on follows before it goes on. Returns whether L2
 /// runs: else the VMCS of L1 is current.
-pub(in crate::vmx) fn use_second_level(cpu: &PerCpu, root: HostPhysAddr) -> bool {
+pub(in crate::vmx) fn use_second_level(cpu: &PerCpu, root: TableRoot) -> bool {
     let Some(state) = cpu::of(cpu) else { return false };
     if state.nested.operation != Operation::NonRoot {
         return false;
     }
-    state.hardware.select_l1().write(vmcs::EPT_POINTER, EptPointer::new(root).0);
+    let pointer = EptPointer::new(root.table());
+    // SAFETY: tables that give L1 nothing of the hypervisor's, as all roots are.
+    unsafe { state.hardware.select_l1().write_trusted(vmcs::EPT_POINTER, pointer.0) }
     state.hardware.select_l2();
     // L2's own tables follow on the way back: a CPU that has flushed asks for them anew.
     cpu.flush.store(true, Ordering::SeqCst);

@@ -8,7 +8,7 @@ use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use hw::sim::SimVmcs;
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, Field, TrustedField};
 
 const CACHE_BITS: u64 = 3 << 29;
 const MEMORY: u64 = 0x2000;
@@ -17,7 +17,7 @@ const PAE: u64 = 1 << 5;
 const PCIDE: u64 = 1 << 17;
 
 /// Selector of the host, and what of the guest's segment is loaded from it: selector, base, limit, rights.
-type Segment = (Field<u16>, Field<u16>, Field<u64>, Field<u32>, Field<u32>);
+type Segment = (TrustedField<u16>, Field<u16>, Field<u64>, Field<u32>, Field<u32>);
 
 macro_rules! segment {
     ($host:ident $selector:ident $base:ident $limit:ident $rights:ident) => {
@@ -65,7 +65,7 @@ fn drawn(bytes: &mut Bytes<'_>) -> Vmcs12 {
     // The checks let pass only bits that the registers have.
     vmcs12.write(vmcs::HOST_CR0, bytes.number() & 0xe005_003f);
     vmcs12.write(vmcs::HOST_CR4, bytes.number() & 0x7f_3fff);
-    for field in [vmcs::HOST_EFER, vmcs::HOST_PAT, vmcs::CR0_MASK] {
+    for field in [vmcs::HOST_EFER, vmcs::HOST_PAT, vmcs::CR0_MASK.trusted()] {
         vmcs12.write(field, bytes.number());
     }
     vmcs12.write(vmcs::HOST_CR3, bytes.number() & 0x1fff);

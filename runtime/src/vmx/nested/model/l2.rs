@@ -6,7 +6,6 @@ use crate::vmx::controls::Controls;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::entry::checks::fixture::hardware;
 use crate::vmx::observers::Observers;
-use hw::Vmcs;
 use hw::sim::{SimMsrs, SimVmcs};
 use std::collections::BTreeMap;
 use x86::vmx::exit_reason::ExitReason;

@@ -224,6 +224,8 @@ impl Fixture {
         l2::save_exit(values, &self.hardware.vmcs02, reason);
     }
 
+    // UNSAFETY: a contract about a processor, and there is none here.
+    #[expect(unsafe_code, reason = "a contract about a processor")]
     fn enter(&mut self, l1: &l2::InheritedByL2) {
         l1.write_to(&mut self.vmcs01);
         let mut registers = Registers::default();
@@ -233,7 +235,10 @@ impl Fixture {
         self.nested.fetch_shadow(&mut self.hardware);
         self.nested.begin_entry();
         let vmcs12 = &mut self.nested.vmcs12;
-        vmcs02::enter(&mut self.hardware.vmcs02, vmcs12, &self.facts.capability, &l2::own(), &inherited);
+        // SAFETY: no processor enters a guest under a fake.
+        unsafe {
+            vmcs02::enter(&mut self.hardware.vmcs02, vmcs12, &self.facts.capability, &l2::own(), &inherited);
+        }
         self.nested.pending.begin(&mut self.hardware.vmcs02, vmcs12);
     }
 

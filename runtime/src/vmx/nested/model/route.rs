@@ -9,7 +9,7 @@ use crate::vmx::nested::vmcs12::Vmcs12;
 use hw::Vmcs;
 use hw::sim::SimVmcs;
 use x86::vmx::exit_reason::ExitReason;
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, Field, TrustedField};
 
 const MEMORY: u64 = 0x8000;
 /// Where bitmaps may lie: in memory, over its end, and nowhere.
@@ -83,16 +83,16 @@ struct Fixture {
     memory: FakeMemory,
 }
 
-const WORDS: [Field<u32>; 6] = [
+const WORDS: [TrustedField<u32>; 6] = [
     vmcs::PIN_BASED_CONTROLS,
     vmcs::PRIMARY_CONTROLS,
     vmcs::SECONDARY_CONTROLS,
-    vmcs::EXCEPTION_BITMAP,
-    vmcs::PAGE_FAULT_ERROR_CODE_MASK,
-    vmcs::PAGE_FAULT_ERROR_CODE_MATCH,
+    vmcs::EXCEPTION_BITMAP.trusted(),
+    vmcs::PAGE_FAULT_ERROR_CODE_MASK.trusted(),
+    vmcs::PAGE_FAULT_ERROR_CODE_MATCH.trusted(),
 ];
 const LONGS: [Field<u64>; 4] = [vmcs::CR0_MASK, vmcs::CR0_READ_SHADOW, vmcs::CR4_MASK, vmcs::CR4_READ_SHADOW];
-const BITMAPS: [Field<u64>; 5] = [
+const BITMAPS: [TrustedField<u64>; 5] = [
     vmcs::IO_BITMAP_A,
     vmcs::IO_BITMAP_B,
     vmcs::MSR_BITMAPS,
@@ -129,7 +129,7 @@ impl Fixture {
         }
     }
 
-    fn has(&self, field: Field<u32>, number: u32) -> bool {
+    fn has<const IS_TRUSTED: bool>(&self, field: Field<u32, IS_TRUSTED>, number: u32) -> bool {
         bit(self.vmcs12.read(field).into(), number)
     }
 
@@ -138,7 +138,7 @@ impl Fixture {
     }
 
     /// A bit of L1's memory; what is no memory reads as ones.
-    fn in_bitmap(&self, page: Field<u64>, number: u64) -> bool {
+    fn in_bitmap(&self, page: TrustedField<u64>, number: u64) -> bool {
         let address = self.vmcs12.read(page) + number / 8;
         address >= MEMORY || bit(u64::from(self.memory.get::<1>(address)[0]), (number % 8) as u32)
     }

@@ -14,7 +14,7 @@ use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
 use x86::vmx::capability::VmxMisc;
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, TrustedField};
 
 const ENTRY_BYTES: u64 = 16;
 const VALUE_OFFSET: u64 = 8;
@@ -101,7 +101,11 @@ impl MsrArea {
         Self::at(vmcs12, capability, fields)
     }
 
-    fn at(vmcs12: &impl Vmcs, capability: &Capability, fields: (Field<u64>, Field<u32>)) -> Self {
+    fn at(
+        vmcs12: &impl Vmcs,
+        capability: &Capability,
+        fields: (TrustedField<u64>, TrustedField<u32>),
+    ) -> Self {
         Self {
             address: vmcs12.read(fields.0),
             count: vmcs12.read(fields.1),

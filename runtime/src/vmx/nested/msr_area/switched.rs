@@ -98,7 +98,6 @@ mod tests {
     use crate::vcpu::Registers;
     use crate::vmx::observers;
     use crate::vmx::vcpu::VmxVcpu;
-    use hw::Vmcs;
     use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
     use x86::cpuid::CpuidResult;
     use x86::msr::Msr;

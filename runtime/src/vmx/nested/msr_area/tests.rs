@@ -5,7 +5,6 @@ use crate::memory::guest::fake::FakeMemory;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::entry::checks::fixture::hardware;
 use crate::vmx::nested::vmcs12::Vmcs12;
-use hw::Vmcs;
 use hw::sim::SimMsrs;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

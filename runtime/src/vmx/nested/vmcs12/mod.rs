@@ -21,7 +21,7 @@ use x86::address::GuestPhysAddr;
 use x86::cr::Cr0;
 use x86::paging::PAGE_SIZE;
 use x86::vmx::instruction_error::InstructionError;
-use x86::vmx::vmcs::{self, Field, FieldValue, Treatment, Width};
+use x86::vmx::vmcs::{self, Field, FieldValue, Treatment, TrustedField, Width};
 
 /// Bit 31 of the first word: the shadow-VMCS indicator (SDM, "Format of the VMCS Region").
 pub(super) const SHADOW_VMCS: u32 = vmcs::SHADOW_INDICATOR;
@@ -217,17 +217,36 @@ fn mask(index: usize) -> u64 {
     }
 }
 
+impl Vmcs12 {
+    /// Writes any field: L1 may make anything of its VMCS.
+    #[inline(always)]
+    pub(crate) fn write<T: FieldValue, const IS_TRUSTED: bool>(
+        &mut self,
+        field: Field<T, IS_TRUSTED>,
+        value: T,
+    ) {
+        if let Some(index) = fields::index(field.encoding()) {
+            self.values[index] = value.to_u64();
+        }
+    }
+}
+
+// UNSAFETY: a contract about a processor, which enters no guest under it.
+#[expect(unsafe_code, reason = "no guest is entered under it: a contract that asks nothing here")]
 impl Vmcs for Vmcs12 {
     #[inline(always)]
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         T::from_u64(fields::index(field.encoding()).map_or(0, |index| self.values[index]))
     }
 
     #[inline(always)]
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
-        if let Some(index) = fields::index(field.encoding()) {
-            self.values[index] = value.to_u64();
-        }
+        self.write(field, value);
+    }
+
+    #[inline(always)]
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        self.write(field, value);
     }
 }
 

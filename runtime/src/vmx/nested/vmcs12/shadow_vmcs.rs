@@ -8,12 +8,12 @@ use super::{NO_LINK, SHADOW_VMCS, Vmcs12};
 use crate::machine;
 use hw::bare::Processor;
 use hw::bare::vmx::{self, CurrentVmcs};
-use hw::{Msrs, PhysMemory, Vmcs};
+use hw::{Msrs, PhysMemory, Vmcs, VmcsData};
 use x86::address::HostPhysAddr;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, VmxMisc};
 use x86::vmx::controls::SecondaryControls;
-use x86::vmx::vmcs;
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 /// The bitmaps, which all processors share.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,35 @@ fn frame_of(bitmap: Bitmap, has_log: bool) -> HostPhysAddr {
     frame
 }
 
+/// A shadow VMCS while it is the current one.
+struct Selected(CurrentVmcs);
+
+impl Vmcs for Selected {
+    #[inline(always)]
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
+        self.0.read(field)
+    }
+
+    #[inline(always)]
+    fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
+        self.0.write(field, value);
+    }
+
+    #[inline(always)]
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        // SAFETY: by the caller's duties.
+        unsafe { self.0.write_trusted(field, value) }
+    }
+}
+
+impl VmcsData for Selected {
+    #[inline(always)]
+    fn set<T: FieldValue, const IS_TRUSTED: bool>(&mut self, field: Field<T, IS_TRUSTED>, value: T) {
+        // SAFETY: no guest is ever entered under a shadow VMCS: the processor refuses (SDM, "VMCS Shadowing").
+        unsafe { self.0.write_trusted(field.trusted(), value) }
+    }
+}
+
 /// The shadow VMCS of one processor.
 #[derive(Debug)]
 pub(crate) struct ShadowVmcs {
@@ -68,8 +97,13 @@ impl ShadowVmcs {
         machine::region().write(self.frame, &(revision | SHADOW_VMCS).to_le_bytes());
         // VMCLEAR initialises the region, whose revision has to be there (SDM, "Format of the VMCS Region").
         self.clear();
-        vmcs01.write(vmcs::VMREAD_BITMAP_ADDRESS, self.bitmaps.read.get());
-        vmcs01.write(vmcs::VMWRITE_BITMAP_ADDRESS, self.bitmaps.write.get());
+        for (field, frame) in [
+            (vmcs::VMREAD_BITMAP_ADDRESS, self.bitmaps.read),
+            (vmcs::VMWRITE_BITMAP_ADDRESS, self.bitmaps.write),
+        ] {
+            // SAFETY: a frame of the pool that holds this bitmap for good.
+            unsafe { vmcs01.write_trusted(field, frame.get()) }
+        }
     }
 
     /// Takes over what L1 wrote; another VMCS has to be made current behind it.
@@ -99,17 +133,20 @@ impl ShadowVmcs {
         self.is_on = is_on;
         let mut secondary = SecondaryControls::from_bits_retain(vmcs01.read(vmcs::SECONDARY_CONTROLS));
         secondary.set(SecondaryControls::VMCS_SHADOWING, is_on);
-        vmcs01.write(vmcs::SECONDARY_CONTROLS, secondary.bits());
-        vmcs01.write(vmcs::VMCS_LINK_POINTER, if is_on { self.frame.get() } else { NO_LINK });
+        // SAFETY: `set_up` named both bitmaps, and the link pointer follows before any entry.
+        unsafe { vmcs01.write_trusted(vmcs::SECONDARY_CONTROLS, secondary.bits()) }
+        let link = if is_on { self.frame.get() } else { NO_LINK };
+        // SAFETY: a frame of this CPU's own, initialised as a shadow VMCS by `set_up`; or none.
+        unsafe { vmcs01.write_trusted(vmcs::VMCS_LINK_POINTER, link) }
     }
 
-    fn select(&self) -> CurrentVmcs {
+    fn select(&self) -> Selected {
         // SAFETY: a frame of this CPU's own, initialised by `set_up`.
         if unsafe { vmx::vmptrld(self.frame) }.is_err() {
             panic!("VMPTRLD of the shadow VMCS failed");
         }
-        // SAFETY: just made current; it has no host state that is ever loaded.
-        unsafe { CurrentVmcs::new() }
+        // SAFETY: just made current.
+        Selected(unsafe { CurrentVmcs::new() })
     }
 
     /// The processor reads it in L1's stead only once it is inactive.

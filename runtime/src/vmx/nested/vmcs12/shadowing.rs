@@ -6,7 +6,7 @@
 
 use super::Vmcs12;
 use super::fields::{self, Access};
-use hw::Vmcs;
+use hw::{Vmcs, VmcsData};
 use x86::vmcs_fields;
 use x86::vmx::vmcs::{self, FIELDS, Field, FieldValue, Shadow};
 
@@ -73,7 +73,7 @@ macro_rules! forget_field {
 
 macro_rules! write_control {
     (control $name:ident ($shadow:ident, $vmcs12:ident)) => {
-        $shadow.write(vmcs::$name, $vmcs12.read(vmcs::$name))
+        $shadow.set(vmcs::$name, $vmcs12.read(vmcs::$name))
     };
     ($other:tt $name:ident $args:tt) => {};
 }
@@ -96,12 +96,12 @@ macro_rules! fetch_field {
 /// Writes to `shadow` what an exit of L2 changed in `vmcs12`. Before, everything was told, and what L1 wrote was
 /// taken over.
 #[inline]
-pub(crate) fn tell_exit(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+pub(crate) fn tell_exit(shadow: &mut impl VmcsData, told: &mut Told, vmcs12: &Vmcs12) {
     vmcs_fields!(by_shadow!(tell_field(shadow, told, vmcs12)));
 }
 
 /// Writes all of `vmcs12` to `shadow`.
-pub(crate) fn tell_all(shadow: &mut impl Vmcs, told: &mut Told, vmcs12: &Vmcs12) {
+pub(crate) fn tell_all(shadow: &mut impl VmcsData, told: &mut Told, vmcs12: &Vmcs12) {
     // Whatever was told is not what it is now, so that all of it is told again.
     vmcs_fields!(by_shadow!(forget_field(told, vmcs12)));
     tell_exit(shadow, told, vmcs12);
@@ -115,16 +115,20 @@ pub(crate) fn fetch(shadow: &impl Vmcs, told: &mut Told, vmcs12: &mut Vmcs12) {
 }
 
 #[inline(always)]
-fn tell<T: FieldValue>(shadow: &mut impl Vmcs, told: &mut u64, vmcs12: &Vmcs12, field: Field<T>) {
+fn tell<T: FieldValue>(shadow: &mut impl VmcsData, told: &mut u64, vmcs12: &Vmcs12, field: Field<T>) {
     let value = vmcs12.read(field);
     if value.to_u64() != *told {
         *told = value.to_u64();
-        shadow.write(field, value);
+        shadow.set(field, value);
     }
 }
 
 #[inline(always)]
-fn take<T: FieldValue>(shadow: &impl Vmcs, vmcs12: &mut Vmcs12, field: Field<T>) -> u64 {
+fn take<T: FieldValue, const IS_TRUSTED: bool>(
+    shadow: &impl Vmcs,
+    vmcs12: &mut Vmcs12,
+    field: Field<T, IS_TRUSTED>,
+) -> u64 {
     let value = shadow.read(field).to_u64();
     if value != vmcs12.read(field).to_u64()
         && let Some(index) = fields::index(field.encoding())

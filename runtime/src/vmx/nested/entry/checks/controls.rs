@@ -8,7 +8,7 @@ use x86::address::GuestPhysAddr;
 use x86::vmx::capability::{Allowed, EptVpidCapability, VmxMisc};
 use x86::vmx::controls::{ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::ept::EptPointer;
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, TrustedField};
 
 /// Offset of the task-priority register in the virtual-APIC page.
 const VTPR: u64 = 0x80;
@@ -111,7 +111,7 @@ const CONSISTENCY: [(Control, Control, bool, Rule); 13] = [
 ];
 
 /// Where the control is 1, the field is a physical address with so many low bits 0.
-const ADDRESSES: [(Control, Field<u64>, u8, Rule); 9] = [
+const ADDRESSES: [(Control, TrustedField<u64>, u8, Rule); 9] = [
     (IO_BITMAPS, vmcs::IO_BITMAP_A, PAGE_BITS, "address of I/O bitmap A"),
     (IO_BITMAPS, vmcs::IO_BITMAP_B, PAGE_BITS, "address of I/O bitmap B"),
     (
@@ -129,7 +129,7 @@ const ADDRESSES: [(Control, Field<u64>, u8, Rule); 9] = [
 ];
 
 /// Count and address of the MSR areas.
-const MSR_AREAS: [(Field<u32>, Field<u64>, Rule); 3] = [
+const MSR_AREAS: [(TrustedField<u32>, TrustedField<u64>, Rule); 3] = [
     (vmcs::EXIT_MSR_STORE_COUNT, vmcs::EXIT_MSR_STORE_ADDRESS, "VM-exit MSR-store address"),
     (vmcs::EXIT_MSR_LOAD_COUNT, vmcs::EXIT_MSR_LOAD_ADDRESS, "VM-exit MSR-load address"),
     (vmcs::ENTRY_MSR_LOAD_COUNT, vmcs::ENTRY_MSR_LOAD_ADDRESS, "VM-entry MSR-load address"),
@@ -214,8 +214,8 @@ fn tpr_threshold<V: Vmcs, M: GuestMemory + ?Sized>(entry: &Entry<'_, V>, memory:
 /// Checks an MSR area: it is 16-byte aligned, and its first and last byte are within the physical-address width.
 fn msr_area<V: Vmcs>(
     entry: &Entry<'_, V>,
-    count: Field<u32>,
-    address: Field<u64>,
+    count: TrustedField<u32>,
+    address: TrustedField<u64>,
     rule: Rule,
 ) -> Result<(), Rule> {
     const ENTRY_BYTES: u64 = 16;

@@ -11,7 +11,7 @@ use hw::sim::SimMsrs;
 use x86::address::GuestPhysAddr;
 use x86::msr::Msr;
 use x86::vmx::capability::Allowed;
-use x86::vmx::vmcs::{self, Field, FieldValue};
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 /// Must-be-one bits of pin-based, primary, exit and entry controls where there are TRUE registers.
 pub(crate) const DEFAULT_1: [u32; 4] = [0x16, 0x0400_6172, 0x3_6dfb, 0x11fb];
@@ -123,13 +123,30 @@ impl FakeVmcs {
     }
 }
 
+impl FakeVmcs {
+    /// Writes any field.
+    pub(crate) fn write<T: FieldValue, const IS_TRUSTED: bool>(
+        &mut self,
+        field: Field<T, IS_TRUSTED>,
+        value: T,
+    ) {
+        self.set_value(field.encoding(), value.to_u64());
+    }
+}
+
+// UNSAFETY: a contract about a processor, which a fake asks nothing for.
+#[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
 impl Vmcs for FakeVmcs {
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         T::from_u64(self.value(field.encoding()))
     }
 
     fn write<T: FieldValue>(&mut self, field: Field<T>, value: T) {
-        self.set_value(field.encoding(), value.to_u64());
+        self.write(field, value);
+    }
+
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        self.write(field, value);
     }
 }
 
@@ -304,6 +321,10 @@ fn everything(vmcs: &mut FakeVmcs) {
     vmcs.write(vmcs::GUEST_LDTR_ACCESS_RIGHTS, 0x82);
 }
 
-fn add<T: FieldValue + core::ops::BitOr<Output = T>>(vmcs: &mut FakeVmcs, field: Field<T>, bits: T) {
+fn add<T: FieldValue + core::ops::BitOr<Output = T>, const IS_TRUSTED: bool>(
+    vmcs: &mut FakeVmcs,
+    field: Field<T, IS_TRUSTED>,
+    bits: T,
+) {
     vmcs.write(field, vmcs.read(field) | bits);
 }

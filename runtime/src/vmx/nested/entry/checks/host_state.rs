@@ -5,7 +5,7 @@ use super::{Entry, Processor, Rule, require};
 use hw::Vmcs;
 use x86::cr::{Cr0, Cr4};
 use x86::vmx::controls::{EntryControls, ExitControls};
-use x86::vmx::vmcs::{self, Field};
+use x86::vmx::vmcs::{self, TrustedField};
 
 /// Requested privilege level and table indicator, which are 0 in every host selector.
 const RPL_AND_TI: u16 = 7;
@@ -23,7 +23,7 @@ pub(super) fn check<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     address_space_size(entry)
 }
 
-const SELECTORS: [(Field<u16>, Rule); 7] = [
+const SELECTORS: [(TrustedField<u16>, Rule); 7] = [
     (vmcs::HOST_ES_SELECTOR, "host ES selector"),
     (vmcs::HOST_CS_SELECTOR, "host CS selector"),
     (vmcs::HOST_SS_SELECTOR, "host SS selector"),
@@ -33,7 +33,7 @@ const SELECTORS: [(Field<u16>, Rule); 7] = [
     (vmcs::HOST_TR_SELECTOR, "host TR selector"),
 ];
 
-const CANONICAL: [(Field<u64>, Rule); 7] = [
+const CANONICAL: [(TrustedField<u64>, Rule); 7] = [
     (vmcs::HOST_SYSENTER_ESP, "host SYSENTER ESP"),
     (vmcs::HOST_SYSENTER_EIP, "host SYSENTER EIP"),
     (vmcs::HOST_FS_BASE, "host FS base"),

@@ -31,7 +31,7 @@ use hw::Vmcs;
 use x86::address::GuestPhysAddr;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::instruction_error::InstructionError;
-use x86::vmx::vmcs::{self, Field, FieldValue};
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 /// A rule of the manual in a few words, for the log and for tests.
 pub(crate) type Rule = &'static str;
@@ -132,7 +132,7 @@ impl<'a, V: Vmcs> Entry<'a, V> {
         Self { vmcs, capability, processor, controls: effective_controls(vmcs), is_ia32e, current }
     }
 
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         self.vmcs.read(field)
     }
 
@@ -153,7 +153,7 @@ impl<'a, V: Vmcs> Entry<'a, V> {
     }
 
     /// Returns whether the field holds a physical address of this processor whose low `aligned_bits` are 0.
-    fn is_physical(&self, field: Field<u64>, aligned_bits: u8) -> bool {
+    fn is_physical(&self, field: TrustedField<u64>, aligned_bits: u8) -> bool {
         let address = self.read(field);
         address & ((1 << aligned_bits) - 1) == 0 && self.is_within_width(address)
     }
@@ -165,7 +165,7 @@ impl<'a, V: Vmcs> Entry<'a, V> {
         }
     }
 
-    fn is_canonical(&self, field: Field<u64>) -> bool {
+    fn is_canonical<const IS_TRUSTED: bool>(&self, field: Field<u64, IS_TRUSTED>) -> bool {
         self.processor.is_canonical(self.read(field))
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn bit(value: impl Into<u64>, number: u32) -> bool {
 }
 
 impl Model<'_> {
-    pub(super) fn f<T: FieldValue>(&self, field: Field<T>) -> T {
+    pub(super) fn f<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         self.vmcs.read(field)
     }
 

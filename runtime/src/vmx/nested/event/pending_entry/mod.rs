@@ -14,15 +14,13 @@ use super::nmi::{self, Arrival, Mode};
 use crate::vmx::nested::preemption_timer;
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::nested::vmcs12::controls::L1Controls;
+use crate::vmx::switch;
 use hw::Vmcs;
 use x86::debug::PendingDebugExceptions;
 use x86::event::Vector;
 use x86::vmx::controls::PrimaryControls;
 use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption, InterruptionType};
 use x86::vmx::vmcs;
-
-/// Controls that L1 and the hypervisor both use.
-const SHARED: PrimaryControls = PrimaryControls::NMI_WINDOW_EXITING.union(PrimaryControls::MONITOR_TRAP_FLAG);
 
 /// What waits for L1's processor, and how L2 is entered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -336,10 +334,8 @@ impl PendingEntry {
         }
         (self.has_l0_trap, self.has_l0_window) = (trap, window);
         // Both bits are made anew from both wishes: a bit that only the hypervisor set would stay as if L1 had.
-        let mut controls = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS)) - SHARED;
-        controls.set(PrimaryControls::MONITOR_TRAP_FLAG, trap || self.has_l1_trap);
-        controls.set(PrimaryControls::NMI_WINDOW_EXITING, window || self.has_l1_window);
-        vmcs02.write(vmcs::PRIMARY_CONTROLS, controls.bits());
+        switch::primary(vmcs02, PrimaryControls::MONITOR_TRAP_FLAG, trap || self.has_l1_trap);
+        switch::primary(vmcs02, PrimaryControls::NMI_WINDOW_EXITING, window || self.has_l1_window);
     }
 }
 

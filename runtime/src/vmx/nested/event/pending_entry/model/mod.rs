@@ -6,7 +6,7 @@
 //! one measure out again, and the exploration has to find what it was for.
 
 use super::*;
-use x86::vmx::vmcs::{Field, FieldValue};
+use x86::vmx::vmcs::{self, Field, FieldValue, TrustedField};
 
 mod cpu0;
 mod hypervisor;
@@ -116,8 +116,10 @@ struct Fields {
     primary: u32,
 }
 
+// UNSAFETY: a contract about a processor, which a fake asks nothing for.
+#[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
 impl Vmcs for Fields {
-    fn read<T: FieldValue>(&self, field: Field<T>) -> T {
+    fn read<T: FieldValue, const IS_TRUSTED: bool>(&self, field: Field<T, IS_TRUSTED>) -> T {
         T::from_u64(match field.encoding() {
             0x4016 => self.event.into(),
             0x4826 => self.activity.into(),
@@ -133,9 +135,13 @@ impl Vmcs for Fields {
             0x4016 => self.event = value,
             0x4826 => self.activity = value,
             0x4824 => self.interruptibility = value,
-            0x4002 => self.primary = value,
             _ => (),
         }
+    }
+
+    unsafe fn write_trusted<T: FieldValue>(&mut self, field: TrustedField<T>, value: T) {
+        assert_eq!(field.encoding(), vmcs::PRIMARY_CONTROLS.encoding());
+        self.primary = u32::try_from(value.to_u64()).unwrap();
     }
 }
 
