@@ -29,10 +29,6 @@ use trial::Trial;
 const VERSION: &str = "27.1.0";
 /// The runtime, which has a bar of its own: part of what it does shows on a machine only.
 const RUNTIME: &str = "xmhf-runtime";
-/// What is tried where no package is named.
-const PACKAGES: [&str; 7] =
-    ["xmhf-hw", "xmhf-x86", "xmhf-platform", "xmhf-microtpm", "xmhf-pals", "xmhf-trustvisor", RUNTIME];
-
 /// What to try.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -65,8 +61,8 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     }
     let program = installed("cargo-mutants", VERSION, "cargo-mutants")?;
     let mut failed = Vec::new();
-    for package in named.as_deref().map_or_else(|| PACKAGES.to_vec(), |package| vec![package]) {
-        let outcomes = try_package(&program, package, wanted)?;
+    for package in named.map_or_else(packages, |package| Ok(vec![package]))? {
+        let outcomes = try_package(&program, &package, wanted)?;
         println!("{package}: {}", outcomes.count());
         let bar = if package == RUNTIME { 95.0 } else { 97.0 };
         if outcomes.count().percent() < bar {
@@ -77,8 +73,20 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     Ok(())
 }
 
+/// What is tried where no package is named.
+fn packages() -> Result<Vec<String>> {
+    let mut packages = vec![RUNTIME.to_owned()];
+    for folder in fs::read_dir(paths::root().join("lib"))? {
+        packages.push(full_name(&folder?.file_name().to_string_lossy()));
+    }
+    packages.sort();
+    Ok(packages)
+}
+
 fn try_package(program: &Path, package: &str, wanted: &Wanted) -> Result<Outcomes> {
-    let mut changes = listed(program, package, wanted)?;
+    // All is taken from the copy: the tree may change meanwhile.
+    let tree = Tree::new(package)?;
+    let mut changes = listed(program, &tree, wanted)?;
     let list = paths::out().join("mutants").join(package).with_extension("txt");
     let mut outcomes = Outcomes::open(&list, &commit()?, wanted.missed)?;
     if let Some(again) = outcomes.again() {
@@ -88,10 +96,8 @@ fn try_package(program: &Path, package: &str, wanted: &Wanted) -> Result<Outcome
     changes.retain(|change| !outcomes.has(&change.name));
     eprintln!("xmhf: {package}: {} changes, {} to try", names.len(), changes.len());
     if !changes.is_empty() {
-        let tree = Tree::new(package)?;
         let left = try_at_run_time(&tree, &changes, &mut outcomes)?;
         if !wanted.quick {
-            tree.restore()?;
             rest::try_all(program, &tree, &left, &mut outcomes)?;
         }
     }
@@ -117,15 +123,16 @@ fn try_at_run_time<'a>(
             eprintln!("xmhf: [{}/{}]", done + 1, built.numbered.len());
         }
     }
+    tree.restore(&built)?;
     Ok(changes.iter().filter(|change| !outcomes.has(&change.name)).collect())
 }
 
 /// The changes that are wanted.
-fn listed(program: &Path, package: &str, wanted: &Wanted) -> Result<Vec<Change>> {
+fn listed(program: &Path, tree: &Tree, wanted: &Wanted) -> Result<Vec<Change>> {
     let mut mutants = Command::new(program);
-    mutants.current_dir(paths::root()).env("CARGO", cargo().get_program());
-    mutants.args(["mutants", "--list", "--json", "--package", package]);
-    for glob in bare_files(paths::root())? {
+    mutants.current_dir(tree.root()).env("CARGO", cargo().get_program());
+    mutants.args(["mutants", "--list", "--json", "--package", tree.package()]);
+    for glob in bare_files(tree.root())? {
         mutants.arg("--exclude").arg(glob);
     }
     wanted.shard.iter().for_each(|shard| _ = mutants.args(["--sharding=round-robin", "--shard", shard]));
@@ -220,5 +227,7 @@ mod tests {
     #[test]
     fn packages_go_by_short_names_too() {
         assert_eq!([full_name("pals"), full_name("xmhf-pals")], ["xmhf-pals", "xmhf-pals"]);
+        let all = packages().unwrap();
+        assert!(["xmhf-pals", "xmhf-x86", RUNTIME].iter().all(|one| all.iter().any(|name| name == one)));
     }
 }

@@ -27,6 +27,16 @@ pub(super) struct Built {
     pub(super) numbered: Vec<Numbered>,
     /// Changes that do not compile, by their place in the list.
     pub(super) unviable: BTreeSet<usize>,
+    /// The sources as they were.
+    originals: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+impl Built {
+    /// One that was built without any change, for tests.
+    pub(super) const fn of(binaries: Vec<PathBuf>) -> Self {
+        Self { binaries, numbered: Vec::new(), unviable: BTreeSet::new(), originals: BTreeMap::new() }
+    }
 }
 
 impl Tree {
@@ -85,9 +95,10 @@ impl Tree {
     /// Compiles the package once for all of `changes` that can be chosen at run time. Those that do not compile are
     /// taken out, as the compiler names them, until the rest does.
     pub(super) fn build(&self, changes: &[Change]) -> Result<Built> {
+        let originals = self.originals(changes)?;
         let (mut unviable, mut constant) = (BTreeSet::new(), BTreeSet::new());
         loop {
-            let numbered = self.write(changes, &unviable.union(&constant).copied().collect())?;
+            let numbered = self.write(&originals, changes, &unviable.union(&constant).copied().collect())?;
             let build = |what: &str| {
                 let mut build = self.command("test");
                 messages(build.args([what, "--no-run", "--message-format=json"]))
@@ -98,7 +109,7 @@ impl Tree {
             }
             if errors(&messages).next().is_none() {
                 let binaries = messages.iter().filter_map(executable).collect();
-                return Ok(Built { binaries, numbered, unviable });
+                return Ok(Built { binaries, numbered, unviable, originals });
             }
             for error in errors(&messages) {
                 blame(error, changes, &numbered, &mut unviable, &mut constant)?;
@@ -107,25 +118,39 @@ impl Tree {
         }
     }
 
-    /// Makes the sources what they are in the tree.
-    pub(super) fn restore(&self) -> Result<()> {
-        copy(paths::root(), &self.root, true)
+    /// The texts that changes are made in, by file.
+    fn originals(&self, changes: &[Change]) -> Result<BTreeMap<String, String>> {
+        let files: BTreeSet<String> =
+            changes.iter().map(|change| change.file.clone()).chain([self.first_file()]).collect();
+        files.into_iter().map(|file| Ok((file.clone(), fs::read_to_string(self.root.join(&file))?))).collect()
+    }
+
+    /// The package's first file.
+    fn first_file(&self) -> String {
+        format!("{}/src/lib.rs", self.folder)
+    }
+
+    /// Makes the sources what they were before they were built with changes.
+    pub(super) fn restore(&self, built: &Built) -> Result<()> {
+        built
+            .originals
+            .iter()
+            .try_for_each(|(file, text)| write_if_other(&self.root.join(file), text.as_bytes()))
     }
 
     /// Writes the sources with all changes but those `without`.
-    fn write(&self, changes: &[Change], without: &BTreeSet<usize>) -> Result<Vec<Numbered>> {
-        let mut files: BTreeMap<&str, Vec<(usize, &Change)>> = BTreeMap::new();
-        for (index, change) in changes.iter().enumerate() {
-            files.entry(&change.file).or_default().push((index, change));
-        }
+    fn write(
+        &self,
+        originals: &BTreeMap<String, String>,
+        changes: &[Change],
+        without: &BTreeSet<usize>,
+    ) -> Result<Vec<Numbered>> {
         let mut numbered = Vec::new();
-        let first_file = format!("{}/src/lib.rs", self.folder);
-        files.entry(&first_file).or_default();
-        for (file, of_file) in files {
-            let text = fs::read_to_string(paths::root().join(file))?;
+        for (file, text) in originals {
+            let of_file = changes.iter().enumerate().filter(|(_, change)| change.file == *file);
             let next = u32::try_from(numbered.len())? + 1;
-            let (mut new, more) = switch::switched(&text, &of_file, without, next);
-            let is_first = file == first_file;
+            let (mut new, more) = switch::switched(text, &of_file.collect::<Vec<_>>(), without, next);
+            let is_first = *file == self.first_file();
             if is_first {
                 new = format!("{}{new}{}", switch::FEATURES, switch::MODULE);
             }

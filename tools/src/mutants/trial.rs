@@ -157,7 +157,7 @@ mod tests {
         fs::write(&binary, BINARY).unwrap();
         fs::set_permissions(&binary, fs::Permissions::from_mode(0o700)).unwrap();
         let tree = Tree::at(folder.path());
-        let built = Built { binaries: vec![binary], numbered: Vec::new(), unviable: BTreeSet::new() };
+        let built = Built::of(vec![binary]);
         let trial = Trial::new(&tree, &built).unwrap();
         let names: Vec<&str> = trial.tests.iter().map(|test| test.name.as_str()).collect();
         assert_eq!(names, ["quick", "slow"]);

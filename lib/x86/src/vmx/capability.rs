@@ -158,6 +158,8 @@ mod tests {
         let allowed = Allowed(0x0000_00f3_0000_0011);
         assert_eq!(allowed.adjust(0x20, 0x0c), Ok(0x31));
         assert_eq!(allowed.adjust(0x20, 0x40), Ok(0x71));
+        // The same bit wanted twice, and one that has to be 1 in any case.
+        assert_eq!(allowed.adjust(0x30, 0x30), Ok(0x31));
         assert_eq!(allowed.adjust(0x24, 0), Err(MissingControls(0x04)));
     }
 

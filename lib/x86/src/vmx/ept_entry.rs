@@ -152,6 +152,19 @@ mod tests {
     }
 
     #[test]
+    fn accessed_and_dirty_are_one_bit_each() {
+        let bits =
+            |is: fn(EptEntry) -> bool| -> Vec<u32> { (0..64).filter(|bit| is(EptEntry(1 << bit))).collect() };
+        assert_eq!((bits(EptEntry::is_accessed), bits(EptEntry::is_dirty)), (vec![8], vec![9]));
+    }
+
+    #[test]
+    fn addresses_of_pages_end_at_the_processor_s_width() {
+        assert_eq!(FEATURES.address_mask(), 0xff_ffff_f000);
+        assert_eq!(EptFeatures { physical_address_bits: 52, ..FEATURES }.address_mask(), 0xf_ffff_ffff_f000);
+    }
+
+    #[test]
     fn each_level_has_the_reserved_bits_of_the_manual() {
         assert_eq!(misconfigured(4), with_address([3, 4, 5, 6, 7]));
         // Without bit 7 the sound type becomes reserved bits of a table.

@@ -178,6 +178,20 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_entry_has_the_top_bit_once() {
+        let failed = ExitReason(33).of_entry_failure();
+        assert_eq!((failed, failed.of_entry_failure()), (ExitReason(0x8000_0021), failed));
+    }
+
+    #[test]
+    fn machine_checks_in_an_entry_are_failures_of_reason_41() {
+        for reason in 0..100 {
+            assert_eq!(ExitReason(1 << 31 | reason).is_machine_check_in_entry(), reason == 41, "{reason}");
+            assert!(!ExitReason(reason).is_machine_check_in_entry(), "{reason}");
+        }
+    }
+
+    #[test]
     fn every_reason_below_the_count_has_its_name() {
         let unnamed: Vec<usize> =
             (0..ExitReason::COUNT).filter(|&reason| super::NAMES[reason].is_empty()).collect();
