@@ -88,7 +88,7 @@ fn try_package(program: &Path, package: &str, wanted: &Wanted) -> Result<Outcome
     let tree = Tree::new(package)?;
     let mut changes = listed(program, &tree, wanted)?;
     let list = paths::out().join("mutants").join(package).with_extension("txt");
-    let mut outcomes = Outcomes::open(&list, &commit()?, wanted.missed)?;
+    let mut outcomes = Outcomes::open(&list, &commit()?, &changes, wanted.missed)?;
     if let Some(again) = outcomes.again() {
         changes.retain(|change| again.contains(&change.name));
     }

@@ -35,6 +35,22 @@ impl Change {
         list.iter().map(|entry| Self::of(entry).with_context(|| format!("not a change: {entry}"))).collect()
     }
 
+    /// One of a file's, for tests.
+    #[cfg(test)]
+    pub(super) fn in_file(file: &str) -> Self {
+        let span = Span::new((1, 1), (1, 1));
+        let [name, replacement] = [const { String::new() }; 2];
+        Self {
+            name,
+            file: file.to_owned(),
+            span,
+            replacement,
+            function: None,
+            is_body: false,
+            is_opaque: false,
+        }
+    }
+
     fn of(entry: &Value) -> Option<Self> {
         let text = |key: &str| Some(entry.get(key)?.as_str()?.to_owned());
         let function = entry.get("function").filter(|function| !function.is_null());

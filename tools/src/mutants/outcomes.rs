@@ -1,5 +1,6 @@
 //! The list of what became of each change: a text file that a later run goes on from.
 
+use super::change::Change;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -32,30 +33,28 @@ const NAMES: [(Outcome, &str); 4] = [
 #[derive(Debug)]
 pub(super) struct Outcomes {
     file: File,
+    commit: String,
     all: BTreeMap<String, Outcome>,
     again: Option<BTreeSet<String>>,
 }
 
 impl Outcomes {
-    /// Goes on with the list at `path` where it is of `commit`, and begins it anew where it is not. With `missed`, it
-    /// forgets the changes that were missed, whatever commit it is of, for them to be tried again.
-    pub(super) fn open(path: &Path, commit: &str, missed: bool) -> Result<Self> {
-        let title = format!("# commit {commit}");
+    /// Goes on with the list at `path`. Forgets what is not of `commit` and of a file that `wanted` has changes of, for
+    /// it to be tried anew. With `missed`, it forgets what was missed instead, of whatever commit.
+    pub(super) fn open(path: &Path, commit: &str, wanted: &[Change], missed: bool) -> Result<Self> {
+        let files: BTreeSet<&str> = wanted.iter().map(|change| change.file.as_str()).collect();
         let old = fs::read_to_string(path).unwrap_or_default();
-        let mut all = read(&old);
-        let mut again = None;
-        if missed {
-            let names = all.iter().filter(|(_, outcome)| **outcome == Outcome::Missed);
-            again = Some(names.map(|(name, _)| name.clone()).collect());
-            all.retain(|_, outcome| *outcome != Outcome::Missed);
-        } else if old.lines().next() != Some(&title) {
-            all.clear();
-        }
+        let is_wanted = |row: &Row<'_>| files.contains(row.name.split(':').next().unwrap_or_default());
+        let is_again = |row: &Row<'_>| missed && row.outcome == Outcome::Missed && is_wanted(row);
+        let (again, rest): (Vec<Row<'_>>, Vec<Row<'_>>) = old.lines().filter_map(Row::of).partition(is_again);
+        let kept: Vec<Row<'_>> =
+            rest.into_iter().filter(|row| missed || row.commit == commit || !is_wanted(row)).collect();
         fs::create_dir_all(path.parent().context("a list lies in a folder")?)?;
-        let rows: String = all.iter().map(|(name, outcome)| row(name, *outcome)).collect();
-        fs::write(path, format!("{title}\n{rows}"))?;
+        fs::write(path, kept.iter().map(Row::to_string).collect::<String>())?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file, all, again })
+        let all = kept.into_iter().map(|row| (row.name.to_owned(), row.outcome)).collect();
+        let again = missed.then(|| again.into_iter().map(|row| row.name.to_owned()).collect());
+        Ok(Self { file, commit: commit.to_owned(), all, again })
     }
 
     /// The changes that are to be tried again; all where there is no set.
@@ -72,7 +71,8 @@ impl Outcomes {
         if outcome == Outcome::Missed {
             println!("missed: {name}");
         }
-        self.file.write_all(row(name, outcome).as_bytes())?;
+        let row = Row { outcome, commit: &self.commit, name };
+        self.file.write_all(row.to_string().as_bytes())?;
         self.all.insert(name.to_owned(), outcome);
         Ok(())
     }
@@ -90,18 +90,28 @@ impl Outcomes {
     }
 }
 
-fn read(list: &str) -> BTreeMap<String, Outcome> {
-    let rows = list.lines().filter_map(|line| line.split_once('\t'));
-    rows.filter_map(|(word, name)| {
-        let (outcome, _) = NAMES.iter().find(|(_, known)| *known == word)?;
-        Some((name.to_owned(), *outcome))
-    })
-    .collect()
+/// A line of the list.
+struct Row<'a> {
+    outcome: Outcome,
+    /// What it was tried at.
+    commit: &'a str,
+    name: &'a str,
 }
 
-fn row(name: &str, outcome: Outcome) -> String {
-    let (_, word) = NAMES[outcome as usize];
-    format!("{word}\t{name}\n")
+impl<'a> Row<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let (word, rest) = line.split_once('\t')?;
+        let (commit, name) = rest.split_once('\t')?;
+        let (outcome, _) = NAMES.into_iter().find(|(_, known)| *known == word)?;
+        Some(Self { outcome, commit, name })
+    }
+}
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, word) = NAMES[self.outcome as usize];
+        writeln!(f, "{word}\t{}\t{}", self.commit, self.name)
+    }
 }
 
 /// How many changes there were, and what became of them.
@@ -156,19 +166,22 @@ mod tests {
     fn a_list_goes_on_at_its_own_commit_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lists/pals.txt");
-        let mut first = Outcomes::open(&path, "a", false).unwrap();
+        let (f, g) = ([Change::in_file("f.rs")], [Change::in_file("g.rs")]);
+        let mut first = Outcomes::open(&path, "a", &f, false).unwrap();
         for (place, (outcome, _)) in NAMES.iter().enumerate() {
             first.add(&format!("f.rs:{place}:1: x"), *outcome).unwrap();
         }
-        let text = "# commit a\ncaught\tf.rs:0:1: x\ntimeout\tf.rs:1:1: x\nmissed\tf.rs:2:1: x\nunviable\tf.rs:3:1: x\n";
+        let text = "caught\ta\tf.rs:0:1: x\ntimeout\ta\tf.rs:1:1: x\nmissed\ta\tf.rs:2:1: x\nunviable\ta\tf.rs:3:1: x\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        let second = Outcomes::open(&path, "a", false).unwrap();
+        let second = Outcomes::open(&path, "a", &f, false).unwrap();
         assert_eq!(second.count(), Count { caught: 1, missed: 1, timeout: 1, unviable: 1 });
         assert!(second.has("f.rs:2:1: x"));
-        let again = Outcomes::open(&path, "b", true).unwrap();
+        // Another file's changes are no news of this one's.
+        assert!(Outcomes::open(&path, "b", &g, false).unwrap().has("f.rs:2:1: x"));
+        let again = Outcomes::open(&path, "b", &f, true).unwrap();
         assert_eq!(again.again(), Some(&BTreeSet::from(["f.rs:2:1: x".to_owned()])));
         assert!(!again.has("f.rs:2:1: x") && again.has("f.rs:3:1: x"));
         assert_eq!(again.only(&BTreeSet::from(["f.rs:3:1: x".to_owned()])).count().unviable, 1);
-        assert!(!Outcomes::open(&path, "c", false).unwrap().has("f.rs:3:1: x"));
+        assert!(!Outcomes::open(&path, "c", &f, false).unwrap().has("f.rs:3:1: x"));
     }
 }
