@@ -3,8 +3,8 @@
 use super::apic_base::{GuestCpuid, GuestMsrs};
 use super::compartment_exit::Inside;
 use super::{
-    Action, Exit, ResetCause, SecondLevelViolation, apic_base, compartment_exit, control_register, cpuid,
-    exception, hypercall, init_sipi, invd, local_apic, msr, port, task_switch, xsetbv,
+    Action, Exit, SecondLevelViolation, apic_base, compartment_exit, control_register, cpuid, exception,
+    hypercall, init_sipi, invd, local_apic, msr, port, task_switch, triple_fault, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
@@ -44,7 +44,7 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
         Exit::Exception(event) => exception::reflect(event),
         Exit::Init => init(vcpu, cpu),
         Exit::Startup { vector } => startup(vcpu, cpu, vector),
-        Exit::TripleFault => Action::Reset(ResetCause::TripleFault),
+        Exit::TripleFault => triple_fault::handle(),
         Exit::ExternalInterrupt => {
             let _ = machine::hypapp().external_interrupt(vcpu);
             Action::Resume

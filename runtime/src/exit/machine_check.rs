@@ -2,7 +2,7 @@
 //!
 //! The banks are the guest's: it reads and clears them. The hypervisor only has to survive until the guest is told.
 
-use super::{Action, ResetCause};
+use super::{Action, triple_fault};
 use hw::Msrs;
 use x86::cr::Cr4;
 use x86::event::{Event, Vector};
@@ -36,13 +36,14 @@ pub fn give(cr4: Cr4) -> Action {
     if cr4.contains(Cr4::MCE) {
         Action::Inject(Event::Exception { vector: Vector::MC, error_code: None })
     } else {
-        Action::Reset(ResetCause::TripleFault)
+        triple_fault::handle()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::ResetCause;
     use hw::sim::SimMsrs;
 
     /// A processor with two banks.

@@ -24,6 +24,7 @@ pub mod pointer;
 pub mod port;
 pub mod real_mode;
 pub mod task_switch;
+pub mod triple_fault;
 pub mod xsetbv;
 
 pub use hw::PortWidth;

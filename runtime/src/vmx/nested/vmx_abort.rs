@@ -1,6 +1,6 @@
 //! VMX abort: a VM exit that cannot be completed (SDM, "VMX Aborts").
 
-use crate::exit::{Action, ResetCause};
+use crate::exit::{Action, triple_fault};
 use crate::memory::guest::GuestMemory;
 use x86::address::GuestPhysAddr;
 
@@ -28,12 +28,13 @@ pub(super) fn end<M: GuestMemory + ?Sized>(
         let indicator = GuestPhysAddr::new(region.get() + INDICATOR);
         let _ = memory.write(indicator, &(cause as u32).to_le_bytes());
     }
-    Action::Reset(ResetCause::TripleFault)
+    triple_fault::handle()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::ResetCause;
     use crate::memory::guest::fake::FakeMemory;
 
     #[test]
