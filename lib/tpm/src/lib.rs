@@ -25,6 +25,7 @@ mod command;
 pub mod crb;
 pub mod device;
 pub mod error;
+pub mod event_log;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod tis;

@@ -6,6 +6,7 @@
 mod bare;
 mod boot;
 mod boots;
+mod event_log;
 mod fadt;
 mod filter;
 mod host;
@@ -93,6 +94,7 @@ fn jobs(filter: &Filter, machines: &Machines) -> Result<Vec<Job>> {
     jobs.extend(pal::jobs());
     jobs.extend(modules::jobs());
     jobs.extend(tpm::jobs());
+    jobs.extend(event_log::jobs());
     jobs.extend(boot::jobs());
     jobs.extend(memory::jobs());
     jobs.extend(own::jobs());

@@ -65,7 +65,7 @@ fn all<T: Transport>(tpm: &mut Tpm2<T>) -> Result<()> {
 const PCR: u8 = 17;
 const SELECTION: Selection = Selection { algorithm: Algorithm::Sha256, registers: 1 << PCR };
 
-fn sha256(parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn sha256(parts: &[&[u8]]) -> Vec<u8> {
     parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().to_vec()
 }
 
