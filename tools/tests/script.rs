@@ -118,10 +118,38 @@ fn a_misspelt_command_is_answered_with_those_there_are() {
 }
 
 #[test]
+fn misspelt_options_install_and_build_nothing() {
+    let tree = Tree::new().with_toolchain();
+    for (arguments, wrong) in [
+        (&["coverage", "extra"][..], "extra"),
+        (&["lint", "--fix"], "--fix"),
+        (&["run", "disk.img"], "disk.img"),
+        (&["run", "--hypap=x"], "--hypap"),
+        (&["run", "--args", "--guest", "--cpu", "2"], "--cpu"),
+        (&["run", "--args=x", "--bare", "x"], "'x'"),
+    ] {
+        let output = tree.run(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(wrong) && said.contains("--help"), "{arguments:?}: {said}");
+    }
+    assert_eq!(tree.calls(), "");
+    for arguments in
+        [&["verify-quote", "--nonce", "--x", "--pcr=1=2"][..], &["mutants", "pals", "--shard=1/2"]]
+    {
+        assert!(tree.run(arguments).status.success(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_copied_tree_is_built_and_used_itself() {
     let tree = Tree::new().with_toolchain();
-    let output = tree.run(&["lint", "a b"]);
-    assert_eq!(text(&output.stdout), format!("root={} lint a b\n", tree.root().display()), "{output:?}");
+    let output = tree.run(&["test", "unit", "--junit", "a b"]);
+    assert_eq!(
+        text(&output.stdout),
+        format!("root={} test unit --junit a b\n", tree.root().display()),
+        "{output:?}"
+    );
     assert!(tree.calls().contains("cargo build --package xmhf-tools"), "{}", tree.calls());
 }
 
