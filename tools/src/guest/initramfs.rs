@@ -37,15 +37,26 @@ pub(super) fn build(modules: &[PathBuf], l2: bool, others: Vec<(String, Vec<u8>)
             files.push((format!("bin/{name}"), read(&path)?));
         }
     }
-    files.push(("bin/example_c".to_owned(), read(&sdk_example::c()?)?));
-    files.push(("bin/test_c".to_owned(), read(&sdk_example::c_test()?)?));
-    files.push(("bin/example_rust".to_owned(), read(&sdk_example::rust(Example::Alone)?)?));
-    files.push(("bin/example_crates".to_owned(), read(&sdk_example::rust(Example::WithCrates)?)?));
     for module in modules {
         let name = module.file_name().and_then(|name| name.to_str()).context("a module's name")?;
         files.push((format!("lib/{name}"), read(module)?));
     }
     pack(files)
+}
+
+/// Builds the examples of the SDK's README, and a test in C beside them, by name.
+///
+/// # Errors
+///
+/// The compiler's, or the README lacks a part.
+pub(super) fn examples() -> Result<Vec<(String, Vec<u8>)>> {
+    let programs = [
+        ("example_c", sdk_example::c()?),
+        ("test_c", sdk_example::c_test()?),
+        ("example_rust", sdk_example::rust(Example::Alone)?),
+        ("example_crates", sdk_example::rust(Example::WithCrates)?),
+    ];
+    programs.into_iter().map(|(name, path)| Ok((format!("bin/{name}"), read(&path)?))).collect()
 }
 
 /// As [`build`] without PAL programs and modules: init, busybox, the 32-bit program and `others`.

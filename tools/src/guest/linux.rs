@@ -21,6 +21,8 @@ const COMMAND: &str = "command";
 const KVM: &str = "kvm";
 /// What the actions begin with that run PAL programs.
 const PAL: &str = "pal_";
+/// The one of them that runs the examples of the SDK's README.
+const README: &str = "pal_readme";
 const MODULES: [&str; 3] = ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko"];
 
 /// What the Linux guest is told.
@@ -61,6 +63,11 @@ impl LinuxOptions {
         self.actions.iter().any(|action| action.starts_with(PAL) || others.contains(&action.as_str()))
     }
 
+    /// Whether the guest gets the examples too, each of which is a build of its own.
+    fn has_examples(&self) -> bool {
+        self.actions.iter().any(|action| action == README)
+    }
+
     /// Name in the initramfs, and contents, of what the user brings.
     fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let added = self.added.iter().map(|path| {
@@ -89,10 +96,14 @@ impl LinuxOptions {
 pub(super) fn write_disk(path: &Path, options: &LinuxOptions) -> Result<()> {
     let kernel = kernel()?;
     let modules = if options.actions.iter().any(|action| action == KVM) { modules()? } else { Vec::new() };
+    let mut others = options.files()?;
+    if options.has_examples() {
+        others.extend(initramfs::examples()?);
+    }
     let initramfs = if options.has_pals() {
-        initramfs::build(&modules, !modules.is_empty(), options.files()?)?
+        initramfs::build(&modules, !modules.is_empty(), others)?
     } else {
-        initramfs::build_small(options.files()?)?
+        initramfs::build_small(others)?
     };
     write(path, &kernel, &initramfs, options)
 }
@@ -184,6 +195,16 @@ mod tests {
         for one in ["pal_programs", "pal_bench", "pal_programs_l2", "kvm", "exec", "shell"] {
             assert!(has(&["forkexec", one]), "{one}");
         }
+    }
+
+    #[test]
+    fn examples_are_built_for_the_test_of_them_alone() {
+        let has = |actions: &[&str]| {
+            let actions = actions.iter().map(|&action| action.to_owned()).collect();
+            LinuxOptions { actions, ..LinuxOptions::default() }.has_examples()
+        };
+        assert!(has(&["forkexec", "pal_readme"]));
+        assert!(!has(&["pal_demo", "pal_notary", "pal_programs"]) && !has(&["exec"]) && !has(&["shell"]));
     }
 
     #[test]
