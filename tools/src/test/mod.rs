@@ -42,12 +42,15 @@ pub fn run(filter: &Filter, machines: &Machines, junit: Option<&Path>) -> Result
     let junit = junit.map(output::create).transpose()?;
     machines.model.as_deref().map(check_model).transpose()?;
     let jobs = jobs(filter, machines)?;
-    let mut report = Report::of(names(filter, &jobs).count());
-    ensure!(!report.is_of_none(), "no test is called {filter}; `tools/xmhf test --list` has all names");
-    if filter.takes(UNIT, UNIT) {
+    let names = names(filter, machines, &jobs);
+    refuse_none(filter, machines, &names)?;
+    let is_named = |name| names.contains(&name);
+    let (has_unit, has_lint) = (is_named(UNIT), is_named(LINT));
+    let mut report = Report::of(names.len());
+    if has_unit {
         host::unit(&mut report);
     }
-    if filter.takes(LINT, LINT) && !interrupt::is_requested() {
+    if has_lint && !interrupt::is_requested() {
         report.time(LINT, host::lint);
     }
     if !jobs.is_empty() && !interrupt::is_requested() {
@@ -68,9 +71,21 @@ pub fn run(filter: &Filter, machines: &Machines, junit: Option<&Path>) -> Result
 ///
 /// # Errors
 ///
-/// The bare guests cannot be read.
+/// The bare guests cannot be read, or there is none.
 pub fn list(filter: &Filter) -> Result<()> {
-    names(filter, &jobs(filter, &Machines::default())?).for_each(|name| println!("{name}"));
+    let machines = Machines::default();
+    let jobs = jobs(filter, &machines)?;
+    let names = names(filter, &machines, &jobs);
+    refuse_none(filter, &machines, &names)?;
+    names.iter().for_each(|name| println!("{name}"));
+    Ok(())
+}
+
+/// A run of no test shows nothing, and would end well.
+fn refuse_none(filter: &Filter, machines: &Machines, names: &[&str]) -> Result<()> {
+    let kind =
+        if *machines == Machines::default() { "test" } else { "bare guest that --model and --cpus are for" };
+    ensure!(!names.is_empty(), "no {kind} is called {filter}; `tools/xmhf test --list` has all names");
     Ok(())
 }
 
@@ -78,11 +93,13 @@ const UNIT: &str = "unit";
 const LINT: &str = "lint";
 const BUILD: &str = "build";
 
-/// The tests in the order in which their kinds run; a build comes before those on machines.
-fn names<'a>(filter: &'a Filter, jobs: &'a [Job]) -> impl Iterator<Item = &'a str> {
-    let alone = [UNIT, LINT].into_iter().filter(|name| filter.takes(name, name));
+/// The tests in the order in which their kinds run; a build comes before those on machines. Where these are of another
+/// kind, no test runs that has none.
+fn names<'a>(filter: &Filter, machines: &Machines, jobs: &'a [Job]) -> Vec<&'a str> {
+    let is_usual = *machines == Machines::default();
+    let alone = [UNIT, LINT].into_iter().filter(|name| is_usual && filter.takes(name, name));
     let build = needs_images(jobs).then_some(BUILD);
-    alone.chain(build).chain(jobs.iter().map(|job| job.name.as_str()))
+    alone.chain(build).chain(jobs.iter().map(|job| job.name.as_str())).collect()
 }
 
 fn needs_images(jobs: &[Job]) -> bool {
@@ -131,4 +148,29 @@ fn build_for(jobs: &[Job]) -> Result<()> {
     let guests: BTreeSet<_> = needs.iter().map(|needs| needs.guest.as_str()).collect();
     build::build_only(&hypapps)?;
     bare_guest::build_only(&guests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHERS: Machines = Machines { model: None, cpus: Some(4) };
+
+    #[test]
+    fn a_name_that_no_test_has_is_refused_in_lists_too() {
+        let nobody = Filter::Name("nobody".to_owned());
+        let why = list(&nobody).unwrap_err().to_string();
+        assert_eq!(why, "no test is called nobody; `tools/xmhf test --list` has all names");
+        assert!(refuse_none(&nobody, &Machines::default(), &[UNIT]).is_ok());
+    }
+
+    #[test]
+    fn machines_of_another_kind_are_for_bare_guests_alone() {
+        let linux = Filter::Group("linux".to_owned());
+        let why = run(&linux, &OTHERS, None).unwrap_err().to_string();
+        assert!(why.starts_with("no bare guest that --model and --cpus are for is called linux;"), "{why}");
+        let usual = Machines::default();
+        assert_eq!(names(&Filter::All, &usual, &[]), [UNIT, LINT]);
+        assert!(names(&Filter::All, &OTHERS, &[]).is_empty());
+    }
 }

@@ -65,11 +65,6 @@ impl Report {
         format!("[{:>width$}/{}]", self.finished.len(), self.expected)
     }
 
-    /// Whether there is no test to report of.
-    pub(super) fn is_of_none(&self) -> bool {
-        self.expected == 0
-    }
-
     /// Whether the test called `name` failed.
     pub(super) fn has_failed(&self, name: &str) -> bool {
         self.failures().any(|finished| finished.name == name)
