@@ -55,10 +55,10 @@ struct MachineWishes {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..))]
     memory: Option<u32>,
     /// Hypapp in the image, helloworld unless a bare guest says otherwise
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "bare")]
     hypapp: Option<String>,
     /// Words for the bootloader's command line, behind the usual ones
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true, conflicts_with = "bare")]
     args: Option<String>,
 }
 
@@ -276,6 +276,14 @@ mod tests {
             assert_eq!(refuse_at_once(&arguments).unwrap_err().to_string(), why, "{line}");
         }
         assert!(refuse_at_once(&parse("xmhf run --machine qemu-kvm --cpus 33").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn without_the_hypervisor_nothing_is_for_it() {
+        for words in ["--hypapp quiesce", "--args nested=off", "--module Cargo.toml"] {
+            assert!(parse(&format!("xmhf run {words}")).is_some(), "{words}");
+            assert!(parse(&format!("xmhf run --bare {words}")).is_none(), "{words}");
+        }
     }
 
     #[test]
