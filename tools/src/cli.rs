@@ -99,7 +99,7 @@ struct MutantsArguments {
     /// Package whose code is changed, such as pals; all that .cargo/mutants.toml names where there is none
     package: Option<String>,
     /// Every Nth change only, from the Ith on, counted from 0
-    #[arg(long, value_name = "I/N")]
+    #[arg(long, value_name = "I/N", value_parser = mutants::shard)]
     shard: Option<String>,
     /// Only files whose path begins so
     #[arg(long, value_name = "PATH")]
@@ -254,5 +254,8 @@ mod tests {
         assert_eq!((wanted.package, wanted.shard), (Some("pals".into()), Some("1/8".into())));
         assert_eq!((wanted.file, wanted.in_diff), (None, Some("d".into())));
         assert_eq!((wanted.missed, wanted.quick), (true, false));
+        for shard in ["3/3", "1", "a/3", "1/0", "-1/3"] {
+            assert!(parse(&format!("xmhf mutants --shard {shard}")).is_none(), "{shard}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Programs from the registry of crates that only some commands need: installed below `target` at their first use.
 
 use crate::toolchain::cargo;
-use crate::{paths, process};
+use crate::{paths, progress};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ pub(crate) fn installed(package: &str, version: &str, program: &str) -> Result<P
     let folder = paths::out().join(format!("{package}-{version}"));
     let path = folder.join("bin").join(program);
     if !path.exists() {
-        eprintln!("xmhf: installing {package} {version}; it takes some minutes");
-        let wanted = format!("{package}@{version}");
-        process::run(cargo().args(["install", "--quiet", "--locked", &wanted, "--root"]).arg(&folder))?;
+        let (what, wanted) =
+            (format!("installing {package} {version}, some minutes"), format!("{package}@{version}"));
+        progress::cargo(&what, cargo().args(["install", "--locked", &wanted, "--root"]).arg(&folder))?;
     }
     Ok(path)
 }

@@ -155,6 +155,12 @@ fn commit() -> Result<String> {
     Ok(format!("{}{}", hash.trim(), if changed.is_empty() { "" } else { " with changes" }))
 }
 
+/// Takes `I/N` with I below N, before minutes go into a run that could not be.
+pub(crate) fn shard(words: &str) -> Result<String, &'static str> {
+    let numbers = words.split_once('/').and_then(|(i, n)| Some((i.parse::<u32>().ok()?, n.parse().ok()?)));
+    numbers.filter(|(i, n)| i < n).map(|_| words.to_owned()).ok_or("not I/N with I from 0 to N - 1")
+}
+
 /// `microtpm` is `xmhf-microtpm`.
 fn full_name(package: &str) -> String {
     if package.starts_with("xmhf-") { package.to_owned() } else { format!("xmhf-{package}") }

@@ -101,7 +101,9 @@ fn sign_of_life(what: &str, next: Duration, elapsed: Duration, latest: &str) -> 
         return format!("xmhf: {what}");
     }
     let latest = if latest.is_empty() { String::new() } else { format!(": {latest}") };
-    format!("xmhf: still {what}, {:.0} s{latest}", elapsed.as_secs_f64())
+    // What it takes at first has been told.
+    let work = what.split(',').next().unwrap_or(what);
+    format!("xmhf: still {work}, {:.0} s{latest}", elapsed.as_secs_f64())
 }
 
 /// Whether Cargo says no more than what crate it is at.
@@ -155,6 +157,8 @@ mod tests {
         assert_eq!(sign_of_life("building", PATIENCE, second(2), ""), "xmhf: building");
         let line = sign_of_life("building", second(22), second(22), "Compiling core v0.0.0");
         assert_eq!(line, "xmhf: still building, 22 s: Compiling core v0.0.0");
+        let line = sign_of_life("building, a minute or two at first", second(22), second(22), "");
+        assert_eq!(line, "xmhf: still building, 22 s");
     }
 
     #[test]
