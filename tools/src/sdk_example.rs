@@ -103,9 +103,8 @@ fn build_c(folder: &Path) -> Result<PathBuf> {
     let commands = blocks.iter().find(|block| block.language == "sh");
     let commands = &commands.context("the README has no commands for C")?.text;
     fs::copy(c_library(Platform::Linux64)?, folder.join("libxmhf-pal.a"))?;
-    let script = format!("cc() {{ command cc -static \"$@\"; }}\n{commands}");
     let mut shell = Command::new("sh");
-    shell.args(["-eu", "-c", &script]).current_dir(folder).env("SDK", paths::root().join("tools/pal"));
+    shell.args(["-eu", "-c", commands]).current_dir(folder).env("SDK", paths::root().join("tools/pal"));
     output(&mut shell).with_context(|| format!("the program in C in {}", folder.display()))?;
     Ok(folder.join("program"))
 }
