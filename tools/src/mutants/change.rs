@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// One small change of the code.
@@ -15,8 +16,8 @@ pub(super) struct Change {
     pub(super) replacement: String,
     /// The function around it, from its first word on.
     pub(super) function: Option<Span>,
-    /// Whether it replaces the whole body of its function, so that its span is the body's.
-    pub(super) is_body: bool,
+    /// The body of its function: the span of the changes that replace the whole of it.
+    pub(super) body: Option<Span>,
     /// Whether its function returns some type that the body alone determines.
     pub(super) is_opaque: bool,
 }
@@ -32,7 +33,16 @@ impl Change {
     /// Reads what `cargo mutants --list --json` prints.
     pub(super) fn list(json: &str) -> Result<Vec<Self>> {
         let list: Vec<Value> = serde_json::from_str(json).context("cargo-mutants lists no changes")?;
-        list.iter().map(|entry| Self::of(entry).with_context(|| format!("not a change: {entry}"))).collect()
+        let read = |entry| Self::of(entry).with_context(|| format!("not a change: {entry}"));
+        let mut changes = list.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let bodies: BTreeMap<(String, Option<Span>), Span> = changes
+            .iter()
+            .filter_map(|change| Some(((change.file.clone(), change.function), change.body?)))
+            .collect();
+        for change in &mut changes {
+            change.body = bodies.get(&(change.file.clone(), change.function)).copied();
+        }
+        Ok(changes)
     }
 
     /// One of a file's, for tests.
@@ -40,28 +50,21 @@ impl Change {
     pub(super) fn in_file(file: &str) -> Self {
         let span = Span::new((1, 1), (1, 1));
         let [name, replacement] = [const { String::new() }; 2];
-        Self {
-            name,
-            file: file.to_owned(),
-            span,
-            replacement,
-            function: None,
-            is_body: false,
-            is_opaque: false,
-        }
+        Self { name, file: file.to_owned(), span, replacement, function: None, body: None, is_opaque: false }
     }
 
     fn of(entry: &Value) -> Option<Self> {
         let text = |key: &str| Some(entry.get(key)?.as_str()?.to_owned());
         let function = entry.get("function").filter(|function| !function.is_null());
         let returned = function.and_then(|function| function.get("return_type")?.as_str());
+        let span = Span::of(entry.get("span")?)?;
         Some(Self {
             name: text("name")?,
             file: text("file")?,
-            span: Span::of(entry.get("span")?)?,
+            span,
             replacement: text("replacement")?,
             function: function.and_then(|function| Span::of(function.get("span")?)),
-            is_body: entry.get("genre")? == "FnValue",
+            body: (entry.get("genre")? == "FnValue").then_some(span),
             is_opaque: returned.is_some_and(|returned| returned.contains("impl ")),
         })
     }
@@ -116,9 +119,17 @@ mod tests {
             {"name":"a.rs:9:1: replace + with -","file":"a.rs","genre":"BinaryOperator","function":null,
             "replacement":"-","span":{"start":{"line":9,"column":1},"end":{"line":9,"column":2}}}]"#;
         let [body, operator] = Change::list(json).unwrap().try_into().unwrap();
-        assert!(body.is_body && body.is_opaque && !operator.is_body && !operator.is_opaque);
+        assert!(body.is_opaque && !operator.is_opaque);
+        assert_eq!((body.body, operator.body), (Some(body.span), None));
         assert_eq!(body.function, Some(Span::new((1, 1), (3, 2))));
         assert_eq!((operator.function, operator.replacement.as_str()), (None, "-"));
         assert!(Change::list(r#"[{"name":"x"}]"#).is_err());
+        // Also where only that one is tried, the function can choose.
+        let inside = json.replace(
+            "\"function\":null",
+            "\"function\":{\"span\":{\"start\":{\"line\":1,\"column\":1},\"end\":{\"line\":3,\"column\":2}}}",
+        );
+        let [body, operator] = Change::list(&inside).unwrap().try_into().unwrap();
+        assert_eq!(operator.body, Some(body.span));
     }
 }

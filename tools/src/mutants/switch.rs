@@ -130,8 +130,7 @@ fn lines(text: &str) -> usize {
 fn bodies(text: &str, changes: &[(usize, &Change)]) -> Vec<Range<usize>> {
     let mut bodies: Vec<(Range<usize>, bool)> = changes
         .iter()
-        .filter(|(_, change)| change.is_body)
-        .filter_map(|(_, change)| Some((change.span.bytes(text)?, !change.is_opaque)))
+        .filter_map(|(_, change)| Some((change.body?.bytes(text)?, !change.is_opaque)))
         .collect();
     bodies.sort_by_key(|(body, _)| (body.start, std::cmp::Reverse(body.end)));
     let mut outermost: Vec<(Range<usize>, bool)> = Vec::new();
@@ -155,7 +154,7 @@ mod tests {
             span: Span::new(start, end),
             replacement: replacement.to_owned(),
             function: Some(function),
-            is_body: replacement == "true",
+            body: (replacement == "true").then_some(Span::new(start, end)),
             is_opaque: false,
         }
     }
