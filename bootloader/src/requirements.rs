@@ -6,7 +6,7 @@ use hw::apic::Mode;
 use hw::{Cpuid, GeneralProtection, Msrs};
 use x86::cpuid::{Leaf1Ecx, Leaf80000001Edx};
 use x86::feature_control::FeatureControl;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 use x86::vmx::capability::{Allowed, EptVpidCapability};
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 
@@ -103,7 +103,7 @@ fn switch_on(processor: &impl Msrs, smx: bool) -> Result<(), Missing> {
     if smx {
         control |= FeatureControl::VMX_INSIDE_SMX;
     }
-    processor.write(Msr::IA32_FEATURE_CONTROL, control.bits()).map_err(refused)
+    processor.write(GuestMsr::IA32_FEATURE_CONTROL, control.bits()).map_err(refused)
 }
 
 /// SDM, appendix "VMX Capability Reporting Facility". Each MSR is read only once another says that it is there.
@@ -166,7 +166,7 @@ impl fmt::Display for Missing {
 
 #[cfg(test)]
 mod tests {
-    use hw::sim::{SimCpuid, SimMsrs};
+    use hw::sim::{SimCpuid, SimMsrs, SimProcessor};
     use x86::cpuid::CpuidResult;
 
     use super::*;
@@ -174,12 +174,6 @@ mod tests {
     const VMX: u32 = 1 << 5;
     const SMX: u32 = 1 << 6;
     const LONG_MODE: u32 = 1 << 29;
-
-    /// A processor with everything, IA32_FEATURE_CONTROL as the firmware may leave it.
-    struct Fake {
-        cpuid: SimCpuid,
-        msrs: SimMsrs,
-    }
 
     const CONTROLS: [(Msr, u64); 6] = [
         (Msr::IA32_VMX_PINBASED_CTLS, 0x28 << 32),
@@ -190,32 +184,15 @@ mod tests {
         (Msr::IA32_APIC_BASE, 0xfee0_0900),
     ];
 
-    impl Fake {
-        fn new(features: u32) -> Self {
-            let leaf = |eax, ecx, edx| CpuidResult { eax, ebx: 0x0500_0000, ecx, edx };
-            let cpuid = SimCpuid::default()
-                .with(0, 0, leaf(4, 0, 0))
-                .with(1, 0, leaf(0, features, 0))
-                .with(0x8000_0000, 0, leaf(0x8000_0008, 0, 0))
-                .with(0x8000_0001, 0, leaf(0, 0, LONG_MODE));
-            Self { cpuid, msrs: SimMsrs::new(CONTROLS) }
-        }
-    }
-
-    impl Cpuid for Fake {
-        fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-            self.cpuid.cpuid(leaf, subleaf)
-        }
-    }
-
-    impl Msrs for Fake {
-        fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
-            self.msrs.read(msr)
-        }
-
-        fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
-            self.msrs.write(msr, value)
-        }
+    /// A processor with everything, IA32_FEATURE_CONTROL as the firmware may leave it.
+    fn processor(features: u32) -> SimProcessor {
+        let leaf = |eax, ecx, edx| CpuidResult { eax, ebx: 0x0500_0000, ecx, edx };
+        let cpuid = SimCpuid::default()
+            .with(0, 0, leaf(4, 0, 0))
+            .with(1, 0, leaf(0, features, 0))
+            .with(0x8000_0000, 0, leaf(0x8000_0008, 0, 0))
+            .with(0x8000_0001, 0, leaf(0, 0, LONG_MODE));
+        SimProcessor { cpuid, msrs: SimMsrs::new(CONTROLS) }
     }
 
     #[test]
@@ -230,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_full_processor_passes_untouched() {
-        let fake = Fake::new(VMX);
+        let fake = processor(VMX);
         assert_eq!(check(&fake), Ok(()));
         assert_eq!(fake.msrs.writes(), []);
     }
@@ -238,7 +215,7 @@ mod tests {
     #[test]
     fn an_open_choice_is_made_and_locked() {
         for (features, before, after) in [(VMX, 0, 5), (VMX | SMX, 0, 7), (VMX, 0xff00, 0xff05)] {
-            let fake = Fake::new(features);
+            let fake = processor(features);
             fake.msrs.set(Msr::IA32_FEATURE_CONTROL, before);
             assert_eq!(check(&fake), Ok(()));
             assert_eq!(fake.msrs.writes(), [(Msr::IA32_FEATURE_CONTROL, after)]);
@@ -248,20 +225,20 @@ mod tests {
     #[test]
     fn a_locked_choice_is_kept() {
         for locked_off in [1, 3] {
-            let fake = Fake::new(VMX);
+            let fake = processor(VMX);
             fake.msrs.set(Msr::IA32_FEATURE_CONTROL, locked_off);
             assert_eq!(check(&fake), Err(Missing::VmxLockedOff));
             assert_eq!(fake.msrs.writes(), []);
         }
-        let mut fake = Fake::new(VMX);
+        let mut fake = processor(VMX);
         fake.msrs = SimMsrs::new([(Msr::IA32_FEATURE_CONTROL, 0)]).with_read_only(Msr::IA32_FEATURE_CONTROL);
         assert_eq!(check(&fake), Err(Missing::VmxRefused));
     }
 
     #[test]
     fn no_vmx_and_no_long_mode_are_told_apart() {
-        assert_eq!(check(&Fake::new(0)), Err(Missing::Vmx));
-        let mut fake = Fake::new(VMX);
+        assert_eq!(check(&processor(0)), Err(Missing::Vmx));
+        let mut fake = processor(VMX);
         fake.cpuid = SimCpuid::default();
         assert_eq!(check(&fake), Err(Missing::LongMode));
     }
@@ -284,7 +261,7 @@ mod tests {
             (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 41, "single-context INVVPID"),
         ];
         for (msr, bit, name) in rows {
-            let fake = Fake::new(VMX);
+            let fake = processor(VMX);
             fake.msrs.set(msr, fake.msrs.read(msr).unwrap() & !bit);
             assert_eq!(check(&fake), Err(Missing::Capability(name)));
             assert!(Missing::Capability(name).to_string().contains(name));
@@ -296,7 +273,7 @@ mod tests {
         for (base, expected) in
             [(0xfee0_0100, Err(Missing::LocalApic)), (0xfee0_0900, Ok(())), (0xfee0_0d00, Ok(()))]
         {
-            let fake = Fake::new(VMX);
+            let fake = processor(VMX);
             fake.msrs.set(Msr::IA32_APIC_BASE, base);
             assert_eq!(check(&fake), expected, "{base:#x}");
         }
@@ -304,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_apic_id_comes_from_the_widest_leaf() {
-        assert_eq!(local_apic_id(&Fake::new(VMX)), 5);
+        assert_eq!(local_apic_id(&processor(VMX)), 5);
         let wide = |ecx| {
             SimCpuid::default()
                 .with(0, 0, CpuidResult { eax: 0xb, ..CpuidResult::default() })

@@ -83,16 +83,23 @@ fn key_bits(msrs: &impl Msrs) -> u8 {
 }
 
 /// Makes CPUID of the executing processor show all its leaves; returns what [`limit_cpuid_again`] takes.
+// UNSAFETY: writes IA32_MISC_ENABLE.
+#[expect(unsafe_code, reason = "IA32_MISC_ENABLE")]
 pub(crate) fn show_all_leaves(msrs: &impl Msrs) -> Option<u64> {
     let old = msrs.read(Msr::IA32_MISC_ENABLE).ok().filter(|value| value & MISC_ENABLE_LIMIT_CPUID != 0)?;
-    msrs.write(Msr::IA32_MISC_ENABLE, old & !MISC_ENABLE_LIMIT_CPUID).ok().map(|()| old)
+    // SAFETY: of what was there, only what CPUID shows changes.
+    let shown = unsafe { msrs.write_trusted(Msr::IA32_MISC_ENABLE, old & !MISC_ENABLE_LIMIT_CPUID) };
+    shown.ok().map(|()| old)
 }
 
 /// Gives the executing processor the limit back that its firmware set, if it did.
+// UNSAFETY: writes IA32_MISC_ENABLE.
+#[expect(unsafe_code, reason = "IA32_MISC_ENABLE")]
 pub(crate) fn limit_cpuid_again(msrs: &impl Msrs, old: Option<u64>) {
     if let Some(old) = old {
         // What was read from the register fits it.
-        let _ = msrs.write(Msr::IA32_MISC_ENABLE, old);
+        // SAFETY: as it was.
+        let _ = unsafe { msrs.write_trusted(Msr::IA32_MISC_ENABLE, old) };
     }
 }
 

@@ -13,7 +13,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hw::{Barriers, Cpuid, Msrs};
 use spin::Once;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 use x86::speculation::{
     ArchCapabilities, DOITM, IBPB, L1D_FLUSH, McuOptCtrl, SpecCtrl, SpecCtrlFeatures, SpeculationFeatures,
 };
@@ -134,7 +134,7 @@ impl Crossing {
             let value = processor.read(Msr::IA32_MCU_OPT_CTRL).unwrap_or(0);
             let kept = value & !McuOptCtrl::GDS_MITG_DIS.bits() | McuOptCtrl::GDS_MITG_LOCK.bits();
             // Where the firmware has locked it already, the register takes this and stays as it is.
-            let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, kept);
+            let _ = processor.write(GuestMsr::IA32_MCU_OPT_CTRL, kept);
         }
         self.mitigations.call_once(|| mitigations);
     }
@@ -161,7 +161,7 @@ impl Crossing {
         }
         if mitigations.has_predictor_barrier {
             // The register is there and takes this value: CPUID says so.
-            let _ = processor.write(Msr::IA32_PRED_CMD, IBPB);
+            let _ = processor.write(GuestMsr::IA32_PRED_CMD, IBPB);
         }
         processor.fill_return_stack();
     }
@@ -189,20 +189,20 @@ impl Crossing {
     fn put_guests_choices_aside(&self, mitigations: &Mitigations, processor: &impl Msrs) {
         if !mitigations.spec_ctrl.is_empty() {
             self.spec_ctrl.store(processor.read(Msr::IA32_SPEC_CTRL).unwrap_or(0), Ordering::Relaxed);
-            let _ = processor.write(Msr::IA32_SPEC_CTRL, mitigations.spec_ctrl.bits());
+            let _ = processor.write(GuestMsr::IA32_SPEC_CTRL, mitigations.spec_ctrl.bits());
         }
         if !mitigations.switches.is_empty() {
             let value = processor.read(Msr::IA32_MCU_OPT_CTRL).unwrap_or(0);
             self.mcu_opt_ctrl.store(value, Ordering::Relaxed);
             if value & mitigations.switches.bits() != 0 {
-                let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value & !mitigations.switches.bits());
+                let _ = processor.write(GuestMsr::IA32_MCU_OPT_CTRL, value & !mitigations.switches.bits());
             }
         }
         if mitigations.has_doitm {
             let value = processor.read(Msr::IA32_UARCH_MISC_CTL).unwrap_or(DOITM);
             self.uarch_misc_ctl.store(value, Ordering::Relaxed);
             if value & DOITM == 0 {
-                let _ = processor.write(Msr::IA32_UARCH_MISC_CTL, value | DOITM);
+                let _ = processor.write(GuestMsr::IA32_UARCH_MISC_CTL, value | DOITM);
             }
         }
     }
@@ -211,14 +211,14 @@ impl Crossing {
     fn give_guests_choices_back(&self, mitigations: &Mitigations, processor: &impl Msrs) {
         let value = self.uarch_misc_ctl.load(Ordering::Relaxed);
         if mitigations.has_doitm && value & DOITM == 0 {
-            let _ = processor.write(Msr::IA32_UARCH_MISC_CTL, value);
+            let _ = processor.write(GuestMsr::IA32_UARCH_MISC_CTL, value);
         }
         let value = self.mcu_opt_ctrl.load(Ordering::Relaxed);
         if value & mitigations.switches.bits() != 0 {
-            let _ = processor.write(Msr::IA32_MCU_OPT_CTRL, value);
+            let _ = processor.write(GuestMsr::IA32_MCU_OPT_CTRL, value);
         }
         if !mitigations.spec_ctrl.is_empty() {
-            let _ = processor.write(Msr::IA32_SPEC_CTRL, self.spec_ctrl.load(Ordering::Relaxed));
+            let _ = processor.write(GuestMsr::IA32_SPEC_CTRL, self.spec_ctrl.load(Ordering::Relaxed));
         }
     }
 }
@@ -226,10 +226,10 @@ impl Crossing {
 /// Buffers come last: the flush of the cache goes through them.
 fn drop_traces(mitigations: &Mitigations, processor: &(impl Msrs + Barriers)) {
     if mitigations.has_predictor_barrier {
-        let _ = processor.write(Msr::IA32_PRED_CMD, IBPB);
+        let _ = processor.write(GuestMsr::IA32_PRED_CMD, IBPB);
     }
     if mitigations.flushes_cache {
-        let _ = processor.write(Msr::IA32_FLUSH_CMD, L1D_FLUSH);
+        let _ = processor.write(GuestMsr::IA32_FLUSH_CMD, L1D_FLUSH);
     }
     if mitigations.overwrites_buffers {
         processor.overwrite_buffers();

@@ -7,7 +7,7 @@
 use raw_cpuid::{CpuId, CpuIdReader, CpuIdResult};
 use x86::address::HostPhysAddr;
 use x86::cpuid::CpuidResult;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 use x86::vmx::vmcs::{Field, FieldValue, TrustedField};
 
 pub mod apic;
@@ -52,12 +52,27 @@ pub trait Msrs {
     /// [`GeneralProtection`] where the processor has no such register.
     fn read(&self, msr: Msr) -> Result<u64, GeneralProtection>;
 
-    /// Writes `msr`.
+    /// Writes a register that may hold anything.
     ///
     /// # Errors
     ///
     /// [`GeneralProtection`] where the processor has no such register or refuses the value.
-    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection>;
+    fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection>;
+
+    /// Writes any register.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::write`].
+    ///
+    /// # Safety
+    ///
+    /// With `value` the register changes neither how the code that runs translates addresses and finds its data, nor
+    /// what the processor reads or writes past any page table: the local APIC's page lies over no memory, and nothing
+    /// is traced or recorded into memory while the hypervisor runs.
+    // UNSAFETY: what is written through it makes the processor act on the hypervisor.
+    #[expect(unsafe_code, reason = "the processor acts on the hypervisor by some registers")]
+    unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection>;
 }
 
 /// Extended control registers.

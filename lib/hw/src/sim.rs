@@ -8,5 +8,5 @@ mod registers;
 
 pub use memory::{SimMemory, Write};
 pub use registers::{
-    PortWrite, SimCpuid, SimMsrs, SimPorts, SimSpeculation, SimVmcs, SimXcrs, SpeculationAct,
+    PortWrite, SimCpuid, SimMsrs, SimPorts, SimProcessor, SimSpeculation, SimVmcs, SimXcrs, SpeculationAct,
 };

@@ -33,6 +33,37 @@ pub const PERF_CAPABILITIES_METRICS: u64 = 1 << 15;
 /// IA32_PERF_GLOBAL_CTRL: performance metrics are on.
 pub const PERF_GLOBAL_CTRL_METRICS: u64 = 1 << 48;
 
+/// A register that may hold anything while the hypervisor runs: neither where its code and memory are, nor what is
+/// written to memory, depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestMsr(Msr);
+
+impl GuestMsr {
+    /// The register's number.
+    #[must_use]
+    pub const fn msr(self) -> Msr {
+        self.0
+    }
+}
+
+macro_rules! guest_msrs {
+    ($($name:ident)*) => {
+        impl GuestMsr {
+            $(#[doc = concat!("[`Msr::", stringify!($name), "`].")] pub const $name: Self = Self(Msr::$name);)*
+        }
+    };
+}
+
+guest_msrs! {
+    // What the processor may speculate on, and how long instructions take.
+    IA32_SPEC_CTRL IA32_PRED_CMD IA32_FLUSH_CMD IA32_MCU_OPT_CTRL IA32_UARCH_MISC_CTL
+    // The hypervisor runs without CR4.CET, does not use SYSENTER, and checks no bounds by the processor.
+    IA32_U_CET IA32_S_CET IA32_PL0_SSP IA32_PL1_SSP IA32_PL2_SSP IA32_PL3_SSP IA32_INTERRUPT_SSP_TABLE_ADDR
+    IA32_SYSENTER_ESP IA32_BNDCFGS
+    // What may be switched on, and was not yet.
+    IA32_FEATURE_CONTROL
+}
+
 macro_rules! msrs {
     ($($(#[$doc:meta])* $name:ident = $number:expr;)*) => {
         impl Msr {
@@ -185,6 +216,16 @@ msrs! {
     IA32_S_CET = 0x6a2;
     /// Table of the shadow stacks of interrupts.
     IA32_INTERRUPT_SSP_TABLE_ADDR = 0x6a8;
+    /// Shadow-stack pointer of privilege level 0.
+    IA32_PL0_SSP = 0x6a4;
+    /// Shadow-stack pointer of privilege level 1.
+    IA32_PL1_SSP = 0x6a5;
+    /// Shadow-stack pointer of privilege level 2.
+    IA32_PL2_SSP = 0x6a6;
+    /// Shadow-stack pointer of privilege level 3.
+    IA32_PL3_SSP = 0x6a7;
+    /// Bounds of memory protection extensions, in supervisor mode.
+    IA32_BNDCFGS = 0xd90;
     /// Rights by the protection keys of supervisor pages.
     IA32_PKRS = 0x6e1;
     /// First x2APIC MSR.

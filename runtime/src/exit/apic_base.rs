@@ -3,13 +3,16 @@
 //! What the guest then has is what a processor without a local APIC has: the register and CPUID say that it is off, and
 //! the interrupts of the machine's old controllers come by the pins. What is left of the APIC answers still, at its
 //! address or by its MSRs, which no system looks at that has switched it off.
+//!
+//! UNSAFETY: passes the contract of writes on, from who asked whether the guest may move its APIC to the hardware.
+#![expect(unsafe_code, reason = "IA32_APIC_BASE")]
 
 use hw::apic::Mode;
 use hw::{ApicRegisters, Cpuid, GeneralProtection, Msrs};
 use x86::apic::offset::{LVT_LINT0, LVT_LINT1, SPURIOUS};
 use x86::apic::{ApicBase, LocalVector};
 use x86::cpuid::{CpuidResult, Leaf1Edx};
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 
 use core::cell::Cell;
 
@@ -37,16 +40,23 @@ impl<'a, M: Msrs> GuestMsrs<'a, M> {
         self.is_off.get()
     }
 
-    fn write_base(&self, value: u64) -> Result<(), GeneralProtection> {
+    /// # Safety
+    ///
+    /// As for [`Msrs::write_trusted`].
+    unsafe fn write_base(&self, value: u64) -> Result<(), GeneralProtection> {
         let mode = self.hardware.read(Msr::IA32_APIC_BASE)? & MODE;
+        let write = |value| {
+            // SAFETY: the page is where the caller answers for it; with other modes it lies over nothing else.
+            unsafe { self.hardware.write_trusted(Msr::IA32_APIC_BASE, value) }
+        };
         match Mode::of(value) {
-            Mode::Disabled => self.hardware.write(Msr::IA32_APIC_BASE, value & !MODE | mode)?,
+            Mode::Disabled => write(value & !MODE | mode)?,
             Mode::Xapic if Mode::of(mode) == Mode::X2apic => {
                 // The way between the two leads by "disabled" (SDM, "x2APIC State Transitions").
-                self.hardware.write(Msr::IA32_APIC_BASE, value & !MODE)?;
-                self.hardware.write(Msr::IA32_APIC_BASE, value)?;
+                write(value & !MODE)?;
+                write(value)?;
             }
-            Mode::Xapic | Mode::X2apic => self.hardware.write(Msr::IA32_APIC_BASE, value)?,
+            Mode::Xapic | Mode::X2apic => write(value)?,
         }
         self.is_off.set(value & ENABLE == 0);
         Ok(())
@@ -59,8 +69,18 @@ impl<M: Msrs> Msrs for GuestMsrs<'_, M> {
         Ok(if msr == Msr::IA32_APIC_BASE && self.is_off() { value & !MODE } else { value })
     }
 
-    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
-        if msr == Msr::IA32_APIC_BASE { self.write_base(value) } else { self.hardware.write(msr, value) }
+    fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection> {
+        self.hardware.write(msr, value)
+    }
+
+    unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        if msr == Msr::IA32_APIC_BASE {
+            // SAFETY: by the caller's duties.
+            unsafe { self.write_base(value) }
+        } else {
+            // SAFETY: by the caller's duties.
+            unsafe { self.hardware.write_trusted(msr, value) }
+        }
     }
 }
 
@@ -111,12 +131,17 @@ mod tests {
     const X2APIC: u64 = 0xfee0_0d00;
     const OFF: u64 = 0xfee0_0100;
 
+    fn write(msrs: &impl Msrs, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        // SAFETY: a fake's registers.
+        unsafe { msrs.write_trusted(msr, value) }
+    }
+
     /// What guest and hardware have after each of `writes`, from `start` on.
     fn after(start: u64, writes: &[u64]) -> Vec<(u64, u64)> {
         let hardware = SimMsrs::new([(Msr::IA32_APIC_BASE, start)]);
         let msrs = GuestMsrs::new(&hardware, false);
         let after = |&value: &u64| {
-            msrs.write(Msr::IA32_APIC_BASE, value).unwrap();
+            write(&msrs, Msr::IA32_APIC_BASE, value).unwrap();
             let read = |msrs: &dyn Fn() -> Result<u64, GeneralProtection>| msrs().unwrap();
             (read(&|| msrs.read(Msr::IA32_APIC_BASE)), read(&|| hardware.read(Msr::IA32_APIC_BASE)))
         };
@@ -144,7 +169,10 @@ mod tests {
             fn read(&self, _: Msr) -> Result<u64, GeneralProtection> {
                 Ok(self.0.get())
             }
-            fn write(&self, _: Msr, value: u64) -> Result<(), GeneralProtection> {
+            fn write(&self, _: GuestMsr, _: u64) -> Result<(), GeneralProtection> {
+                Err(GeneralProtection)
+            }
+            unsafe fn write_trusted(&self, _: Msr, value: u64) -> Result<(), GeneralProtection> {
                 let refused = [(Mode::X2apic, Mode::Xapic), (Mode::Disabled, Mode::X2apic)];
                 if refused.contains(&(Mode::of(self.0.get()), Mode::of(value))) {
                     return Err(GeneralProtection);
@@ -155,9 +183,9 @@ mod tests {
         }
         let hardware = Hardware(Cell::new(X2APIC));
         let msrs = GuestMsrs::new(&hardware, false);
-        assert_eq!(msrs.write(Msr::IA32_APIC_BASE, OFF), Ok(()));
+        assert_eq!(write(&msrs, Msr::IA32_APIC_BASE, OFF), Ok(()));
         assert_eq!((hardware.0.get(), msrs.is_off()), (X2APIC, true));
-        assert_eq!(msrs.write(Msr::IA32_APIC_BASE, BASE), Ok(()));
+        assert_eq!(write(&msrs, Msr::IA32_APIC_BASE, BASE), Ok(()));
         assert_eq!((hardware.0.get(), msrs.is_off()), (BASE, false));
     }
 
@@ -166,7 +194,7 @@ mod tests {
         let hardware = SimMsrs::new([(Msr(0x10), 0xc00)]);
         let msrs = GuestMsrs::new(&hardware, true);
         assert_eq!(msrs.read(Msr(0x10)), Ok(0xc00));
-        assert_eq!((msrs.write(Msr(0x10), 7), hardware.read(Msr(0x10))), (Ok(()), Ok(7)));
+        assert_eq!((write(&msrs, Msr(0x10), 7), hardware.read(Msr(0x10))), (Ok(()), Ok(7)));
     }
 
     #[test]

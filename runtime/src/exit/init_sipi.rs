@@ -5,14 +5,19 @@ use crate::vcpu::{Activity, Registers, Vcpu};
 use hw::{Cpuid, Msrs};
 use x86::cpuid::{Leaf7Ebx, Leaf7Ecx, Leaf7Edx};
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
-use x86::msr::Msr;
+use x86::msr::GuestMsr;
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
 
-/// IA32_U_CET, IA32_S_CET, IA32_PL0_SSP to IA32_PL3_SSP, IA32_INTERRUPT_SSP_TABLE_ADDR.
-const CET_MSRS: [Msr; 7] =
-    [Msr(0x6a0), Msr(0x6a2), Msr(0x6a4), Msr(0x6a5), Msr(0x6a6), Msr(0x6a7), Msr(0x6a8)];
-
-const BNDCFGS: Msr = Msr(0xd90);
+/// Those of control-flow enforcement.
+const CET_MSRS: [GuestMsr; 7] = [
+    GuestMsr::IA32_U_CET,
+    GuestMsr::IA32_S_CET,
+    GuestMsr::IA32_PL0_SSP,
+    GuestMsr::IA32_PL1_SSP,
+    GuestMsr::IA32_PL2_SSP,
+    GuestMsr::IA32_PL3_SSP,
+    GuestMsr::IA32_INTERRUPT_SSP_TABLE_ADDR,
+];
 
 /// Present, accessed, readable code.
 pub(crate) const CODE: u32 = 0x9b;
@@ -55,7 +60,7 @@ pub fn reset_msrs(cpuid: &impl Cpuid, msrs: &impl Msrs) {
         return;
     }
     let features = cpuid.cpuid(7, 0);
-    let clear = |list: &[Msr]| {
+    let clear = |list: &[GuestMsr]| {
         for &msr in list {
             // What this processor lacks of them faults, and has nothing to clear.
             let _ = msrs.write(msr, 0);
@@ -65,7 +70,7 @@ pub fn reset_msrs(cpuid: &impl Cpuid, msrs: &impl Msrs) {
         clear(&CET_MSRS);
     }
     if features.ebx & Leaf7Ebx::MPX.bits() != 0 {
-        clear(&[BNDCFGS]);
+        clear(&[GuestMsr::IA32_BNDCFGS]);
     }
 }
 
@@ -115,6 +120,7 @@ mod tests {
     use crate::vcpu::fake::FakeVcpu;
     use hw::sim::{SimCpuid, SimMsrs};
     use x86::cpuid::CpuidResult;
+    use x86::msr::Msr;
 
     struct Signature;
     impl Cpuid for Signature {
@@ -172,13 +178,22 @@ mod tests {
 
     #[test]
     fn init_clears_the_msrs_of_the_features_that_there_are() {
-        let all = || SimMsrs::new(CET_MSRS.into_iter().chain([BNDCFGS, Msr(0xda0)]).map(|msr| (msr, 5)));
+        let all = || {
+            SimMsrs::new(
+                CET_MSRS
+                    .map(GuestMsr::msr)
+                    .into_iter()
+                    .chain([Msr::IA32_BNDCFGS, Msr(0xda0)])
+                    .map(|msr| (msr, 5)),
+            )
+        };
         let left = |ebx, ecx, edx| {
             let leaf = |eax| CpuidResult { eax, ..CpuidResult::default() };
             let features = CpuidResult { ebx, ecx, edx, ..CpuidResult::default() };
             let msrs = all();
             reset_msrs(&SimCpuid::default().with(0, 0, leaf(7)).with(7, 0, features), &msrs);
-            [CET_MSRS[0], CET_MSRS[6], BNDCFGS, Msr(0xda0)].map(|msr| msrs.read(msr).unwrap())
+            [CET_MSRS[0].msr(), CET_MSRS[6].msr(), Msr::IA32_BNDCFGS, Msr(0xda0)]
+                .map(|msr| msrs.read(msr).unwrap())
         };
         assert_eq!(left(0, 1 << 7, 0), [0, 0, 5, 5]);
         assert_eq!(left(0, 0, 1 << 20), [0, 0, 5, 5]);

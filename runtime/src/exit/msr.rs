@@ -95,6 +95,8 @@ pub fn read<V: Vcpu + ?Sized>(vcpu: &mut V, msr: Msr, policy: &MsrPolicy, msrs: 
 }
 
 /// WRMSR of `value`.
+// UNSAFETY: writes registers that the guest may have.
+#[expect(unsafe_code, reason = "writes what the guest may have")]
 pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, physical: &impl Physical, msrs: &impl Msrs) -> Action {
     let is_allowed = match treatment(msr) {
         Treatment::Absent | Treatment::Switched | Treatment::FeatureControl | Treatment::Locked => false,
@@ -108,7 +110,15 @@ pub fn write(msr: Msr, value: u64, policy: &MsrPolicy, physical: &impl Physical,
         Treatment::HardwareFeedback => pointer::is_feedback_allowed(value, policy.feedback_bytes, physical),
         Treatment::Hardware | Treatment::CoreCapabilities => true,
     };
-    if is_allowed && msrs.write(msr, value).is_ok() { Action::Advance } else { Action::Inject(Event::GP0) }
+    if !is_allowed {
+        return Action::Inject(Event::GP0);
+    }
+    // SAFETY: a register that the guest may have: what it could reach the hypervisor by was sorted out above, as was an
+    // address over memory that is not the guest's; entries and exits switch what the hypervisor has others for.
+    match unsafe { msrs.write_trusted(msr, value) } {
+        Ok(()) => Action::Advance,
+        Err(GeneralProtection) => Action::Inject(Event::GP0),
+    }
 }
 
 /// How an MSR that exits is treated.

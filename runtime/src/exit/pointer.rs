@@ -45,6 +45,8 @@ pub(super) fn is_feedback_allowed(value: u64, bytes: u64, physical: &impl Physic
 /// # Errors
 ///
 /// [`ApicOverMemory`].
+// UNSAFETY: writes IA32_HW_FEEDBACK_PTR.
+#[expect(unsafe_code, reason = "IA32_HW_FEEDBACK_PTR")]
 pub fn adopt(msrs: &impl Msrs, bytes: u64, physical: &impl Physical) -> Result<(), ApicOverMemory> {
     let read = |msr| msrs.read(msr).unwrap_or(0);
     let base = read(Msr::IA32_APIC_BASE);
@@ -52,8 +54,9 @@ pub fn adopt(msrs: &impl Msrs, bytes: u64, physical: &impl Physical) -> Result<(
         return Err(ApicOverMemory);
     }
     if bytes != 0 && !is_feedback_allowed(read(Msr::IA32_HW_FEEDBACK_PTR), bytes, physical) {
-        // Zero names no table, and fits.
-        let _ = msrs.write(Msr::IA32_HW_FEEDBACK_PTR, 0);
+        // Zero fits.
+        // SAFETY: it names no table.
+        let _ = unsafe { msrs.write_trusted(Msr::IA32_HW_FEEDBACK_PTR, 0) };
     }
     Ok(())
 }

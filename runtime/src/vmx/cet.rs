@@ -8,7 +8,7 @@ use crate::smp::percpu;
 use hw::bare::Processor;
 use hw::{Msrs, Vmcs};
 use x86::cet::CetControl;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 use x86::vmx::capability::Allowed;
 use x86::vmx::controls::EntryControls;
 use x86::vmx::vmcs;
@@ -23,7 +23,7 @@ pub(super) fn end_branch_target() -> bool {
     let Ok(value) = Processor.read(Msr::IA32_U_CET) else { return false };
     if value & ENDBR != 0 && value & WAITS_FOR_ENDBR != 0 {
         // What was read fits, without this bit too.
-        let _ = Processor.write(Msr::IA32_U_CET, value & !WAITS_FOR_ENDBR);
+        let _ = Processor.write(GuestMsr::IA32_U_CET, value & !WAITS_FOR_ENDBR);
     }
     let allowed = Allowed(Processor.read(Msr::IA32_VMX_TRUE_ENTRY_CTLS).unwrap_or(0)).may_be_one();
     value & SHADOW_STACK != 0 && allowed & EntryControls::LOAD_CET_STATE.bits() != 0
@@ -31,8 +31,8 @@ pub(super) fn end_branch_target() -> bool {
 
 /// Writes the guest's IA32_S_CET and IA32_INTERRUPT_SSP_TABLE_ADDR. The values have been checked.
 pub(super) fn write_registers(s_cet: u64, table: u64) {
-    let _ = Processor.write(Msr::IA32_S_CET, s_cet);
-    let _ = Processor.write(Msr::IA32_INTERRUPT_SSP_TABLE_ADDR, table);
+    let _ = Processor.write(GuestMsr::IA32_S_CET, s_cet);
+    let _ = Processor.write(GuestMsr::IA32_INTERRUPT_SSP_TABLE_ADDR, table);
 }
 
 /// Loads what the next entry under `vmcs` would load, but for SSP. The values have been checked.

@@ -13,7 +13,7 @@ use hw::{Cpuid, Msrs, PhysMemory};
 use x86::address::HostPhysAddr;
 use x86::cpuid::{Leaf1Ecx, Leaf1Edx};
 use x86::cr::{Cr0, Cr4};
-use x86::msr::{Msr, RTIT_CTL_TRACE_EN};
+use x86::msr::{GuestMsr, Msr, RTIT_CTL_TRACE_EN};
 use x86::vmx::capability::VmxBasic;
 use x86_64::registers::control as registers;
 
@@ -73,7 +73,7 @@ fn allow_vmx(is_first: bool) -> Result<(), EnableError> {
     let first = if is_first { control } else { FIRST_FEATURE_CONTROL.load(Ordering::Relaxed) };
     let wanted = feature_control::wanted(control, first);
     if wanted != control {
-        Processor.write(Msr::IA32_FEATURE_CONTROL, wanted).map_err(|_| EnableError::LockedOff)?;
+        Processor.write(GuestMsr::IA32_FEATURE_CONTROL, wanted).map_err(|_| EnableError::LockedOff)?;
     }
     if is_first {
         FIRST_FEATURE_CONTROL.store(wanted, Ordering::Relaxed);
@@ -86,7 +86,8 @@ fn allow_vmx(is_first: bool) -> Result<(), EnableError> {
 fn end_trace() {
     if Processor.read(Msr::IA32_RTIT_CTL).is_ok_and(|control| control & RTIT_CTL_TRACE_EN != 0) {
         // Zero fits.
-        let _ = Processor.write(Msr::IA32_RTIT_CTL, 0);
+        // SAFETY: nothing is traced with it.
+        let _ = unsafe { Processor.write_trusted(Msr::IA32_RTIT_CTL, 0) };
     }
 }
 

@@ -3,6 +3,9 @@
 //! An exit loads 0 into the registers that switch them, and the next entry the guest's value, which its VMCS has (SDM,
 //! "VM-Exit Controls"; "VM-Entry Controls"). Older records of branches (IA32_DEBUGCTL) need no control: every exit
 //! clears that register.
+//!
+//! UNSAFETY: registers that act while the hypervisor runs, and the value that exits load.
+#![expect(unsafe_code, reason = "counters and records of branches")]
 
 use hw::{GeneralProtection, Msrs, Vmcs};
 use x86::msr::Msr;
@@ -189,7 +192,6 @@ impl Observers {
 
     /// Makes `vmcs`, which was never entered, start with what the hardware has, and its exits load 0.
     // UNSAFETY: writes a field of host state.
-    #[expect(unsafe_code, reason = "a field of host state")]
     pub(super) fn begin(&self, vmcs: &mut impl Vmcs, msrs: &impl Msrs) {
         if self.field(Msr::IA32_PERF_GLOBAL_CTRL).is_some() {
             // SAFETY: nothing counts in the hypervisor, nor is written about it.
@@ -230,7 +232,8 @@ impl Observers {
             *value = msrs.read(register.msr).unwrap_or(0);
             if *value != 0 {
                 // Zero fits any register of this kind.
-                let _ = msrs.write(register.msr, 0);
+                // SAFETY: it counts and records nothing with it.
+                let _ = unsafe { msrs.write_trusted(register.msr, 0) };
             }
         }
         values
@@ -242,7 +245,8 @@ impl Observers {
         for (value, register) in self.unswitched(&mut values) {
             if *value != 0 {
                 // What was read from the register fits it.
-                let _ = msrs.write(register.msr, *value);
+                // SAFETY: what it had when the guest left.
+                let _ = unsafe { msrs.write_trusted(register.msr, *value) };
             }
         }
     }
@@ -257,11 +261,13 @@ impl Observers {
         value: u64,
     ) -> Option<Result<(), GeneralProtection>> {
         let field = self.field(msr)?;
-        if let Err(fault) = msrs.write(msr, value) {
+        // SAFETY: counters and records of branches name no memory, and stand still again at once.
+        if let Err(fault) = unsafe { msrs.write_trusted(msr, value) } {
             return Some(Err(fault));
         }
         // Zero fits.
-        let _ = msrs.write(msr, 0);
+        // SAFETY: it counts and records nothing with it.
+        let _ = unsafe { msrs.write_trusted(msr, 0) };
         vmcs.write(field, value);
         Some(Ok(()))
     }

@@ -5,7 +5,7 @@
 
 use hw::Msrs;
 use x86::cr::Cr4;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 
 use crate::exit::control_register::{CR4_KNOWN, CR4_OWNED};
 
@@ -15,14 +15,20 @@ const DEBUGCTL: u64 = 0xffc7;
 const WIDE_ADDRESS: u64 = 0x0080_0000_0000_0000;
 
 /// Returns the bits that IA32_DEBUGCTL has. Each is set alone, for some instructions, and what was there comes back.
+// UNSAFETY: writes IA32_DEBUGCTL.
+#[expect(unsafe_code, reason = "IA32_DEBUGCTL")]
 pub(super) fn debugctl(msrs: &impl Msrs) -> u64 {
     let Ok(old) = msrs.read(Msr::IA32_DEBUGCTL) else { return 0 };
     let bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| DEBUGCTL & bit != 0);
-    let takes =
-        |&bit: &u64| msrs.write(Msr::IA32_DEBUGCTL, bit).is_ok() && msrs.read(Msr::IA32_DEBUGCTL) == Ok(bit);
+    let write = |value| {
+        // SAFETY: branches are stored to memory by two bits together alone, and one is set at a time; what was there
+        // comes back (SDM, "Branch Trace Store (BTS)").
+        unsafe { msrs.write_trusted(Msr::IA32_DEBUGCTL, value) }
+    };
+    let takes = |&bit: &u64| write(bit).is_ok() && msrs.read(Msr::IA32_DEBUGCTL) == Ok(bit);
     let found = bits.filter(takes).fold(0, |found, bit| found | bit);
     // What was read can be written.
-    let _ = msrs.write(Msr::IA32_DEBUGCTL, old);
+    let _ = write(old);
     found
 }
 
@@ -32,8 +38,8 @@ pub(super) fn debugctl(msrs: &impl Msrs) -> u64 {
 pub(super) fn takes_wide_addresses(msrs: &impl Msrs) -> bool {
     // The hypervisor does not use SYSENTER.
     let Ok(old) = msrs.read(Msr::IA32_SYSENTER_ESP) else { return false };
-    let is_taken = msrs.write(Msr::IA32_SYSENTER_ESP, WIDE_ADDRESS).is_ok();
-    let _ = msrs.write(Msr::IA32_SYSENTER_ESP, old);
+    let is_taken = msrs.write(GuestMsr::IA32_SYSENTER_ESP, WIDE_ADDRESS).is_ok();
+    let _ = msrs.write(GuestMsr::IA32_SYSENTER_ESP, old);
     is_taken
 }
 
@@ -58,12 +64,19 @@ mod tests {
         address_bits: u32,
     }
 
+    // UNSAFETY: writes IA32_DEBUGCTL.
+    #[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
     impl Msrs for Picky {
         fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
             self.msrs.read(msr)
         }
 
-        fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection> {
+            // SAFETY: a fake's registers.
+            unsafe { self.write_trusted(msr.msr(), value) }
+        }
+
+        unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
             let is_bad = match msr {
                 Msr::IA32_DEBUGCTL => value & !self.debugctl != 0,
                 _ => value >> (self.address_bits - 1) != 0,

@@ -7,6 +7,8 @@ use crate::{ApicRegisters, Msrs};
 use x86::apic::{DELIVERY_PENDING, offset};
 use x86::msr::Msr;
 
+/// Bits of a register's offset in the page.
+const REGISTER: u16 = 0xff0;
 /// Polls of the delivery status before the APIC is called dead.
 const PATIENCE: u32 = 1_000_000;
 
@@ -39,7 +41,8 @@ impl LocalApic {
         let mode = current_mode();
         let word = mode.interrupt_command(to, command).ok_or(ApicUnavailable)?;
         if mode == Mode::X2apic {
-            return Processor.write(Msr::X2APIC_ICR, word).map_err(|_| ApicUnavailable);
+            // SAFETY: an interrupt that is sent changes no memory.
+            return unsafe { Processor.write_trusted(Msr::X2APIC_ICR, word) }.map_err(|_| ApicUnavailable);
         }
         self.wait_idle()?;
         let guest_destination = self.read_page(offset::COMMAND_HIGH);
@@ -85,7 +88,7 @@ impl LocalApic {
     }
 
     fn register(&self, register: u16) -> *mut u32 {
-        self.mapping.wrapping_add(register.into()).cast()
+        self.mapping.wrapping_add((register & REGISTER).into()).cast()
     }
 }
 
@@ -107,7 +110,8 @@ impl ApicRegisters for LocalApic {
             Mode::Disabled => {}
             Mode::Xapic => self.write_page(offset, value),
             Mode::X2apic => {
-                let _ = Processor.write(x2apic(offset), value.into());
+                // SAFETY: the APIC's registers name no memory.
+                let _ = unsafe { Processor.write_trusted(x2apic(offset), value.into()) };
             }
         }
     }
@@ -119,7 +123,7 @@ fn current_mode() -> Mode {
 }
 
 fn x2apic(offset: u16) -> Msr {
-    Msr(Msr::X2APIC_FIRST.0 + u32::from(offset) / 16)
+    Msr(Msr::X2APIC_FIRST.0 + u32::from(offset & REGISTER) / 16)
 }
 
 /// This processor's APIC ID by CPUID, whatever mode its APIC is in.

@@ -4,7 +4,7 @@ use super::{Processor, vmx};
 use crate::Msrs;
 use core::arch::asm;
 use x86::cet::CetControl;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 use x86::vmx::instruction_error::VmFail;
 
 const DR6_AFTER_INIT: u64 = 0xffff_0ff0;
@@ -73,8 +73,8 @@ pub fn pkrs() -> u32 {
 /// supervisor (SDM, "Indirect Branch Tracking"). The guest has CR4.CET set, so the processor has the registers; the
 /// hypervisor has not.
 pub fn expect_branch_target(is_user: bool) {
-    let register = if is_user { Msr::IA32_U_CET } else { Msr::IA32_S_CET };
-    let Ok(value) = Processor.read(register) else { return };
+    let register = if is_user { GuestMsr::IA32_U_CET } else { GuestMsr::IA32_S_CET };
+    let Ok(value) = Processor.read(register.msr()) else { return };
     let mut control = CetControl::from_bits_retain(value);
     if control.contains(CetControl::ENDBR_EN) {
         control.remove(CetControl::SUPPRESS);

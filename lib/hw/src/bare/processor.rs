@@ -4,7 +4,7 @@ use super::port;
 use crate::{Caches, Cpuid, GeneralProtection, Msrs, PortWidth, Ports, Xcrs, guarded};
 use core::arch::asm;
 use x86::cpuid::CpuidResult;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 
 /// The processor that executes this code.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,32 +32,22 @@ impl Msrs for Processor {
         if fault == 0 { Ok(u64::from(high) << 32 | u64::from(low)) } else { Err(GeneralProtection) }
     }
 
+    fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection> {
+        // SAFETY: it may hold anything.
+        unsafe { self.write_trusted(msr.msr(), value) }
+    }
+
     #[inline(never)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of a 64-bit value")]
-    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
-        if !leaves_this_code_alone(msr, value) {
-            return Err(GeneralProtection);
-        }
+    unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
         let fault: u32;
-        // SAFETY: the fault is caught by the table row, and the registers by which the code that runs here finds its
-        // memory, or has what it does written to memory, were left out.
+        // SAFETY: the fault is caught by the table row; the rest by the caller's duties.
         unsafe {
             asm!("mov {fault:e}, 1", "2: wrmsr", "xor {fault:e}, {fault:e}", "3:", guarded!(),
                 fault = out(reg) fault, in("ecx") msr.0, in("eax") value as u32, in("edx") (value >> 32) as u32,
                 options(nostack));
         }
         if fault == 0 { Ok(()) } else { Err(GeneralProtection) }
-    }
-}
-
-/// Returns whether a write of `value` changes neither how the code that runs translates addresses and finds its data,
-/// nor what the processor records of it in memory. Each of these registers is switched by entries and exits, or off for
-/// good. The local APIC is left to who moves it: its page never lies over memory.
-fn leaves_this_code_alone(msr: Msr, value: u64) -> bool {
-    match msr {
-        Msr::IA32_EFER | Msr::IA32_PAT | Msr::IA32_FS_BASE | Msr::IA32_GS_BASE | Msr::IA32_DEBUGCTL => false,
-        Msr::IA32_PEBS_ENABLE | Msr::IA32_RTIT_CTL => value == 0,
-        _ => true,
     }
 }
 

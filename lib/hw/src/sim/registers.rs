@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{Barriers, Cpuid, GeneralProtection, Msrs, PortWidth, Ports, Vmcs, VmcsData, Xcrs};
 use x86::cpuid::CpuidResult;
-use x86::msr::Msr;
+use x86::msr::{GuestMsr, Msr};
 use x86::vmx::vmcs::{Field, FieldValue, TrustedField};
 
 /// Fake MSRs: those that a test gave a value exist, all others raise #GP(0).
@@ -40,20 +40,66 @@ impl SimMsrs {
     pub fn writes(&self) -> Vec<(Msr, u64)> {
         self.writes.borrow().clone()
     }
-}
 
-impl Msrs for SimMsrs {
-    fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
-        self.values.borrow().get(&msr).copied().ok_or(GeneralProtection)
-    }
-
-    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+    /// Writes any register.
+    ///
+    /// # Errors
+    ///
+    /// [`GeneralProtection`] where there is no such register, or it takes no writes.
+    pub fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
         if self.read_only.contains(&msr) {
             return Err(GeneralProtection);
         }
         *self.values.borrow_mut().get_mut(&msr).ok_or(GeneralProtection)? = value;
         self.writes.borrow_mut().push((msr, value));
         Ok(())
+    }
+}
+
+// UNSAFETY: a contract about a processor, which a fake asks nothing for.
+#[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
+impl Msrs for SimMsrs {
+    fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
+        self.values.borrow().get(&msr).copied().ok_or(GeneralProtection)
+    }
+
+    fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection> {
+        self.write(msr.msr(), value)
+    }
+
+    unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        self.write(msr, value)
+    }
+}
+
+/// A fake processor: CPUID and MSRs.
+#[derive(Clone, Debug, Default)]
+pub struct SimProcessor {
+    /// Its CPUID.
+    pub cpuid: SimCpuid,
+    /// Its MSRs.
+    pub msrs: SimMsrs,
+}
+
+impl Cpuid for SimProcessor {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        self.cpuid.cpuid(leaf, subleaf)
+    }
+}
+
+// UNSAFETY: a contract about a processor, which a fake asks nothing for.
+#[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
+impl Msrs for SimProcessor {
+    fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
+        self.msrs.read(msr)
+    }
+
+    fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection> {
+        self.msrs.write(msr.msr(), value)
+    }
+
+    unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        self.msrs.write(msr, value)
     }
 }
 
@@ -89,15 +135,21 @@ impl SimSpeculation {
     }
 }
 
+// UNSAFETY: a contract about a processor, which a fake asks nothing for.
+#[expect(unsafe_code, reason = "a contract that a fake asks nothing for")]
 impl Msrs for SimSpeculation {
     fn read(&self, msr: Msr) -> Result<u64, GeneralProtection> {
         self.msrs.read(msr)
     }
 
-    fn write(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
-        self.msrs.write(msr, value)?;
-        self.history.borrow_mut().push(SpeculationAct::Write(msr, value));
+    fn write(&self, msr: GuestMsr, value: u64) -> Result<(), GeneralProtection> {
+        self.msrs.write(msr.msr(), value)?;
+        self.history.borrow_mut().push(SpeculationAct::Write(msr.msr(), value));
         Ok(())
+    }
+
+    unsafe fn write_trusted(&self, msr: Msr, value: u64) -> Result<(), GeneralProtection> {
+        self.msrs.write(msr, value)
     }
 }
 

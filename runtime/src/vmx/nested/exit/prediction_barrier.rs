@@ -5,7 +5,7 @@
 //! processor has one. The other way L1 has the same barrier to execute, and nothing else is kept from it.
 
 use hw::{Cpuid, Msrs};
-use x86::msr::Msr;
+use x86::msr::GuestMsr;
 use x86::speculation::SpeculationFeatures;
 
 const BARRIER: u64 = 1;
@@ -25,7 +25,7 @@ impl PredictorBarrier {
     /// Keeps what was learnt before from all that follows.
     #[inline]
     pub(crate) fn raise(self, msrs: &impl Msrs) {
-        if self.is_there && msrs.write(Msr::IA32_PRED_CMD, BARRIER).is_err() {
+        if self.is_there && msrs.write(GuestMsr::IA32_PRED_CMD, BARRIER).is_err() {
             log::warn!("the processor refuses a barrier of indirect branch predictors");
         }
     }

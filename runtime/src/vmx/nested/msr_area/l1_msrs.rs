@@ -146,11 +146,15 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
 }
 
 /// Loads IA32_PERF_GLOBAL_CTRL for the guest of `vmcs`. The checks let pass only bits that the processor has.
+// UNSAFETY: writes IA32_PERF_GLOBAL_CTRL.
+#[expect(unsafe_code, reason = "IA32_PERF_GLOBAL_CTRL")]
 pub(crate) fn load_perf_global_ctrl(vmcs: &mut impl Vmcs, value: u64) {
     if let Some(field) = observers().field(Msr::IA32_PERF_GLOBAL_CTRL) {
         return vmcs.write(field, value);
     }
-    if Processor.write(Msr::IA32_PERF_GLOBAL_CTRL, value).is_err() {
+    // SAFETY: the guest's own counters, as its WRMSR would set them; their records go by its own pointer, which exits
+    // do not switch on such a processor either.
+    if unsafe { Processor.write_trusted(Msr::IA32_PERF_GLOBAL_CTRL, value) }.is_err() {
         log::warn!("IA32_PERF_GLOBAL_CTRL does not take {value:#x}");
     }
 }
