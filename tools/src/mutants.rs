@@ -2,7 +2,7 @@
 //!
 //! The changes are those of cargo-mutants; `.cargo/mutants.toml` says what is changed and how long a test may take.
 //! Files that only the bare target compiles are left out: a change there is none for the host. A package is compiled
-//! once with all its changes in it, of which each is then tried ([`switch`], [`trial`]); what that cannot do, which is
+//! once with all its changes in it, of which each is then tried (`switch`, `trial`); what that cannot do, which is
 //! what constants need, cargo-mutants does itself, one build a change.
 
 mod change;
