@@ -5,14 +5,14 @@
 use crate::Error;
 use crate::bank::Bank;
 use crate::bytes::{joined, take};
-use crate::drbg::HmacDrbg;
-use crate::identity::SigningKey;
+use crate::identity::Identity;
 use crate::pcr::{PCRS, PcrBanks};
 use crate::policy::Policy;
 use crate::quote::{FIXED, version};
 use crate::selection::Selection;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::task::{Poll, ready};
 
 /// Most registers that a quote of this generation selects.
 pub const DEPRECATED_PCRS_LIMIT: usize = 4;
@@ -69,19 +69,18 @@ impl DeprecatedSelection {
 
 /// Quotes for `nonce`: version, "QUOT", the selection as it was given, the values, the nonce; the signature over
 /// these, by PKCS #1 v1.5 with SHA-1; the modulus of the key. The version says, as in other quotes, whether the PAL is
-/// one to be debugged.
+/// one to be debugged. Or makes a step towards all that.
 ///
 /// # Errors
 ///
 /// [`Error::Other`]: the computation of the signature went wrong.
 pub fn quote_deprecated(
-    key: &SigningKey,
-    random: &mut HmacDrbg,
+    identity: &mut Identity,
     banks: &PcrBanks,
     selection: &DeprecatedSelection,
     nonce: &[u8; 20],
     is_debug: bool,
-) -> Result<Vec<u8>, Error> {
+) -> Poll<Result<Vec<u8>, Error>> {
     let indices = &selection.0;
     // At most four.
     let count = u32::try_from(indices.len()).unwrap_or(0).to_le_bytes();
@@ -90,14 +89,15 @@ pub fn quote_deprecated(
     let head = version(Bank::Sha1, is_debug).into_iter().chain(FIXED).chain(count);
     let selected = head.chain(indices.iter().flat_map(|index| index.to_le_bytes()));
     let signed: ArrayVec<u8, SIGNED_BYTES_LIMIT> = selected.chain(values).chain(*nonce).collect();
-    let signature = key.sign(random, Bank::Sha1, &signed)?;
-    joined(&[&signed[..], &signature, &key.public_key().modulus])
+    let key = ready!(identity.public_key());
+    let signature = ready!(identity.sign(Bank::Sha1, &signed))?;
+    Poll::Ready(joined(&[&signed[..], &signature, &key.modulus]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::test_key;
+    use crate::identity::{in_the_end, test_identity};
     use crate::pcr::PcrIndex;
 
     fn banks() -> PcrBanks {
@@ -134,16 +134,16 @@ mod tests {
     #[test]
     fn a_quote_carries_what_it_signs_and_the_key() {
         let selection = DeprecatedSelection([3, 0].into_iter().collect());
-        let mut random = HmacDrbg::new(&[b"blinding"]);
+        let mut identity = test_identity();
         let quote =
-            quote_deprecated(&test_key(), &mut random, &banks(), &selection, &[7; 20], false).unwrap();
+            in_the_end(|| quote_deprecated(&mut identity, &banks(), &selection, &[7; 20], false)).unwrap();
         let (signed, rest) = quote.split_at(quote.len() - 512);
         let (signature, modulus) = rest.split_at(256);
         let head = [1, 1, 0, 0, b'Q', b'U', b'O', b'T', 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
         let values = [&[0; 20], banks().value(Bank::Sha1, 0)].concat();
         assert_eq!(signed, [&head[..], &values, &[7; 20]].concat());
         let key = crate::PublicKey::from_bytes(modulus).unwrap();
-        assert_eq!(key, test_key().public_key());
+        assert_eq!(key, in_the_end(|| identity.public_key()));
         assert!(key.verifies(Bank::Sha1, signed, signature));
     }
 }

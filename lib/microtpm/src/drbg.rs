@@ -6,12 +6,14 @@ use core::convert::Infallible;
 use hmac::{Hmac, KeyInit, Mac};
 use rand_core::{TryCryptoRng, TryRng};
 use sha2::Sha256;
-use zeroize::ZeroizeOnDrop;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// The working state.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct HmacDrbg {
-    key: [u8; 32],
+    /// The key, as the hash begins with it; it zeroes itself.
+    #[zeroize(skip)]
+    key: Hmac<Sha256>,
     value: [u8; 32],
 }
 
@@ -19,7 +21,7 @@ impl HmacDrbg {
     /// Instantiates, from seed material: entropy input, nonce and personalization string, in this order.
     #[must_use]
     pub fn new(seed: &[&[u8]]) -> Self {
-        let mut generator = Self { key: [0; 32], value: [1; 32] };
+        let mut generator = Self { key: keyed(&[0; 32]), value: [1; 32] };
         generator.reseed(seed);
         generator
     }
@@ -35,19 +37,21 @@ impl HmacDrbg {
     /// Fills `bytes`: one request, without additional input.
     pub fn generate(&mut self, bytes: &mut [u8]) {
         for block in bytes.chunks_mut(self.value.len()) {
-            self.value = mac(&self.key, &[&self.value]);
+            self.next_value();
             block.copy_from_slice(&self.value[..block.len()]);
         }
         self.update(0, &[]);
     }
 
+    fn next_value(&mut self) {
+        self.value = self.key.clone().chain_update(self.value).finalize().into_bytes().into();
+    }
+
     fn update(&mut self, round: u8, provided: &[&[u8]]) {
-        let mut hmac = keyed(&self.key);
-        hmac.update(&self.value);
-        hmac.update(&[round]);
+        let mut hmac = self.key.clone().chain_update(self.value).chain_update([round]);
         provided.iter().for_each(|part| hmac.update(part));
-        self.key = hmac.finalize().into_bytes().into();
-        self.value = mac(&self.key, &[&self.value]);
+        self.key = keyed(&Zeroizing::new(hmac.finalize().into_bytes().into()));
+        self.next_value();
     }
 }
 
@@ -56,12 +60,6 @@ fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key);
     Hmac::new(&block.into())
-}
-
-fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut hmac = keyed(key);
-    parts.iter().for_each(|part| hmac.update(part));
-    hmac.finalize().into_bytes().into()
 }
 
 impl core::fmt::Debug for HmacDrbg {

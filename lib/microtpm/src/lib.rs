@@ -28,6 +28,7 @@ mod deprecated;
 mod drbg;
 mod ed25519;
 mod error;
+mod exponentiation;
 mod generator;
 mod header;
 mod identity;
@@ -42,6 +43,7 @@ mod quote;
 mod quote_file;
 mod seal;
 mod selection;
+mod signing_key;
 
 pub use bank::{Bank, Digest};
 pub use credentials::{Credentials, Signer};
@@ -51,7 +53,7 @@ pub use ed25519::{ED25519_KEY_BYTES, ED25519_SIGNATURE_BYTES, Ed25519Verificatio
 pub use error::Error;
 pub use generator::{Entropy, Generator, RANDOM_BYTES_LIMIT};
 pub use header::{Header, HeaderMeasurement, HeaderSection};
-pub use identity::{Identity, SigningKey};
+pub use identity::{Identity, Signature};
 pub use keys::{PerBootRoot, ROOT_BYTES, RootSecret, SealKeys};
 pub use measurement::{SectionDigests, SectionMeasurement};
 pub use noise::{Conditioned, Noise};

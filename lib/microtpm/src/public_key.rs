@@ -67,17 +67,31 @@ impl PublicKey {
     /// Returns whether `signature` is this key's of `message`, by PKCS #1 v1.5 with the hash of `bank`.
     #[must_use]
     pub fn verifies(&self, bank: Bank, message: &[u8], signature: &[u8]) -> bool {
+        let padding = match bank {
+            Bank::Sha1 => Pkcs1v15Sign::new::<Sha1>(),
+            Bank::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
+        };
         let modulus = BoxedUint::from_be_slice_vartime(&self.modulus);
         let Ok(key) = rsa::PublicKey::new(modulus, BoxedUint::from(EXPONENT)) else { return false };
-        key.verify(padding(bank), &bank.hash(&[message]), signature).is_ok()
+        key.verify(padding, &bank.hash(&[message]), signature).is_ok()
     }
 }
 
-/// PKCS #1 v1.5 with the hash of `bank`.
-pub(crate) fn padding(bank: Bank) -> Pkcs1v15Sign {
+/// What is signed of `digest` by `bank`: 0, 1, bytes 0xff, 0, the hash's name, the digest (RFC 8017,
+/// "EMSA-PKCS1-v1_5").
+pub(crate) fn encoded(bank: Bank, digest: &[u8]) -> [u8; MODULUS_BYTES] {
+    let mut bytes = [0xff; MODULUS_BYTES];
+    bytes[..2].copy_from_slice(&[0, 1]);
+    let tail = digest.iter().rev().chain(hash_name(bank).iter().rev()).chain(&[0]);
+    bytes.iter_mut().rev().zip(tail).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+/// DER of the DigestInfo of a hash, without the digest.
+const fn hash_name(bank: Bank) -> &'static [u8] {
     match bank {
-        Bank::Sha1 => Pkcs1v15Sign::new::<Sha1>(),
-        Bank::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
+        Bank::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
+        Bank::Sha256 => b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20",
     }
 }
 

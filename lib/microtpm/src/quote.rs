@@ -7,12 +7,11 @@
 
 use crate::Error;
 use crate::bank::{Bank, Digest};
-use crate::drbg::HmacDrbg;
-use crate::identity::SigningKey;
+use crate::identity::{Identity, Signature};
 use crate::pcr::PcrBanks;
-use crate::public_key::MODULUS_BYTES;
 use crate::selection::{Composite, Selection};
 use arrayvec::ArrayVec;
+use core::task::{Poll, ready};
 
 /// Most bytes of a nonce, which has as many as a digest of the quote's bank.
 pub const NONCE_BYTES_LIMIT: usize = crate::bank::DIGEST_BYTES_LIMIT;
@@ -37,7 +36,7 @@ pub struct QuoteInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
     /// The signature over a [`QuoteInfo`].
-    pub signature: [u8; MODULUS_BYTES],
+    pub signature: Signature,
     /// The selection and the values that it signs.
     pub composite: Composite,
 }
@@ -65,33 +64,34 @@ pub(crate) const fn version(bank: Bank, is_debug: bool) -> [u8; 4] {
     }
 }
 
-/// Quotes the registers of `selection` for `nonce`, of a PAL that was registered to be debugged or not.
+/// Quotes the registers of `selection` for `nonce`, of a PAL that was registered to be debugged or not, or makes a step
+/// towards that.
 ///
 /// # Errors
 ///
-/// [`Error::BadParameter`]: the nonce has not the length of a digest of the bank.
+/// [`Error::BadParameter`]: the nonce has not the length of a digest of the bank; [`Error::Other`]: the computation of the
+/// signature went wrong.
 pub fn quote(
-    key: &SigningKey,
-    random: &mut HmacDrbg,
+    identity: &mut Identity,
     banks: &PcrBanks,
     selection: Selection,
     nonce: &[u8],
     is_debug: bool,
-) -> Result<Quote, Error> {
+) -> Poll<Result<Quote, Error>> {
     if nonce.len() != selection.bank.digest_bytes() {
-        return Err(Error::BadParameter);
+        return Poll::Ready(Err(Error::BadParameter));
     }
     let composite = selection.composite(banks);
     let info = QuoteInfo::new(selection.bank, &composite, nonce.iter().copied().collect(), is_debug);
-    let signature = key.sign(random, selection.bank, &info.to_bytes())?;
-    Ok(Quote { signature, composite })
+    let signature = ready!(identity.sign(selection.bank, &info.to_bytes()))?;
+    Poll::Ready(Ok(Quote { signature, composite }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bytes::hex;
-    use crate::identity::test_key;
+    use crate::identity::{in_the_end, test_identity};
     use crate::pcr::PcrIndex;
 
     fn banks() -> PcrBanks {
@@ -126,15 +126,16 @@ mod tests {
 
     #[test]
     fn a_quote_verifies_for_its_nonce_and_composite() {
-        let (key, mut random) = (test_key(), HmacDrbg::new(&[b"blinding"]));
+        let mut identity = test_identity();
+        let key = in_the_end(|| identity.public_key());
         for (bank, is_debug) in [(Bank::Sha1, false), (Bank::Sha256, false), (Bank::Sha256, true)] {
             let nonce: Digest = (0..bank.digest_bytes() as u8).collect();
             let selection = Selection { bank, map: Some(0b11) };
-            let quote = quote(&key, &mut random, &banks(), selection, &nonce, is_debug).unwrap();
+            let quote = in_the_end(|| quote(&mut identity, &banks(), selection, &nonce, is_debug)).unwrap();
             assert_eq!(quote.composite, selection.composite(&banks()));
             let verifies_as = |composite: &[u8], nonce: &Digest, is_debug| {
                 let info = QuoteInfo::new(bank, composite, nonce.clone(), is_debug).to_bytes();
-                key.public_key().verifies(bank, &info, &quote.signature)
+                key.verifies(bank, &info, &quote.signature)
             };
             let verifies = |composite: &[u8], nonce: &Digest| verifies_as(composite, nonce, is_debug);
             assert!(verifies(&quote.composite, &nonce));
@@ -146,11 +147,10 @@ mod tests {
 
     #[test]
     fn a_nonce_of_another_length_is_refused() {
-        let mut random = HmacDrbg::new(&[b"blinding"]);
         for (bank, length) in [(Bank::Sha1, 32), (Bank::Sha256, 20), (Bank::Sha1, 0)] {
             let selection = Selection { bank, map: Some(1) };
-            let refused = quote(&test_key(), &mut random, &banks(), selection, &vec![0; length], false);
-            assert_eq!(refused, Err(Error::BadParameter));
+            let refused = quote(&mut test_identity(), &banks(), selection, &vec![0; length], false);
+            assert_eq!(refused, Poll::Ready(Err(Error::BadParameter)));
         }
     }
 }

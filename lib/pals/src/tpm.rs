@@ -7,13 +7,13 @@
 use crate::fallible::{copied, filled};
 use crate::layout::Layout;
 use crate::machine::{Inaccessible, Pages};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::task::{Poll, ready};
 use microtpm::{
     BLOB_BYTES_LIMIT, Credentials, DeprecatedSelection, Entropy, Error, Generator, Identity,
-    PCR_INFO_BYTES_LIMIT, PcrBanks, PcrIndex, PcrInfo, Policy, RootSecret, SEAL_BYTES_LIMIT, SELECTION_BYTES,
-    SealKeys, Selection, SigningKey,
+    PCR_INFO_BYTES_LIMIT, PcrBanks, PcrIndex, PcrInfo, Policy, PublicKey, RootSecret, SEAL_BYTES_LIMIT,
+    SELECTION_BYTES, SealKeys, Selection,
 };
 use trustvisor::command::Command;
 use trustvisor::status::Status;
@@ -87,21 +87,7 @@ impl<E: Entropy> MicroTpm<E> {
         Ok(Self { keys: SealKeys::new(&root), generator, identity: Identity::new(&root) })
     }
 
-    /// Returns the key that `command` signs with or shows; where it takes long to find, a step towards it.
-    ///
-    /// # Errors
-    ///
-    /// [`NotYet`]: the step did not find it.
-    pub fn key(&mut self, command: Command) -> Result<Option<Arc<SigningKey>>, NotYet> {
-        match command {
-            Command::QUOTE | Command::QUOTE_DEPRECATED | Command::ID_GETPUB => {
-                self.identity.advance().map(Some).ok_or(NotYet)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Carries a command out.
+    /// Carries a command out, or does a step of one that takes long, which has to be given again.
     ///
     /// # Errors
     ///
@@ -109,11 +95,10 @@ impl<E: Entropy> MicroTpm<E> {
     pub fn carry_out<P: Pages>(
         &mut self,
         request: &Request,
-        key: Option<&SigningKey>,
         banks: &mut PcrBanks,
         credentials: &Credentials,
         memory: &PalMemory<'_, P>,
-    ) -> Result<(), Status> {
+    ) -> Poll<Result<(), Status>> {
         let stores = match request.command {
             Command::PCR_READ => {
                 let pcr = PcrIndex::from_number(request.ecx).map_err(status)?;
@@ -131,20 +116,14 @@ impl<E: Entropy> MicroTpm<E> {
             Command::UNSEAL | Command::UNSEAL_DEPRECATED | Command::UNSEAL_OWN => {
                 self.unseal(request, banks, credentials, memory)?
             }
-            Command::QUOTE => {
-                self.quote(request, key.ok_or(Status::OTHER)?, banks, credentials.is_debug, memory)?
+            Command::QUOTE => ready!(self.quote(request, banks, credentials.is_debug, memory))?,
+            Command::QUOTE_DEPRECATED => {
+                ready!(self.quote_deprecated(request, banks, credentials.is_debug, memory))?
             }
-            Command::QUOTE_DEPRECATED => self.quote_deprecated(
-                request,
-                key.ok_or(Status::OTHER)?,
-                banks,
-                credentials.is_debug,
-                memory,
-            )?,
-            Command::ID_GETPUB => public_key(request, key.ok_or(Status::OTHER)?, memory)?,
-            _ => return Err(Status::UNKNOWN_COMMAND),
+            Command::ID_GETPUB => public_key(request, &ready!(self.identity.public_key()), memory)?,
+            _ => return Poll::Ready(Err(Status::UNKNOWN_COMMAND)),
         };
-        memory.store(&stores)
+        Poll::Ready(memory.store(&stores))
     }
 
     fn random<P: Pages>(&mut self, request: &Request, memory: &PalMemory<'_, P>) -> Result<Stores, Status> {
@@ -212,54 +191,50 @@ impl<E: Entropy> MicroTpm<E> {
     fn quote<P: Pages>(
         &mut self,
         request: &Request,
-        key: &SigningKey,
         banks: &PcrBanks,
         is_debug: bool,
         memory: &PalMemory<'_, P>,
-    ) -> Result<Stores, Status> {
+    ) -> Poll<Result<Stores, Status>> {
+        // A step of the search leaves no time for what is to be signed.
+        let _ = ready!(self.identity.public_key());
         let selection = memory.selection(request.ecx)?;
         let nonce = memory.bytes(request.esi, selection.bank.digest_bytes())?;
         let (signature, composite) = (memory.output(request.edx)?, memory.output(request.edi)?);
         let composite_bytes = selection.composite(banks).len();
         memory.require_room(&[(signature, microtpm::MODULUS_BYTES), (composite, composite_bytes)])?;
-        let random = self.generator.ready().map_err(status)?;
-        let quote = microtpm::quote(key, random, banks, selection, &nonce, is_debug).map_err(status)?;
+        let quote = microtpm::quote(&mut self.identity, banks, selection, &nonce, is_debug);
+        let quote = ready!(quote).map_err(status)?;
         let mut stores = signature.filled(Zeroizing::new(copied(&quote.signature)?))?;
         stores.extend(composite.filled(Zeroizing::new(copied(&quote.composite)?))?);
-        Ok(stores)
+        Poll::Ready(Ok(stores))
     }
 
     fn quote_deprecated<P: Pages>(
         &mut self,
         request: &Request,
-        key: &SigningKey,
         banks: &PcrBanks,
         is_debug: bool,
         memory: &PalMemory<'_, P>,
-    ) -> Result<Stores, Status> {
+    ) -> Poll<Result<Stores, Status>> {
+        let _ = ready!(self.identity.public_key());
         let bytes = DeprecatedSelection::bytes(memory.number(request.ecx)?).map_err(status)?;
         let selection = DeprecatedSelection::parse(&memory.bytes(request.ecx, bytes)?).map_err(status)?;
         let mut nonce = [0; 20];
         memory.read(request.esi, &mut nonce)?;
         let output = memory.output(request.edx)?;
-        let random = self.generator.ready().map_err(status)?;
-        let quote = microtpm::quote_deprecated(key, random, banks, &selection, &nonce, is_debug);
-        output.filled(Zeroizing::new(quote.map_err(status)?))
+        let quote = microtpm::quote_deprecated(&mut self.identity, banks, &selection, &nonce, is_debug);
+        Poll::Ready(output.filled(Zeroizing::new(ready!(quote).map_err(status)?)))
     }
 }
 
-/// A step was made, and there are more to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotYet;
-
 fn public_key<P: Pages>(
     request: &Request,
-    key: &SigningKey,
+    key: &PublicKey,
     memory: &PalMemory<'_, P>,
 ) -> Result<Stores, Status> {
     let output = OutputBuffer { address: request.ecx, length: request.edx };
     let room = size(memory.number(output.length)?)?;
-    match key.public_key().for_room(room) {
+    match key.for_room(room) {
         Ok(bytes) => output.filled(Zeroizing::new(copied(&bytes)?)),
         Err(needed) => {
             memory.store(&[store(output.length, &number(needed)?.to_le_bytes())?])?;

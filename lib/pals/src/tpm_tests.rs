@@ -1,12 +1,15 @@
 use super::*;
 use crate::layout::{Kind, PAGE, Section};
 use crate::machine::Cover;
-use microtpm::{Bank, PublicKey, QuoteInfo, Signer};
+use microtpm::{Bank, Signer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use trustvisor::parameter::WordSize;
 use trustvisor::section::SectionType;
+
+#[path = "tpm_quote_tests.rs"]
+mod quotes;
 
 /// Pages by physical address.
 #[derive(Debug, Default)]
@@ -75,9 +78,11 @@ fn microtpm() -> MicroTpm<Seeds> {
     MicroTpm::new(&mut microtpm::PerBootRoot(Seeds(1)), Seeds(1)).unwrap()
 }
 
-static KEY: LazyLock<Arc<SigningKey>> = LazyLock::new(|| {
-    let mut tpm = microtpm();
-    std::iter::repeat_with(|| tpm.key(Command::QUOTE)).find_map(Result::ok).flatten().unwrap()
+/// An identity whose key is found, which takes long.
+static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
+    let mut identity = microtpm().identity;
+    while identity.public_key().is_pending() {}
+    identity
 });
 
 /// A PAL and its microTPM.
@@ -93,15 +98,19 @@ impl Fixture {
     fn new() -> Self {
         let (layout, memory) = pal();
         let (banks, credentials) = (PcrBanks::new(), Credentials::default());
-        Self { tpm: microtpm(), banks, credentials, layout, memory }
+        let tpm = MicroTpm { identity: IDENTITY.clone(), ..microtpm() };
+        Self { tpm, banks, credentials, layout, memory }
     }
 
     fn call(&mut self, command: Command, [ecx, edx, esi, edi]: [u64; 4]) -> Status {
         let memory = PalMemory { layout: &self.layout, pages: &self.memory };
         let request = Request { command, ecx, edx, esi, edi };
-        match self.tpm.carry_out(&request, Some(&KEY), &mut self.banks, &self.credentials, &memory) {
-            Ok(()) => Status::SUCCESS,
-            Err(status) => status,
+        loop {
+            match self.tpm.carry_out(&request, &mut self.banks, &self.credentials, &memory) {
+                Poll::Ready(Ok(())) => return Status::SUCCESS,
+                Poll::Ready(Err(status)) => return status,
+                Poll::Pending => {}
+            }
         }
     }
 
@@ -270,24 +279,6 @@ fn what_is_sealed_to_a_signer_opens_for_its_later_versions() {
 }
 
 #[test]
-fn a_quote_says_that_a_pal_is_to_be_debugged() {
-    let mut machine = ready();
-    machine.credentials.is_debug = true;
-    machine.put(SELECTION, &Selection { bank: Bank::Sha256, map: Some(1) }.to_bytes());
-    assert_eq!(machine.call(Command::QUOTE, [SELECTION, OUTPUT, NONCE, COMPOSITE]), Status::SUCCESS);
-    let nonce: Vec<u8> = machine.get(NONCE, 32);
-    let is_quote = |is_debug| {
-        let nonce = nonce.iter().copied().collect();
-        let info = QuoteInfo::new(Bank::Sha256, &machine.get(VALUES, 39), nonce, is_debug).to_bytes();
-        KEY.public_key().verifies(Bank::Sha256, &info, &machine.get(RESULT, 256))
-    };
-    assert!(is_quote(true) && !is_quote(false));
-    machine.put_words(SELECTION, &[1, 0]);
-    assert_eq!(machine.call(Command::QUOTE_DEPRECATED, [SELECTION, OUTPUT, NONCE, 0]), Status::SUCCESS);
-    assert_eq!(machine.get(RESULT, 8), *b"\x01\x01\0\x01QUOT");
-}
-
-#[test]
 fn the_deprecated_pair_goes_by_register_zero() {
     let mut machine = ready();
     assert_eq!(machine.call(Command::SEAL_DEPRECATED, [INPUT, 0, OUTPUT, 0]), Status::SUCCESS);
@@ -297,45 +288,6 @@ fn the_deprecated_pair_goes_by_register_zero() {
     assert_eq!(machine.get(DATA + 0x100, 14), b"fourteen bytes");
     assert_eq!(machine.call(Command::PCR_EXTEND, [0, DATA, 0, 0]), Status::SUCCESS);
     assert_eq!(machine.call(Command::UNSEAL_DEPRECATED, [INPUT, OUTPUT, 0, 0]), Status::OTHER);
-}
-
-#[test]
-fn a_quote_comes_with_its_composite_or_the_room_they_need() {
-    let mut machine = ready();
-    let nonce: Vec<u8> = (0..32).collect();
-    machine.put(NONCE, &nonce);
-    for (bank, composite) in [(Bank::Sha1, 27), (Bank::Sha256, 39)] {
-        machine.put(SELECTION, &Selection { bank, map: Some(1) }.to_bytes());
-        machine.put_words(OUTPUT_LENGTH, &[255, composite]);
-        let arguments = [SELECTION, OUTPUT, NONCE, COMPOSITE];
-        assert_eq!(machine.call(Command::QUOTE, arguments), Status::NO_ROOM);
-        machine.put_words(OUTPUT_LENGTH, &[256, composite - 1]);
-        assert_eq!(machine.call(Command::QUOTE, arguments), Status::NO_ROOM);
-        assert_eq!((machine.get_word(OUTPUT_LENGTH), machine.get_word(COMPOSITE_LENGTH)), (256, composite));
-        assert_eq!(machine.call(Command::QUOTE, arguments), Status::SUCCESS);
-        let nonce = nonce[..bank.digest_bytes()].iter().copied().collect();
-        let info = QuoteInfo::new(bank, &machine.get(VALUES, composite as usize), nonce, false);
-        assert!(KEY.public_key().verifies(bank, &info.to_bytes(), &machine.get(RESULT, 256)));
-    }
-}
-
-#[test]
-fn the_public_key_and_the_deprecated_quote_name_the_same_key() {
-    let mut machine = ready();
-    assert_eq!(machine.call(Command::ID_GETPUB, [RESULT, OUTPUT_LENGTH, 0, 0]), Status::SUCCESS);
-    let length = machine.get_word(OUTPUT_LENGTH) as usize;
-    let key = PublicKey::from_bytes(&machine.get(RESULT, length)).unwrap();
-    assert_eq!((length, &key), (270, &KEY.public_key()));
-    machine.put_words(OUTPUT_LENGTH, &[10]);
-    assert_eq!(machine.call(Command::ID_GETPUB, [RESULT, OUTPUT_LENGTH, 0, 0]), Status::NO_ROOM);
-    assert_eq!(machine.get_word(OUTPUT_LENGTH), 270);
-
-    machine.put_words(SELECTION, &[1, 0]);
-    assert_eq!(machine.call(Command::QUOTE_DEPRECATED, [SELECTION, OUTPUT, NONCE, 0]), Status::SUCCESS);
-    let quote = machine.get(RESULT, machine.get_word(OUTPUT_LENGTH) as usize);
-    assert_eq!(quote[quote.len() - 256..], key.modulus);
-    machine.put_words(SELECTION, &[5, 0]);
-    assert_eq!(machine.call(Command::QUOTE_DEPRECATED, [SELECTION, OUTPUT, NONCE, 0]), Status::BAD_PARAMETER);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Hypercalls: who may call, and which command goes where.
 
 use crate::command::{Arguments, Refusal};
-use crate::microtpm::{self, Outcome};
+use crate::microtpm;
 use crate::registration::Terms;
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::Poll;
 use runtime::hypapp::Answer;
 use runtime::services::{self, compartment, pages, private};
 use runtime::vcpu::{CodeSize, Vcpu};
@@ -22,8 +23,8 @@ pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
     let _open = private::open();
     let result = if command.is_of_pals() {
         match of_pal(vcpu, command) {
-            Outcome::Done(result) => result,
-            Outcome::Suspended => return Answer::Moved,
+            Poll::Ready(result) => result,
+            Poll::Pending => return Answer::Moved,
         }
     } else {
         // The process gives the command again, and its CPU takes interrupts in between.
@@ -63,13 +64,13 @@ impl Drop for Admission {
 }
 
 /// A command that only PALs have.
-fn of_pal(vcpu: &mut dyn Vcpu, command: Command) -> Outcome {
+fn of_pal(vcpu: &mut dyn Vcpu, command: Command) -> Poll<Result<(), Status>> {
     let Some(word) = state::word_size(vcpu).filter(|_| compartment::is_inside()) else {
-        return Outcome::Done(Err(Status::NOT_IN_PAL));
+        return Poll::Ready(Err(Status::NOT_IN_PAL));
     };
     let arguments = Arguments::of(vcpu, word);
     if command == Command::LOG {
-        return Outcome::Done(microtpm::print(vcpu, &arguments));
+        return Poll::Ready(microtpm::print(vcpu, &arguments));
     }
     microtpm::answer(vcpu, command, &arguments)
 }

@@ -9,6 +9,7 @@ use crate::state::{self, Pal};
 use crate::{calls, heap, revocation};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::task::Poll;
 use microtpm::{Conditioned, Credentials, Noise, PerBootRoot};
 use pals::debug;
 use pals::pal::State;
@@ -61,28 +62,22 @@ pub(crate) fn end() {
     *MICROTPM.lock() = None;
 }
 
-/// What a command leads to.
-pub(crate) enum Outcome {
-    /// It was carried out, or refused.
-    Done(Result<(), Status>),
-    /// There is more to do: the PAL is suspended, and gives the command again.
-    Suspended,
-}
-
-/// Carries out a command of the PAL that runs on `vcpu`.
-pub(crate) fn answer(vcpu: &mut dyn Vcpu, command: Command, arguments: &Arguments) -> Outcome {
+/// Carries out a command of the PAL that runs on `vcpu`. Where there is more to do, the PAL is suspended, and gives the
+/// command again.
+pub(crate) fn answer(
+    vcpu: &mut dyn Vcpu,
+    command: Command,
+    arguments: &Arguments,
+) -> Poll<Result<(), Status>> {
     // Cloned, as to suspend the call below takes the same lock.
     let running = state::running(vcpu.index()).and_then(|running| Some(running.lock().as_ref()?.pal.clone()));
-    let Some(pal) = running else { return Outcome::Done(Err(Status::NOT_IN_PAL)) };
+    let Some(pal) = running else { return Poll::Ready(Err(Status::NOT_IN_PAL)) };
     let outcome = carry_out(&pal, command, arguments);
     private::wipe_stack();
-    match outcome {
-        Some(result) => Outcome::Done(result),
-        None => {
-            calls::compartment_exit(vcpu, CompartmentExit::TimeOver);
-            Outcome::Suspended
-        }
+    if outcome.is_pending() {
+        calls::compartment_exit(vcpu, CompartmentExit::TimeOver);
     }
+    outcome
 }
 
 /// Has the PAL that runs on `vcpu` print, if it may.
@@ -94,15 +89,14 @@ pub(crate) fn print(vcpu: &dyn Vcpu, arguments: &Arguments) -> Result<(), Status
     Ok(())
 }
 
-/// `None` where the command has to be given again.
-fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Option<Result<(), Status>> {
+fn carry_out(pal: &Arc<Pal>, command: Command, arguments: &Arguments) -> Poll<Result<(), Status>> {
     // Before the microTPM is taken: these are steps of this PAL's alone, and others go on meanwhile.
     if revocation::measure(pal) || revocation::verify(pal) {
-        return None;
+        return Poll::Pending;
     }
     // Another CPU's command: waiting for it would keep this CPU's interrupts waiting.
-    let mut microtpm = MICROTPM.try_lock()?;
-    let Some(microtpm) = microtpm.as_mut() else { return Some(Err(Status::INSUFFICIENT_ENTROPY)) };
+    let Some(mut microtpm) = MICROTPM.try_lock() else { return Poll::Pending };
+    let microtpm = microtpm.as_mut().ok_or(Status::INSUFFICIENT_ENTROPY)?;
     heap::of_microtpm(|| carry_out_with(microtpm, pal, command, arguments))
 }
 
@@ -111,23 +105,19 @@ fn carry_out_with(
     pal: &Pal,
     command: Command,
     arguments: &Arguments,
-) -> Option<Result<(), Status>> {
-    let key = microtpm.key(command).ok()?;
+) -> Poll<Result<(), Status>> {
     let mut inner = pal.lock();
     let inner = &mut *inner;
     if !matches!(inner.state, State::Running(_)) {
         // Revoked by another CPU: this one is about to learn of it.
-        return None;
+        return Poll::Pending;
     }
-    let Some(measurement) = &mut inner.belongings.measurement else { return Some(Err(Status::OTHER)) };
-    let signer = match measurement.signing.signer() {
-        Ok(signer) => signer,
-        Err(status) => return Some(Err(status)),
-    };
-    let credentials = Credentials { is_debug: inner.layout.flags & DEBUG != 0, signer };
-    let banks = measurement.banks(&inner.layout)?;
+    let measurement = inner.belongings.measurement.as_mut().ok_or(Status::OTHER)?;
+    let credentials =
+        Credentials { is_debug: inner.layout.flags & DEBUG != 0, signer: measurement.signing.signer()? };
+    let Some(banks) = measurement.banks(&inner.layout) else { return Poll::Pending };
     let memory = PalMemory { layout: &inner.layout, pages: &Machine };
     let Arguments { ecx, edx, esi, edi, .. } = *arguments;
     let request = Request { command, ecx, edx, esi, edi };
-    Some(microtpm.carry_out(&request, key.as_deref(), banks, &credentials, &memory))
+    microtpm.carry_out(&request, banks, &credentials, &memory)
 }
