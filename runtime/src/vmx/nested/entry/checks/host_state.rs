@@ -102,5 +102,7 @@ fn address_space_size<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     }
     require(!entry.has_entry(EntryControls::IA32E_MODE_GUEST), "IA-32e mode guest of a 32-bit host")?;
     require(!cr4.contains(Cr4::PCIDE), "32-bit host with CR4.PCIDE")?;
-    require(entry.read(vmcs::HOST_RIP) >> 32 == 0, "32-bit host RIP")
+    require(entry.read(vmcs::HOST_RIP) >> 32 == 0, "32-bit host RIP")?;
+    let shadow = entry.read(vmcs::HOST_SSP) | entry.read(vmcs::HOST_S_CET);
+    require(!entry.has_exit(ExitControls::LOAD_CET_STATE) || shadow >> 32 == 0, "32-bit host CET state")
 }

@@ -285,7 +285,11 @@ impl Model<'_> {
         let (cr4, rip) = (self.f(vmcs::HOST_CR4), self.f(vmcs::HOST_RIP));
         match (self.machine.is_ia32e, self.exit(9)) {
             (true, true) => bit(cr4, 5) && self.canonical(rip),
-            (false, false) => !self.entry(9) && !bit(cr4, 17) && rip <= 0xffff_ffff,
+            (false, false) => {
+                let cet = [vmcs::HOST_SSP, vmcs::HOST_S_CET];
+                let has_narrow_cet = || cet.iter().all(|&field| self.f(field) <= 0xffff_ffff);
+                !self.entry(9) && !bit(cr4, 17) && rip <= 0xffff_ffff && (!self.exit(28) || has_narrow_cet())
+            }
             _ => false,
         }
     }
