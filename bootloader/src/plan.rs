@@ -124,6 +124,7 @@ impl Plan {
         handoff.sinit_module = modules.sinit.unwrap_or_default();
         handoff.rsdp = rsdp.map_or(0, |rsdp| rsdp.address);
         handoff.power = acpi::power_tables(boot.memory);
+        handoff.ecam = acpi::ecam_ranges(boot.memory);
 
         handoff.console = boot.options.console();
         handoff.boot_drive = boot.options.boot_drive;

@@ -5,9 +5,11 @@
 
 use crate::exit::e820;
 use crate::hypapp::{Boot, Hypapp};
+use crate::memory::guarded::GUARDED_PAGES;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
 use crate::memory::policy::MemoryFacts as Facts;
+use crate::memory::second_level::{ProtectError, SecondLevel};
 use crate::policies;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
@@ -15,6 +17,7 @@ use crate::smp::roster::Roster;
 use crate::smp::startup::{self, Trampoline};
 use crate::speculation::Mitigations;
 use crate::{VENDOR, exception, features, log, machine};
+use hw::PhysMemory;
 use hw::apic::Mode;
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
@@ -22,6 +25,7 @@ use hw::topology::processors_of_package;
 use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
 use spin::Mutex;
 use x86::address::{GIB, GuestPhysAddr, HostPhysAddr, HostVirtAddr};
+use x86::paging::TableFormat;
 
 /// Runs the guest under `hypapp`, for ever. Called by the entry point that [`crate::hypapp!`] makes.
 ///
@@ -52,8 +56,8 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     let cpus = cpus::all().len();
     let plural = if cpus == 1 { "" } else { "s" };
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
-    start_guest_memory(cpu);
     policies::decide();
+    start_guest_memory(cpu);
     cpu.crossing.start(Mitigations::of(&Processor, &Processor), &Processor);
     machine::vendor().prepare();
     if let Err(missing) =
@@ -119,10 +123,29 @@ fn start_guest_memory(cpu: &PerCpu) {
         mtrrs: cpu.mtrrs.lock().registers().clone(),
     };
     let mut second_level = machine::SECOND_LEVEL.lock();
-    let filled =
-        second_level.start(&facts).and_then(|()| second_level.fill_below(GuestPhysAddr::new(4 * GIB)));
+    let started = second_level.start(&facts);
+    guard_configuration_space(&mut second_level);
+    let filled = started.and_then(|()| second_level.fill_below(GuestPhysAddr::new(4 * GIB)));
     if let Err(error) = filled {
         panic!("the pool is too small for the guest's page tables: {error:?}");
+    }
+}
+
+/// Has the guest's stores exit to functions that have a register to be kept.
+fn guard_configuration_space<M: PhysMemory, F: TableFormat>(second_level: &mut SecondLevel<M, F>) {
+    for (register, range) in
+        policies::power().kept().iter().flat_map(|kept| machine::handoff().ecam.map(|range| (kept, range)))
+    {
+        let Some(page) = range.page_of(register.function) else { continue };
+        match second_level.guard(GuestPhysAddr::new(page)) {
+            Ok(()) => {}
+            Err(ProtectError::TooManyRanges) => {
+                panic!("more than {GUARDED_PAGES} pages of PCI configuration space have registers to be kept")
+            }
+            Err(error) => ::log::warn!(
+                "the MCFG has PCI configuration space at {page:#x}, where none can be ({error:?}): that is left alone"
+            ),
+        }
     }
 }
 

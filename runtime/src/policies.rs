@@ -5,7 +5,10 @@ use crate::exit::cpuid::CpuidPolicy;
 use crate::exit::msr::MsrPolicy;
 use crate::features::features;
 use crate::machine;
+use crate::reset::kept_registers::{KEPT_REGISTERS, KeptRegisters};
+use crate::reset::pci_configuration::ByPorts;
 use crate::reset::power_ports::PowerControl;
+use hw::bare::Processor;
 use hw::bare::random::Generators;
 use spin::Once;
 use x86::cr::Cr4;
@@ -39,8 +42,23 @@ pub(crate) fn decide() {
             feedback_bytes: features().feedback_bytes,
         },
         control_register: ControlRegisterPolicy { nested, cr4_offered },
-        power: PowerControl::new(&machine::handoff().power),
+        power: power_control(),
     });
+}
+
+fn power_control() -> PowerControl {
+    let power = PowerControl::new(&machine::handoff().power);
+    let space = ByPorts::new(&Processor);
+    let Ok(kept) = KeptRegisters::find(&space, |port| power.is_base(port), &machine::handoff().ecam) else {
+        panic!(
+            "more than {KEPT_REGISTERS} registers in PCI configuration space hold the base of power-management \
+             ports, by the FADT, or of that space, by the MCFG: one of these tables is wrong"
+        );
+    };
+    for register in kept.iter() {
+        log::debug!("kept function={:#06x} register={:#04x}", register.function, register.register);
+    }
+    power.keeping(kept)
 }
 
 /// Returns the processor's random numbers.

@@ -176,8 +176,14 @@ pub trait Vcpu {
     fn finish_delivery(&mut self);
     /// Length in bytes of the instruction that exited.
     fn instruction_length(&self) -> u64;
+    /// Returns whether the exit happened while an event was being delivered.
+    fn is_delivering_event(&self) -> bool;
     /// Steps past the instruction that exited: RIP, RFLAGS.RF, blocking by STI and MOV SS, single-step trap.
-    fn advance(&mut self);
+    fn advance(&mut self) {
+        self.advance_by(self.instruction_length());
+    }
+    /// As [`Vcpu::advance`], past an instruction of so many bytes.
+    fn advance_by(&mut self, length: u64);
     /// Ends an iteration, not the last, of the repeated instruction that exited: as [`Vcpu::advance`], but
     /// RIP stays, and RFLAGS.RF says that the instruction has begun.
     fn iterate(&mut self);

@@ -95,6 +95,7 @@ pub(crate) mod tests {
             times: Default::default(),
             console: Console { serial_port: 0x2f8, ..Console::default() },
             power: Default::default(),
+            ecam: Default::default(),
             boot_drive: 0x80,
             hypervisor_bit: 0,
             nested_ept02: 0,

@@ -17,6 +17,7 @@
 //!
 //! The file `xmhf-HYPAPP.bin` is the secure loader padded to [`LOADER_SIZE`], then the runtime image.
 
+pub use crate::ecam::{ECAM_CAPACITY, EcamRange, NO_ECAM};
 pub use crate::power_ports::{NO_POWER_PORTS, POWER_TABLE_CAPACITY, Pm1Ports, PowerPorts, SleepPorts};
 
 use static_assertions::{assert_eq_size, const_assert};
@@ -47,7 +48,7 @@ pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"XMHFRUNT");
 /// Value of [`Handoff::magic`]: "XMHFHAND".
 pub const HANDOFF_MAGIC: u64 = u64::from_le_bytes(*b"XMHFHAND");
 /// Version of the [`Handoff`] layout.
-pub const HANDOFF_VERSION: u32 = 4;
+pub const HANDOFF_VERSION: u32 = 5;
 
 /// First bytes of the secure loader's image; filled in when the hypervisor image is packed.
 #[repr(C)]
@@ -185,6 +186,8 @@ pub struct Handoff {
     pub console: Console,
     /// Reset and power ports.
     pub power: [PowerPorts; POWER_TABLE_CAPACITY],
+    /// PCI configuration space in memory.
+    pub ecam: [EcamRange; ECAM_CAPACITY],
     /// Value of DL at the guest's boot sector.
     pub boot_drive: u8,
     /// 1 to set CPUID's hypervisor-present bit for the guest.
@@ -244,6 +247,7 @@ impl Handoff {
         times: BootTimes { bootloader: 0, launch: 0, secure_loader: 0, verified: 0 },
         console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
         power: [NO_POWER_PORTS; POWER_TABLE_CAPACITY],
+        ecam: [NO_ECAM; ECAM_CAPACITY],
         boot_drive: 0,
         hypervisor_bit: 0,
         nested_ept02: 0,

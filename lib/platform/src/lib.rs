@@ -17,6 +17,7 @@
 pub mod acpi;
 pub mod command_line;
 pub mod e820;
+pub mod ecam;
 pub mod handoff;
 pub mod modules;
 pub mod mp_table;

@@ -2,15 +2,16 @@
 
 use super::apic_base::{GuestCpuid, GuestMsrs};
 use super::compartment_exit::Inside;
+use super::configuration_store::ConfigurationMemory;
 use super::{
-    Action, Exit, SecondLevelViolation, apic_base, compartment_exit, control_register, cpuid, exception,
-    hypercall, init_sipi, invd, local_apic, msr, port, task_switch, triple_fault, xsetbv,
+    Action, Exit, SecondLevelViolation, apic_base, compartment_exit, configuration_store, control_register,
+    cpuid, exception, hypercall, init_sipi, invd, local_apic, msr, port, task_switch, triple_fault, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
 use crate::machine::{self, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
-use crate::memory::host;
+use crate::memory::host::{self, GuestFrames};
 use crate::memory::second_level::Resolution;
 use crate::policies;
 use crate::smp::cpus;
@@ -18,7 +19,9 @@ use crate::smp::percpu::{self, PerCpu};
 use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
 use core::sync::atomic::Ordering;
+use hw::Unmapped;
 use hw::bare::Processor;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::event::Event;
 use x86::msr::Msr;
 use x86::paging::Rights;
@@ -170,10 +173,30 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
             Action::Resume
         }
         Resolution::Hidden => Action::Inject(Event::GP0),
+        Resolution::Guarded => {
+            let memory = machine::vendor().nested_memory().unwrap_or(&GuestPhysical);
+            configuration_store::handle(vcpu, memory, &GuardedPages, violation)
+        }
         Resolution::Protected(_) => match machine::hypapp().second_level_violation(vcpu, violation) {
             Answer::Handled | Answer::Moved => Action::Resume,
             Answer::Chain => Action::Inject(Event::GP0),
         },
+    }
+}
+
+/// The guarded pages of this machine.
+struct GuardedPages;
+
+impl ConfigurationMemory for GuardedPages {
+    fn is_kept(&self, at: GuestPhysAddr, width: u8) -> bool {
+        // The ranges may lie over each other: any may be the right one.
+        let mut functions = machine::handoff().ecam.iter().filter_map(|range| range.function_at(at.get()));
+        let offset = u16::try_from(at.page_offset()).unwrap_or(u16::MAX);
+        functions.any(|function| policies::power().kept().touches(function, offset, width.into()))
+    }
+
+    fn store(&self, at: GuestPhysAddr, width: u8, value: u64) -> Result<(), Unmapped> {
+        GuestFrames::store_to_device(HostPhysAddr::new(at.get()), width, value)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod apic_base;
 pub mod breakpoint;
 #[cfg(any(test, target_os = "none"))]
 pub(crate) mod compartment_exit;
+pub mod configuration_store;
 pub mod control_register;
 pub mod cpuid;
 #[cfg(target_os = "none")]
@@ -17,6 +18,7 @@ pub mod init_sipi;
 pub mod invd;
 pub mod local_apic;
 pub mod machine_check;
+pub mod mov_store;
 pub mod msr;
 pub mod mtrr;
 pub mod nmi_source;
@@ -114,6 +116,8 @@ pub enum Action {
     Resume,
     /// Go on behind the instruction that exited.
     Advance,
+    /// Go on behind the instruction, of so many bytes, where the exit does not tell its length.
+    AdvanceBy(u8),
     /// The guest takes this event at the instruction that exited.
     Inject(Event),
     /// End the guest: all CPUs meet, the hypapp cleans up, the machine is reset.

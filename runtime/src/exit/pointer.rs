@@ -1,7 +1,7 @@
 //! Physical pointers that the processor follows past the second-level tables: where it may have them.
 //!
 //! The local APIC's page stands before memory for every access of its CPU, the hypervisor's too, so it never lies over
-//! memory, which is all that a hypapp hides or the hypervisor copies. The table of the hardware feedback interface is
+//! memory, which is all that a hypapp hides or the hypervisor copies, nor over a page that is guarded. The table of the hardware feedback interface is
 //! written by the processor: it may be memory, but none that is hidden or protected, nor is it afterwards.
 
 use crate::memory::range::GuestRange;
@@ -18,7 +18,8 @@ const ADDRESS: u64 = 0xf_ffff_ffff_f000;
 
 /// The guest's physical memory, as far as such pointers matter.
 pub trait Physical {
-    /// Returns whether some page of `range` is memory, the guest's or the hypervisor's.
+    /// Returns whether some page of `range` is memory, the guest's or the hypervisor's, or a page of which stores are
+    /// looked at.
     fn touches_memory(&self, range: GuestRange) -> bool;
     /// Lends `range` to the processor, which writes it from now on; returns false where it must not.
     fn lend(&self, range: GuestRange) -> bool;
@@ -67,7 +68,8 @@ fn range(value: u64, bytes: u64) -> Option<GuestRange> {
 
 impl<M: PhysMemory, F: TableFormat> Physical for Mutex<SecondLevel<M, F>> {
     fn touches_memory(&self, range: GuestRange) -> bool {
-        self.lock().policy().touches_memory(range)
+        let second_level = self.lock();
+        second_level.policy().touches_memory(range) || second_level.policy().is_guarded(range)
     }
 
     fn lend(&self, range: GuestRange) -> bool {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
+use crate::reset::kept_registers::{ConfigurationSpace, KeptRegisters};
 use crate::vcpu::fake::{FakeVcpu, flat};
 use core::cell::{Cell, RefCell};
 use platform::handoff::{Pm1Ports, PowerPorts};
@@ -95,23 +96,33 @@ fn a_pci_configuration_address_passes() {
 
 #[test]
 fn the_base_of_power_registers_is_not_written() {
-    /// A bus whose chosen register holds this.
+    /// Function 0:1.3, whose register 40H holds the base.
+    struct Space;
+    impl ConfigurationSpace for Space {
+        fn read(&self, function: u16, register: u8) -> u32 {
+            let is_there = function == 0x0b;
+            if is_there { 0x401 * u32::from(register == 0x40) } else { u32::MAX }
+        }
+    }
+    /// A bus whose data ports show the register of this address.
     struct Bus(u32, RefCell<Vec<u32>>);
     impl Ports for Bus {
         fn read(&self, port: u16, _: PortWidth) -> u32 {
-            if port == 0xcf8 { 0x8000_0b40 } else { self.0 }
+            assert_eq!(port, 0xcf8);
+            self.0
         }
         fn write(&self, _: u16, _: PortWidth, value: u32) {
             self.1.borrow_mut().push(value);
         }
     }
-    for (held, written) in [(0x401, vec![]), (0x501, vec![0x601])] {
-        let bus = Bus(held, RefCell::default());
+    let kept = KeptRegisters::find(&Space, |port| power().is_base(port), &[]).unwrap();
+    for (address, written) in [(0x8000_0b40, vec![]), (0x8000_0b44, vec![0x601])] {
+        let (bus, power) = (Bus(address, RefCell::default()), power().keeping(kept.clone()));
         let mut vcpu = FakeVcpu::long_mode();
         vcpu.registers.set_rax(0x601);
         let access = plain(0xcfc, PortWidth::Dword, false);
-        let action = handle(&mut vcpu, &FakeMemory::new(0), &Chaining, &bus, &power(), access);
-        assert_eq!((action, bus.1.take()), (Action::Advance, written), "{held:#x}");
+        let action = handle(&mut vcpu, &FakeMemory::new(0), &Chaining, &bus, &power, access);
+        assert_eq!((action, bus.1.take()), (Action::Advance, written), "{address:#x}");
     }
 }
 

@@ -36,6 +36,28 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         Ok((watch, self.flush_if(is_stale)))
     }
 
+    /// Has the guest's stores to the page at `gpa` exit for good, for the hypervisor to carry them out. Before any CPU
+    /// runs the guest.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]; nothing changed then. [`ProtectError::Lent`]: the page is memory.
+    pub fn guard(&mut self, gpa: GuestPhysAddr) -> Result<(), ProtectError> {
+        let range = GuestRange::page(gpa);
+        if range.end() > self.policy.reach() {
+            return Err(ProtectError::OutOfReach);
+        }
+        if self.policy.is_hidden(range) {
+            return Err(ProtectError::HypervisorMemory);
+        }
+        if self.policy.touches_memory(range) || self.policy.lent.touches(range) {
+            return Err(ProtectError::Lent);
+        }
+        self.policy.guarded.insert(range.start())?;
+        self.refresh(View::SHARED, range);
+        Ok(())
+    }
+
     /// Returns the watch of the page at `gpa`, unless it was written.
     #[must_use]
     pub fn watch_of(&self, gpa: GuestPhysAddr) -> Option<Watch> {
@@ -77,6 +99,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
         if self.policy.is_hidden(range) {
             return Err(ProtectError::HypervisorMemory);
+        }
+        if self.policy.is_guarded(range) {
+            return Err(ProtectError::Guarded);
         }
         if (0..self.roots.len()).any(|index| self.policy.protections.touches(self.roots.at(index).0, range)) {
             return Err(ProtectError::Lent);

@@ -139,6 +139,18 @@ impl GuestFrames {
         })
     }
 
+    /// Stores the lower `width` bytes of `value` at `address`, which is aligned, at once and past the caches: it is a
+    /// device's register.
+    pub(crate) fn store_to_device(address: HostPhysAddr, width: u8, value: u64) -> Result<(), Unmapped> {
+        assert!(address.get().is_multiple_of(width.into()), "{address:?} is not aligned");
+        assert!(!machine::region().overlaps(address.get(), width.into()), "a store names hypervisor memory");
+        let index = guest_window();
+        set_window(index, address.page().get() | DEVICE);
+        let place = (window_address(index) + address.page_offset() as u64) as *mut u8;
+        // SAFETY: aligned, so that it lies in the window's page, where no Rust object is; the store is the guest's own.
+        unsafe { memory::try_store(place, width, value) }
+    }
+
     /// Writes `new` to the aligned word at `address` if it is `current`, and says whether it was.
     pub(crate) fn compare_exchange(address: HostPhysAddr, current: u64, new: u64) -> Result<bool, Unmapped> {
         assert!(address.get().is_multiple_of(8), "{address:?} is not aligned");

@@ -10,6 +10,7 @@ pub mod compartment_tables;
 mod derived;
 pub mod flush;
 pub mod frame;
+pub mod guarded;
 pub mod guest;
 #[cfg(target_os = "none")]
 pub(crate) mod guest_physical;
@@ -26,6 +27,7 @@ pub mod range;
 mod refresh;
 mod root;
 pub mod second_level;
+mod sorted_pages;
 mod unseen;
 pub mod views;
 pub mod watch;

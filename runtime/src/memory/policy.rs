@@ -6,9 +6,10 @@
 
 use platform::handoff::{MemoryRange, PhysRange, USABLE};
 use platform::mtrr_map::{Changes, Mtrrs, TypeMap};
-use x86::address::HostPhysAddr;
+use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::paging::{Attributes, PageSize, Rights};
 
+use super::guarded::GuardedPages;
 use super::lent::Lent;
 use super::protect::{Protection, Protections};
 use super::range::GuestRange;
@@ -61,6 +62,8 @@ pub struct Policy {
     pub(super) decoy: HostPhysAddr,
     /// Pages that the guest cannot write without an exit.
     pub(super) watched: WatchedPages,
+    /// Pages to which the guest's stores are carried out by the hypervisor.
+    pub(super) guarded: GuardedPages,
     /// Pages that the processor writes past the tables.
     pub(super) lent: Lent,
     /// Pages that processors write past the tables for now.
@@ -80,6 +83,7 @@ impl Policy {
             protections: Protections::new(),
             decoy: HostPhysAddr::new(0),
             watched: WatchedPages::new(),
+            guarded: GuardedPages::new(),
             lent: Lent::new(),
             unseen: UnseenWrites::new(),
         }
@@ -124,7 +128,8 @@ impl Policy {
         let protection = protection.unwrap_or(Protection::Rights(Rights::all()));
         let (mut rights, is_decoy) = (protection.rights(), protection == Protection::Decoy);
         let (range, is_watched) = self.watched.run_at(address, GuestRange::between(start, end));
-        if is_watched {
+        let (range, is_guarded) = self.guarded.run_at(address, range);
+        if is_watched || is_guarded {
             rights -= Rights::WRITE;
         }
         Run { range, attributes: Some(Attributes { memory_type: types.memory_type, rights, is_decoy }) }
@@ -141,7 +146,8 @@ impl Policy {
         let own = if view == View::SHARED { None } else { self.protections.at(view, address) };
         let protection = own.or_else(|| self.protections.at(View::SHARED, address));
         let mut rights = protection.map_or(Rights::all(), Protection::rights);
-        if self.watched.is_watched(address) {
+        if self.watched.is_watched(address) || self.is_guarded(GuestRange::page(GuestPhysAddr::new(address)))
+        {
             rights -= Rights::WRITE;
         }
         Some((rights, protection == Some(Protection::Decoy)))
@@ -177,6 +183,12 @@ impl Policy {
     pub fn is_hidden(&self, range: GuestRange) -> bool {
         let region = self.region;
         range.start() < region.base + region.length && region.base < range.end()
+    }
+
+    /// Returns whether the guest's stores to some page of `range` are carried out by the hypervisor.
+    #[must_use]
+    pub fn is_guarded(&self, range: GuestRange) -> bool {
+        self.guarded.touches(range)
     }
 
     /// Returns whether some page of `range` is memory: usable by the memory map, or the hypervisor's.

@@ -38,6 +38,8 @@ pub enum Resolution {
     Reclaimed(Flush),
     /// The hypervisor's memory, or an address that tables do not reach.
     Hidden,
+    /// A store to a guarded page, which the hypervisor carries out.
+    Guarded,
     /// Protections forbid it; the rights that there are.
     Protected(Rights),
 }
@@ -63,6 +65,8 @@ pub enum ProtectError {
     Exhausted,
     /// The processor writes part of the range past the tables, or would write what is protected.
     Lent,
+    /// Part of the range has device registers to which the hypervisor carries out the guest's stores.
+    Guarded,
 }
 
 /// The second level of address translation.
@@ -173,6 +177,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
             // The watch is over all the same, and other views may allow the write.
             if is_noticed {
                 return Resolution::Noticed(self.flush_if(true));
+            }
+            if access.contains(Rights::WRITE) && self.policy.is_guarded(GuestRange::page(gpa)) {
+                return Resolution::Guarded;
             }
             return Resolution::Protected(attributes.rights);
         }
@@ -319,6 +326,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         self.roots.get(view).ok_or(ProtectError::NoView)?;
         if protection.is_some() && self.policy.lent.touches(range) {
             return Err(ProtectError::Lent);
+        }
+        if protection.is_some() && self.policy.is_guarded(range) {
+            return Err(ProtectError::Guarded);
         }
         self.policy.protections.set(view, range, protection)?;
         self.changes.note(view, range);

@@ -150,6 +150,7 @@ impl Fixture {
                 prop_assert!(!rights.contains(access));
             }
             Resolution::Hidden => prop_assert_eq!(truth, None),
+            Resolution::Guarded => prop_assert!(false, "no page is guarded"),
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ const REGION: PhysRange = PhysRange { base: GIB + 16 * MIB, length: 8 * MIB };
 const CPU: View = View::SHARED;
 const CPU_VIEWS: [View; 2] = [View::SHARED, View::of_cpu(0)];
 
+#[path = "second_level_guard_tests.rs"]
+mod guards;
 #[path = "second_level_model_tests.rs"]
 mod model;
 #[path = "second_level_pointer_tests.rs"]

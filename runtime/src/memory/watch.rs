@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::range::GuestRange;
+use super::sorted_pages::run_at;
 use x86::paging::PAGE_SIZE;
 
 /// Most pages that are watched at a time.
@@ -78,18 +79,7 @@ impl WatchedPages {
 
     /// Returns whether `address` is watched, and the pages around it of which the same holds, within `run`.
     pub(super) fn run_at(&self, address: u64, run: GuestRange) -> (GuestRange, bool) {
-        if self.pages.is_empty() {
-            return (run, false);
-        }
-        let page = address & !(PAGE_SIZE - 1);
-        match self.find(page) {
-            Ok(_) => (GuestRange::between(page, page + PAGE_SIZE), true),
-            Err(behind) => {
-                let before = behind.checked_sub(1).map_or(0, |index| self.pages[index].0 + PAGE_SIZE);
-                let next = self.pages.get(behind).map_or(u64::MAX, |watched| watched.0);
-                (GuestRange::between(run.start().max(before), run.end().min(next)), false)
-            }
-        }
+        run_at(&self.pages, |watched| watched.0, address, run)
     }
 }
 

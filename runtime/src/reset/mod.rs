@@ -7,6 +7,7 @@
 pub(crate) mod end_guest;
 #[cfg(any(test, target_os = "none"))]
 pub(crate) mod ending;
+pub mod kept_registers;
 pub mod keyboard_controller;
 pub mod pci_configuration;
 pub mod power_ports;

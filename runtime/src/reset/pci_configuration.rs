@@ -1,11 +1,6 @@
-//! PCI configuration space by ports, as far as a register there says where the power-management registers are (PCI Local
-//! Bus Specification, "Software Generation of Configuration Transactions").
-//!
-//! A chipset has that register, PMBASE by name, in its bridge to the old buses or in a function of its own, and a guest
-//! that wrote another port there could put the machine to sleep unseen: the firmware would wake it without the
-//! hypervisor. No chipset is known here: whatever register holds the base of registers that are watched keeps it. Reading
-//! configuration space changes nothing, so it is asked what the register holds before each write.
+//! PCI configuration space by ports (PCI Local Bus Specification, "Software Generation of Configuration Transactions").
 
+use super::kept_registers::{ConfigurationSpace, KeptRegisters};
 use core::ops::RangeInclusive;
 use hw::{PortWidth, Ports};
 
@@ -13,12 +8,40 @@ use hw::{PortWidth, Ports};
 pub const ADDRESS: u16 = 0xcf8;
 /// The register's four bytes.
 pub const DATA: RangeInclusive<u16> = 0xcfc..=0xcff;
-/// Registers that every function has alike come before: a command register holds what may look like a base.
-const FIRST_OWN_REGISTER: u32 = 0x10;
-/// The register's number in what was written to [`ADDRESS`].
+/// In what is written to [`ADDRESS`]: accesses of the data ports are such.
+const ENABLE: u32 = 0x8000_0000;
+/// The register's number in it.
 const REGISTER: u32 = 0xfc;
-/// What else than the base the register has: that it is one of ports, and that it is in force.
-const FLAGS: u32 = 3;
+/// Where in it bus, device and function are.
+const FUNCTION_SHIFT: u32 = 8;
+
+/// Configuration space by the ports of a machine that nobody else uses meanwhile.
+#[derive(Debug)]
+pub struct ByPorts<'a, P: Ports> {
+    ports: &'a P,
+    address: u32,
+}
+
+impl<'a, P: Ports> ByPorts<'a, P> {
+    /// By these ports, which show the register that they showed when it is dropped.
+    pub fn new(ports: &'a P) -> Self {
+        Self { ports, address: ports.read(ADDRESS, PortWidth::Dword) }
+    }
+}
+
+impl<P: Ports> ConfigurationSpace for ByPorts<'_, P> {
+    fn read(&self, function: u16, register: u8) -> u32 {
+        let address = ENABLE | u32::from(function) << FUNCTION_SHIFT | u32::from(register) & REGISTER;
+        self.ports.write(ADDRESS, PortWidth::Dword, address);
+        self.ports.read(*DATA.start(), PortWidth::Dword)
+    }
+}
+
+impl<P: Ports> Drop for ByPorts<'_, P> {
+    fn drop(&mut self) {
+        self.ports.write(ADDRESS, PortWidth::Dword, self.address);
+    }
+}
 
 /// Returns whether an access is one of configuration space, or chooses the register for one.
 #[must_use]
@@ -27,72 +50,82 @@ pub fn touches(port: u16, width: PortWidth) -> bool {
     port <= *DATA.end() && last >= ADDRESS
 }
 
-/// Returns whether a write to the data ports would change a register that holds a base for which `is_kept` says so.
-pub fn moves(port: u16, width: PortWidth, ports: &impl Ports, is_kept: impl Fn(u16) -> bool) -> bool {
+/// Returns whether a write to the data ports would change a register that is kept.
+pub fn changes(port: u16, width: PortWidth, ports: &impl Ports, kept: &KeptRegisters) -> bool {
     let last = port.wrapping_add(width as u16 - 1);
-    if port > *DATA.end() || last < *DATA.start() {
+    if kept.is_empty() || port > *DATA.end() || last < *DATA.start() {
         return false;
     }
-    if ports.read(ADDRESS, PortWidth::Dword) & REGISTER < FIRST_OWN_REGISTER {
-        return false;
-    }
-    let held = ports.read(*DATA.start(), PortWidth::Dword) & !FLAGS;
-    u16::try_from(held).is_ok_and(is_kept)
+    let address = ports.read(ADDRESS, PortWidth::Dword);
+    let [register, function @ .., _] = address.to_le_bytes();
+    let register = u16::from(register) & 0xfc;
+    // Bits between bus and enable bit are reserved; a chipset that heeds them has other registers there.
+    kept.touches(u16::from_le_bytes(function), register, 4)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use PortWidth::{Byte, Dword, Word};
+    use std::cell::Cell;
 
-    /// Configuration space whose present register has this number and holds this.
-    struct Register(u32, u32);
+    /// Ports that show each register's address as its value, but for the one at 0:1.3, register 40H.
+    struct Device {
+        address: Cell<u32>,
+        base: u32,
+    }
 
-    impl Ports for Register {
-        fn read(&self, port: u16, width: PortWidth) -> u32 {
-            assert_eq!(width, Dword);
-            match port {
-                0xcf8 => 0x8000_0b00 | self.0,
-                0xcfc => self.1,
-                _ => panic!("{port:#x} is none of these ports"),
-            }
-        }
-        fn write(&self, _: u16, _: PortWidth, _: u32) {
-            panic!("looking changes nothing")
+    impl Device {
+        fn new(address: u32) -> Self {
+            Self { address: Cell::new(address), base: 0x401 }
         }
     }
 
-    fn moves_from(held: u32, port: u16, width: PortWidth) -> bool {
-        moves(port, width, &Register(0x40, held), |base| base == 0x400)
+    impl Ports for Device {
+        fn read(&self, port: u16, width: PortWidth) -> u32 {
+            assert_eq!(width, Dword);
+            match (port, self.address.get()) {
+                (0xcf8, address) => address,
+                (0xcfc, 0x8000_0b40) => self.base,
+                (0xcfc, address) if address & 0xfc == 0 && address & 0x00ff_ff00 != 0x0b00 => u32::MAX,
+                (0xcfc, address) => address,
+                _ => panic!("{port:#x} is none of these ports"),
+            }
+        }
+        fn write(&self, port: u16, width: PortWidth, value: u32) {
+            assert_eq!((port, width), (0xcf8, Dword), "looking changes nothing");
+            self.address.set(value);
+        }
+    }
+
+    fn kept() -> KeptRegisters {
+        let device = Device::new(0x8000_1234);
+        let kept = KeptRegisters::find(&ByPorts::new(&device), |base| base == 0x400, &[]).unwrap();
+        assert_eq!(device.address.get(), 0x8000_1234, "as it was found");
+        kept
     }
 
     #[test]
     fn the_register_that_holds_the_base_keeps_it() {
-        for held in [0x400, 0x401, 0x403] {
+        let found: Vec<_> = kept().iter().map(|kept| (kept.function, kept.register)).collect();
+        assert_eq!(found, [(0x0b, 0x40)]);
+        for address in [0x8000_0b40, 0x8000_0b43, 0x8f00_0b40, 0x0000_0b40] {
             for (port, width) in [(0xcfc, Dword), (0xcfd, Byte), (0xcfe, Word), (0xcff, Byte), (0xcfb, Word)]
             {
-                assert!(moves_from(held, port, width), "{held:#x} {port:#x}");
+                assert!(changes(port, width, &Device::new(address), &kept()), "{address:#x} {port:#x}");
             }
         }
     }
 
     #[test]
     fn other_registers_and_ports_are_the_guests() {
-        for held in [0, 0x404, 0x1_0400, 0x8000_0400, u32::MAX] {
-            assert!(!moves_from(held, 0xcfc, Dword), "{held:#x}");
+        for address in [0x8000_0b44, 0x8000_0b3c, 0x8000_0a40, 0x8001_0b40, 0x8000_0bc0] {
+            assert!(!changes(0xcfc, Dword, &Device::new(address), &kept()), "{address:#x}");
         }
         for (port, width) in [(0xcf8, Dword), (0xd00, Byte), (0xcfb, Byte), (0xffff, Dword)] {
-            assert!(!moves_from(0x401, port, width), "{port:#x}");
+            assert!(!changes(port, width, &Device::new(0x8000_0b40), &kept()), "{port:#x}");
         }
-    }
-
-    #[test]
-    fn what_every_function_has_is_no_base() {
-        // A command register with interrupts disabled, of a function without status.
-        for (register, is_kept) in [(4, false), (0xc, false), (0x10, true), (0xfc, true)] {
-            let held = Register(register, 0x403);
-            assert_eq!(moves(0xcfc, Word, &held, |base| base == 0x400), is_kept, "{register:#x}");
-        }
+        assert!(!changes(0xcfc, Dword, &Device::new(0x8000_0b40), &KeptRegisters::default()));
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //! the guest clears it: a sleep that ended at once, after which an operating system resumes as from any other.
 //! Where they are not known, every SLP_EN ends the guest first, as what cuts the power does.
 //!
-//! The guest could move the registers to ports that nobody watches: [`super::pci_configuration`] keeps their base.
+//! The guest could move the registers to ports that nobody watches: [`super::kept_registers`] are those that it cannot
+//! write.
 
+use super::kept_registers::KeptRegisters;
 use super::keyboard_controller::{self, KeyboardController};
 use super::pci_configuration;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,8 @@ pub struct PowerControl {
     /// SLP_TYPs that cut the power, where every table knows them and they agree; else 0.
     power_off_types: u8,
     keyboard: KeyboardController,
+    /// Registers that say where those of the tables are.
+    kept: KeptRegisters,
     /// Held while PCI configuration space is accessed: an access is two of ports.
     pci: Mutex<()>,
     /// A sleep was left out, and the guest has not cleared WAK_STS since.
@@ -65,9 +69,21 @@ impl PowerControl {
             tables: core::array::from_fn(|index| tables.get(index).copied().unwrap_or(NO_POWER_PORTS)),
             power_off_types: if types.all(|other| other == first) { first } else { 0 },
             keyboard: KeyboardController::new(),
+            kept: KeptRegisters::default(),
             pci: Mutex::new(()),
             has_woken: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the same power control, where these registers in PCI configuration space say where it is.
+    #[must_use]
+    pub fn keeping(self, kept: KeptRegisters) -> Self {
+        Self { kept, ..self }
+    }
+
+    /// Returns the registers in PCI configuration space that say where it is, and keep their value.
+    pub const fn kept(&self) -> &KeptRegisters {
+        &self.kept
     }
 
     /// Returns the ports that must exit, for the I/O bitmap.
@@ -78,7 +94,7 @@ impl PowerControl {
             .chain(reset)
             .chain(self.wake_ports())
             .chain(self.sleep_ports())
-            .chain(pci_configuration::DATA.filter(|_| self.bases().next().is_some()))
+            .chain(pci_configuration::DATA.filter(|_| !self.kept.is_empty()))
     }
 
     /// To be held from [`Self::write`] until the write was performed.
@@ -90,10 +106,10 @@ impl PowerControl {
         self.keyboard.hold(port, width)
     }
 
-    /// Returns whether a write would move registers that are watched to other ports: it is not performed, as when the
-    /// firmware has locked the register that says where they are.
+    /// Returns whether a write would change a register that is kept: it is not performed, as when the firmware has locked the
+    /// register.
     pub fn moves(&self, port: u16, width: PortWidth, ports: &impl Ports) -> bool {
-        pci_configuration::moves(port, width, ports, |base| self.bases().any(|known| known == base))
+        pci_configuration::changes(port, width, ports, &self.kept)
     }
 
     /// Returns what becomes of the guest's write of `value` to `port`, each of its bytes taken for itself.
@@ -189,10 +205,11 @@ impl PowerControl {
         self.tables.iter().flat_map(|table| table.pm1)
     }
 
-    /// Returns where blocks of PM1 registers begin.
-    fn bases(&self) -> impl Iterator<Item = u16> {
-        let registers = self.blocks().flat_map(|ports| [ports.a_status, ports.a_control, ports.b_control]);
-        registers.filter(|&register| register != 0)
+    /// Returns whether a block of PM1 registers begins at `port`.
+    pub fn is_base(&self, port: u16) -> bool {
+        let mut registers =
+            self.blocks().flat_map(|ports| [ports.a_status, ports.a_control, ports.b_control]);
+        port != 0 && registers.any(|register| register == port)
     }
 
     fn is_wake_port(&self, port: u16) -> bool {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::reset::kept_registers::ConfigurationSpace;
 use PortWidth::{Byte, Dword, Word};
 use platform::handoff::SleepPorts;
 
@@ -183,7 +184,7 @@ fn what_either_of_two_tables_says_is_watched() {
     }
 }
 
-/// PCI configuration space whose present register holds this.
+/// PCI configuration space whose functions all hold this in all their registers, of which the ports show one.
 struct Configuration(u32);
 
 impl Ports for Configuration {
@@ -193,26 +194,44 @@ impl Ports for Configuration {
     fn write(&self, _: u16, _: PortWidth, _: u32) {}
 }
 
+/// One function, which holds this in its register 40H.
+struct Function(u32);
+
+impl ConfigurationSpace for Function {
+    fn read(&self, function: u16, register: u8) -> u32 {
+        match (function, register) {
+            (0x0b, 0x40) => self.0,
+            (0x0b, _) => 0,
+            _ => u32::MAX,
+        }
+    }
+}
+
+/// `control` of a chipset whose register holds `base`.
+fn found(control: PowerControl, base: u32) -> PowerControl {
+    let kept = KeptRegisters::find(&Function(base), |port| control.is_base(port), &[]);
+    control.keeping(kept.unwrap())
+}
+
 #[test]
 fn registers_that_are_watched_stay_where_they_are() {
-    let moved = |control: &PowerControl| {
+    let moved = |control: fn() -> PowerControl| {
         let ports = 0..0x800_u16;
-        ports
-            .filter(|&base| control.moves(0xcfc, Dword, &Configuration(u32::from(base) | 1)))
-            .collect::<Vec<_>>()
+        let moves = |&base: &u16| found(control(), base.into()).moves(0xcfc, Dword, &Configuration(0));
+        ports.filter(moves).collect::<Vec<_>>()
     };
     // Flags are no part of a base.
     let around = |bases: &[u16]| bases.iter().flat_map(|&base| base..base + 4).collect::<Vec<_>>();
-    assert_eq!(moved(&disagreeing()), around(&[0x400, 0x404, 0x420, 0x504, 0x604]));
-    assert_eq!(moved(&PowerControl::default()), []);
-    assert!(!PowerControl::default().intercepted().any(|port| port == 0xcfc), "nothing can be moved");
-    assert!(!disagreeing().moves(0xcf8, Dword, &Configuration(0x401)));
+    assert_eq!(moved(disagreeing), around(&[0x400, 0x404, 0x420, 0x504, 0x604]));
+    assert_eq!(moved(PowerControl::default), []);
+    assert!(!disagreeing().intercepted().any(|port| port == 0xcfc), "nothing can be moved");
+    assert!(!found(disagreeing(), 0x401).moves(0xcf8, Dword, &Configuration(0)));
 }
 
 #[test]
 fn every_port_with_an_effect_is_intercepted() {
     for power_off_types in [0, 1] {
-        let known = control(power_off_types);
+        let known = found(control(power_off_types), 0xb001);
         let ports: Vec<_> = known.intercepted().collect();
         known.write(0xb004, Word, 0x2401);
         // Every bit for itself, the keyboard controller's commands, and what the reset register wants.

@@ -38,6 +38,7 @@ pub(crate) struct FakeVcpu {
     pub(crate) idtr: DescriptorTable,
     pub(crate) activity: Activity,
     pub(crate) instruction_length: u64,
+    pub(crate) is_delivering_event: bool,
     pub(crate) injected: Vec<Event>,
     pub(crate) invalidations: usize,
     pub(crate) debug_resets: usize,
@@ -83,6 +84,7 @@ impl FakeVcpu {
             idtr: DescriptorTable { base: 0, limit: 0x3ff },
             activity: Activity::Active,
             instruction_length: 3,
+            is_delivering_event: false,
             injected: Vec::new(),
             invalidations: 0,
             debug_resets: 0,
@@ -254,8 +256,11 @@ impl Vcpu for FakeVcpu {
     fn instruction_length(&self) -> u64 {
         self.instruction_length
     }
-    fn advance(&mut self) {
-        self.rip += self.instruction_length;
+    fn is_delivering_event(&self) -> bool {
+        self.is_delivering_event
+    }
+    fn advance_by(&mut self, length: u64) {
+        self.rip += length;
     }
     fn iterate(&mut self) {
         self.iterations += 1;

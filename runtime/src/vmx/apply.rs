@@ -21,6 +21,7 @@ use x86::vmx::vmcs;
 pub(super) fn apply<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, reason: ExitReason, action: Action) {
     match action {
         Action::Advance => vcpu.advance(),
+        Action::AdvanceBy(length) => vcpu.advance_by(length.into()),
         Action::Resume => resume(vcpu, reason),
         Action::Inject(event) => match combined(vcpu, reason, event) {
             Ok(event) => vcpu.inject(event),

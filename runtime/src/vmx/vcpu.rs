@@ -8,7 +8,7 @@ use x86::debug::{DR7_RESET, Debugctl, PendingDebugExceptions};
 use x86::event::Event;
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
 use x86::vmx::controls::EntryControls;
-use x86::vmx::interruption::{ActivityState, Interruptibility};
+use x86::vmx::interruption::{ActivityState, Interruptibility, Interruption};
 use x86::vmx::vmcs::{self, Field};
 
 /// CR0 bits that the guest sees through the read shadow: NE must be 1 in VMX operation, CD and NW are not
@@ -299,10 +299,14 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         u64::from(self.vmcs.read(vmcs::EXIT_INSTRUCTION_LENGTH))
     }
 
+    fn is_delivering_event(&self) -> bool {
+        Interruption(self.vmcs.read(vmcs::IDT_VECTORING_INFORMATION)).is_valid()
+    }
+
     #[inline]
-    fn advance(&mut self) {
+    fn advance_by(&mut self, length: u64) {
         let rip = self.rip();
-        let mut next = rip.wrapping_add(self.instruction_length());
+        let mut next = rip.wrapping_add(length);
         // Only at the very end of a 4 GiB segment does the width of the instruction pointer matter.
         if (rip ^ next) >> 32 != 0 && self.code_size() != CodeSize::Bits64 {
             next &= 0xffff_ffff;

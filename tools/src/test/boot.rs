@@ -4,6 +4,7 @@
 use super::boots::{BARE_AGAIN, BOOTS, Boot, Module};
 use super::fadt::{self, Fadt};
 use super::job::{Job, Needs, Verdict};
+use super::mcfg;
 use crate::disk::Disk;
 use crate::guest::Guest;
 use crate::machine::Quirks;
@@ -105,6 +106,7 @@ fn disk(boot: &Boot, folder: &Path) -> Result<PathBuf> {
             ("/boot/fadt.aml", &fadt::table(Fadt::Reset)),
             ("/boot/fadt-disagrees.aml", &fadt::table(Fadt::Disagrees)),
             ("/boot/fadt-second.aml", &fadt::table(Fadt::SecondBlock)),
+            ("/boot/mcfg.aml", &mcfg::table()),
             ("/boot/bare-again.cfg", BARE_AGAIN.as_bytes()),
         ],
     }

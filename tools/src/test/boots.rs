@@ -70,7 +70,7 @@ pub(super) const SOUND: Boot = Boot {
 pub(super) const BARE_AGAIN: &str =
     "if cmostest 0x7a:0; then\n set root=(hd1)\n chainloader +1\n boot\nelse\n normal_exit\nfi\n";
 
-pub(super) const BOOTS: [Boot; 34] = [
+pub(super) const BOOTS: [Boot; 35] = [
     Boot { name: "no-module", stop: "bootloader: no-module: ", modules: &[], ..SOUND },
     Boot { name: "no-boot-sector", stop: "bootloader: no-boot-sector: ", modules: &[Module::Image], ..SOUND },
     Boot {
@@ -294,6 +294,16 @@ pub(super) const BOOTS: [Boot; 34] = [
         also: "the guest ends: Port { port: 1568,",
         before: "acpi --exclude=FACP /boot/fadt-second.aml",
         grub_modules: &["acpi"],
+        ..SOUND
+    },
+    // The emulator's chipset has no configuration space in memory: one MiB of plain memory stands in for it.
+    Boot {
+        name: "ecam",
+        guest: || Guest::Bare("pm_base_ecam".into()),
+        command_line: "serial=115200,8n1,0x2f8 boot_drive=0x81 log=debug",
+        also: "kept function=0x000b register=0x40",
+        before: "cutmem 0x2000000 0x2100000\nacpi /boot/mcfg.aml",
+        grub_modules: &["acpi", "mmap"],
         ..SOUND
     },
     Boot { name: "sound", ..SOUND },

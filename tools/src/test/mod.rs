@@ -12,6 +12,7 @@ mod filter;
 mod host;
 mod job;
 mod linux;
+mod mcfg;
 mod memory;
 mod modules;
 mod own;

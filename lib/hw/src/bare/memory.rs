@@ -75,6 +75,37 @@ pub unsafe fn try_compare_exchange(to: *mut u64, current: u64, new: u64) -> Resu
     if fault == 0 { Ok(is_equal != 0) } else { Err(Unmapped) }
 }
 
+/// Stores the lower `width` bytes of `value` at `to`, at once, as a device wants it: 1, 2, 4 or 8.
+///
+/// # Errors
+///
+/// [`Unmapped`] where they cannot be written.
+///
+/// # Safety
+///
+/// What is mapped there, if anything, may be written at any time: no Rust object lies in it, and a device there stands
+/// for what the store does.
+pub unsafe fn try_store(to: *mut u8, width: u8, value: u64) -> Result<(), Unmapped> {
+    let fault: u32;
+    macro_rules! store {
+        ($instruction:literal, $class:ident, $value:expr) => {
+            asm!("mov {fault:e}, 1", $instruction, "mov {fault:e}, 0", "3:", guarded!(), fault = out(reg) fault,
+                to = in(reg) to, value = in($class) $value, options(nostack, preserves_flags))
+        };
+    }
+    match width {
+        // SAFETY: by the contract; a fault is caught by the table row.
+        1 => unsafe { store!("2: mov [{to}], {value}", reg_byte, value.to_le_bytes()[0]) },
+        // SAFETY: as above.
+        2 => unsafe { store!("2: mov [{to}], {value:x}", reg, value) },
+        // SAFETY: as above.
+        4 => unsafe { store!("2: mov [{to}], {value:e}", reg, value) },
+        // SAFETY: as above.
+        _ => unsafe { store!("2: mov [{to}], {value}", reg, value) },
+    }
+    if fault == 0 { Ok(()) } else { Err(Unmapped) }
+}
+
 /// # Safety
 ///
 /// As for [`try_read`] and [`try_write`].

@@ -8,6 +8,7 @@ pub mod dmar;
 mod fadt;
 mod fadts;
 mod madt;
+mod mcfg;
 mod rsdp;
 mod sdt;
 mod sleep;
@@ -15,6 +16,7 @@ mod sleep;
 pub use fadt::power_ports;
 pub use fadts::power_tables;
 pub use madt::enabled_processors;
+pub use mcfg::ecam_ranges;
 pub use rsdp::Rsdp;
 pub use sdt::Table;
 

@@ -102,7 +102,24 @@ impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
         bytes: &mut [u8],
         privilege: Privilege,
     ) -> Result<(), Event> {
-        let access = Access { intent: Intent::Read, privilege };
+        self.copy_out(address, bytes, Access { intent: Intent::Read, privilege })
+    }
+
+    /// Copies `bytes.len()` bytes of code at `address` out; `bytes` is unspecified after an error.
+    ///
+    /// # Errors
+    ///
+    /// What the guest takes where its paging, or the hypervisor, forbids the fetch.
+    pub fn fetch(
+        &self,
+        address: GuestLinearAddr,
+        bytes: &mut [u8],
+        privilege: Privilege,
+    ) -> Result<(), Event> {
+        self.copy_out(address, bytes, Access { intent: Intent::Fetch, privilege })
+    }
+
+    fn copy_out(&self, address: GuestLinearAddr, bytes: &mut [u8], access: Access) -> Result<(), Event> {
         let (mut at, mut rest) = (address, bytes);
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at_mut(rest.len().min(PAGE_BYTES - at.page_offset()));

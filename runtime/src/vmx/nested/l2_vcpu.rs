@@ -44,6 +44,10 @@ pub(super) fn apply(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRea
             vcpu.advance();
             trap_behind(vcpu, cpu);
         }
+        Action::AdvanceBy(length) => {
+            vcpu.advance_by(length.into());
+            trap_behind(vcpu, cpu);
+        }
         _ => l1::apply(vcpu, reason, action),
     }
 }
