@@ -23,6 +23,7 @@ use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
 use hw::{Msrs, Vmcs};
 use x86::cr::Cr0 as Cr0View;
+use x86::debug::DR7_RESET;
 use x86::msr::Msr;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
@@ -159,5 +160,5 @@ fn write_fixed_guest_state(vmcs: &mut impl Vmcs) {
     vmcs.write(vmcs::GUEST_INTERRUPTIBILITY, 0);
     vmcs.write(vmcs::GUEST_ACTIVITY, 0);
     vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
-    vmcs.write(vmcs::GUEST_DR7, 0x400);
+    vmcs.write(vmcs::GUEST_DR7, DR7_RESET);
 }
