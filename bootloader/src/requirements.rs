@@ -7,8 +7,7 @@ use hw::{Cpuid, GeneralProtection, Msrs};
 use x86::cpuid::{Leaf1Ecx, Leaf80000001Edx};
 use x86::feature_control::FeatureControl;
 use x86::msr::{GuestMsr, Msr};
-use x86::vmx::capability::{Allowed, EptVpidCapability};
-use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::needed;
 
 /// What the processor lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,9 @@ pub fn check(processor: &(impl Cpuid + Msrs)) -> Result<(), Missing> {
         return Err(Missing::Vmx);
     }
     switch_on(processor, features & Leaf1Ecx::SMX.bits() != 0)?;
-    check_capabilities(processor)?;
+    if let Some(feature) = needed::first_missing(|msr| processor.read(msr).ok()) {
+        return Err(Missing::Capability(feature.name));
+    }
     check_local_apic(processor)
 }
 
@@ -106,35 +107,6 @@ fn switch_on(processor: &impl Msrs, smx: bool) -> Result<(), Missing> {
     processor.write(GuestMsr::IA32_FEATURE_CONTROL, control.bits()).map_err(refused)
 }
 
-/// SDM, appendix "VMX Capability Reporting Facility". Each MSR is read only once another says that it is there.
-fn check_capabilities(processor: &impl Msrs) -> Result<(), Missing> {
-    let allowed = |msr| processor.read(msr).map(|value| Allowed(value).may_be_one()).unwrap_or(0);
-    let pin_based = PinBasedControls::from_bits_retain(allowed(Msr::IA32_VMX_PINBASED_CTLS));
-    let primary = PrimaryControls::from_bits_retain(allowed(Msr::IA32_VMX_PROCBASED_CTLS));
-    need(pin_based.contains(PinBasedControls::NMI_EXITING), "NMI exiting")?;
-    need(pin_based.contains(PinBasedControls::VIRTUAL_NMIS), "virtual NMIs")?;
-    need(primary.contains(PrimaryControls::USE_MSR_BITMAPS), "use MSR bitmaps")?;
-    need(primary.contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS), "activate secondary controls")?;
-
-    let secondary = SecondaryControls::from_bits_retain(allowed(Msr::IA32_VMX_PROCBASED_CTLS2));
-    need(secondary.contains(SecondaryControls::ENABLE_EPT), "enable EPT")?;
-    need(secondary.contains(SecondaryControls::ENABLE_VPID), "enable VPID")?;
-    need(secondary.contains(SecondaryControls::UNRESTRICTED_GUEST), "unrestricted guest")?;
-
-    let ept = processor.read(Msr::IA32_VMX_EPT_VPID_CAP).unwrap_or(0);
-    let ept = EptVpidCapability::from_bits_retain(ept);
-    need(ept.contains(EptVpidCapability::WALK_LENGTH_4), "EPT page-walk length of 4")?;
-    need(ept.contains(EptVpidCapability::WRITE_BACK), "EPT write-back paging structures")?;
-    let all_context = EptVpidCapability::INVEPT | EptVpidCapability::INVEPT_ALL;
-    need(ept.contains(all_context), "all-context INVEPT")?;
-    let single_context = EptVpidCapability::INVVPID | EptVpidCapability::INVVPID_SINGLE;
-    need(ept.contains(single_context), "single-context INVVPID")
-}
-
-fn need(present: bool, name: &'static str) -> Result<(), Missing> {
-    if present { Ok(()) } else { Err(Missing::Capability(name)) }
-}
-
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -175,9 +147,11 @@ mod tests {
     const SMX: u32 = 1 << 6;
     const LONG_MODE: u32 = 1 << 29;
 
-    const CONTROLS: [(Msr, u64); 6] = [
+    const CONTROLS: [(Msr, u64); 8] = [
         (Msr::IA32_VMX_PINBASED_CTLS, 0x28 << 32),
-        (Msr::IA32_VMX_PROCBASED_CTLS, 0x9000_0000 << 32),
+        (Msr::IA32_VMX_PROCBASED_CTLS, 0x9200_0000 << 32),
+        (Msr::IA32_VMX_EXIT_CTLS, 0x3c_0204 << 32),
+        (Msr::IA32_VMX_ENTRY_CTLS, 0xc004 << 32),
         (Msr::IA32_VMX_PROCBASED_CTLS2, 0xa2 << 32),
         (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 41 | 1 << 32 | 1 << 26 | 1 << 20 | 1 << 14 | 1 << 6),
         (Msr::IA32_FEATURE_CONTROL, 5),
@@ -245,26 +219,11 @@ mod tests {
 
     #[test]
     fn each_missing_capability_is_named() {
-        let rows = [
-            (Msr::IA32_VMX_PINBASED_CTLS, 1 << 35, "NMI exiting"),
-            (Msr::IA32_VMX_PINBASED_CTLS, 1 << 37, "virtual NMIs"),
-            (Msr::IA32_VMX_PROCBASED_CTLS, 1 << 60, "use MSR bitmaps"),
-            (Msr::IA32_VMX_PROCBASED_CTLS, 1 << 63, "activate secondary controls"),
-            (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 33, "enable EPT"),
-            (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 37, "enable VPID"),
-            (Msr::IA32_VMX_PROCBASED_CTLS2, 1 << 39, "unrestricted guest"),
-            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 6, "EPT page-walk length of 4"),
-            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 14, "EPT write-back paging structures"),
-            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 20, "all-context INVEPT"),
-            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 26, "all-context INVEPT"),
-            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 32, "single-context INVVPID"),
-            (Msr::IA32_VMX_EPT_VPID_CAP, 1 << 41, "single-context INVVPID"),
-        ];
-        for (msr, bit, name) in rows {
+        for feature in &needed::FEATURES {
             let fake = processor(VMX);
-            fake.msrs.set(msr, fake.msrs.read(msr).unwrap() & !bit);
-            assert_eq!(check(&fake), Err(Missing::Capability(name)));
-            assert!(Missing::Capability(name).to_string().contains(name));
+            fake.msrs.set(feature.msr, fake.msrs.read(feature.msr).unwrap() & !feature.bits);
+            assert_eq!(check(&fake), Err(Missing::Capability(feature.name)));
+            assert!(Missing::Capability(feature.name).to_string().contains(feature.name));
         }
     }
 

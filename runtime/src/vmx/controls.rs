@@ -3,35 +3,15 @@
 use super::observers::Observers;
 use hw::Msrs;
 use x86::msr::Msr;
-use x86::vmx::capability::{Allowed, EptVpidCapability, MissingControls, VmxBasic};
+use x86::vmx::capability::{Allowed, MissingControls, VmxBasic};
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
+use x86::vmx::needed::{self, ENTRY, EXIT, PIN_BASED, PRIMARY, SECONDARY};
 
-const PIN_BASED: PinBasedControls = PinBasedControls::NMI_EXITING.union(PinBasedControls::VIRTUAL_NMIS);
-const PRIMARY: PrimaryControls = PrimaryControls::USE_IO_BITMAPS
-    .union(PrimaryControls::USE_MSR_BITMAPS)
-    .union(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);
-const SECONDARY: SecondaryControls = SecondaryControls::ENABLE_EPT
-    .union(SecondaryControls::ENABLE_VPID)
-    .union(SecondaryControls::UNRESTRICTED_GUEST);
 /// Instructions that would be #UD in the guest, though CPUID offers them, without these.
 const SECONDARY_IF_ALLOWED: SecondaryControls = SecondaryControls::ENABLE_RDTSCP
     .union(SecondaryControls::ENABLE_INVPCID)
     .union(SecondaryControls::ENABLE_XSAVES)
     .union(SecondaryControls::ENABLE_USER_WAIT_AND_PAUSE);
-const EXIT: ExitControls = ExitControls::HOST_ADDRESS_SPACE_SIZE
-    .union(ExitControls::SAVE_DEBUG_CONTROLS)
-    .union(ExitControls::SAVE_PAT)
-    .union(ExitControls::LOAD_PAT)
-    .union(ExitControls::SAVE_EFER)
-    .union(ExitControls::LOAD_EFER);
-const ENTRY: EntryControls =
-    EntryControls::LOAD_DEBUG_CONTROLS.union(EntryControls::LOAD_PAT).union(EntryControls::LOAD_EFER);
-
-/// How stale translations are dropped.
-const INVALIDATION: EptVpidCapability = EptVpidCapability::INVEPT
-    .union(EptVpidCapability::INVEPT_ALL)
-    .union(EptVpidCapability::INVVPID)
-    .union(EptVpidCapability::INVVPID_SINGLE);
 
 /// The control words of a VMCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +35,17 @@ pub(crate) enum Unsupported {
     CapabilityMsr(Msr),
     /// A capability register does not allow these controls.
     Controls(Msr, MissingControls),
-    /// It lacks types of INVEPT or INVVPID.
-    Invalidation(EptVpidCapability),
+    /// It lacks one of [`needed::FEATURES`], by the SDM's name.
+    Feature(&'static str),
 }
 
 impl Controls {
     /// Our controls as this processor allows them, and those of `observers`, which all CPUs have to allow.
     pub(super) fn for_processor(msrs: &impl Msrs, observers: &Observers) -> Result<Self, Unsupported> {
         let basic = VmxBasic(read(msrs, Msr::IA32_VMX_BASIC)?);
+        if let Some(missing) = needed::first_missing(|msr| msrs.read(msr).ok()) {
+            return Err(Unsupported::Feature(missing.name));
+        }
         let choose = |plain, precise| if basic.has_true_controls() { precise } else { plain };
         let pin = choose(Msr::IA32_VMX_PINBASED_CTLS, Msr::IA32_VMX_TRUE_PINBASED_CTLS);
         let primary = choose(Msr::IA32_VMX_PROCBASED_CTLS, Msr::IA32_VMX_TRUE_PROCBASED_CTLS);
@@ -73,11 +56,6 @@ impl Controls {
             let allowed = Allowed(read(msrs, msr)?);
             allowed.adjust(required, optional).map_err(|missing| Unsupported::Controls(msr, missing))
         };
-        let missing = INVALIDATION
-            .difference(EptVpidCapability::from_bits_retain(read(msrs, Msr::IA32_VMX_EPT_VPID_CAP)?));
-        if !missing.is_empty() {
-            return Err(Unsupported::Invalidation(missing));
-        }
         let secondary = adjust(Msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY.bits(), SECONDARY_IF_ALLOWED.bits())?;
         Ok(Self {
             pin_based: PinBasedControls::from_bits_retain(adjust(pin, PIN_BASED.bits(), 0)?),
@@ -114,7 +92,7 @@ mod tests {
             (Msr::IA32_VMX_PROCBASED_CTLS, all | PLAIN),
             (Msr::IA32_VMX_TRUE_PROCBASED_CTLS, all | PRECISE),
             (Msr::IA32_VMX_PROCBASED_CTLS2, u64::from(!missing.bits()) << 32),
-            (Msr::IA32_VMX_EPT_VPID_CAP, INVALIDATION.bits()),
+            (Msr::IA32_VMX_EPT_VPID_CAP, !0),
             (Msr::IA32_VMX_EXIT_CTLS, all),
             (Msr::IA32_VMX_TRUE_EXIT_CTLS, all),
             (Msr::IA32_VMX_ENTRY_CTLS, all),
@@ -151,18 +129,17 @@ mod tests {
         let without = SecondaryControls::ENABLE_XSAVES;
         let controls = for_processor(&processor(0, without)).unwrap();
         assert_eq!(controls.secondary, (SECONDARY | SECONDARY_IF_ALLOWED) - without);
-        let missing = MissingControls(SecondaryControls::UNRESTRICTED_GUEST.bits());
-        assert_eq!(
-            for_processor(&processor(0, SecondaryControls::UNRESTRICTED_GUEST)),
-            Err(Unsupported::Controls(Msr::IA32_VMX_PROCBASED_CTLS2, missing))
-        );
-        for missing in INVALIDATION.iter() {
-            let msrs = processor(0, SecondaryControls::empty());
-            msrs.set(Msr::IA32_VMX_EPT_VPID_CAP, (INVALIDATION - missing).bits());
-            assert_eq!(for_processor(&msrs), Err(Unsupported::Invalidation(missing)));
-        }
         let none = for_processor(&SimMsrs::new([]));
         assert_eq!(none, Err(Unsupported::CapabilityMsr(Msr::IA32_VMX_BASIC)));
+    }
+
+    #[test]
+    fn each_feature_that_a_cpu_lacks_is_named() {
+        for feature in &needed::FEATURES {
+            let msrs = processor(0, SecondaryControls::empty());
+            msrs.set(feature.msr, msrs.read(feature.msr).unwrap() & !feature.bits);
+            assert_eq!(for_processor(&msrs), Err(Unsupported::Feature(feature.name)));
+        }
     }
 
     #[test]

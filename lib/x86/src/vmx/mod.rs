@@ -10,4 +10,5 @@ pub mod exit_reason;
 pub mod instruction_error;
 pub mod instruction_information;
 pub mod interruption;
+pub mod needed;
 pub mod vmcs;
