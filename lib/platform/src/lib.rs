@@ -31,3 +31,5 @@ mod power_ports;
 pub mod processors;
 pub mod remains;
 pub mod serial;
+#[cfg(test)]
+mod warnings;

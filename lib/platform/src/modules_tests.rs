@@ -50,11 +50,26 @@ fn sinit_is_known_by_its_header_wherever_it_stands() {
 }
 
 #[test]
-fn a_header_larger_than_its_module_is_no_sinit() {
+fn a_module_that_differs_in_one_field_is_no_sinit() {
+    // Type, subtype, vendor, and a size larger than the module or smaller than the header, in units of 4 bytes.
+    for (offset, value) in [(0, 3_u32), (2, 1), (16, 0x8087), (24, 0x101), (24, 0x1f)] {
+        let mut memory = machine();
+        memory.put(0x9_0000 + offset, &value.to_le_bytes()[..2]);
+        let modules = Modules::assign(&memory, &[IMAGE, SECTOR, SINIT]).unwrap();
+        assert_eq!((modules.sinit, modules.hypapp), (None, Some(SINIT)), "{offset}: {value:#x}");
+    }
+}
+
+#[test]
+fn a_header_alone_is_sinit_and_less_than_one_is_data() {
     let mut memory = machine();
-    memory.put(0x9_0018, &0x101_u32.to_le_bytes());
-    let modules = Modules::assign(&memory, &[IMAGE, SECTOR, SINIT]).unwrap();
-    assert_eq!((modules.sinit, modules.hypapp), (None, Some(SINIT)));
+    memory.put(0x9_0018, &0x20_u32.to_le_bytes());
+    let header = PhysRange { length: 128, ..SINIT };
+    let modules = Modules::assign(&memory, &[IMAGE, SECTOR, header]).unwrap();
+    assert_eq!((modules.sinit, modules.hypapp), (Some(header), None));
+    // It ends with the memory that can be read.
+    let short = PhysRange { base: 0xf_ffff, length: 1 };
+    assert_eq!(Modules::assign(&memory, &[IMAGE, SECTOR, short]).unwrap().hypapp, Some(short));
 }
 
 #[test]
@@ -70,12 +85,30 @@ fn missing_modules_are_named() {
 #[test]
 fn a_cut_image_is_told_from_a_foreign_one() {
     let memory = machine();
-    for length in [56, 0x1000, LOADER_SIZE, LOADER_SIZE + 64, IMAGE.length - 1] {
+    for length in [56, 0x1000, LOADER_SIZE - 1, LOADER_SIZE, LOADER_SIZE + 64, IMAGE.length - 1] {
         assert_eq!(refused(&memory, &[PhysRange { length, ..IMAGE }, SECTOR]), ModuleError::Truncated);
     }
     for length in [0, 8, 55] {
         assert_eq!(refused(&memory, &[PhysRange { length, ..IMAGE }, SECTOR]), ModuleError::Foreign);
     }
+    // 4 GiB is the most that a runtime can say to have.
+    for (bytes, error) in [(1_u64 << 32, ModuleError::Truncated), ((1 << 32) + 1, ModuleError::Foreign)] {
+        let mut memory = machine();
+        memory.put(0x1_0010, &bytes.to_le_bytes());
+        assert_eq!(refused(&memory, &[IMAGE, SECTOR]), error);
+    }
+}
+
+#[test]
+fn an_image_may_be_its_headers_alone() {
+    let mut memory = machine();
+    let length = size_of::<ImageHeader>() as u64;
+    memory.put(0x1_0010, &length.to_le_bytes());
+    for end in 2..6 {
+        memory.put(0x2_0000 + 8 * end, &(RUNTIME_OFFSET + length).to_le_bytes());
+    }
+    let image = PhysRange { length: LOADER_SIZE + length, ..IMAGE };
+    assert_eq!(Modules::assign(&memory, &[image, SECTOR]).unwrap().image.runtime_size, length);
 }
 
 #[test]

@@ -79,6 +79,7 @@ fn search(memory: &impl ReadPhysical) -> Result<Option<u64>, Unreadable> {
 pub(crate) mod tests {
     use super::*;
     use crate::physical::TestMemory;
+    use crate::warnings::warnings;
 
     /// Puts a floating pointer at `address`; `default` is its first feature byte.
     pub(crate) fn put_pointer(memory: &mut TestMemory, address: usize, table: u32, default: u8) {
@@ -141,6 +142,45 @@ pub(crate) mod tests {
         assert_eq!(processors(&memory), (false, vec![2]));
         memory.0[0x5000] ^= 1;
         assert_eq!(processors(&memory), (false, vec![]));
+    }
+
+    #[test]
+    fn a_table_is_walked_to_its_end_or_an_entry_of_no_kind() {
+        let found = |entries: &[&[u8]]| {
+            let mut memory = TestMemory::new();
+            put_pointer(&mut memory, 0xf_0000, 0x5000, 0);
+            put_table(&mut memory, 0x5000, entries.len() as u16, entries);
+            processors(&memory)
+        };
+        assert_eq!(found(&[]), (true, vec![]));
+        for kind in 1..=5 {
+            let expected = if kind <= LAST_BASE_ENTRY { vec![6] } else { vec![] };
+            assert_eq!(found(&[&[kind, 0, 0, 0, 0, 0, 0, 0], &processor(6, 1)]), (true, expected), "{kind}");
+        }
+        // The second entry is cut short by the table's end.
+        assert_eq!(found(&[&processor(6, 1), &processor(7, 1)[..19]]), (true, vec![6]));
+        assert_eq!(found(&[&processor(6, 1), &processor(7, 1)]), (true, vec![6, 7]));
+    }
+
+    #[test]
+    fn a_table_without_room_for_its_header_is_none() {
+        let mut memory = TestMemory::new();
+        put_pointer(&mut memory, 0xf_0000, 0x5000, 0);
+        put_table(&mut memory, 0x5000, 0, &[]);
+        memory.put(0x5004, &43_u16.to_le_bytes());
+        memory.seal(0x5000, 43, 7);
+        assert_eq!(processors(&memory), (false, vec![]));
+    }
+
+    #[test]
+    fn a_wrong_sum_is_warned_of_and_a_right_one_is_not() {
+        let mut memory = TestMemory::new();
+        put_pointer(&mut memory, 0xf_0000, 0x5000, 0);
+        put_table(&mut memory, 0x5000, 1, &[&processor(2, 1)]);
+        assert_eq!(warnings(|| _ = processors(&memory)), [""; 0]);
+        memory.0[0x5030] ^= 1;
+        let warning = "MP table: the checksum is wrong; the table is used";
+        assert_eq!(warnings(|| _ = processors(&memory)), [warning]);
     }
 
     #[test]

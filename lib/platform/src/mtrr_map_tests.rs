@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{Changes, MemoryType, Mtrrs, TypeMap, TypeRun, VARIABLE_CAPACITY};
+use x86::msr::Msr;
 use x86::mtrr::{MtrrCapabilities, MtrrDefaultType, VariableMtrr, fixed_slot};
 
 use MemoryType::{
@@ -149,6 +150,47 @@ fn changes_name_only_what_changed() {
     new.variable[4] = VariableMtrr::default();
     let ranges = [(15 * MIB, 16 * MIB), (0xa000_0000, 0xa080_0000)].into_iter().collect();
     assert_eq!(changes(&old, &new), Some(ranges));
+}
+
+#[test]
+fn as_many_ranges_as_registers_make_are_told_apart() {
+    let pairs = |memory_type: MemoryType, offset: u64| -> Vec<_> {
+        (0..40).map(|pair| ((MIB + 0x4000 * pair + offset) | memory_type as u64, 0xf_ffff_f800)).collect()
+    };
+    let many = |default_type: MemoryType, fixed: [u64; 11], pairs: &[_]| {
+        let mut mtrrs = mtrrs(36, 0xc00 | default_type as u64, pairs);
+        mtrrs.capabilities = MtrrCapabilities(0x528);
+        mtrrs.fixed = fixed;
+        mtrrs
+    };
+    // Neighbours differ in both, and both differ everywhere.
+    let old = many(UC, [0x0600_0600_0600_0600; 11], &pairs(WB, 0));
+    let new = many(WP, [0x0401_0401_0401_0401; 11], &pairs(WT, 0x2000));
+    assert_eq!(changes(&old, &new), Some([(0, 1 << 36)].into_iter().collect()));
+}
+
+#[test]
+fn behind_the_last_address_all_is_uncacheable() {
+    let map = mtrrs(36, 0x806, &[]);
+    let behind = TypeRun { start: 1 << 36, end: u64::MAX, memory_type: UC };
+    assert_eq!([1 << 36, u64::MAX].map(|address| run_at(&map, address)), [behind; 2]);
+    assert_eq!(run_at(&map, (1 << 36) - 1), TypeRun { start: 0, end: 1 << 36, memory_type: WB });
+}
+
+#[test]
+fn registers_are_read_as_far_as_the_processor_has_them() {
+    let read = |capabilities| {
+        Mtrrs::of_processor(36, |msr| match msr {
+            Msr::IA32_MTRRCAP => capabilities,
+            msr => u64::from(msr.0),
+        })
+    };
+    let all = read(0x502);
+    assert_eq!(all.default_type, MtrrDefaultType(0x2ff));
+    assert_eq!(all.fixed, [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f]);
+    let pair = |base, mask| VariableMtrr { base, mask };
+    assert_eq!(all.variable[..3], [pair(0x200, 0x201), pair(0x202, 0x203), pair(0, 0)]);
+    assert_eq!(read(0x402).fixed, [0; 11]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn other_words_are_not_taken_for_slips() {
-        let line = "pal_ticks=1 root=/dev/sda quiet serial=x boot_drive nvenforce=true a=1 =2 \
+        let line = "pal_ticks=1 root=/dev/sda quiet serial=x boot_drive nvenforce=true a=1 =2 mod=3 \
                     a_word_that_is_longer_than_any_key_could_be=3";
         assert_eq!(near_misses(line).count(), 0);
     }
@@ -83,5 +83,6 @@ mod tests {
         }
         assert_eq!(distance(&"a".repeat(25), "a"), None);
         assert_eq!(distance("a", &"a".repeat(24)), Some(23));
+        assert_eq!(distance(&"a".repeat(24), "a"), Some(23));
     }
 }

@@ -125,6 +125,16 @@ mod tests {
         assert_eq!(memory.byte_sum(0x1000, 199), Ok(199));
         assert_eq!(memory.byte_sum(0xfff, 202), Ok(200));
         assert_eq!(memory.byte_sum(0x1000, 0), Ok(0));
+        memory.put(0, &[1; 200]);
+        assert_eq!([memory.byte_sum(0, 100), memory.byte_sum(1, 3)], [Ok(100), Ok(3)]);
+    }
+
+    #[test]
+    fn a_register_is_what_lies_in_memory() {
+        let mut memory = TestMemory::new();
+        memory.put(0x1004, &[4, 3, 2, 1]);
+        assert_eq!(memory.read_register(0x1004), Ok(0x102_0304));
+        assert_eq!(memory.read_register(0x10_0000), Err(Unreadable));
     }
 
     #[test]

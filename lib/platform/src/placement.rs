@@ -243,6 +243,11 @@ mod tests {
             choose(&pc, Some(&write_back()), 4 * MIB, &[taken(64 * MIB - 1, 0)]),
             Ok(taken(60 * MIB, 4 * MIB))
         );
+        assert_eq!(
+            choose(&pc, Some(&write_back()), 4 * MIB, &[taken(58 * MIB, 2 * MIB)]),
+            Ok(taken(60 * MIB, 4 * MIB)),
+            "right below it"
+        );
         let fragments: Vec<_> = (1..16).map(|i| taken(4 * i * MIB, MIB)).collect();
         assert_eq!(
             choose(&pc, Some(&write_back()), 4 * MIB, &fragments),
@@ -263,6 +268,11 @@ mod tests {
         assert_eq!(
             choose(&map(&[(MIB, 4 * MIB)]), Some(&write_back()), 2 * MIB, &[]),
             Ok(taken(2 * MIB, 2 * MIB))
+        );
+        assert_eq!(
+            choose(&map(&[(2 * MIB, 4 * MIB)]), Some(&write_back()), 2 * MIB, &[]),
+            Ok(taken(2 * MIB, 2 * MIB)),
+            "all of a hole"
         );
     }
 

@@ -157,6 +157,25 @@ mod tests {
     fn clock_format_and_port_reach_the_registers() {
         let line = SerialLine::parse("9600/3686400,7e2,0xe060");
         assert_eq!(line, Ok(SerialLine { port: 0xe060, divisor: 24, line_control: 0b0001_1110 }));
+        let expected =
+            Console { serial_port: 0xe060, divisor: 24, line_control: 0b0001_1110, ..Console::default() };
+        assert_eq!(line.unwrap().console(), expected);
+        assert_eq!(SerialLine::parse("115200,8n1,0xfff8").unwrap().port, 0xfff8);
+    }
+
+    #[test]
+    fn each_format_has_a_value_of_the_line_control_register() {
+        for (format, value) in [
+            ("5n1", 0b0000_0000),
+            ("6o1", 0b0000_1001),
+            ("7e1", 0b0001_1010),
+            ("8m1", 0b0010_1011),
+            ("8s1", 0b0011_1011),
+            ("8S0", 0b0011_1011),
+            ("8n2", 0b0000_0111),
+        ] {
+            assert_eq!(line_control(format), Ok(value), "{format}");
+        }
     }
 
     #[test]

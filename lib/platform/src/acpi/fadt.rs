@@ -186,6 +186,39 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_behind_a_table_is_no_field_of_it() {
+        let mut full = [0; 276];
+        // There is no table at address 2, and no memory as high as the other address.
+        (full[40], full[147]) = (2, 1);
+        for old in [PM1A_EVENT, PM1A_CONTROL, PM1B_CONTROL] {
+            full[old as usize..][..2].copy_from_slice(&[4, 6]);
+        }
+        full[FLAGS as usize..RESET_REGISTER as usize].copy_from_slice(&RESET_SUPPORTED.to_le_bytes());
+        full[RESET_REGISTER as usize..][..RESET.len()].copy_from_slice(&RESET);
+        for (register, space) in [
+            (X_PM1A_EVENT, 1),
+            (X_PM1A_CONTROL, 1),
+            (X_PM1B_CONTROL, 0),
+            (SLEEP_CONTROL, 0),
+            (SLEEP_STATUS, 1),
+        ] {
+            full[register as usize..][..6].copy_from_slice(&[space, 8, 0, 1, 4, 6]);
+        }
+        for length in 36..276 {
+            let read = |behind: &[u8]| {
+                let mut memory = TestMemory::new();
+                put_table(&mut memory, 0x4000, b"FACP", &full[36..length]);
+                memory.put(0x4000 + length, behind);
+                let table = Table::read(&memory, 0x4000).unwrap();
+                let elsewhere =
+                    SLEEPING.map(|(register, _)| is_elsewhere(&memory, &table, register).unwrap());
+                (power_ports(&memory, &table).unwrap(), elsewhere, power_off_types(&memory, &table))
+            };
+            assert_eq!(read(&full[length..]), read(&vec![0; 276 - length]), "{length}");
+        }
+    }
+
+    #[test]
     fn hardware_reduced_machines_have_sleep_registers_of_their_own() {
         let edits =
             [(SLEEP_CONTROL, &[1, 8, 0, 1, 0x05, 0x06][..]), (SLEEP_STATUS, &[1, 8, 0, 1, 0x06, 0x06])];
@@ -202,7 +235,9 @@ mod tests {
         let blocks =
             [(X_PM1A_CONTROL, &[0, 16, 0, 2, 0, 0, 0xd0, 0xfe][..]), (X_PM1B_CONTROL, &[1, 16, 0, 2, 4, 6])];
         assert_eq!(elsewhere(244, &blocks), [true, false, false]);
-        for (length, edits) in [(276, &edits[..]), (244, &in_memory), (276, &[])] {
+        // A register of some kind at address 0 is none.
+        let absent = [(SLEEP_CONTROL, &[0, 8, 0, 1][..])];
+        for (length, edits) in [(276, &edits[..]), (244, &in_memory), (276, &absent), (276, &[])] {
             assert_eq!(elsewhere(length, edits), [false; 3], "{length}");
         }
     }

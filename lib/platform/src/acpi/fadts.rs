@@ -46,8 +46,10 @@ mod tests {
     use super::super::sdt::tests::put_table;
     use super::*;
     use crate::physical::TestMemory;
+    use crate::warnings::warnings;
 
     const PM1A_CONTROL: usize = 64;
+    const X_PM1A_CONTROL: usize = 172;
 
     /// Puts a FADT whose PM1a control block is at `port`.
     fn put_fadt(memory: &mut TestMemory, address: usize, port: u32) {
@@ -98,6 +100,41 @@ mod tests {
         memory.put(0xf_ffd8, b"FACP");
         memory.put(0xf_ffdc, &40_u32.to_le_bytes());
         assert_eq!(ports(&memory), [0x400]);
+    }
+
+    #[test]
+    fn what_is_odd_about_the_tables_is_warned_of() {
+        const NONE: &str = "no usable FADT: power off and sleep go unnoticed";
+        const SEVERAL: &str = "the machine has several FADTs, which disagree; the ports of all are watched";
+        const TWO_BLOCKS: &str =
+            "the FADT's 32-bit and 64-bit fields disagree; the ports of both are watched";
+        const TOO_MANY: &str = "too many FADTs disagree: power off and sleep by one of them go unnoticed";
+        let warned = |memory: &TestMemory| warnings(|| _ = power_tables(memory));
+        assert_eq!(warned(&machine(&[], &[])), [NONE]);
+        assert_eq!(warned(&machine(&[0x4000], &[0x4000])), [""; 0]);
+        assert_eq!(warned(&machine(&[0x4000], &[0x5000])), [SEVERAL]);
+        assert_eq!(warned(&machine(&[0x4000, 0x5000, 0x6000, 0x7000, 0x8000], &[])), [TOO_MANY, SEVERAL]);
+        // The 64-bit field is there and says the same, or something else.
+        for (port, expected) in [(0x400_u16, &[][..]), (0x500, &[TWO_BLOCKS])] {
+            let mut body = [0; 208];
+            body[PM1A_CONTROL - 36..][..2].copy_from_slice(&0x400_u16.to_le_bytes());
+            body[X_PM1A_CONTROL - 36] = 1;
+            body[X_PM1A_CONTROL - 32..][..2].copy_from_slice(&port.to_le_bytes());
+            let mut memory = machine(&[0x9000], &[]);
+            put_table(&mut memory, 0x9000, b"FACP", &body);
+            assert_eq!(warned(&memory), expected, "{port:#x}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_sum_is_warned_of_and_an_unusable_table() {
+        let mut memory = machine(&[0x4000], &[]);
+        memory.0[0x4009] ^= 1;
+        let used = "ACPI table FACP: the checksum is wrong; the table is used, as operating systems do";
+        assert_eq!(warnings(|| assert_eq!(ports(&memory), [0x400])), [used]);
+        memory.put(0x4004, &[0; 4]);
+        let warned = warnings(|| assert_eq!(ports(&memory), []));
+        assert_eq!(warned[0], "a FADT cannot be used (Malformed)");
     }
 
     #[test]

@@ -180,6 +180,24 @@ pub(super) mod tests {
         put_table(&mut memory, 0x5000, b"APIC", &[3]);
         memory.0[0x4024] ^= 1;
         assert_eq!(find(&memory, b"APIC"), Ok(0x5000));
+        memory.0[0x5024] ^= 1;
+        assert_eq!(find(&memory, b"APIC"), Ok(0x4000), "the first of equals");
+        put_table(&mut memory, 0x4000, b"APIC", &[2]);
+        put_table(&mut memory, 0x5000, b"APIC", &[3]);
+        assert_eq!(find(&memory, b"APIC"), Ok(0x4000), "the first of equals");
+    }
+
+    #[test]
+    fn what_lies_behind_a_root_table_is_no_entry_of_it() {
+        let mut memory = machine();
+        put_table(&mut memory, 0x6000, b"DMAR", &[4]);
+        for (root, length) in [(0x1000, 4), (0x2000, 24)] {
+            for at in (root + HEADER_SIZE as usize + length..root + 0x800).step_by(4) {
+                memory.put(at, &0x6000_u64.to_le_bytes());
+                assert_eq!(find(&memory, b"DMAR"), Err(AcpiError::Absent), "{at:#x}");
+                memory.put(at, &[0; 8]);
+            }
+        }
     }
 
     #[test]

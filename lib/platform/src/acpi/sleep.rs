@@ -151,12 +151,17 @@ mod tests {
     const FADT: usize = 0x1000;
     const CODE: usize = 0x2000;
 
+    /// Puts a FADT that names the DSDT at [`CODE`].
+    fn put_fadt(memory: &mut TestMemory) {
+        let mut fadt = [0; 80];
+        fadt[4..8].copy_from_slice(&(CODE as u32).to_le_bytes());
+        put_table(memory, FADT, b"FACP", &fadt);
+    }
+
     /// What is known of a machine whose DSDT holds `code`.
     fn types(code: &[u8]) -> Result<u8, AcpiError> {
         let mut memory = TestMemory::new();
-        let mut fadt = [0; 80];
-        fadt[4..8].copy_from_slice(&(CODE as u32).to_le_bytes());
-        put_table(&mut memory, FADT, b"FACP", &fadt);
+        put_fadt(&mut memory);
         put_table(&mut memory, CODE, b"DSDT", code);
         power_off_types(&memory, &Table::read(&memory, FADT as u64).unwrap())
     }
@@ -193,6 +198,7 @@ mod tests {
             &[PACKAGE, 8, 4, BYTE, 8, BYTE, 8, 0, 0],
             &[PACKAGE, 6, 0, 0, 0, 0, 0],
             &[PACKAGE, 6, 4, 0, 1, 0, 0],
+            &[PACKAGE, 4, 2, 0, 1],
             &[PACKAGE, 8, 4, WORD, 5, 1, WORD, 5, 1],
             &[0x13, 6, 4, 0, 0, 0, 0],
             &[PACKAGE, 6, 4, b'F', b'O', b'O', b'_'],
@@ -222,6 +228,44 @@ mod tests {
         for before in 0..2 * CHUNK {
             let code = [vec![0xa3; before], state(5, &ZEROS)].concat();
             assert_eq!(types(&code), Ok(1), "behind {before} bytes");
+        }
+    }
+
+    #[test]
+    fn only_types_that_are_no_sleep_s_cut_the_power() {
+        use State::{Absent, Type, Unclear};
+        for (s1, s2, s3, s4, s5, off) in [
+            (Absent, Absent, Absent, Absent, Type(7), 1 << 7),
+            (Type(1), Type(2), Type(3), Type(6), Type(7), 1 << 6 | 1 << 7),
+            (Absent, Absent, Absent, Type(5), Type(5), 1 << 5),
+            (Type(5), Absent, Absent, Absent, Type(5), 0),
+            (Absent, Type(5), Absent, Absent, Type(5), 0),
+            (Absent, Absent, Type(5), Type(5), Type(7), 0),
+            (Type(5), Type(5), Absent, Absent, Type(5), 0),
+            (Type(5), Absent, Type(5), Absent, Type(5), 0),
+            (Unclear, Absent, Absent, Absent, Type(5), 0),
+            (Absent, Absent, Absent, Type(6), Absent, 0),
+        ] {
+            assert_eq!(off_types(&[Absent, s1, s2, s3, s4, s5]), off, "{s1:?} {s2:?} {s3:?} {s4:?} {s5:?}");
+        }
+    }
+
+    #[test]
+    fn what_lies_around_the_code_is_none_of_it() {
+        let object = state(5, &[PACKAGE, 6, 2, BYTE, 5, BYTE, 5]);
+        let types = |shown: usize| {
+            let mut memory = TestMemory::new();
+            put_fadt(&mut memory);
+            put_table(&mut memory, CODE, b"DSDT", &object[..shown]);
+            memory.put(CODE + 36 + shown, &object[shown..]);
+            memory.put(CODE - object.len(), &object);
+            // A second one, another, far behind.
+            memory.put(CODE + 0x80, &state(5, &ONES));
+            power_off_types(&memory, &Table::read(&memory, FADT as u64).unwrap())
+        };
+        assert_eq!(types(object.len()), Ok(1 << 5));
+        for shown in 0..object.len() {
+            assert_eq!(types(shown), Ok(0), "{shown} bytes");
         }
     }
 

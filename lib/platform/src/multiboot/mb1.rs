@@ -202,6 +202,13 @@ mod tests {
         loader.word(0xb000, u32::MAX);
         assert_eq!(loader.load().unwrap_err(), BootInformationError::Malformed);
         let mut loader = Loader::new();
+        // The last record goes on behind the map.
+        for missing in 1..=24 {
+            let mut loader = Loader::new();
+            loader.word(INFO + 44, 2 * 24 - missing);
+            let expected = if missing == 24 { Ok(1) } else { Err(BootInformationError::Malformed) };
+            assert_eq!(loader.load().map(|info| info.memory_map().len()), expected, "{missing}");
+        }
         loader.word(INFO + 48, 0xffff_fff0);
         assert_eq!(loader.load().unwrap_err(), BootInformationError::Unreadable);
     }

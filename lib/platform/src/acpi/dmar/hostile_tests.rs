@@ -208,6 +208,7 @@ fn device_scopes_that_cannot_be_cost_no_unit() {
             unit(&[scope(6, 0, 0, 0, &[0xff; 3]), fine]),
             &[GOOD, "Unknown(6) of 0 steps", FINE, NEXT],
         ),
+        ("a header alone", unit(&[scope(6, 0, 0, 0, &[])]), &[GOOD, "Unknown(6) of 0 steps", NEXT]),
     ]);
 }
 
@@ -243,5 +244,25 @@ fn a_table_at_the_end_of_memory_is_walked_to_an_end() {
             }
         };
         assert!((1..=2).contains(&told), "{told} of {end:#x}");
+    }
+}
+
+#[test]
+fn reserved_memory_is_opened_in_whole_pages() {
+    for (base, limit, start, end) in [
+        (0, 0, 0, 0x1000),
+        (0, 0xfff, 0, 0x1000),
+        (7, 0x1000, 0, 0x2000),
+        (0x1fff, 0x2000, 0x1000, 0x3000),
+        (0x7b80_0000, 0x7fff_ffff, 0x7b80_0000, 0x8000_0000),
+        ((1 << 52) - 1, (1 << 52) - 1, (1 << 52) - 0x1000, 1 << 52),
+    ] {
+        let mut memory = TestMemory::new();
+        put_table(&mut memory, TABLE, b"DMAR", &body(WIDTH, 0, &[rmrr(0, base, limit, &[])]));
+        let table = Table::read(&memory, TABLE as u64).unwrap();
+        let structure = Dmar::read(&memory, &table).unwrap().structures(&memory).next();
+        let Some(Ok(Structure::Rmrr(rmrr))) = structure else { panic!("{structure:?}") };
+        let pages = rmrr.pages();
+        assert_eq!((pages.base, pages.base + pages.length), (start, end), "{base:#x}-{limit:#x}");
     }
 }
