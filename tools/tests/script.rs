@@ -183,6 +183,21 @@ fn without_root_all_that_is_missing_is_named_with_a_command() {
 }
 
 #[test]
+fn a_failed_installation_ends_with_what_to_do() {
+    let tree = Tree::new();
+    let apt = "case \"$*\" in *install*) echo E: Temporary failure resolving >&2; exit 100;; esac";
+    for (name, does) in [("apt-get", apt), ("apt-cache", "echo found"), ("id", "echo 0")] {
+        tree.program(name, does);
+    }
+    let output = tree.run(&["test", "unit"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("without a network") && last.contains(" gcc"), "{said}");
+    assert!(!tree.calls().contains("cargo"), "{}", tree.calls());
+}
+
+#[test]
 fn on_a_foreign_system_all_that_is_missing_is_named() {
     let tree = Tree::new();
     let output = tree.run(&["run"]);
