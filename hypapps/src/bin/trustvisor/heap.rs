@@ -14,7 +14,8 @@ use pals::quota::Amounts;
 use runtime::hypapp::ConfigurationError;
 use runtime::services::{self, private};
 use spin::Mutex;
-use talc::{ErrOnOom, Span, Talc, Talck};
+use talc::TalcLock;
+use talc::source::Manual;
 
 /// Bytes of the heap; `build.rs` has the image provide as much, and frames for tables.
 const BYTES: usize = 8 << 20;
@@ -28,7 +29,7 @@ pub(crate) fn limit() -> Amounts {
 }
 
 #[global_allocator]
-static ALLOCATOR: Zeroing = Zeroing { all: Talc::new(ErrOnOom).lock(), microtpm: Talc::new(ErrOnOom).lock() };
+static ALLOCATOR: Zeroing = Zeroing { all: TalcLock::new(Manual), microtpm: TalcLock::new(Manual) };
 /// The CPU that carries out a command of the microTPM.
 static MICROTPM_CPU: AtomicUsize = AtomicUsize::new(NOBODY);
 /// First and last address of the microTPM's part.
@@ -38,8 +39,8 @@ const NOBODY: usize = usize::MAX;
 
 /// An allocator that zeroes what is given back. A block that is to grow moves, so that its old place is zeroed too.
 struct Zeroing {
-    all: Talck<Mutex<()>, ErrOnOom>,
-    microtpm: Talck<Mutex<()>, ErrOnOom>,
+    all: TalcLock<Mutex<()>, Manual>,
+    microtpm: TalcLock<Mutex<()>, Manual>,
 }
 
 // SAFETY: every call goes to an allocator that keeps the contract, and back to the one that a block is of; a block is
@@ -73,8 +74,8 @@ pub(crate) fn start() -> Result<(), ConfigurationError> {
     MICROTPM_END.store(all.as_ptr().addr(), Ordering::Relaxed);
     for (part, memory) in [(&ALLOCATOR.microtpm, microtpm), (&ALLOCATOR.all, all)] {
         // SAFETY: the memory is the hypapp's for good, and nobody else's.
-        let claimed = unsafe { part.lock().claim(Span::from(memory)) };
-        claimed.map_err(|()| ConfigurationError("the heap is too small"))?;
+        let claimed = unsafe { part.lock().claim(memory.as_mut_ptr(), memory.len()) };
+        claimed.ok_or(ConfigurationError("the heap is too small"))?;
     }
     Ok(())
 }
