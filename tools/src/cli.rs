@@ -62,7 +62,7 @@ enum Command {
     Lint,
     /// Make the book, with the documentation of all crates as they are on the machine itself
     Docs,
-    /// Tell how much of the code for nested virtualization the host tests execute
+    /// Tell how much of the runtime the host tests execute, and what the machine alone compiles
     Coverage,
     /// Change the code in small ways, one at a time, and see whether the host tests notice
     Mutants(MutantsArguments),

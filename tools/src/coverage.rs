@@ -1,8 +1,9 @@
-//! `tools/xmhf coverage`: how much of the code for nested virtualization the host tests execute.
+//! `tools/xmhf coverage`: how much of the runtime the host tests execute.
 //!
-//! Counted are the lines that the host compiles: the glue to the machine is not among them. Files that hold
-//! nothing but tests are left out.
+//! Of files that the host compiles, LLVM counts the lines. What the machine alone compiles is counted by its lines of
+//! code, so that nothing looks tested for being left out. Files that hold nothing but tests do not count.
 
+use crate::lint::sources::{self, Source};
 use crate::toolchain::cargo;
 use crate::{paths, process};
 use anyhow::{Context, Result, bail, ensure};
@@ -13,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is measured, below the workspace's root.
-const MEASURED: &str = "runtime/src/vmx/nested/";
-/// Smallest part of the lines that tests must execute, in percent.
-const BAR: f64 = 90.0;
+const MEASURED: &str = "runtime/src/";
+/// Smallest part of the lines below a folder that tests must execute, in percent.
+const BARS: [(&str, f64); 2] = [("", 90.0), ("vmx/nested/", 90.0)];
 
 /// Runs the runtime's host tests with counters, prints a table, and fails below the bar.
 ///
@@ -35,9 +36,42 @@ pub fn report() -> Result<()> {
     let mut export = tool("llvm-cov")?;
     export.args(["export", "-summary-only", "-instr-profile"]).arg(&merged).arg(&binary);
     let table = Table::of_export(&process::output(&mut export)?, paths::root())?;
-    println!("{table}");
-    ensure!(table.percent() >= BAR, "the bar is {BAR} % of the lines below {MEASURED}");
+    println!("{table}\n{}", machine_alone(&table, &sources::read_all(paths::root())?));
+    for (folder, bar) in BARS {
+        let percent = table.below(folder).percent();
+        ensure!(percent >= bar, "{percent:.1} % of the lines below {MEASURED}{folder}; the bar is {bar} %");
+    }
     Ok(())
+}
+
+/// Tells how much code is in files of which the host compiles nothing.
+fn machine_alone(table: &Table, sources: &[Source]) -> String {
+    let mut found: Vec<_> = sources
+        .iter()
+        .filter(|source| source.is_rust() && source.text.contains("fn "))
+        .filter_map(|source| Some((lines_of_code(&source.text), source.path.strip_prefix(MEASURED)?)))
+        .filter(|(_, name)| !is_test(name) && !table.0.iter().any(|lines| lines.file == *name))
+        .collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    let sum: usize = found.iter().map(|(lines, _)| lines).sum();
+    let mut told = format!("{sum} lines of code in {} files are the machine's alone:", found.len());
+    for (lines, name) in found {
+        told += &format!("\n{lines:>6}  {name}");
+    }
+    told
+}
+
+/// Counts lines that are neither blank nor a comment, up to the tests at a file's end.
+fn lines_of_code(text: &str) -> usize {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+}
+
+/// Returns whether a file holds nothing but tests.
+fn is_test(name: &str) -> bool {
+    let stem = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".rs");
+    let is_model = name.split('/').any(|part| part.starts_with("model"));
+    stem.ends_with("tests") || is_model || stem.ends_with("fixture") || stem.contains("fake")
 }
 
 /// The test binary of the runtime, whose run has left its counters in `profiles`.
@@ -83,7 +117,7 @@ fn tool(name: &str) -> Result<Command> {
 }
 
 /// Lines of one file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Lines {
     file: String,
     executed: u64,
@@ -109,6 +143,12 @@ impl Table {
         self.0.iter().map(count).sum()
     }
 
+    /// Returns the files below a folder.
+    fn below(&self, folder: &str) -> Self {
+        let files = self.0.iter().filter(|lines| lines.file.starts_with(folder));
+        Self(files.cloned().collect())
+    }
+
     fn percent(&self) -> f64 {
         percent(self.sum(|lines| lines.executed), self.sum(|lines| lines.all))
     }
@@ -118,11 +158,8 @@ impl Lines {
     fn of_file(file: &Value, root: &Path) -> Option<Self> {
         let path = Path::new(file.get("filename")?.as_str()?);
         let name = path.strip_prefix(root).unwrap_or(path).to_str()?.strip_prefix(MEASURED)?;
-        let stem = path.file_stem()?.to_str()?;
-        let is_model = name.split('/').any(|part| part.starts_with("model"));
-        let is_test = stem.ends_with("tests") || is_model || stem.ends_with("fixture");
         let count = |key| file.pointer(&format!("/summary/lines/{key}")).and_then(Value::as_u64);
-        (!is_test).then_some(Self {
+        (!is_test(name)).then_some(Self {
             file: name.to_owned(),
             executed: count("covered")?,
             all: count("count")?,
@@ -160,14 +197,17 @@ mod tests {
             file("runtime/src/vmx/nested/entry/checks/model_guest.rs", 0),
             file("runtime/src/vmx/nested/model/route.rs", 0),
             file("runtime/src/vmx/nested/memory/vpid_tests.rs", 0),
-            file("runtime/src/vmx/run.rs", 0),
+            file("runtime/src/vcpu/fake.rs", 0),
+            file("runtime/src/vmx/run.rs", 2),
+            file("lib/x86/src/cr.rs", 0),
         ];
         let json = format!(r#"{{"data":[{{"files":[{}]}}]}}"#, files.join(","));
         let table = Table::of_export(&json, Path::new("/x")).unwrap();
         let names: Vec<_> = table.0.iter().map(|lines| lines.file.as_str()).collect();
-        assert_eq!(names, ["entry/checks/controls.rs", "memory/vpid.rs"]);
-        assert!((table.percent() - 95.0).abs() < 1e-9);
-        assert!(table.to_string().ends_with("95.0 %     19 of    20  lines of runtime/src/vmx/nested/"));
+        assert_eq!(names, ["vmx/nested/entry/checks/controls.rs", "vmx/nested/memory/vpid.rs", "vmx/run.rs"]);
+        assert!((table.percent() - 70.0).abs() < 1e-9);
+        assert!((table.below("vmx/nested/").percent() - 95.0).abs() < 1e-9);
+        assert!(table.to_string().ends_with("70.0 %     21 of    30  lines of runtime/src/"));
         assert!(Table::of_export(r#"{"data":[{"files":[]}]}"#, Path::new("/x")).is_err());
     }
 
@@ -176,5 +216,24 @@ mod tests {
         let messages =
             "{\"executable\":null}\n{\"executable\":\"/t/runtime-1\"}\n{\"reason\":\"build-finished\"}\n";
         assert_eq!(executable(messages), Some("/t/runtime-1".into()));
+    }
+
+    #[test]
+    fn what_the_machine_alone_compiles_is_told_by_its_lines_of_code() {
+        let lines = |file: &str| Lines { file: file.to_owned(), executed: 1, all: 1 };
+        let sources = [
+            Source::new("runtime/src/tested.rs", "fn tested() {}\n"),
+            Source::new("runtime/src/mod.rs", "mod tested;\n"),
+            Source::new("runtime/src/tested_tests.rs", "fn test() {}\n"),
+            Source::new("lib/x86/src/cr.rs", "fn other() {}\n"),
+            Source::new(
+                "runtime/src/short.rs",
+                "//! Short.\n\nfn short() {}\n#[cfg(test)]\nmod tests {\n}\n",
+            ),
+            Source::new("runtime/src/long.rs", "fn long() {\n    // Why.\n    short();\n}\n"),
+        ];
+        let told = machine_alone(&Table(vec![lines("tested.rs")]), &sources);
+        let wanted = "4 lines of code in 2 files are the machine's alone:\n     3  long.rs\n     1  short.rs";
+        assert_eq!(told, wanted);
     }
 }

@@ -9,7 +9,7 @@ mod file_sizes;
 mod links;
 mod manual_words;
 mod modules;
-mod sources;
+pub(crate) mod sources;
 mod test_names;
 mod unsafe_opt_in;
 mod vendor_words;
