@@ -240,6 +240,29 @@ mod tests {
     }
 
     #[test]
+    fn a_prime_passes_every_round_first() {
+        let mut search = PrimeSearch::new(HmacDrbg::new(&[b"test"]));
+        *search.candidate = U1024::MAX.shr_vartime(1024 - 521);
+        search.stage = Stage::Draw;
+        let mut rounds = 0;
+        while search.step().is_none() {
+            rounds += u32::from(matches!(search.stage, Stage::Draw));
+        }
+        // The last one is followed by no other.
+        assert_eq!(rounds + 1, ROUNDS);
+    }
+
+    #[test]
+    fn every_start_has_its_top_bits_and_is_3_modulo_4() {
+        for seed in 0..64 {
+            let mut search = PrimeSearch::new(HmacDrbg::new(&[&[seed]]));
+            assert_eq!(search.step(), None);
+            let words = search.candidate.as_words();
+            assert_eq!((words[15] >> 62, words[0] & 3), (3, 3), "{seed}");
+        }
+    }
+
+    #[test]
     fn a_start_that_runs_over_is_drawn_anew() {
         let mut search = PrimeSearch::new(HmacDrbg::new(&[b"test"]));
         *search.candidate = U1024::MAX;

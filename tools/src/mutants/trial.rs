@@ -95,7 +95,7 @@ impl<'a> Trial<'a> {
         Ok(Outcome::Missed)
     }
 
-    /// Runs a test binary, with five seconds and ten times `usual` of processor time, and a bound for what only waits.
+    /// Runs a test binary, with two seconds and ten times `usual` of processor time, and a bound for what only waits.
     fn run(
         &self,
         binary: usize,
@@ -104,7 +104,7 @@ impl<'a> Trial<'a> {
         usual: Duration,
         reached: Option<&Path>,
     ) -> Result<Output> {
-        let seconds = usual.as_secs().saturating_mul(10).saturating_add(5).min(3600);
+        let seconds = usual.as_secs().saturating_mul(10).saturating_add(2).min(3600);
         let mut command = Command::new("timeout");
         self.tree.adapt(&mut command);
         let limits = format!("ulimit -t {seconds} -v {MEMORY}; exec \"$0\" \"$@\"");

@@ -195,6 +195,11 @@ fn data_and_blobs_have_limits() {
     assert_eq!(data_of(&blob, &banks()).unwrap(), most);
     let more = vec![0; SEAL_BYTES_LIMIT + 1];
     assert_eq!(seal(&keys(), &mut random(), &banks(), &PLAIN, None, true, &more), Err(Error::BadParameter));
+    let to_signer = |data: &[u8]| seal_to_signer(&keys(), &mut random(), &banks(), &signed(1, 7, 3), 3, data);
+    let blob = to_signer(&most).unwrap();
+    assert!(blob.len() <= BLOB_BYTES_LIMIT);
+    assert_eq!(opens(&blob, &signed(1, 7, 3)).unwrap().data[..], most);
+    assert_eq!(to_signer(&more), Err(Error::BadParameter));
     assert_eq!(data_of(&vec![0; BLOB_BYTES_LIMIT + 1], &banks()), Err(Error::BadParameter));
     assert_eq!(data_of(&sealed(None, &[]), &banks()).unwrap(), []);
 }
