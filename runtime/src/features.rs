@@ -4,7 +4,6 @@
 //! (IA32_MISC_ENABLE, "Limit CPUID Maxval").
 
 use hw::{Cpuid, Msrs};
-#[cfg(target_os = "none")]
 use spin::Once;
 use x86::cpuid::{Leaf6Eax, Leaf7Ebx, Leaf7Ecx, Leaf7Edx};
 use x86::msr::{MISC_ENABLE_LIMIT_CPUID, Msr};
@@ -29,17 +28,14 @@ pub(crate) struct Features {
     pub(crate) feedback_bytes: u64,
 }
 
-#[cfg(target_os = "none")]
 static FEATURES: Once<Features> = Once::new();
 
 /// Asks the executing processor, before any guest runs.
-#[cfg(target_os = "none")]
 pub(crate) fn start(cpuid: &impl Cpuid, msrs: &impl Msrs) {
     FEATURES.call_once(|| Features::of(cpuid, msrs));
 }
 
 /// Returns what [`start`] found.
-#[cfg(target_os = "none")]
 #[inline]
 pub(crate) fn features() -> &'static Features {
     match FEATURES.get() {

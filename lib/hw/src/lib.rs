@@ -1,8 +1,9 @@
 //! The machine, as traits: the only way by which the hypervisor reaches hardware.
 //!
 //! Decisions take `&impl Trait`, so they run in a host test over `sim`; the images pass the types of
-//! `bare`, where all inline assembly lives, one instruction family a file.
-#![cfg_attr(not(any(test, feature = "sim")), no_std)]
+//! `bare`, where all inline assembly lives, one instruction family a file. On a host `host` goes by that name, so that
+//! the images' own code runs in tests too.
+#![cfg_attr(target_os = "none", no_std)]
 
 use raw_cpuid::{CpuId, CpuIdReader, CpuIdResult};
 use x86::address::HostPhysAddr;
@@ -14,9 +15,15 @@ pub mod apic;
 #[cfg(target_os = "none")]
 pub mod bare;
 pub mod exception_table;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(not(target_os = "none"))]
+pub mod host;
+#[cfg(not(target_os = "none"))]
 pub mod sim;
 pub mod topology;
+
+/// On a host threads stand for processors.
+#[cfg(not(target_os = "none"))]
+pub use host as bare;
 
 /// The instruction raised #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

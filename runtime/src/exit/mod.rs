@@ -2,12 +2,10 @@
 
 pub mod apic_base;
 pub mod breakpoint;
-#[cfg(any(test, target_os = "none"))]
 pub(crate) mod compartment_exit;
 pub mod configuration_store;
 pub mod control_register;
 pub mod cpuid;
-#[cfg(target_os = "none")]
 pub(crate) mod dispatch;
 pub mod e820;
 pub mod exception;

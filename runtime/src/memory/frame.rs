@@ -9,7 +9,6 @@ use x86::address::HostPhysAddr;
 use x86::paging::PAGE_BYTES;
 
 /// A source of zeroed 4 KiB frames, which boot-time exhaustion ends.
-#[cfg(target_os = "none")]
 pub(crate) type FrameSource<'a> = &'a mut dyn FnMut() -> HostPhysAddr;
 
 /// Most frames of a pool: 128 MiB.

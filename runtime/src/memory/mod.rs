@@ -12,9 +12,7 @@ pub mod flush;
 pub mod frame;
 pub mod guarded;
 pub mod guest;
-#[cfg(target_os = "none")]
 pub(crate) mod guest_physical;
-#[cfg(target_os = "none")]
 pub mod host;
 mod lent;
 #[cfg(test)]

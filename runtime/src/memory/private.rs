@@ -98,9 +98,7 @@ const fn index(address: u64, level: u32) -> u64 {
     address >> (12 + 9 * level) & (ENTRIES - 1)
 }
 
-#[cfg(target_os = "none")]
 pub use bare::{Open, open, take, wipe_stack};
-#[cfg(target_os = "none")]
 #[path = "private_bare.rs"]
 mod bare;
 

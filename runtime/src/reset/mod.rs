@@ -3,14 +3,11 @@
 //! Every way leads through `end_guest`: a guest's port write ([`power_ports`], [`keyboard_controller`]), its triple
 //! fault, an INIT that resets, or a hypapp. A reset that only leads back to real mode ([`shutdown_status`]) is no end.
 
-#[cfg(target_os = "none")]
 pub(crate) mod end_guest;
-#[cfg(any(test, target_os = "none"))]
 pub(crate) mod ending;
 pub mod kept_registers;
 pub mod keyboard_controller;
 pub mod pci_configuration;
 pub mod power_ports;
-#[cfg(target_os = "none")]
 pub(crate) mod scrub;
 pub mod shutdown_status;

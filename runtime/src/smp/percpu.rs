@@ -14,15 +14,13 @@ use crate::smp::running::Running;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
 use crate::vendor::Outside;
-use core::arch::asm;
 use core::mem::offset_of;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use hw::bare::Processor;
+use hw::bare::{Processor, per_cpu};
 use spin::Mutex;
 use x86::address::HostPhysAddr;
 use x86_64::VirtAddr;
-use x86_64::registers::model_specific::GsBase;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
@@ -235,7 +233,8 @@ impl PerCpu {
         // SAFETY: the table has this CPU's available TSS there, loaded once.
         unsafe { x86_64::instructions::tables::load_tss(SegmentSelector(TASK_SELECTOR)) };
         // After GS was loaded, which changes the base.
-        GsBase::write(VirtAddr::from_ptr(self.this));
+        // SAFETY: the first word of the structure is its own address.
+        unsafe { per_cpu::set_data(self.this.cast()) };
         // Last: an exception's handler asks for the executing CPU's data only once it is there.
         IS_INSTALLED.store(true, Ordering::SeqCst);
     }
@@ -359,9 +358,8 @@ impl PerCpu {
 /// Returns the executing CPU's data.
 #[inline]
 pub(crate) fn current() -> &'static PerCpu {
-    let this: *const PerCpu;
-    // SAFETY: `install` set the GS base before anything else could run here.
-    unsafe { asm!("mov {}, gs:[0]", out(reg) this, options(pure, readonly, nostack, preserves_flags)) };
-    // SAFETY: `this` is the structure's own address, and it lives for ever.
+    // SAFETY: `install` set it before anything else could run here.
+    let this = unsafe { per_cpu::data() }.cast::<PerCpu>();
+    // SAFETY: the structure's own address, and it lives for ever.
     unsafe { &*this }
 }

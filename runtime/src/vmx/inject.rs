@@ -5,6 +5,7 @@ use super::switch;
 use super::vcpu::VmxVcpu;
 use crate::vcpu::Vcpu;
 use hw::Vmcs;
+use hw::bare::guest_registers;
 use x86::cr::{Cr0, Rflags};
 use x86::debug::PendingDebugExceptions;
 use x86::event::{Event, Vector};
@@ -22,7 +23,7 @@ impl<V: Vmcs> VmxVcpu<'_, V> {
         match event {
             Event::Nmi => nmi(self),
             Event::PageFault { address, error_code } => {
-                super::machine_registers::set_cr2(address);
+                guest_registers::set_cr2(address);
                 exception(self, Vector::PF, Some(error_code));
             }
             Event::Exception { vector, error_code } => exception(self, vector, error_code),

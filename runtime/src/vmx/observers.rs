@@ -12,7 +12,6 @@ use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, VmxBasic};
 use x86::vmx::controls::{EntryControls, ExitControls};
 use x86::vmx::vmcs::{self, Field};
-#[cfg(target_os = "none")]
 use {
     super::vcpu::VmxVcpu,
     crate::exit::{Action, dispatch},
@@ -76,11 +75,9 @@ enum Way {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Observers([Way; COUNT]);
 
-#[cfg(target_os = "none")]
 static OBSERVERS: Once<Observers> = Once::new();
 
 /// Finds out what there is, before a guest runs. Says what the processor cannot keep.
-#[cfg(target_os = "none")]
 pub(super) fn prepare() {
     let features = crate::features::features();
     let there = [features.has_global_counters, features.has_architectural_lbrs];
@@ -88,7 +85,6 @@ pub(super) fn prepare() {
 }
 
 /// Returns what [`prepare`] found.
-#[cfg(target_os = "none")]
 #[inline]
 pub(super) fn observers() -> &'static Observers {
     match OBSERVERS.get() {
@@ -98,7 +94,6 @@ pub(super) fn observers() -> &'static Observers {
 }
 
 /// RDMSR of one of the registers, which the hypapp may answer.
-#[cfg(target_os = "none")]
 #[cold]
 pub(super) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: Msr) -> Action {
     let Some(field) = observers().field(msr) else { return dispatch::read_msr(vcpu, cpu, msr) };
@@ -109,7 +104,6 @@ pub(super) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: Ms
 }
 
 /// WRMSR of one of the registers, which the hypapp may take over.
-#[cfg(target_os = "none")]
 #[cold]
 pub(super) fn write_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: Msr, value: u64) -> Action {
     if observers().field(msr).is_none() {
@@ -149,7 +143,6 @@ impl Observers {
         Self(ways)
     }
 
-    #[cfg(target_os = "none")]
     fn explain(&self) {
         let [counters, records] = self.0;
         if counters == Way::Unswitched {

@@ -6,17 +6,14 @@
 
 use hw::Vmcs;
 use x86::vmx::controls::{EntryControls, PrimaryControls};
-#[cfg(any(test, target_os = "none"))]
 use x86::vmx::controls::{ExitControls, PinBasedControls};
 use x86::vmx::vmcs;
 
-#[cfg(any(test, target_os = "none"))]
 const PIN_BASED: PinBasedControls =
     PinBasedControls::EXTERNAL_INTERRUPT_EXITING.union(PinBasedControls::PREEMPTION_TIMER);
 const PRIMARY: PrimaryControls = PrimaryControls::INTERRUPT_WINDOW_EXITING
     .union(PrimaryControls::NMI_WINDOW_EXITING)
     .union(PrimaryControls::MONITOR_TRAP_FLAG);
-#[cfg(any(test, target_os = "none"))]
 const EXIT: ExitControls = ExitControls::SAVE_PREEMPTION_TIMER;
 const ENTRY: EntryControls = EntryControls::IA32E_MODE_GUEST.union(EntryControls::LOAD_CET_STATE);
 
@@ -34,7 +31,6 @@ macro_rules! switch {
     };
 }
 
-#[cfg(any(test, target_os = "none"))]
 switch! {
     /// Switches exits for external interrupts, or the VMX-preemption timer.
     pin_based PIN_BASED_CONTROLS PinBasedControls PIN_BASED
@@ -43,7 +39,6 @@ switch! {
     /// Switches exits for interrupt and NMI windows, or the monitor trap flag.
     primary PRIMARY_CONTROLS PrimaryControls PRIMARY
 }
-#[cfg(any(test, target_os = "none"))]
 switch! {
     /// Switches whether exits save the VMX-preemption timer.
     exit EXIT_CONTROLS ExitControls EXIT

@@ -1,8 +1,9 @@
 //! A guest's processor as its VMCS and saved registers hold it.
 
-use super::{machine_registers, switch};
+use super::{cet, switch};
 use crate::vcpu::{Activity, CodeSize, Registers, Vcpu};
 use hw::Vmcs;
+use hw::bare::guest_registers;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::debug::{DR7_RESET, Debugctl, PendingDebugExceptions};
 use x86::event::Event;
@@ -167,7 +168,7 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn invalidate_translations(&mut self) {
-        if machine_registers::invalidate_translations().is_err() {
+        if guest_registers::invalidate_translations().is_err() {
             panic!("INVVPID failed");
         }
     }
@@ -181,7 +182,7 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn breakpoint_addresses(&self) -> [u64; 4] {
-        machine_registers::breakpoint_addresses()
+        guest_registers::breakpoint_addresses()
     }
 
     fn is_single_stepped(&self) -> bool {
@@ -195,26 +196,26 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
     }
 
     fn reset_cr2_and_debug_registers(&mut self) {
-        machine_registers::reset_cr2_and_debug_registers();
+        guest_registers::reset_cr2_and_debug_registers();
         self.vmcs.write(vmcs::GUEST_PENDING_DEBUG_EXCEPTIONS, 0);
         self.vmcs.write(vmcs::GUEST_DR7, DR7_RESET);
     }
 
     fn set_dr6_bits(&mut self, bits: u64) {
-        machine_registers::set_dr6_bits(bits);
+        guest_registers::set_dr6_bits(bits);
     }
 
     fn pkru(&self) -> u32 {
-        if self.cr4().contains(Cr4::PKE) { machine_registers::pkru() } else { 0 }
+        if self.cr4().contains(Cr4::PKE) { guest_registers::pkru() } else { 0 }
     }
 
     fn pkrs(&self) -> u32 {
-        if self.cr4().contains(Cr4::PKS) { machine_registers::pkrs() } else { 0 }
+        if self.cr4().contains(Cr4::PKS) { guest_registers::pkrs() } else { 0 }
     }
 
     fn expect_branch_target(&mut self) {
         if self.cr4().contains(Cr4::CET) {
-            machine_registers::expect_branch_target(self.cpl() == 3);
+            guest_registers::expect_branch_target(self.cpl() == 3);
         }
     }
 
@@ -222,9 +223,9 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         if !self.cr4().contains(Cr4::CET) {
             return;
         }
-        if machine_registers::end_branch_target() {
+        if cet::end_branch_target() {
             let ssp = self.vmcs.read(vmcs::GUEST_SSP);
-            machine_registers::load_at_entry(&mut self.vmcs, ssp.wrapping_add(bytes));
+            cet::load_at_entry(&mut self.vmcs, ssp.wrapping_add(bytes));
         }
     }
 

@@ -8,6 +8,7 @@ pub mod apic;
 pub mod exception_table;
 pub mod guest_registers;
 pub mod memory;
+pub mod per_cpu;
 pub mod port;
 pub mod processor;
 pub mod random;

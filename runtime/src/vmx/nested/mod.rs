@@ -10,16 +10,13 @@
 
 mod bitmap;
 mod capability;
-#[cfg(target_os = "none")]
 mod cpu;
 mod cr_masks;
 mod entry;
 mod event;
 mod exit;
 mod instruction;
-#[cfg(target_os = "none")]
 mod l2_compartment;
-#[cfg(target_os = "none")]
 mod l2_vcpu;
 mod l2_vmcs;
 mod memory;
@@ -32,27 +29,16 @@ mod virtual_apic_page;
 mod vmcs12;
 mod vmx_abort;
 
-#[cfg(target_os = "none")]
 pub(super) use cpu::{L0Bitmaps, is_in_operation, is_l2, prepare, set_up};
-#[cfg(target_os = "none")]
 pub(super) use entry::enter::{invalid_state, refused};
-#[cfg(target_os = "none")]
 pub(super) use event::delivery::{machine_check_arrived, nmi_arrived};
-#[cfg(target_os = "none")]
 pub(super) use event::init::{init_arrived, releases_init};
-#[cfg(target_os = "none")]
 pub(super) use exit::dispatch::handle_l2_exit;
-#[cfg(target_os = "none")]
 pub(super) use instruction::l1_exit::{instruction, read_msr};
-#[cfg(target_os = "none")]
 pub(super) use l2_compartment::{called, controls_of_compartment};
-#[cfg(target_os = "none")]
 pub(super) use memory::ept_violation::is_nested as has_second_level;
-#[cfg(target_os = "none")]
 pub(crate) use memory::ept02::machine_cache::forget_changes;
-#[cfg(target_os = "none")]
 pub(crate) use memory::l2::{ask_l1, memory, note_fault, translate};
-#[cfg(target_os = "none")]
 pub(super) use memory::translation::{follow, use_second_level};
 
 use crate::memory::guest::{GuestMemory, Refused};

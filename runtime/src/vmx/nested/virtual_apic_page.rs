@@ -3,19 +3,14 @@
 //!
 //! The processor reads and writes these pages itself, so they are L1's own, by the addresses where L1's memory is now.
 
-#[cfg(target_os = "none")]
 use super::memory::ept02::machine_cache as ept02;
-#[cfg(target_os = "none")]
 use super::vmcs12::Vmcs12;
 use super::vmcs12::controls::L1Controls;
-#[cfg(target_os = "none")]
 use crate::machine::SECOND_LEVEL;
 use hw::Vmcs;
-#[cfg(target_os = "none")]
 use hw::bare::vmx::CurrentVmcs;
 use x86::vmx::controls::{PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
-#[cfg(target_os = "none")]
 use x86::{
     address::{GuestPhysAddr, HostPhysAddr},
     paging::Rights,
@@ -43,7 +38,6 @@ pub(super) fn set_controls(vmcs02: &mut impl Vmcs, vmcs12: &impl Vmcs) {
 
 /// Names the pages where they are now. Memory that is not L1's, or no longer, is stood in for by `scratch`: the processor
 /// reads and writes, and L1 finds nothing of it. Those that the processor writes are put into `unseen_writes`.
-#[cfg(target_os = "none")]
 // UNSAFETY: names pages that the processor reads and writes by their addresses.
 #[expect(unsafe_code, reason = "addresses that the processor reads and writes by")]
 pub(super) fn set_addresses(
@@ -79,7 +73,6 @@ pub(super) fn set_addresses(
 
 /// What the processor writes for L2 nobody notices, and a bitmap may be on the same page, also another CPU's: such a
 /// page is not watched for as long as this CPU's VMCS of L2 names it.
-#[cfg(target_os = "none")]
 fn set_unseen_writes(pages: [Option<GuestPhysAddr>; 2], last: &mut [Option<GuestPhysAddr>; 2]) {
     if *last == pages {
         return;

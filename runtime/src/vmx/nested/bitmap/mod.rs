@@ -4,7 +4,5 @@
 pub(super) mod io;
 pub(super) mod merged_page;
 pub(super) mod msr;
-#[cfg(target_os = "none")]
 pub(super) mod pages;
-#[cfg(target_os = "none")]
 pub(super) mod watch;

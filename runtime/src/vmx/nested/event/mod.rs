@@ -1,8 +1,6 @@
 //! Events for L1's processor: what waits for an entry into L2, what strikes L2, and what the hypervisor raises in it.
 
-#[cfg(target_os = "none")]
 pub(super) mod delivery;
-#[cfg(target_os = "none")]
 pub(super) mod init;
 pub(super) mod l0_event;
 pub(super) mod nmi;

@@ -3,7 +3,6 @@
 mod enter;
 mod invept;
 mod invvpid;
-#[cfg(target_os = "none")]
 pub(in crate::vmx) mod l1_exit;
 pub(super) mod linked;
 pub(super) mod operand;

@@ -3,11 +3,8 @@
 
 pub(super) mod ept02;
 pub(super) mod ept12;
-#[cfg(target_os = "none")]
 pub(super) mod ept_violation;
-#[cfg(target_os = "none")]
 pub(super) mod l2;
 pub(super) mod missing_page;
-#[cfg(target_os = "none")]
 pub(super) mod translation;
 pub(super) mod vpid;

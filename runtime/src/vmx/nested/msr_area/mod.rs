@@ -4,7 +4,6 @@
 //! recommends fails at its first entry too many: the manual leaves that undefined, and an exit of L1 must
 //! not keep its processor for ever.
 
-#[cfg(target_os = "none")]
 pub(super) mod l1_msrs;
 pub(super) mod switched;
 

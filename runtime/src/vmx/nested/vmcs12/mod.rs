@@ -8,7 +8,6 @@
 
 pub(super) mod controls;
 pub(super) mod fields;
-#[cfg(target_os = "none")]
 pub(super) mod shadow_vmcs;
 pub(super) mod shadowing;
 

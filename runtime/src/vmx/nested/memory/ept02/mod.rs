@@ -9,7 +9,6 @@
 
 pub(in crate::vmx) mod access;
 pub(in crate::vmx) mod cache;
-#[cfg(target_os = "none")]
 pub(crate) mod machine_cache;
 mod pool;
 mod tables;

@@ -1,0 +1,78 @@
+//! Memory that may not be there. On a host all of it is: an address that is not ends the test.
+
+use crate::Unmapped;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Copies `bytes.len()` bytes at `from` out.
+///
+/// # Errors
+///
+/// None.
+///
+/// # Safety
+///
+/// As on the real machine, and all of it is there.
+pub unsafe fn try_read(from: *const u8, bytes: &mut [u8]) -> Result<(), Unmapped> {
+    // SAFETY: by the caller's duties.
+    unsafe { core::ptr::copy(from, bytes.as_mut_ptr(), bytes.len()) };
+    Ok(())
+}
+
+/// Reads `words.len()` aligned words at `from`.
+///
+/// # Errors
+///
+/// None.
+///
+/// # Safety
+///
+/// As for [`try_read`].
+pub unsafe fn try_read_words(from: *const u64, words: &mut [u64]) -> Result<(), Unmapped> {
+    // SAFETY: by the caller's duties.
+    unsafe { core::ptr::copy(from, words.as_mut_ptr(), words.len()) };
+    Ok(())
+}
+
+/// Copies `bytes` to `to`.
+///
+/// # Errors
+///
+/// None.
+///
+/// # Safety
+///
+/// As on the real machine, and all of it is there.
+pub unsafe fn try_write(to: *mut u8, bytes: &[u8]) -> Result<(), Unmapped> {
+    // SAFETY: by the caller's duties.
+    unsafe { core::ptr::copy(bytes.as_ptr(), to, bytes.len()) };
+    Ok(())
+}
+
+/// Writes `new` to the aligned word at `to` if it is `current`, atomically, and says whether it was.
+///
+/// # Errors
+///
+/// None.
+///
+/// # Safety
+///
+/// As for [`try_write`].
+pub unsafe fn try_compare_exchange(to: *mut u64, current: u64, new: u64) -> Result<bool, Unmapped> {
+    // SAFETY: by the caller's duties.
+    let word = unsafe { AtomicU64::from_ptr(to) };
+    Ok(word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
+}
+
+/// Stores the lower `width` bytes of `value` at `to`: 1, 2, 4 or 8.
+///
+/// # Errors
+///
+/// None.
+///
+/// # Safety
+///
+/// As for [`try_write`].
+pub unsafe fn try_store(to: *mut u8, width: u8, value: u64) -> Result<(), Unmapped> {
+    // SAFETY: by the caller's duties.
+    unsafe { try_write(to, &value.to_le_bytes()[..usize::from(width)]) }
+}
