@@ -5,17 +5,19 @@
 
 use crate::exit::e820;
 use crate::hypapp::{Boot, Hypapp};
+use crate::machine::Machine;
 use crate::memory::guarded::GUARDED_PAGES;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
 use crate::memory::policy::MemoryFacts as Facts;
 use crate::memory::second_level::{ProtectError, SecondLevel};
-use crate::policies;
+use crate::policies::Policies;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
 use crate::smp::roster::Roster;
 use crate::smp::startup::{self, Trampoline};
 use crate::speculation::Mitigations;
+use crate::vendor::Vendor;
 use crate::{VENDOR, exception, features, log, machine};
 use hw::PhysMemory;
 use hw::apic::Mode;
@@ -23,7 +25,7 @@ use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
 use hw::topology::processors_of_package;
 use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
-use spin::Mutex;
+use spin::{Mutex, Once};
 use x86::address::{GIB, GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 use x86::paging::TableFormat;
 
@@ -34,34 +36,42 @@ use x86::paging::TableFormat;
 /// Called once, by the secure loader's jump, with its first two arguments: the checked handoff, and the
 /// physical address of the page tables in force.
 pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page_tables: u64) -> ! {
+    /// Where the machine is, for every CPU to lead to.
+    static MACHINE: Once<Machine> = Once::new();
     exception::load_early();
     log::start(&handoff.console);
     let base = HostPhysAddr::new(handoff.region.base);
     // SAFETY: the secure loader mapped the region there; frames come from the pool, apart from the image.
     let region = unsafe { Region::new(base, handoff.region.length, HostVirtAddr::new(VIRTUAL_BASE)) };
-    machine::start(handoff, region, hypapp, &VENDOR);
+    machine::start(handoff, region);
     let root = HostPhysAddr::new(page_tables);
     machine::with_frames(|frames| host::start(root, frames));
     // The screen is mapped by now.
     log::show_on_screen(&handoff.console);
     let limit = features::show_all_leaves(&Processor);
     features::start(&Processor, &Processor);
-    let cpu = cpus::create_bootstrap(own_id());
+    let machine = MACHINE.call_once(|| Machine {
+        handoff,
+        region,
+        hypapp,
+        vendor: &VENDOR,
+        policies: Policies::decide(handoff, VENDOR.cr4_for_guest(), VENDOR.missing_instructions()),
+    });
+    let cpu = cpus::create_bootstrap(machine, own_id());
     // SAFETY: this is the bootstrap processor's data, on it.
     unsafe { cpu.install() };
     exception::load();
     // The local APIC's window is this CPU's own, and CPUs are called by it.
     host::follow_apic();
-    let trampoline = call_cpus(handoff.apic_ids());
+    let trampoline = call_cpus(cpu, handoff.apic_ids());
     let cpus = cpus::all().len();
     let plural = if cpus == 1 { "" } else { "s" };
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
-    policies::decide();
     start_guest_memory(cpu);
     cpu.crossing.start(Mitigations::of(&Processor, &Processor), &Processor);
-    machine::vendor().prepare();
+    machine.vendor.prepare(handoff, hypapp, &machine.policies);
     if let Err(missing) =
-        trampoline.start(&cpus::all()[1..], |_| machine::vendor().run_application_processor())
+        trampoline.start(&cpus::all()[1..], |cpu| cpu.machine.vendor.run_application_processor())
     {
         panic!("CPU with local APIC ID {:#x} did not start", missing.apic_id);
     }
@@ -78,12 +88,12 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     startup::finish();
     // After the CPUs are up: the page that was borrowed for their start has its old content back, and a long boot
     // sector reaches into it.
-    place_boot_sector();
-    machine::vendor().run_bootstrap_processor(&mut || features::limit_cpuid_again(&Processor, limit))
+    place_boot_sector(handoff);
+    machine.vendor.run_bootstrap_processor(&mut || features::limit_cpuid_again(&Processor, limit))
 }
 
-/// Calls every CPU that there is, and makes the data of each that answers.
-fn call_cpus(listed: &[u32]) -> Trampoline {
+/// Calls every CPU that there is beside `bootstrap`, which executes this, and makes the data of each that answers.
+fn call_cpus(bootstrap: &'static PerCpu, listed: &[u32]) -> Trampoline {
     static ROSTER: Mutex<Roster> = Mutex::new(Roster::new());
     if host::local_apic().mode() == Mode::Disabled {
         panic!("the local APIC is off, by which other CPUs are called; switch it on in the firmware set-up");
@@ -108,15 +118,16 @@ fn call_cpus(listed: &[u32]) -> Trampoline {
     if let Some(ids) = processors_of_package(&Processor) {
         ::log::debug!("cpus={count} listed={} ids_of_package={ids}", listed.len());
     }
-    cpus::create_others(count, roster.members(listed));
+    cpus::create_others(bootstrap, count, roster.members(listed));
     trampoline
 }
 
 fn start_guest_memory(cpu: &PerCpu) {
-    let tables = machine::vendor().second_level_features();
+    let machine = cpu.machine;
+    let tables = machine.vendor.second_level_features();
     let facts = Facts {
-        region: machine::handoff().region,
-        memory_map: machine::handoff().memory_map(),
+        region: machine.handoff.region,
+        memory_map: machine.handoff.memory_map(),
         physical_address_bits: features::features().physical_address_bits,
         largest_page: tables.largest_page,
         has_execute_only: tables.has_execute_only,
@@ -124,7 +135,7 @@ fn start_guest_memory(cpu: &PerCpu) {
     };
     let mut second_level = machine::SECOND_LEVEL.lock();
     let started = second_level.start(&facts);
-    guard_configuration_space(&mut second_level);
+    guard_configuration_space(machine, &mut second_level);
     let filled = started.and_then(|()| second_level.fill_below(GuestPhysAddr::new(4 * GIB)));
     if let Err(error) = filled {
         panic!("the pool is too small for the guest's page tables: {error:?}");
@@ -132,9 +143,12 @@ fn start_guest_memory(cpu: &PerCpu) {
 }
 
 /// Has the guest's stores exit to functions that have a register to be kept.
-fn guard_configuration_space<M: PhysMemory, F: TableFormat>(second_level: &mut SecondLevel<M, F>) {
+fn guard_configuration_space<M: PhysMemory, F: TableFormat>(
+    machine: &Machine,
+    second_level: &mut SecondLevel<M, F>,
+) {
     for (register, range) in
-        policies::power().kept().iter().flat_map(|kept| machine::handoff().ecam.map(|range| (kept, range)))
+        machine.policies.power.kept().iter().flat_map(|kept| machine.handoff.ecam.map(|range| (kept, range)))
     {
         let Some(page) = range.page_of(register.function) else { continue };
         match second_level.guard(GuestPhysAddr::new(page)) {
@@ -150,10 +164,10 @@ fn guard_configuration_space<M: PhysMemory, F: TableFormat>(second_level: &mut S
 }
 
 /// Puts the guest's boot sector where a BIOS would, and the memory map's hook in its way.
-fn place_boot_sector() {
+fn place_boot_sector(handoff: &Handoff) {
     /// Where a BIOS puts a boot sector.
     const BOOT_SECTOR: u64 = 0x7c00;
-    if GuestFrames::write(HostPhysAddr::new(BOOT_SECTOR), machine::handoff().boot_sector()).is_err() {
+    if GuestFrames::write(HostPhysAddr::new(BOOT_SECTOR), handoff.boot_sector()).is_err() {
         panic!("nothing is mapped where a boot sector goes");
     }
     if let Err(refused) = e820::install(&GuestPhysical) {

@@ -5,7 +5,7 @@
 
 use crate::disposition::{Disposition, MACHINE_CHECK, NMI, interrupts_nmi};
 use crate::smp::percpu::{self, FAULT_STACK, NMI_STACK, PerCpu};
-use crate::{machine, panic, stop};
+use crate::{panic, stop};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -116,7 +116,7 @@ fn stop_on(frame: &Frame) -> ! {
 
 /// Makes code that was about to enter the guest look first at what came.
 fn look_again(frame: &mut Frame) {
-    if let Some(restart) = machine::vendor().restart_after_nmi(frame.rip) {
+    if let Some(restart) = percpu::current().machine.vendor.restart_after_nmi(frame.rip) {
         frame.rip = restart;
         frame.rsp = PerCpu::registers_address(percpu::current());
     }

@@ -7,19 +7,40 @@ use crate::SecondLevelFormat;
 use crate::hypapp::Hypapp;
 use crate::memory::frame::{self, FrameSource};
 use crate::memory::second_level::SecondLevel;
+use crate::policies::Policies;
 use crate::vendor::Vendor;
+use core::fmt;
 use hw::PhysMemory;
 use hw::bare::Region;
 use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
 use spin::{Mutex, Once};
 use x86::address::HostPhysAddr;
 
-/// What the boot found; constant from then on.
+/// What the boot was given and decided; constant from then on. Every CPU leads to it, and nothing else does: what has
+/// no argument to find it by, as an exit, an NMI or a stop, asks for the executing CPU first.
+pub(crate) struct Machine {
+    /// What the bootloader said, checked.
+    pub(crate) handoff: &'static Handoff,
+    /// The hypervisor region.
+    pub(crate) region: Region,
+    /// The hypapp of this image.
+    pub(crate) hypapp: &'static dyn Hypapp,
+    /// What the processor's vendor has.
+    pub(crate) vendor: &'static dyn Vendor,
+    /// What handlers of exits know.
+    pub(crate) policies: Policies,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Machine").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+/// Where the hypervisor is.
 struct Boot {
     handoff: &'static Handoff,
     region: Region,
-    hypapp: &'static dyn Hypapp,
-    vendor: &'static dyn Vendor,
 }
 
 static BOOT: Once<Boot> = Once::new();
@@ -49,14 +70,9 @@ impl PhysMemory for RegionMemory {
     }
 }
 
-/// Takes note of what the boot found, and gives the pool its frames.
-pub(crate) fn start(
-    handoff: &'static Handoff,
-    region: Region,
-    hypapp: &'static dyn Hypapp,
-    vendor: &'static dyn Vendor,
-) {
-    BOOT.call_once(|| Boot { handoff, region, hypapp, vendor });
+/// Takes note of where the hypervisor is, and gives the pool its frames.
+pub(crate) fn start(handoff: &'static Handoff, region: Region) {
+    BOOT.call_once(|| Boot { handoff, region });
     let image = image_header();
     let pool = handoff.region.base + image.bss_end.next_multiple_of(4096);
     let mut second_level = SECOND_LEVEL.lock();
@@ -71,21 +87,6 @@ pub(crate) fn start(
 /// Returns the hypervisor region.
 pub(crate) fn region() -> &'static Region {
     &boot().region
-}
-
-/// Returns what the bootloader said, checked.
-pub(crate) fn handoff() -> &'static Handoff {
-    boot().handoff
-}
-
-/// Returns the hypapp of this image.
-pub(crate) fn hypapp() -> &'static dyn Hypapp {
-    boot().hypapp
-}
-
-/// Returns what the processor's vendor has.
-pub(crate) fn vendor() -> &'static dyn Vendor {
-    boot().vendor
 }
 
 /// Returns the number of bytes of the runtime image file.
@@ -105,7 +106,7 @@ pub(crate) fn text_range() -> core::ops::Range<u64> {
 
 /// Returns the module that GRUB loaded for the hypapp; empty where there is none.
 pub(crate) fn hypapp_module() -> &'static [u8] {
-    let module = handoff().hypapp_module;
+    let module = boot().handoff.hypapp_module;
     let Ok(bytes) = usize::try_from(module.length) else { return &[] };
     if bytes == 0 {
         return &[];

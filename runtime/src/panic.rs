@@ -77,7 +77,7 @@ fn stop(reason: fmt::Arguments<'_>, exception: Option<(u64, &dyn fmt::Debug)>) -
         // SAFETY: the guest's registers lie on the top of this CPU's stack for as long as it runs.
         print(format_args!("guest registers {:x?}", unsafe { own.registers().read() }));
     }
-    let _ = machine::vendor().dump(&mut Lines, !is_secret);
+    let _ = own.machine.vendor.dump(&mut Lines, !is_secret);
     backtrace(exception.map(|(stack, _)| stack));
     crate::log::print_last_lines(LOG_LINES);
     print(format_args!("stop: end of dump"));

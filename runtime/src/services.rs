@@ -8,10 +8,9 @@ pub use crate::memory::range::GuestRange;
 pub use crate::smp::Quiesced;
 pub use x86::paging::Rights;
 
-use crate::machine::{self, SECOND_LEVEL};
+use crate::machine::{self, Machine, SECOND_LEVEL};
 use crate::memory::second_level::ProtectError;
 use crate::memory::views::View;
-use crate::policies;
 use crate::smp::{cpus, percpu, quiesce as rendezvous, shootdown};
 use x86::address::GuestPhysAddr;
 
@@ -30,13 +29,13 @@ pub fn exits_of_others(_: &Quiesced) -> u64 {
 
 /// Sends external interrupts on the executing CPU to [`crate::hypapp::Hypapp::external_interrupt`], or no longer does.
 pub fn watch_external_interrupts(wanted: bool) {
-    machine::vendor().watch_external_interrupts(wanted);
+    machine().vendor.watch_external_interrupts(wanted);
 }
 
 /// Asks for a call of [`crate::hypapp::Hypapp::interrupt_window`] when the executing CPU's guest can take an interrupt,
 /// or not.
 pub fn watch_interrupt_window(wanted: bool) {
-    machine::vendor().watch_interrupt_window(wanted);
+    machine().vendor.watch_interrupt_window(wanted);
 }
 
 /// Memory that the hypervisor keeps for good, zeroed: for [`crate::hypapp::Hypapp::init`].
@@ -56,14 +55,14 @@ pub fn cpu() -> usize {
 /// Returns whether the executing CPU's guest runs a guest of its own just now: what comes to the hypapp is that one's.
 #[must_use]
 pub fn is_nested() -> bool {
-    machine::vendor().is_nested()
+    machine().vendor.is_nested()
 }
 
 /// Returns whether that guest of the guest has second-level tables of its hypervisor's, which translate its memory to
 /// the guest's. Without, its page tables are that hypervisor's as a rule, and it does not know them itself.
 #[must_use]
 pub fn has_nested_second_level() -> bool {
-    machine::vendor().has_nested_second_level()
+    machine().vendor.has_nested_second_level()
 }
 
 /// VMREADs and VMWRITEs that the hypervisor has executed so far.
@@ -82,13 +81,18 @@ pub fn time_stamp() -> u64 {
 /// RDSEED, once; `None` where the processor has no number now, or never.
 #[must_use]
 pub fn seed_word() -> Option<u64> {
-    policies::generators().rdseed()
+    machine().policies.generators.rdseed()
 }
 
 /// RDRAND, once; `None` where the processor has no number now, or never.
 #[must_use]
 pub fn random_word() -> Option<u64> {
-    policies::generators().rdrand()
+    machine().policies.generators.rdrand()
+}
+
+/// Returns the machine, for hypapps' calls: they have no argument that leads to it.
+fn machine() -> &'static Machine {
+    percpu::current().machine
 }
 
 fn no_frames() -> ProtectError {
@@ -149,7 +153,7 @@ pub fn reset_protection(scope: Scope, range: GuestRange) -> Result<(), ProtectEr
 /// Resources are exhausted.
 pub fn open_view() -> Result<(), ProtectError> {
     let root = SECOND_LEVEL.lock().open_view(Scope::ThisCpu.view())?;
-    machine::vendor().use_second_level(root);
+    machine().vendor.use_second_level(root);
     percpu::current().set_own_view(true);
     Ok(())
 }
@@ -159,7 +163,7 @@ pub fn close_view() {
     let mut second_level = SECOND_LEVEL.lock();
     let Some(shared) = second_level.root(View::SHARED) else { return };
     // This CPU's guest is on other tables before its own are taken apart.
-    machine::vendor().use_second_level(shared);
+    machine().vendor.use_second_level(shared);
     percpu::current().set_own_view(false);
     let flush = second_level.close_view(Scope::ThisCpu.view());
     // The flush waits for all CPUs, which may want the lock.

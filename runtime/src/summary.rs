@@ -1,13 +1,14 @@
 //! The figures of a run, printed when the guest ends, for people and for the runner.
 
+use crate::log;
+use crate::machine::{self, Machine};
 use crate::smp::cpus;
-use crate::{log, machine};
 use core::sync::atomic::Ordering;
 
 /// Prints the summary, whatever the log level.
-pub(crate) fn print() {
+pub(crate) fn print(machine: &Machine) {
     log::print_left_out();
-    let handoff = machine::handoff();
+    let handoff = machine.handoff;
     let cpus = cpus::all();
     let started = cpus.first().map_or(0, |cpu| cpu.first_entry.load(Ordering::Relaxed));
     let start_ticks = started.saturating_sub(handoff.times.bootloader);
@@ -22,7 +23,7 @@ pub(crate) fn print() {
     ));
     for cpu in cpus {
         for (cause, count) in cpu.exits() {
-            let name = machine::vendor().exit_name(cause);
+            let name = cpu.machine.vendor.exit_name(cause);
             log::print(format_args!("summary cpu={} exit=\"{name}\" count={count}", cpu.index));
         }
         let (nested, reflected) = cpu.nested_exits();

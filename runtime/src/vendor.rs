@@ -4,10 +4,13 @@
 //! hands it on. Nothing else outside the vendor's folder names what implements this.
 
 use crate::exit::cpuid::Instructions;
+use crate::hypapp::Hypapp;
 use crate::memory::TableRoot;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
+use crate::policies::Policies;
 use core::fmt;
+use platform::handoff::Handoff;
 use x86::address::GuestPhysAddr;
 use x86::cr::Cr4;
 use x86::event::Event;
@@ -58,7 +61,7 @@ pub(crate) trait Vendor: Sync {
     fn intercept_apic_base(&self);
 
     /// Prepares what all CPUs share, before any of them has a guest.
-    fn prepare(&self);
+    fn prepare(&self, handoff: &Handoff, hypapp: &dyn Hypapp, policies: &Policies);
 
     /// Enters the guest at its boot sector on the bootstrap processor, behind `finish`.
     fn run_bootstrap_processor(&self, finish: &mut dyn FnMut()) -> !;

@@ -2,10 +2,13 @@
 
 use super::{SecondLevelFeatures, Vendor};
 use crate::exit::cpuid::Instructions;
+use crate::hypapp::Hypapp;
 use crate::memory::TableRoot;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
+use crate::policies::Policies;
 use core::fmt;
+use platform::handoff::Handoff;
 use x86::address::GuestPhysAddr;
 use x86::cr::Cr4;
 use x86::event::Event;
@@ -35,7 +38,7 @@ impl Vendor for Second {
 
     fn intercept_apic_base(&self) {}
 
-    fn prepare(&self) {}
+    fn prepare(&self, _: &Handoff, _: &dyn Hypapp, _: &Policies) {}
 
     fn run_bootstrap_processor(&self, finish: &mut dyn FnMut()) -> ! {
         finish();

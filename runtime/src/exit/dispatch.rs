@@ -9,13 +9,12 @@ use super::{
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
 use crate::hypapp::Answer;
-use crate::machine::{self, SECOND_LEVEL};
+use crate::machine::{Machine, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
 use crate::memory::second_level::Resolution;
-use crate::policies;
 use crate::smp::cpus;
-use crate::smp::percpu::{self, PerCpu};
+use crate::smp::percpu::PerCpu;
 use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
 use core::sync::atomic::Ordering;
@@ -29,16 +28,21 @@ use x86::paging::Rights;
 /// Handles one exit. INIT, start-up IPIs and NMIs have been noted by the vendor's part already.
 pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Action {
     match exit {
-        Exit::Cpuid => cpuid(vcpu),
-        Exit::Hypercall => hypercall(vcpu),
+        Exit::Cpuid => cpuid(vcpu, cpu),
+        Exit::Hypercall => hypercall(vcpu, cpu),
         Exit::ReadMsr { msr } => read_msr(vcpu, cpu, msr),
         Exit::WriteMsr { msr, value } => write_msr(vcpu, cpu, msr, value),
         Exit::SecondLevelViolation(violation) => second_level(vcpu, cpu, violation),
-        Exit::Port(access) => {
-            port::handle(vcpu, &GuestPhysical, machine::hypapp(), &Processor, policies::power(), access)
-        }
+        Exit::Port(access) => port::handle(
+            vcpu,
+            &GuestPhysical,
+            cpu.machine.hypapp,
+            &Processor,
+            &cpu.machine.policies.power,
+            access,
+        ),
         Exit::ControlRegister(access) => {
-            control_register::handle(vcpu, &GuestPhysical, policies::control_register(), access)
+            control_register::handle(vcpu, &GuestPhysical, &cpu.machine.policies.control_register, access)
         }
         Exit::Xsetbv => xsetbv::handle(vcpu, &Processor),
         Exit::TaskSwitch(switch) => task_switch::handle(vcpu, &GuestPhysical, switch),
@@ -49,11 +53,11 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
         Exit::Startup { vector } => startup(vcpu, cpu, vector),
         Exit::TripleFault => triple_fault::handle(),
         Exit::ExternalInterrupt => {
-            let _ = machine::hypapp().external_interrupt(vcpu);
+            let _ = cpu.machine.hypapp.external_interrupt(vcpu);
             Action::Resume
         }
         Exit::InterruptWindow => {
-            let _ = machine::hypapp().interrupt_window(vcpu);
+            let _ = cpu.machine.hypapp.interrupt_window(vcpu);
             Action::Resume
         }
         Exit::Nmi | Exit::NmiWindow | Exit::TimeOver => Action::Resume,
@@ -61,33 +65,33 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
 }
 
 /// An exit from this CPU's compartment.
-pub(crate) fn in_compartment<V: Vcpu>(vcpu: &mut V, exit: Exit) -> Inside {
-    compartment_exit::handle(vcpu, machine::hypapp(), exit)
+pub(crate) fn in_compartment<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Inside {
+    compartment_exit::handle(vcpu, cpu.machine.hypapp, exit)
 }
 
 /// CPUID.
 #[inline]
-pub(crate) fn cpuid<V: Vcpu>(vcpu: &mut V) -> Action {
-    let processor = GuestCpuid::new(&Processor, || percpu::current().is_apic_off());
-    cpuid::handle(vcpu, machine::hypapp(), policies::cpuid(), &processor)
+pub(crate) fn cpuid<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
+    let processor = GuestCpuid::new(&Processor, || cpu.is_apic_off());
+    cpuid::handle(vcpu, cpu.machine.hypapp, &cpu.machine.policies.cpuid, &processor)
 }
 
 /// The hypercall instruction.
 #[inline]
-pub(crate) fn hypercall<V: Vcpu>(vcpu: &mut V) -> Action {
-    hypercall::handle(vcpu, &GuestPhysical, machine::hypapp(), machine::handoff().memory_map())
+pub(crate) fn hypercall<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu) -> Action {
+    hypercall::handle(vcpu, &GuestPhysical, cpu.machine.hypapp, cpu.machine.handoff.memory_map())
 }
 
 /// RDMSR.
 #[inline(never)]
 pub(crate) fn read_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr) -> Action {
-    if let Some(value) = machine::hypapp().read_msr(vcpu, msr) {
+    if let Some(value) = cpu.machine.hypapp.read_msr(vcpu, msr) {
         vcpu.registers_mut().set_edx_eax(value);
         return Action::Advance;
     }
     if !VirtualMtrrs::covers(msr) {
         let msrs = GuestMsrs::new(&Processor, cpu.is_apic_off());
-        return msr::read(vcpu, msr, policies::msr(), &msrs);
+        return msr::read(vcpu, msr, &cpu.machine.policies.msr, &msrs);
     }
     match cpu.mtrrs.lock().read(msr) {
         Ok(value) => {
@@ -110,20 +114,20 @@ pub(crate) fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
 /// The same, but for the memory types that MTRRs give, which [`adopt_mtrrs`] has to change before the guest goes on: once,
 /// however many MTRRs were written.
 pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> (Action, Effect) {
-    if machine::hypapp().write_msr(vcpu, msr, value) == Answer::Handled {
+    if cpu.machine.hypapp.write_msr(vcpu, msr, value) == Answer::Handled {
         return (Action::Advance, Effect::Unchanged);
     }
     if !VirtualMtrrs::covers(msr) {
         if msr == Msr::IA32_APIC_BASE && cpus::all().len() > 1 {
             return (write_apic_base(cpu, value), Effect::Unchanged);
         }
-        let action = msr::write(msr, value, policies::msr(), &SECOND_LEVEL, &Processor);
+        let action = msr::write(msr, value, &cpu.machine.policies.msr, &SECOND_LEVEL, &Processor);
         if msr == Msr::IA32_APIC_BASE {
             host::follow_apic();
         }
         return (action, Effect::Unchanged);
     }
-    if !machine::hypapp().allow_mtrr(vcpu, msr, value) {
+    if !cpu.machine.hypapp.allow_mtrr(vcpu, msr, value) {
         return (Action::Inject(Event::GP0), Effect::Unchanged);
     }
     match cpu.mtrrs.lock().write(msr, value) {
@@ -143,7 +147,7 @@ pub(crate) fn adopt_mtrrs(cpu: &PerCpu) {
 fn write_apic_base(cpu: &PerCpu, value: u64) -> Action {
     let was_off = cpu.is_apic_off();
     let msrs = GuestMsrs::new(&Processor, was_off);
-    let action = msr::write(Msr::IA32_APIC_BASE, value, policies::msr(), &SECOND_LEVEL, &msrs);
+    let action = msr::write(Msr::IA32_APIC_BASE, value, &cpu.machine.policies.msr, &SECOND_LEVEL, &msrs);
     // The registers may be elsewhere now, and are written below.
     host::follow_apic();
     if msrs.is_off() != was_off {
@@ -151,7 +155,7 @@ fn write_apic_base(cpu: &PerCpu, value: u64) -> Action {
         local_apic::reset(&host::local_apic());
         if msrs.is_off() {
             // Before the guest goes on: the hardware's register says that the APIC is on.
-            machine::vendor().intercept_apic_base();
+            cpu.machine.vendor.intercept_apic_base();
             apic_base::pass_pins(&host::local_apic());
         }
         cpu.set_apic_off(msrs.is_off());
@@ -174,10 +178,10 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
         }
         Resolution::Hidden => Action::Inject(Event::GP0),
         Resolution::Guarded => {
-            let memory = machine::vendor().nested_memory().unwrap_or(&GuestPhysical);
-            configuration_store::handle(vcpu, memory, &GuardedPages, violation)
+            let memory = cpu.machine.vendor.nested_memory().unwrap_or(&GuestPhysical);
+            configuration_store::handle(vcpu, memory, &GuardedPages { machine: cpu.machine }, violation)
         }
-        Resolution::Protected(_) => match machine::hypapp().second_level_violation(vcpu, violation) {
+        Resolution::Protected(_) => match cpu.machine.hypapp.second_level_violation(vcpu, violation) {
             Answer::Handled | Answer::Moved => Action::Resume,
             Answer::Chain => Action::Inject(Event::GP0),
         },
@@ -185,14 +189,16 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
 }
 
 /// The guarded pages of this machine.
-struct GuardedPages;
+struct GuardedPages {
+    machine: &'static Machine,
+}
 
 impl ConfigurationMemory for GuardedPages {
     fn is_kept(&self, at: GuestPhysAddr, width: u8) -> bool {
         // The ranges may lie over each other: any may be the right one.
-        let mut functions = machine::handoff().ecam.iter().filter_map(|range| range.function_at(at.get()));
+        let mut functions = self.machine.handoff.ecam.iter().filter_map(|range| range.function_at(at.get()));
         let offset = u16::try_from(at.page_offset()).unwrap_or(u16::MAX);
-        functions.any(|function| policies::power().kept().touches(function, offset, width.into()))
+        functions.any(|function| self.machine.policies.power.kept().touches(function, offset, width.into()))
     }
 
     fn store(&self, at: GuestPhysAddr, width: u8, value: u64) -> Result<(), Unmapped> {

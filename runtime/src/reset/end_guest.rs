@@ -4,11 +4,10 @@
 //! ([`scrub`]) and resets the machine, by the very port write that the guest tried where there was one.
 
 use super::ending::{Cpu, Ending, Part};
+use super::power_ports::PowerControl;
 use super::scrub::{self, Last, LastWrite};
 use super::shutdown_status;
 use crate::exit::ResetCause;
-use crate::machine;
-use crate::policies;
 use crate::smp::cpus;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{ipi, quiesce};
@@ -34,10 +33,10 @@ pub(crate) fn end_guest(cause: ResetCause) -> ! {
     let Part::Leads { parked } = ENDING.end(own) else { halt() };
     log::info!("{parked} of {} other CPUs stopped", own.others());
     // While there is memory to print from: `scrub` leaves none.
-    summary::print();
+    summary::print(own.machine);
     // The firmware could go on with what the guest left in memory, without us.
     shutdown_status::clear(&Processor);
-    scrub::leave(last(cause))
+    scrub::leave(last(&own.machine.policies.power, cause))
 }
 
 /// Parks this CPU if the guest ends.
@@ -72,11 +71,11 @@ impl Cpu for PerCpu {
     }
 
     fn clean_up(&self) {
-        machine::hypapp().shutdown(self.index);
+        self.machine.hypapp.shutdown(self.index);
     }
 
     fn leave_virtualization(&self) {
-        machine::vendor().leave();
+        self.machine.vendor.leave();
         // What this CPU zeroed is to be in memory when the machine is reset.
         Processor.write_back_and_invalidate();
         // Nobody is to wait for this CPU any more: it comes to no rendezvous again.
@@ -89,15 +88,14 @@ impl Cpu for PerCpu {
 }
 
 /// Returns how the machine is left.
-fn last(cause: ResetCause) -> Last {
+fn last(power: &PowerControl, cause: ResetCause) -> Last {
     let ResetCause::Port { port, width, value } = cause else { return Last::Reset(LastWrite::default()) };
     let own = LastWrite::new(port, width, value);
-    if !policies::power().cuts_power(port, width, value) {
+    if !power.cuts_power(port, width, value) {
         return Last::Reset(own);
     }
     let mut writes = [own, LastWrite::default(), LastWrite::default()];
-    for (write, (port, byte)) in writes[1..].iter_mut().zip(policies::power().completing(port, width, value))
-    {
+    for (write, (port, byte)) in writes[1..].iter_mut().zip(power.completing(port, width, value)) {
         let others = Processor.read(port, PortWidth::Word) & !SLEEP_BITS;
         *write = LastWrite::new(port, PortWidth::Word, others | u32::from(byte) << 8);
     }

@@ -67,9 +67,9 @@ pub(crate) fn leave_at_once(last: Last) -> ! {
         Last::Reset(write) => ([write, LastWrite::default(), LastWrite::default()], 1),
     };
     let [first, second, third] = writes.map(|write| write.0);
-    let (data, region_end) = (machine::data_start(), VIRTUAL_BASE + machine::handoff().region.length);
+    let (data, region_end) = (machine::data_start(), VIRTUAL_BASE + machine::region().length());
     let handoff = (size_of::<Handoff>() as u64).next_multiple_of(PAGE_SIZE);
-    let tables = machine::handoff().region.base + LOADER_TABLES_OFFSET;
+    let tables = machine::region().base().get() + LOADER_TABLES_OFFSET;
     // SAFETY: the secure loader's tables map the region as its first stage left them, this code where it is and all three
     // ranges, which are whole words, writable. Nothing runs here any more but this code and
     // `finish`, on the secure loader's stack, which no other code uses since the guest's first entry; neither touches

@@ -7,8 +7,8 @@
 pub use crate::exit::CompartmentExit;
 pub use crate::memory::compartment_tables::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
 
-use super::no_frames;
-use crate::machine::{self, RegionMemory, SECOND_LEVEL};
+use super::{machine, no_frames};
+use crate::machine::{RegionMemory, SECOND_LEVEL};
 use crate::memory::compartment_tables::{STOCK_LIMIT, TooSmall};
 use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::smp::{cpus, percpu, shootdown};
@@ -85,7 +85,7 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
     }
     let roots = compartment.fill(&RegionMemory, serial, mode, pages())?;
     // After the fill, before the next entry: what this CPU has cached is of the compartment before.
-    machine::vendor().forget_compartment(&roots);
+    machine().vendor.forget_compartment(&roots);
     Ok(roots)
 }
 
@@ -98,14 +98,14 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
 /// [`second_level_violation`](crate::hypapp::Hypapp::second_level_violation): behind other events the core may have
 /// the guest's processor change first, of which the compartment would take the change.
 pub fn enter(roots: &Roots, ticks: u64) {
-    machine::vendor().enter_compartment(roots, ticks);
+    machine().vendor.enter_compartment(roots, ticks);
 }
 
 /// Takes the executing CPU's guest out of its compartment, with its processor as it was but for general registers, RIP,
 /// RSP and RFLAGS, which are still the compartment's. Nothing happens where it is in none.
 pub fn leave() {
     if is_inside() {
-        machine::vendor().leave_compartment();
+        machine().vendor.leave_compartment();
     }
 }
 

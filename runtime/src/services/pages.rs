@@ -1,7 +1,8 @@
 //! Single pages of the guest's memory: hidden from it, given back, and read and written meanwhile.
 
+use super::machine;
 use crate::dma::{DeviceAccess, REMAPPING, Remapping};
-use crate::machine::{self, SECOND_LEVEL};
+use crate::machine::SECOND_LEVEL;
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::GuestFrames;
@@ -92,7 +93,7 @@ pub fn is_memory(page: GuestPhysAddr) -> bool {
     let holds = |range: &MemoryRange| {
         range.kind == USABLE && range.base <= start && start + 4096 <= range.base + range.length
     };
-    !machine::region().overlaps(start, 4096) && machine::handoff().memory_map().iter().any(holds)
+    !machine().region.overlaps(start, 4096) && machine().handoff.memory_map().iter().any(holds)
 }
 
 /// Copies bytes out of a page, covered or not; they lie in one page that [`is_memory`].
@@ -117,7 +118,7 @@ pub fn write(address: GuestPhysAddr, bytes: &[u8]) -> Result<(), Unmapped> {
 /// guest too, where its hypervisor has no say but this: what it could make accessible is not accessible before it did.
 pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
     static MEMORY: GuestPhysical = GuestPhysical;
-    let nested = machine::vendor().nested_memory();
+    let nested = machine().vendor.nested_memory();
     AddressSpace { view: GuestView::new(vcpu, nested.unwrap_or(&MEMORY)), is_nested: nested.is_some() }
 }
 
@@ -128,7 +129,7 @@ pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
 /// ([`Answer::Moved`](crate::hypapp::Answer::Moved) for a hypercall): there it tries again.
 #[must_use]
 pub fn ask_hypervisor() -> bool {
-    machine::vendor().ask_nested_hypervisor()
+    machine().vendor.ask_nested_hypervisor()
 }
 
 /// A linear address space.
@@ -182,12 +183,12 @@ impl AddressSpace {
             Intent::Write => Rights::READ | Rights::WRITE,
             Intent::Fetch => Rights::READ | Rights::EXECUTE,
         };
-        Ok(machine::vendor().translate_nested(gpa, wanted)?)
+        Ok(machine().vendor.translate_nested(gpa, wanted)?)
     }
 
     fn note(&self, event: Event) {
         if self.is_nested {
-            machine::vendor().note_nested_fault(event);
+            machine().vendor.note_nested_fault(event);
         }
     }
 }

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "frames become per-CPU data")]
 
 use super::percpu::{self, PerCpu, VENDOR_FRAMES};
-use crate::machine;
+use crate::machine::{self, Machine};
 use crate::memory::host;
 use spin::Once;
 
@@ -13,20 +13,20 @@ static BOOTSTRAP: Once<&'static PerCpu> = Once::new();
 static CPUS: Once<&'static [&'static PerCpu]> = Once::new();
 
 /// Makes the data of the executing CPU, the bootstrap processor, whose local APIC has the ID `apic_id`.
-pub(crate) fn create_bootstrap(apic_id: u32) -> &'static PerCpu {
-    BOOTSTRAP.call_once(|| create_cpu(0, apic_id))
+pub(crate) fn create_bootstrap(machine: &'static Machine, apic_id: u32) -> &'static PerCpu {
+    BOOTSTRAP.call_once(|| create_cpu(machine, 0, apic_id))
 }
 
-/// Makes the data of the other CPUs: of all `apic_ids`, `count` of them, but the first, which is the bootstrap
-/// processor's.
-pub(crate) fn create_others(count: usize, apic_ids: impl Iterator<Item = u32>) {
+/// Makes the data of the CPUs beside `bootstrap`: of all `apic_ids`, `count` of them, but the first, which is that
+/// one's.
+pub(crate) fn create_others(bootstrap: &'static PerCpu, count: usize, apic_ids: impl Iterator<Item = u32>) {
     let bytes = count * size_of::<&PerCpu>();
     let list = machine::region()
         .virt(machine::with_frame_run(bytes.div_ceil(4096)), bytes)
         .cast::<&'static PerCpu>();
     let mut written = 0;
     for (index, apic_id) in apic_ids.take(count).enumerate() {
-        let cpu = if index == 0 { create_bootstrap(apic_id) } else { create_cpu(index, apic_id) };
+        let cpu = if index == 0 { bootstrap } else { create_cpu(bootstrap.machine, index, apic_id) };
         // SAFETY: the list has room for `count` CPUs.
         let slot = unsafe { list.add(index) };
         // SAFETY: as above.
@@ -38,14 +38,14 @@ pub(crate) fn create_others(count: usize, apic_ids: impl Iterator<Item = u32>) {
     CPUS.call_once(|| list);
 }
 
-fn create_cpu(index: usize, apic_id: u32) -> &'static PerCpu {
+fn create_cpu(machine: &'static Machine, index: usize, apic_id: u32) -> &'static PerCpu {
     const { assert!(size_of::<PerCpu>() <= PER_CPU_FRAMES * 4096) };
     let place = machine::with_frame_run(PER_CPU_FRAMES);
     let place = machine::region().virt(place, size_of::<PerCpu>()).cast::<PerCpu>();
     let stacks = machine::with_frames(|frames| host::map_stacks(index, frames));
     let vendor_frames = [(); VENDOR_FRAMES].map(|()| machine::with_frame_run(1));
     // SAFETY: fresh zeroed frames, page-aligned, never freed; the stacks were mapped for this CPU.
-    unsafe { PerCpu::create(place, index, apic_id, stacks, vendor_frames) }
+    unsafe { PerCpu::create(place, machine, index, apic_id, stacks, vendor_frames) }
 }
 
 const PER_CPU_FRAMES: usize = 2;

@@ -8,6 +8,7 @@ mod exits;
 use crate::SecondLevelFormat;
 use crate::exit::mtrr::VirtualMtrrs;
 use crate::features::features;
+use crate::machine::Machine;
 use crate::memory::compartment_tables::Compartment;
 use crate::memory::views::View;
 use crate::smp::running::Running;
@@ -49,6 +50,8 @@ pub(crate) struct PerCpu {
     this: *const Self,
     /// The guest's general-purpose registers, on the top of this CPU's stack.
     registers: *mut Registers,
+    /// The machine that it is a CPU of.
+    pub(crate) machine: &'static Machine,
     /// Something is to be looked at before the guest is entered.
     attention: AtomicBool,
     /// An NMI that the hypervisor sent to this CPU has not arrived yet.
@@ -153,6 +156,7 @@ impl PerCpu {
     /// 2. The stacks are mapped, and this CPU's own.
     pub(crate) unsafe fn create(
         place: *mut Self,
+        machine: &'static Machine,
         index: usize,
         apic_id: u32,
         stacks: Stacks,
@@ -163,6 +167,7 @@ impl PerCpu {
         tss.interrupt_stack_table[usize::from(FAULT_STACK)] = VirtAddr::new(stacks.fault);
         let cpu = Self {
             this: place,
+            machine,
             registers: (stacks.main - size_of::<Registers>() as u64) as *mut Registers,
             attention: AtomicBool::new(false),
             nmi_in_flight: AtomicBool::new(false),

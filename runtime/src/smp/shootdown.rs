@@ -7,7 +7,7 @@
 
 use super::percpu::{self, PerCpu};
 use super::{cpus, ipi, quiesce, stale};
-use crate::machine::{self, SECOND_LEVEL};
+use crate::machine::SECOND_LEVEL;
 use crate::memory::flush::Flush;
 use core::sync::atomic::Ordering;
 use hw::bare::processor::time_stamp;
@@ -20,7 +20,7 @@ const CALL_AGAIN_AFTER: u64 = 50_000_000;
 pub(crate) fn flush(flush: Flush) {
     // Before the CPUs are called: what is derived from the old protections has to be out of its tables when they drop
     // translations.
-    let is_derived_stale = machine::vendor().forget_changes();
+    let is_derived_stale = percpu::current().machine.vendor.forget_changes();
     if flush.is_needed() || is_derived_stale {
         shoot_down();
     }

@@ -1,7 +1,6 @@
 //! Translations that a CPU has and must not use any more.
 
 use super::percpu::PerCpu;
-use crate::machine;
 use core::sync::atomic::Ordering;
 
 /// Drops the executing CPU's translations if that is asked for.
@@ -11,7 +10,7 @@ pub(super) fn drop_translations(own: &PerCpu) {
     if own.flush.swap(false, Ordering::SeqCst) {
         // A hypapp that starts changes protections before a CPU is set up to run a guest.
         if own.is_ready.load(Ordering::Relaxed) {
-            machine::vendor().invalidate_second_level();
+            own.machine.vendor.invalidate_second_level();
         }
         own.has_flushed.store(true, Ordering::SeqCst);
         own.demand_attention();

@@ -7,10 +7,13 @@ use super::nested;
 use super::observers::{self, observers};
 use crate::exit::msr;
 use crate::exit::mtrr::VirtualMtrrs;
+use crate::hypapp::Hypapp;
+use crate::machine;
+use crate::policies::Policies;
 use crate::vmx::compartment;
-use crate::{machine, policies};
 use hw::bare::Processor;
 use hw::{Msrs, PhysMemory};
+use platform::handoff::Handoff;
 use spin::Once;
 use x86::address::HostPhysAddr;
 use x86::msr::Msr;
@@ -28,7 +31,7 @@ pub(super) struct Shared {
 static SHARED: Once<Shared> = Once::new();
 
 /// Finds out what compartments need, and builds what all CPUs' VMCSs share: the MSR and I/O bitmaps.
-pub(crate) fn prepare() {
+pub(crate) fn prepare(handoff: &Handoff, hypapp: &dyn Hypapp, policies: &Policies) {
     observers::prepare();
     compartment::prepare();
     let frames = machine::with_frame_run(1);
@@ -48,27 +51,27 @@ pub(crate) fn prepare() {
     for msr in observers().intercepted() {
         intercept_msr(msr_bitmap, msr, false, true);
     }
-    for number in machine::hypapp().msrs().iter().cloned().flatten() {
+    for number in hypapp.msrs().iter().cloned().flatten() {
         intercept_msr(msr_bitmap, Msr(number), true, true);
     }
     // SAFETY: as above.
     let io_bitmap = unsafe { &mut *io_pointer };
-    for port in policies::power().intercepted() {
+    for port in policies.power.intercepted() {
         intercept_port(io_bitmap, port);
     }
-    for port in machine::hypapp().ports().iter().cloned().flatten() {
+    for port in hypapp.ports().iter().cloned().flatten() {
         intercept_port(io_bitmap, port);
     }
     let primary = Processor.read(Msr::IA32_VMX_PROCBASED_CTLS).unwrap_or_default();
     let has_monitor_trap = Allowed(primary).may_be_one() & PrimaryControls::MONITOR_TRAP_FLAG.bits() != 0;
     SHARED.call_once(|| Shared { msr: frames, io: io_frames, has_monitor_trap });
-    if policies::cpuid().nested {
+    if policies.cpuid.nested {
         // The bitmap of guests' guests is merged with their hypervisor's and kept, so no bit of it is set later.
         let nested_frame = machine::with_frame_run(1);
         let mut nested_bitmap = *msr_bitmap;
         intercept_msr(&mut nested_bitmap, Msr::IA32_APIC_BASE, true, true);
         machine::region().write(nested_frame, &nested_bitmap);
-        nested::prepare(nested::L0Bitmaps { msr: nested_frame, io: io_frames });
+        nested::prepare(handoff, nested::L0Bitmaps { msr: nested_frame, io: io_frames });
     }
 }
 

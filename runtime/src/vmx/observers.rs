@@ -16,7 +16,6 @@ use {
     super::vcpu::VmxVcpu,
     crate::exit::{Action, dispatch},
     crate::hypapp::Answer,
-    crate::machine,
     crate::smp::percpu::PerCpu,
     crate::vcpu::Vcpu,
     hw::bare::Processor,
@@ -97,7 +96,7 @@ pub(super) fn observers() -> &'static Observers {
 #[cold]
 pub(super) fn read_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: Msr) -> Action {
     let Some(field) = observers().field(msr) else { return dispatch::read_msr(vcpu, cpu, msr) };
-    let answer = machine::hypapp().read_msr(vcpu, msr);
+    let answer = cpu.machine.hypapp.read_msr(vcpu, msr);
     let value = answer.unwrap_or_else(|| vcpu.vmcs.read(field));
     vcpu.registers_mut().set_edx_eax(value);
     Action::Advance
@@ -109,7 +108,7 @@ pub(super) fn write_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: M
     if observers().field(msr).is_none() {
         return dispatch::write_msr(vcpu, cpu, msr, value);
     }
-    if machine::hypapp().write_msr(vcpu, msr, value) == Answer::Handled {
+    if cpu.machine.hypapp.write_msr(vcpu, msr, value) == Answer::Handled {
         return Action::Advance;
     }
     match observers().write(&mut vcpu.vmcs, &Processor, msr, value) {

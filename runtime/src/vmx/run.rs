@@ -11,7 +11,6 @@ use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, observers};
 use crate::exit::compartment_exit::Inside;
 use crate::exit::{Action, CompartmentExit, Exit, dispatch, machine_check, nmi_source};
-use crate::machine;
 use crate::memory::host;
 use crate::reset::end_guest;
 use crate::smp::percpu::{self, PerCpu};
@@ -42,8 +41,8 @@ pub(super) extern "C" fn handle_exit(registers: &mut Registers) {
     let reason = ExitReason(vcpu.vmcs.read(vmcs::EXIT_REASON)).without_flags();
     cpu.count_exit(reason.basic());
     let action = match reason {
-        ExitReason::CPUID => dispatch::cpuid(&mut vcpu),
-        ExitReason::VMCALL => dispatch::hypercall(&mut vcpu),
+        ExitReason::CPUID => dispatch::cpuid(&mut vcpu, cpu),
+        ExitReason::VMCALL => dispatch::hypercall(&mut vcpu, cpu),
         ExitReason::RDMSR => {
             let msr = decode::msr(&vcpu);
             if observers::covers(msr) {
@@ -75,7 +74,7 @@ fn refuse(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: Exi
 #[inline(never)]
 fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reason: ExitReason) {
     // Before all else: what runs in a compartment is none of the guest's business.
-    if cpu.is_in_compartment() && tell_of_compartment(vcpu, reason) == Inside::Handled {
+    if cpu.is_in_compartment() && tell_of_compartment(vcpu, cpu, reason) == Inside::Handled {
         return apply(vcpu, reason, Action::Resume);
     }
     if is_nested_instruction(reason) {
@@ -162,9 +161,9 @@ fn is_nested_instruction(reason: ExitReason) -> bool {
 }
 
 /// An exit from this CPU's compartment.
-fn tell_of_compartment(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, reason: ExitReason) -> Inside {
+fn tell_of_compartment(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &PerCpu, reason: ExitReason) -> Inside {
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
-    cause.map_or(Inside::Chained, |cause| dispatch::in_compartment(vcpu, cause))
+    cause.map_or(Inside::Chained, |cause| dispatch::in_compartment(vcpu, cpu, cause))
 }
 
 /// Looks around before the guest is entered. What private memory left in the processor goes last: nothing that is
@@ -198,7 +197,7 @@ fn look_around(registers: &mut Registers, cpu: &'static PerCpu) {
         // SAFETY: as in `handle_exit`.
         let vmcs = unsafe { CurrentVmcs::new() };
         let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
-        return machine::hypapp().compartment_exit(&mut vcpu, CompartmentExit::Called);
+        return cpu.machine.hypapp.compartment_exit(&mut vcpu, CompartmentExit::Called);
     }
     if cpu.take_doubt_of_id() {
         host::follow_apic_id(cpu);

@@ -11,11 +11,11 @@ use super::invalidate::VPID;
 use super::nested;
 use super::observers::observers;
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
+use crate::exit::control_register::ControlRegisterPolicy;
 use crate::exit::{init_sipi, pointer, real_mode};
 use crate::features::features;
 use crate::machine;
 use crate::memory::views::View;
-use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Activity, Registers, Vcpu};
 use crate::vmx::vm_entry;
@@ -43,7 +43,7 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     enable(cpu, machine::region())?;
     // SAFETY: `enable` made this CPU's VMCS current.
     let mut vmcs = unsafe { CurrentVmcs::new() };
-    write_controls(&mut vmcs, &controls);
+    write_controls(&mut vmcs, &controls, &cpu.machine.policies.control_register);
     // SAFETY: this CPU's own registers as they are, and VM entry's own landing.
     unsafe { host_state::write(&mut vmcs, cpu, &host_registers(cpu)) };
     write_fixed_guest_state(&mut vmcs);
@@ -63,7 +63,7 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     vcpu.set_cr0(Cr0View::CD | Cr0View::NW | Cr0View::ET);
     init_sipi::reset_state(&mut vcpu, &Processor);
     if cpu.index == 0 {
-        real_mode::boot_sector(&mut vcpu, machine::handoff().boot_drive);
+        real_mode::boot_sector(&mut vcpu, cpu.machine.handoff.boot_drive);
         vcpu.set_activity(Activity::Active);
     } else {
         vcpu.set_activity(Activity::WaitForSipi);
@@ -71,7 +71,7 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     Ok(cpu.registers())
 }
 
-fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
+fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls, policy: &ControlRegisterPolicy) {
     for (field, word) in [
         (vmcs::PIN_BASED_CONTROLS, controls.pin_based.bits()),
         (vmcs::PRIMARY_CONTROLS, controls.primary.bits()),
@@ -98,8 +98,7 @@ fn write_controls(vmcs: &mut impl Vmcs, controls: &Controls) {
         vmcs.write(vmcs::XSS_EXITING_BITMAP, 0);
     }
     vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
-    let cr4_offered = policies::control_register().cr4_offered;
-    vmcs.write(vmcs::CR4_MASK, (CR4_MASK | !cr4_offered).bits());
+    vmcs.write(vmcs::CR4_MASK, (CR4_MASK | !policy.cr4_offered).bits());
     if let Some(bitmaps) = bitmaps::shared() {
         for (field, address) in [
             (vmcs::MSR_BITMAPS, bitmaps.msr.get()),

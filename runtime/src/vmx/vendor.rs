@@ -5,15 +5,18 @@
 
 use super::{bitmaps, compartment, dump, invalidate, nested, probe, start, vm_entry, watch};
 use crate::exit::cpuid::Instructions;
+use crate::hypapp::Hypapp;
 use crate::memory::TableRoot;
 use crate::memory::compartment_tables::Roots;
 use crate::memory::guest::{GuestMemory, Refused};
+use crate::policies::Policies;
 use crate::smp::percpu;
 use crate::vendor::{SecondLevelFeatures, Vendor};
 use core::fmt;
 use hw::Msrs;
 use hw::bare::Processor;
 use hw::bare::vmx;
+use platform::handoff::Handoff;
 use x86::address::GuestPhysAddr;
 use x86::cr::Cr4;
 use x86::event::Event;
@@ -68,8 +71,8 @@ impl Vendor for Vmx {
         bitmaps::intercept_apic_base();
     }
 
-    fn prepare(&self) {
-        bitmaps::prepare();
+    fn prepare(&self, handoff: &Handoff, hypapp: &dyn Hypapp, policies: &Policies) {
+        bitmaps::prepare(handoff, hypapp, policies);
     }
 
     fn run_bootstrap_processor(&self, finish: &mut dyn FnMut()) -> ! {

@@ -25,6 +25,7 @@ use crate::vmx::enable::vmcs_of;
 use crate::vmx::observers::observers;
 use hw::bare::vmx::{self, CurrentVmcs};
 use hw::bare::{Processor, guest_registers};
+use platform::handoff::Handoff;
 use spin::{Mutex, MutexGuard, Once};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::vmx::ept::EptPointer;
@@ -171,14 +172,13 @@ fn select(vmcs: HostPhysAddr) -> CurrentVmcs {
 }
 
 /// Builds what nesting needs on every CPU. Without, the guest has no VMX.
-pub(in crate::vmx) fn prepare(l0_bitmaps: L0Bitmaps) {
+pub(in crate::vmx) fn prepare(handoff: &Handoff, l0_bitmaps: L0Bitmaps) {
     let (Ok(l0_controls), Ok(facts)) = (
         Controls::for_processor(&Processor, observers()),
         Facts::of_processor(&Processor, &Processor, features().physical_address_bits),
     ) else {
         return;
     };
-    let handoff = machine::handoff();
     ept02::start(handoff.nested_pool, usize::from(handoff.nested_ept02));
     if !ept02::is_ready() {
         return;

@@ -5,7 +5,6 @@ use super::l2_vcpu::{self, L2Vcpu};
 use super::memory::ept_violation;
 use crate::exit::CompartmentExit;
 use crate::exit::{Action, Exit, dispatch};
-use crate::machine;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Registers;
 use crate::vmx::controls::Controls;
@@ -30,8 +29,8 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
     let cause = if reason.is_entry_failure() { None } else { decode::decode(vcpu, reason) };
     let Some(cause) = cause else { panic!("no control of ours leads to this exit: {}", reason.name()) };
     let action = match cause {
-        Exit::Cpuid => dispatch::cpuid(vcpu),
-        Exit::Hypercall => dispatch::hypercall(vcpu),
+        Exit::Cpuid => dispatch::cpuid(vcpu, cpu),
+        Exit::Hypercall => dispatch::hypercall(vcpu, cpu),
         Exit::Nmi => {
             cpu.note_nmi();
             Action::Resume
@@ -42,14 +41,14 @@ pub(super) fn handle(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitRe
             Action::Resume
         }
         Exit::Exception(event @ Event::Exception { vector: Vector::MC, .. }) => {
-            dispatch::in_compartment(vcpu, cause);
+            dispatch::in_compartment(vcpu, cpu, cause);
             let injected = Interruption(vcpu.vmcs.read(vmcs::ENTRY_INTERRUPTION_INFORMATION));
             // L2 is to take it, or L1 where it intercepts it.
             vcpu.vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 0);
             if injected.is_valid() { Action::Inject(event) } else { Action::Resume }
         }
         _ => {
-            dispatch::in_compartment(vcpu, cause);
+            dispatch::in_compartment(vcpu, cpu, cause);
             Action::Resume
         }
     };
@@ -62,7 +61,8 @@ pub(in crate::vmx) fn called(registers: &mut Registers, cpu: &PerCpu) -> bool {
         return false;
     }
     if let Some(state) = cpu::of(cpu) {
-        machine::hypapp()
+        cpu.machine
+            .hypapp
             .compartment_exit(&mut l2_vcpu::view_of(state, registers, cpu, false), CompartmentExit::Called);
     }
     true

@@ -1,8 +1,8 @@
 //! Nested virtualization: the guest (L1) is a hypervisor and has guests of its own (L2).
 //!
-//! L1's VMX instructions exit and are carried out here ([`instruction`]). Of L1's VMCS ([`vmcs12`]), checked as the
+//! L1's VMX instructions exit and are carried out here ([`mod@instruction`]). Of L1's VMCS ([`vmcs12`]), checked as the
 //! processor checks it, and of what the hypervisor itself (L0) needs, an [`entry`] makes the VMCS under which L2 runs,
-//! VMCS02. An [`exit`] of L2 is L0's, L1's, or both. L2's [`memory`], the [`bitmap`]s and [`event`]s have folders of
+//! VMCS02. An [`exit`] of L2 is L0's, L1's, or both. L2's [`mod@memory`], the [`bitmap`]s and [`event`]s have folders of
 //! theirs.
 //!
 //! Everything but the glue to the machine takes its VMCSs as `&impl hw::Vmcs` and guest memory as

@@ -7,7 +7,6 @@ use super::checks::EntryFailure;
 use super::refusal::{self, Refusal};
 use super::vmcs02::{self, InheritedByL2};
 use crate::exit::Action;
-use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
@@ -42,7 +41,7 @@ pub(crate) fn entered(mut state: State, registers: &mut Registers, cpu: &PerCpu)
     // A hypapp may ask for things that need the state.
     drop(state);
     // The hypapp hears of the entry before `settle` may make an exit of it, of which the hypapp hears too.
-    machine::hypapp().nested_entry(&mut VmxVcpu::new(view, registers, cpu.index));
+    cpu.machine.hypapp.nested_entry(&mut VmxVcpu::new(view, registers, cpu.index));
     if !is_plain && let Some(state) = cpu::of(cpu) {
         delivery::settle(state, registers, cpu);
     }

@@ -1,9 +1,7 @@
 //! Exits of L2 that are the hypervisor's own, by the handlers that serve L1, over L2's memory.
 
 use crate::exit::{Action, Exit, control_register, dispatch, port};
-use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
-use crate::policies;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::Vcpu;
 use crate::vmx::cet;
@@ -30,10 +28,10 @@ pub(crate) fn handle(
 ) -> Option<Action> {
     Some(match decode::decode(vcpu, reason)? {
         Exit::Port(access) => {
-            port::handle(vcpu, memory, machine::hypapp(), &Processor, policies::power(), access)
+            port::handle(vcpu, memory, cpu.machine.hypapp, &Processor, &cpu.machine.policies.power, access)
         }
         Exit::ControlRegister(access) => {
-            control_register::handle(vcpu, memory, policies::control_register(), access)
+            control_register::handle(vcpu, memory, &cpu.machine.policies.control_register, access)
         }
         // L1's bitmap wanted the exit when the processor looked, and no more when we did.
         Exit::ReadMsr { msr } if switched::is_switched(observers(), msr) => {

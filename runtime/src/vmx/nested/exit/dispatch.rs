@@ -5,7 +5,6 @@ use super::reflect::ExitFacts;
 use super::route::{self, Route};
 use super::to_l1;
 use crate::exit::{Action, dispatch, machine_check};
-use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
 use crate::vcpu::{Registers, Vcpu};
@@ -70,7 +69,7 @@ fn handle_rarely(
     let may_ask = matches!(route, Route::HypappThenL1 | Route::SecondLevel);
     let mut vcpu = view_of(state, registers, cpu, may_ask);
     let action = match route {
-        Route::HypappThenL1 => hypapp(&mut vcpu, reason),
+        Route::HypappThenL1 => hypapp(&mut vcpu, cpu, reason),
         Route::Nmi => {
             cpu.note_nmi();
             Some(Action::Resume)
@@ -113,17 +112,17 @@ fn handle_by_l0(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason,
 }
 
 /// CPUID and VMCALL: the hypapp's, or L1's.
-fn hypapp(vcpu: &mut L2Vcpu<'_>, reason: ExitReason) -> Option<Action> {
+fn hypapp(vcpu: &mut L2Vcpu<'_>, cpu: &PerCpu, reason: ExitReason) -> Option<Action> {
     use crate::hypapp::Answer;
     if reason == ExitReason::VMCALL {
-        return match machine::hypapp().hypercall(vcpu) {
+        return match cpu.machine.hypapp.hypercall(vcpu) {
             Answer::Handled => Some(Action::Advance),
             Answer::Moved => Some(Action::Resume),
             Answer::Chain => None,
         };
     }
     let (leaf, subleaf) = (low(vcpu.registers().rax()), low(vcpu.registers().rcx()));
-    let result = machine::hypapp().cpuid(vcpu, leaf, subleaf)?;
+    let result = cpu.machine.hypapp.cpuid(vcpu, leaf, subleaf)?;
     let registers = vcpu.registers_mut();
     registers.set_rax(result.eax.into());
     registers.set_rbx(result.ebx.into());

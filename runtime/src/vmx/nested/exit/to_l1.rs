@@ -2,7 +2,6 @@
 
 use super::reflect::{self, ExitFacts, InheritedByL1};
 use crate::exit::Action;
-use crate::machine;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Registers, Vcpu};
@@ -133,7 +132,7 @@ pub(crate) fn exited(state: State, registers: &mut Registers, cpu: &PerCpu, acti
     // A hypapp may ask for things that need the state.
     drop(state);
     // Before the action, which may end the guest and not return.
-    machine::hypapp().nested_exit(&mut VmxVcpu::new(vmcs01, registers, cpu.index));
+    cpu.machine.hypapp.nested_exit(&mut VmxVcpu::new(vmcs01, registers, cpu.index));
     end(action);
 }
 

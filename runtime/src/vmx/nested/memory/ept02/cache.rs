@@ -188,6 +188,7 @@ impl<M: PhysMemory> Ept02<M> {
     }
 
     /// Frames in use, or waiting for a flush.
+    #[cfg(test)]
     pub(in crate::vmx) const fn frames_in_use(&self) -> usize {
         self.tables.pool.len() - self.tables.pool.available()
     }

@@ -1,7 +1,7 @@
 //! The tables under which L2 runs: what L1's tables and the hypervisor's both allow, filled on faults.
 //!
 //! [`cache`] keeps them by L1's EPT pointers, in tables ([`tables`]) of frames of their own ([`pool`]).
-//! [`Access::serve`] fills them; `machine_cache` has the one cache of the machine.
+//! [`access::Access::serve`] fills them; `machine_cache` has the one cache of the machine.
 //!
 //! The memory type of a page is that of L1's entry, with its "ignore PAT" flag: where EPT is in use the MTRRs
 //! have no part in a guest's accesses (SDM, "Memory Type Used for Translated Guest-Physical Addresses"), and L1
