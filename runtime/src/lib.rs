@@ -29,6 +29,7 @@ mod log;
 mod log_limit;
 mod machine;
 mod panic;
+mod patience;
 mod policies;
 mod ring;
 pub mod services;

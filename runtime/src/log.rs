@@ -10,6 +10,7 @@
 use crate::features::features;
 use crate::log_limit::{self, Limits, Reason};
 use crate::memory::host;
+use crate::patience::Patience;
 use crate::ring::Ring;
 use crate::smp::cpus;
 use crate::smp::percpu;
@@ -25,9 +26,12 @@ use uart_16550::Uart16550;
 use uart_16550::backend::PioBackend;
 use x86::msr::Msr;
 
-/// Polls of a full transmitter before a byte is dropped, or of a lock before a stop goes on without it: neither a line
-/// that nobody drives nor a CPU that died must hold us up.
+/// Polls of a full transmitter that a line of a boot or a stop has, or of a lock before a stop goes on without it:
+/// neither a port that nobody drives nor a CPU that died must hold us up.
 const PATIENCE: u32 = 1_000_000;
+/// Polls that a line has once the guest runs, which waits for it and may have slowed the port. A poll is about a
+/// microsecond: enough for a line at 9,600 baud.
+const GUEST_PATIENCE: u32 = 100_000;
 const RING_SIZE: usize = 16 * 1024;
 /// What the ring has of a boot in any case: its stages.
 const BOOT_LEVEL: LevelFilter = LevelFilter::Info;
@@ -87,6 +91,7 @@ pub(crate) fn end_boot() {
     let shown = LevelFilter::iter().nth(SHOWN.load(Ordering::Relaxed)).unwrap_or(LevelFilter::Trace);
     ::log::set_max_level(shown.max(GUEST_LEVEL));
     IS_LIMITED.store(true, Ordering::Relaxed);
+    OUTPUT.lock().patience.limit(GUEST_PATIENCE);
 }
 
 /// Prints whatever the log level: the summary, and the dump of a stop.
@@ -211,8 +216,7 @@ fn write_line(record: &Record<'_>, text: fmt::Arguments<'_>) {
 
 struct Output {
     serial: Option<Uart16550<PioBackend>>,
-    /// The transmitter did not take the last byte.
-    is_serial_stuck: bool,
+    patience: Patience,
     vga: Option<Text>,
 }
 
@@ -224,7 +228,7 @@ impl Write for Output {
 }
 
 impl Output {
-    const NONE: Self = Self { serial: None, is_serial_stuck: false, vga: None };
+    const NONE: Self = Self { serial: None, patience: Patience::new(PATIENCE), vga: None };
 
     fn put(&mut self, byte: u8) {
         if byte == b'\n' {
@@ -238,16 +242,7 @@ impl Output {
 
     fn send(&mut self, byte: u8) {
         let Some(serial) = &mut self.serial else { return };
-        // The guest owns the port too, and may have stopped it: that costs one long wait, not one a byte.
-        let polls = if self.is_serial_stuck { 1 } else { PATIENCE };
-        for _ in 0..polls {
-            if serial.try_send_byte(byte).is_ok() {
-                self.is_serial_stuck = false;
-                return;
-            }
-            core::hint::spin_loop();
-        }
-        self.is_serial_stuck = true;
+        self.patience.send(byte, |byte| serial.try_send_byte(byte).is_ok());
     }
 }
 
