@@ -8,7 +8,8 @@ use platform::acpi::{self, Rsdp};
 use platform::command_line::Options;
 use platform::e820::MemoryMap;
 use platform::handoff::{COMMAND_LINE_CAPACITY, CPU_CAPACITY, Handoff, PhysRange};
-use platform::modules::{HypervisorImage, ModuleError, Modules};
+use platform::launch::{HypappModule, Parts};
+use platform::modules::{ModuleError, Modules};
 use platform::mtrr_map::TypeMap;
 use platform::multiboot::{BootInformation, MODULE_CAPACITY};
 use platform::physical::ReadPhysical;
@@ -18,26 +19,6 @@ use platform::processors::{Processors, Source};
 use crate::remapping::memory_without_reserved;
 use crate::requirements::local_apic_id;
 use crate::stop::Stop;
-
-/// Where everything goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// The hypervisor region.
-    pub region: PhysRange,
-    /// The hypervisor image, where the boot loader put it.
-    pub image: HypervisorImage,
-    /// The hypapp's module, if there is one.
-    pub hypapp: Option<Hypapp>,
-}
-
-/// A hypapp's module on its way.
-#[derive(Clone, Copy, Debug)]
-pub struct Hypapp {
-    /// Where the boot loader put it.
-    pub file: PhysRange,
-    /// Where it goes.
-    pub place: PhysRange,
-}
 
 /// The machine and what it was booted with.
 #[derive(Clone, Copy, Debug)]
@@ -56,92 +37,80 @@ pub struct Boot<'a, Memory, Processor> {
     pub memory_types: Option<&'a TypeMap>,
 }
 
-impl Plan {
-    /// Returns the physical address of the secure loader's entry point.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the region ends below 4 GiB")]
-    pub const fn entry(&self) -> u32 {
-        self.region.base as u32 + self.image.entry
+/// Decides everything and fills `handoff`, except for its time stamps.
+///
+/// # Errors
+///
+/// [`Stop`]: the boot is refused.
+pub fn make<M: ReadPhysical, P: Cpuid>(boot: &Boot<'_, M, P>, handoff: &mut Handoff) -> Result<Parts, Stop> {
+    let modules = Modules::assign(boot.memory, boot.information.modules())?;
+    debug!("modules {modules:x?}");
+    let mut map = MemoryMap::sanitise(boot.information.memory_map())?;
+
+    let rsdp = Rsdp::search(boot.memory).ok();
+    let processors = Processors::list(boot.memory, rsdp.as_ref(), local_apic_id(boot.processor))?;
+    warn_of_fallbacks(rsdp.as_ref(), processors.source);
+    if !processors.is_sound {
+        warn!("the {} is broken; the CPUs of its sound entries are used", processors.source);
     }
+    debug!("apic_ids {:?}", processors.ids());
 
-    /// Decides everything and fills `handoff`, except for its time stamps.
-    ///
-    /// # Errors
-    ///
-    /// [`Stop`]: the boot is refused.
-    pub fn make<M: ReadPhysical, P: Cpuid>(
-        boot: &Boot<'_, M, P>,
-        handoff: &mut Handoff,
-    ) -> Result<Self, Stop> {
-        let modules = Modules::assign(boot.memory, boot.information.modules())?;
-        debug!("modules {modules:x?}");
-        let mut map = MemoryMap::sanitise(boot.information.memory_map())?;
-
-        let rsdp = Rsdp::search(boot.memory).ok();
-        let processors = Processors::list(boot.memory, rsdp.as_ref(), local_apic_id(boot.processor))?;
-        warn_of_fallbacks(rsdp.as_ref(), processors.source);
-        if !processors.is_sound {
-            warn!("the {} is broken; the CPUs of its sound entries are used", processors.source);
-        }
-        debug!("apic_ids {:?}", processors.ids());
-
-        let hypapp_bytes = modules.hypapp.map_or(0, |file| file.length);
-        let usable = map.usable().map(|range| range.length).sum();
-        let room = cpus_with_room(boot.processor, processors.ids().len());
-        let nested_bytes = placement::nested_pool_size(boot.options, usable, room);
-        let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
-        let size = placement::region_size(&modules.image, room, more_bytes)?;
-        let free = memory_without_reserved(boot.memory, &map)?;
-        let region = place(&free, size, boot, &modules)?;
-        // Before the lists are made: the guest's map is without the region.
-        map.hide(region)?;
-        for range in map.ranges() {
-            debug!("memory base={:#x} length={:#x} kind={}", range.base, range.length, range.kind);
-        }
-        let (cpus, source) = (processors.ids().len(), processors.source);
-        info!("cpus={cpus} source={source} region={:#x} size={size:#x}", region.base);
-
-        let hypapp =
-            modules.hypapp.map(|file| Hypapp { file, place: placement::hypapp_place(region, file.length) });
-        let plan = Self { region, image: modules.image, hypapp };
-        plan.fill(boot, handoff, &modules, rsdp.as_ref())?;
-        // After `fill`, which begins with an empty handoff.
-        handoff.nested_pool = placement::nested_pool_place(region, hypapp_bytes, nested_bytes);
-        set_lists(handoff, &map, processors.ids());
-        Ok(plan)
+    let hypapp_bytes = modules.hypapp.map_or(0, |file| file.length);
+    let usable = map.usable().map(|range| range.length).sum();
+    let room = cpus_with_room(boot.processor, processors.ids().len());
+    let nested_bytes = placement::nested_pool_size(boot.options, usable, room);
+    let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
+    let size = placement::region_size(&modules.image, room, more_bytes)?;
+    let free = memory_without_reserved(boot.memory, &map)?;
+    let region = place(&free, size, boot, &modules)?;
+    // Before the lists are made: the guest's map is without the region.
+    map.hide(region)?;
+    for range in map.ranges() {
+        debug!("memory base={:#x} length={:#x} kind={}", range.base, range.length, range.kind);
     }
+    let (cpus, source) = (processors.ids().len(), processors.source);
+    info!("cpus={cpus} source={source} region={:#x} size={size:#x}", region.base);
 
-    fn fill<M: ReadPhysical, P>(
-        &self,
-        boot: &Boot<'_, M, P>,
-        handoff: &mut Handoff,
-        modules: &Modules,
-        rsdp: Option<&Rsdp>,
-    ) -> Result<(), Stop> {
-        *handoff = Handoff::EMPTY;
-        handoff.region = self.region;
-        handoff.hypapp_module = self.hypapp.map(|hypapp| hypapp.place).unwrap_or_default();
-        handoff.sinit_module = modules.sinit.unwrap_or_default();
-        handoff.rsdp = rsdp.map_or(0, |rsdp| rsdp.address);
-        handoff.power = acpi::power_tables(boot.memory);
-        handoff.ecam = acpi::ecam_ranges(boot.memory);
+    let hypapp =
+        modules.hypapp.map(|file| HypappModule { file, place: placement::hypapp_place(region, file.length) });
+    let parts = Parts { region, image: modules.image, hypapp };
+    fill(&parts, boot, handoff, &modules, rsdp.as_ref())?;
+    // After `fill`, which begins with an empty handoff.
+    handoff.nested_pool = placement::nested_pool_place(region, hypapp_bytes, nested_bytes);
+    set_lists(handoff, &map, processors.ids());
+    Ok(parts)
+}
 
-        handoff.console = boot.options.console();
-        handoff.boot_drive = boot.options.boot_drive;
-        handoff.hypervisor_bit = u8::from(boot.options.hypervisor_bit);
-        handoff.nested_ept02 = if boot.options.nested { boot.options.nested_ept02 } else { 0 };
-        let line = boot.information.command_line().as_bytes();
-        let kept = line.len().min(COMMAND_LINE_CAPACITY - 1);
-        handoff.command_line[..kept].copy_from_slice(&line[..kept]);
+fn fill<M: ReadPhysical, P>(
+    parts: &Parts,
+    boot: &Boot<'_, M, P>,
+    handoff: &mut Handoff,
+    modules: &Modules,
+    rsdp: Option<&Rsdp>,
+) -> Result<(), Stop> {
+    *handoff = Handoff::EMPTY;
+    handoff.region = parts.region;
+    handoff.hypapp_module = parts.hypapp.map(|hypapp| hypapp.place).unwrap_or_default();
+    handoff.sinit_module = modules.sinit.unwrap_or_default();
+    handoff.rsdp = rsdp.map_or(0, |rsdp| rsdp.address);
+    handoff.power = acpi::power_tables(boot.memory);
+    handoff.ecam = acpi::ecam_ranges(boot.memory);
 
-        let sector = modules.boot_sector;
-        let too_large = ModuleError::BootSectorTooLarge(sector.length);
-        let length = usize::try_from(sector.length).map_err(|_| too_large)?;
-        let kept = handoff.boot_sector.get_mut(..length).ok_or(too_large)?;
-        boot.memory.read(sector.base, kept).map_err(ModuleError::from)?;
-        handoff.boot_sector_size = u32::try_from(length).map_err(|_| too_large)?;
-        Ok(())
-    }
+    handoff.console = boot.options.console();
+    handoff.boot_drive = boot.options.boot_drive;
+    handoff.hypervisor_bit = u8::from(boot.options.hypervisor_bit);
+    handoff.nested_ept02 = if boot.options.nested { boot.options.nested_ept02 } else { 0 };
+    let line = boot.information.command_line().as_bytes();
+    let kept = line.len().min(COMMAND_LINE_CAPACITY - 1);
+    handoff.command_line[..kept].copy_from_slice(&line[..kept]);
+
+    let sector = modules.boot_sector;
+    let too_large = ModuleError::BootSectorTooLarge(sector.length);
+    let length = usize::try_from(sector.length).map_err(|_| too_large)?;
+    let kept = handoff.boot_sector.get_mut(..length).ok_or(too_large)?;
+    boot.memory.read(sector.base, kept).map_err(ModuleError::from)?;
+    handoff.boot_sector_size = u32::try_from(length).map_err(|_| too_large)?;
+    Ok(())
 }
 
 /// CPUs that the region has room for: those that are `listed`, or those that the processor's package may have, if these

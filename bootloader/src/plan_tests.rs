@@ -100,7 +100,7 @@ impl Fixture {
         self.bytes(0xe_0008, &[sum.wrapping_neg()]);
     }
 
-    fn plan(&self) -> (Result<Plan, Stop>, Box<Handoff>) {
+    fn plan(&self) -> (Result<Parts, Stop>, Box<Handoff>) {
         let mut handoff = Box::new(Handoff::EMPTY);
         let information = BootInformation::from_multiboot1(self, INFORMATION).unwrap();
         let options = Options::parse(information.command_line()).unwrap();
@@ -114,7 +114,7 @@ impl Fixture {
             processor: &processor,
             memory_types: Some(&self.1),
         };
-        (Plan::make(&boot, &mut handoff), handoff)
+        (make(&boot, &mut handoff), handoff)
     }
 }
 

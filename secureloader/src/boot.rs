@@ -14,9 +14,9 @@ use platform::handoff::{
     Console, HANDOFF_OFFSET, Handoff, ImageHeader, LOADER_MAGIC, LoaderHeader, PhysRange, REGION_ALIGNMENT,
     RUNTIME_OFFSET, VIRTUAL_BASE,
 };
+use platform::launch::Launch;
 use secureloader::console::{CELLS, Output, Screen};
 use secureloader::exception::{self, Frame, STUB_SIZE, VECTORS};
-use secureloader::launch::Launch;
 use secureloader::paging::{self, AddressSpace};
 use secureloader::scratch::{BOOT, COPY, LOW_MEMORY, REGION_LIMIT, STACK, STACK_SIZE};
 use secureloader::{sanitize, verify};

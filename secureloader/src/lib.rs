@@ -11,7 +11,6 @@
 pub mod console;
 pub mod digest;
 pub mod exception;
-pub mod launch;
 pub mod paging;
 pub mod sanitize;
 pub mod scratch;

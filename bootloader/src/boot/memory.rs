@@ -1,11 +1,13 @@
 //! Physical memory: below 4 GiB as `entry.S` maps it, one to one; above through a window, to be zeroed.
 
 use core::arch::asm;
+use core::convert::Infallible;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use bootloader::launch::Place;
+use bootloader::stop::Stop;
 use platform::handoff::{HANDOFF_OFFSET, Handoff, PhysRange};
+use platform::launch::{Entry, Ground};
 use platform::physical::{ReadPhysical, Unreadable};
 use x86::address::GIB;
 
@@ -34,9 +36,15 @@ unsafe extern "C" {
     static __image_end: u8;
     /// PML4, then the page-directory-pointer table.
     static page_tables: [PageTable; 2];
+    /// Leaves 64-bit mode for 32-bit protected mode without paging and jumps.
+    ///
+    /// # Safety
+    ///
+    /// `entry` is the physical address of code that expects that mode, with EBX = `entry`.
+    fn enter_protected_mode(entry: u32) -> !;
 }
 
-/// All memory that is mapped.
+/// All memory that is mapped, to be read.
 pub(super) struct PhysicalMemory;
 
 /// Returns the memory that this code runs in, its stack and tables included.
@@ -45,13 +53,16 @@ pub(super) fn own_range() -> PhysRange {
     PhysRange { base, length: (&raw const __image_end).addr() as u64 - base }
 }
 
-/// Zeroes memory that nobody needs, wherever it is.
-pub(super) fn zero(range: PhysRange) {
+/// Zeroes memory, wherever it is.
+///
+/// # Safety
+///
+/// It is memory that nobody needs.
+pub(super) unsafe fn zero(range: PhysRange) {
     let end = range.base + range.length;
-    let low = PhysRange { base: range.base, length: end.min(MAPPED_END).saturating_sub(range.base) };
-    if low.length != 0 {
-        PhysicalMemory.zero(low);
-    }
+    let low = end.min(MAPPED_END).saturating_sub(range.base);
+    // SAFETY: mapped one to one, and the caller says that nobody needs it.
+    unsafe { ptr::write_bytes(pointer(range.base), 0, bytes(low)) }
     let mut at = range.base.max(MAPPED_END);
     while at < end {
         let offset = at % WINDOW_SIZE;
@@ -76,14 +87,6 @@ fn show(base: u64) {
     unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack)) }
 }
 
-/// Writes the handoff to its place in the region.
-pub(super) fn write_handoff(handoff: &Handoff, region: PhysRange) {
-    let place = pointer(region.base + HANDOFF_OFFSET).cast::<Handoff>();
-    // SAFETY: the place is page-aligned, inside the region that was chosen in unused memory, and nothing
-    // refers to it.
-    unsafe { ptr::copy_nonoverlapping(handoff, place, 1) }
-}
-
 impl ReadPhysical for PhysicalMemory {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
         let end = address.checked_add(bytes.len() as u64).ok_or(Unreadable)?;
@@ -104,16 +107,54 @@ impl ReadPhysical for PhysicalMemory {
     }
 }
 
-impl Place for PhysicalMemory {
+/// The hypervisor region, to be filled.
+pub(super) struct Region(PhysRange);
+
+impl Region {
+    /// Takes `range` for the region.
+    ///
+    /// # Safety
+    ///
+    /// It is mapped, aligned to a page, and memory that nothing refers to.
+    pub(super) const unsafe fn new(range: PhysRange) -> Self {
+        Self(range)
+    }
+
+    /// Writes the handoff to its place.
+    pub(super) fn write_handoff(&mut self, handoff: &Handoff) {
+        let place = self.place(HANDOFF_OFFSET + self.0.base, size_of::<Handoff>() as u64);
+        // SAFETY: the place is page-aligned, and inside the region, to which nothing refers.
+        unsafe { ptr::copy_nonoverlapping(handoff, place.cast(), 1) }
+    }
+
+    /// Returns where `length` bytes at `base` are, which have to be the region's.
+    fn place(&self, base: u64, length: u64) -> *mut u8 {
+        let offset = base.checked_sub(self.0.base);
+        let end = offset.and_then(|offset| offset.checked_add(length));
+        assert!(end.is_some_and(|end| end <= self.0.length), "{base:#x} is not in the region");
+        pointer(base)
+    }
+}
+
+impl Ground for Region {
+    type Left = Result<Infallible, Stop>;
+
     fn copy(&mut self, from: u64, to: u64, length: u64) {
-        // SAFETY: the plan keeps the source inside a module and the destination inside the region, both
-        // mapped and apart from this code.
-        unsafe { ptr::copy(pointer(from), pointer(to), bytes(length)) }
+        let end = from.checked_add(length);
+        let is_mapped = from >= MAPPED_START && end.is_some_and(|end| end <= MAPPED_END);
+        assert!(is_mapped, "{from:#x} is not mapped");
+        // SAFETY: the source is mapped, and whatever lies there can be read; the destination is the region's.
+        unsafe { ptr::copy(pointer(from), self.place(to, length), bytes(length)) }
     }
 
     fn zero(&mut self, range: PhysRange) {
-        // SAFETY: as in `copy`.
-        unsafe { ptr::write_bytes(pointer(range.base), 0, bytes(range.length)) }
+        // SAFETY: it is the region's.
+        unsafe { ptr::write_bytes(self.place(range.base, range.length), 0, bytes(range.length)) }
+    }
+
+    fn jump(&mut self, entry: Entry) -> Self::Left {
+        // SAFETY: a launch placed the secure loader, and the entry offset is its own header's.
+        unsafe { enter_protected_mode(entry.address()) }
     }
 }
 

@@ -13,18 +13,18 @@ use core::arch::global_asm;
 use core::convert::Infallible;
 
 use arrayvec::ArrayVec;
-use bootloader::launch::Launch;
-use bootloader::plan::{Boot, Plan};
+use bootloader::plan::{self, Boot};
 use bootloader::requirements;
 use bootloader::stop::Stop;
 use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
 use hw::{Cpuid, Msrs};
 use log::{info, warn};
-use memory::PhysicalMemory;
+use memory::{PhysicalMemory, Region};
 use platform::command_line::{Options, serial_of_broken};
 use platform::e820::MemoryMap;
 use platform::handoff::{Handoff, PhysRange};
+use platform::launch::Launch;
 use platform::mtrr_map::{Mtrrs, TypeMap};
 use platform::multiboot::{
     BootInformation, BootInformationError, MODULE_CAPACITY, MULTIBOOT1_MAGIC, MULTIBOOT2_MAGIC,
@@ -43,15 +43,6 @@ global_asm!(
 
 /// BIOS number of the first hard disk; below are floppy disk drives.
 const FIRST_HARD_DISK: u8 = 0x80;
-
-unsafe extern "C" {
-    /// Leaves 64-bit mode for 32-bit protected mode without paging and jumps.
-    ///
-    /// # Safety
-    ///
-    /// `entry` is the physical address of code that expects that mode, with EBX = `entry`.
-    fn enter_protected_mode(entry: u32) -> !;
-}
 
 /// Too large for the stack, filled in place; all zero, so that the image file need not hold it.
 static HANDOFF: Mutex<Handoff> = Mutex::new(Handoff { magic: 0, version: 0, size: 0, ..Handoff::EMPTY });
@@ -87,20 +78,21 @@ fn boot(magic: u32, information: u32, started: u64) -> Result<Infallible, Stop> 
         processor: &Processor,
         memory_types: memory_types.as_ref(),
     };
-    let plan = Plan::make(&boot, &mut handoff)?;
+    let parts = plan::make(&boot, &mut handoff)?;
     if !console::has_serial() {
         handoff.console.serial_port = 0;
     }
 
     let launch = Launch::of_this_boot();
-    info!("launch={} entry={:#x}", launch.name(), plan.entry());
-    let entry = launch.place(&mut PhysicalMemory, &plan);
+    info!("launch={} entry={:#x}", launch.name(), parts.entry());
+    // SAFETY: the plan put the region into usable memory below 4 GiB, apart from this code and what it still reads.
+    let mut region = unsafe { Region::new(parts.region) };
+    let placed = launch.place(&mut region, &parts);
     handoff.times.bootloader = started;
     handoff.times.launch = time_stamp();
     // After `place`, which clears where this goes.
-    memory::write_handoff(&handoff, plan.region);
-    // SAFETY: the secure loader was just copied there, and the entry offset is its own header's.
-    unsafe { enter_protected_mode(entry) }
+    region.write_handoff(&handoff);
+    placed.enter(&mut region)
 }
 
 /// Copies what GRUB said before anything else in memory is written.
@@ -139,7 +131,10 @@ fn clear_remains(information: &BootInformation) -> Option<u64> {
     let mut kept = ArrayVec::<PhysRange, { MODULE_CAPACITY + 1 }>::new();
     kept.push(memory::own_range());
     kept.extend(information.modules().iter().copied());
-    remains::pieces(&map, &kept, memory::zero);
+    remains::pieces(&map, &kept, |piece| {
+        // SAFETY: usable memory but this code's and the modules', and nothing else was put there yet.
+        unsafe { memory::zero(piece) }
+    });
     Some(region)
 }
 

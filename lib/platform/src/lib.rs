@@ -19,6 +19,7 @@ pub mod command_line;
 pub mod e820;
 pub mod ecam;
 pub mod handoff;
+pub mod launch;
 pub mod modules;
 pub mod mp_table;
 pub mod mtrr_map;

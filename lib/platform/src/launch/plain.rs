@@ -1,38 +1,34 @@
 //! The launch without measurement: the secure loader is copied to its place and entered just as a
 //! measured launch would (Intel TXT MLE Developer's Guide, "MLE Launch").
 
-use platform::handoff::{HANDOFF_OFFSET, LOADER_SIZE, PhysRange, RUNTIME_OFFSET};
-
-use super::Place;
-use crate::plan::Plan;
+use super::{Ground, Parts};
+use crate::handoff::{HANDOFF_OFFSET, LOADER_SIZE, PhysRange, RUNTIME_OFFSET};
 
 /// Copies image and hypapp module into the region and clears what lies between secure loader and runtime.
 ///
 /// The runtime's zeroed data is the secure loader's business, which may not rely on this code.
-pub(super) fn place(memory: &mut impl Place, plan: &Plan) -> u32 {
-    let (file, base) = (plan.image.file.base, plan.region.base);
+pub(super) fn place(ground: &mut impl Ground, parts: &Parts) {
+    let (file, base) = (parts.image.file.base, parts.region.base);
     let loader = (file, base, LOADER_SIZE);
-    let runtime = (file + LOADER_SIZE, base + RUNTIME_OFFSET, plan.image.runtime_size);
+    let runtime = (file + LOADER_SIZE, base + RUNTIME_OFFSET, parts.image.runtime_size);
     // The file may lie across its destination: no part is written over before it was read.
-    let parts = if base >= file { [runtime, loader] } else { [loader, runtime] };
-    for (from, to, length) in parts {
-        memory.copy(from, to, length);
+    let pieces = if base >= file { [runtime, loader] } else { [loader, runtime] };
+    for (from, to, length) in pieces {
+        ground.copy(from, to, length);
     }
-    memory.zero(PhysRange { base: base + HANDOFF_OFFSET, length: RUNTIME_OFFSET - HANDOFF_OFFSET });
-    if let Some(hypapp) = plan.hypapp {
-        memory.copy(hypapp.file.base, hypapp.place.base, hypapp.place.length);
+    ground.zero(PhysRange { base: base + HANDOFF_OFFSET, length: RUNTIME_OFFSET - HANDOFF_OFFSET });
+    if let Some(hypapp) = parts.hypapp {
+        ground.copy(hypapp.file.base, hypapp.place.base, hypapp.place.length);
     }
-    plan.entry()
 }
 
 #[cfg(test)]
 mod tests {
-    use platform::handoff::ImageHeader;
-    use platform::modules::HypervisorImage;
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::plan::Hypapp;
+    use crate::handoff::ImageHeader;
+    use crate::launch::{Entry, HypappModule, Launch};
+    use crate::modules::HypervisorImage;
+    use proptest::prelude::*;
 
     struct Fixture(Vec<u8>);
 
@@ -40,7 +36,9 @@ mod tests {
         usize::try_from(address).unwrap()
     }
 
-    impl Place for Fixture {
+    impl Ground for Fixture {
+        type Left = Entry;
+
         fn copy(&mut self, from: u64, to: u64, length: u64) {
             self.0.copy_within(index(from)..index(from + length), index(to));
         }
@@ -48,11 +46,15 @@ mod tests {
         fn zero(&mut self, range: PhysRange) {
             self.0[index(range.base)..index(range.base + range.length)].fill(0);
         }
+
+        fn jump(&mut self, entry: Entry) -> Entry {
+            entry
+        }
     }
 
     const RUNTIME_SIZE: u64 = 0x5_1000;
     const REGION: PhysRange = PhysRange { base: 0x20_0000, length: 0x20_0000 };
-    const HYPAPP: Hypapp = Hypapp {
+    const HYPAPP: HypappModule = HypappModule {
         file: PhysRange { base: 0x10_0000, length: 0x1234 },
         place: PhysRange { base: 0x3f_e000, length: 0x1234 },
     };
@@ -74,8 +76,9 @@ mod tests {
         let before: Vec<u8> =
             (0..0x60_0000_u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8 | 1).collect();
         let mut machine = Fixture(before.clone());
-        let entry = place(&mut machine, &Plan { region: REGION, image, hypapp: Some(HYPAPP) });
-        assert_eq!(entry, 0x20_0040);
+        let parts = Parts { region: REGION, image, hypapp: Some(HYPAPP) };
+        let entry = Launch::of_this_boot().place(&mut machine, &parts).enter(&mut machine);
+        assert_eq!(entry.address(), 0x20_0040);
         (before, machine.0)
     }
 
