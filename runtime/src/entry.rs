@@ -3,12 +3,12 @@
 //! UNSAFETY: the image's entry point.
 #![expect(unsafe_code, reason = "image entry")]
 
-use crate::exit::e820;
+use crate::guest_start::GuestStart;
 use crate::hypapp::{Boot, Hypapp};
 use crate::machine::Machine;
 use crate::memory::guarded::GUARDED_PAGES;
 use crate::memory::guest_physical::GuestPhysical;
-use crate::memory::host::{self, GuestFrames};
+use crate::memory::host;
 use crate::memory::policy::MemoryFacts as Facts;
 use crate::memory::second_level::{ProtectError, SecondLevel};
 use crate::policies::Policies;
@@ -56,6 +56,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
         hypapp,
         vendor: &VENDOR,
         policies: Policies::decide(handoff, VENDOR.cr4_for_guest(), VENDOR.missing_instructions()),
+        guest_start: GuestStart::of(handoff),
     });
     let cpu = cpus::create_bootstrap(machine, own_id());
     // SAFETY: this is the bootstrap processor's data, on it.
@@ -88,7 +89,9 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     startup::finish();
     // After the CPUs are up: the page that was borrowed for their start has its old content back, and a long boot
     // sector reaches into it.
-    place_boot_sector(handoff);
+    if let Err(refused) = machine.guest_start.place(&GuestPhysical) {
+        panic!("the memory that the guest starts from is not the guest's: {refused:?}");
+    }
     machine.vendor.run_bootstrap_processor(&mut || features::limit_cpuid_again(&Processor, limit))
 }
 
@@ -160,18 +163,6 @@ fn guard_configuration_space<M: PhysMemory, F: TableFormat>(
                 "the MCFG has PCI configuration space at {page:#x}, where none can be ({error:?}): that is left alone"
             ),
         }
-    }
-}
-
-/// Puts the guest's boot sector where a BIOS would, and the memory map's hook in its way.
-fn place_boot_sector(handoff: &Handoff) {
-    /// Where a BIOS puts a boot sector.
-    const BOOT_SECTOR: u64 = 0x7c00;
-    if GuestFrames::write(HostPhysAddr::new(BOOT_SECTOR), handoff.boot_sector()).is_err() {
-        panic!("nothing is mapped where a boot sector goes");
-    }
-    if let Err(refused) = e820::install(&GuestPhysical) {
-        panic!("the BIOS data area is not the guest's: {refused:?}");
     }
 }
 

@@ -17,6 +17,7 @@
 mod disposition;
 pub mod exit;
 mod features;
+mod guest_start;
 pub mod hypapp;
 pub mod memory;
 pub mod reset;

@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "frames become memory")]
 
 use crate::SecondLevelFormat;
+use crate::guest_start::GuestStart;
 use crate::hypapp::Hypapp;
 use crate::memory::frame::{self, FrameSource};
 use crate::memory::second_level::SecondLevel;
@@ -29,6 +30,8 @@ pub(crate) struct Machine {
     pub(crate) vendor: &'static dyn Vendor,
     /// What handlers of exits know.
     pub(crate) policies: Policies,
+    /// What the guest starts from.
+    pub(crate) guest_start: GuestStart<'static>,
 }
 
 impl fmt::Debug for Machine {

@@ -12,7 +12,7 @@ use super::nested;
 use super::observers::observers;
 use super::vcpu::{CR0_MASK, CR4_MASK, VmxVcpu};
 use crate::exit::control_register::ControlRegisterPolicy;
-use crate::exit::{init_sipi, pointer, real_mode};
+use crate::exit::{init_sipi, pointer};
 use crate::features::features;
 use crate::machine;
 use crate::memory::views::View;
@@ -63,8 +63,7 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     vcpu.set_cr0(Cr0View::CD | Cr0View::NW | Cr0View::ET);
     init_sipi::reset_state(&mut vcpu, &Processor);
     if cpu.index == 0 {
-        real_mode::boot_sector(&mut vcpu, cpu.machine.handoff.boot_drive);
-        vcpu.set_activity(Activity::Active);
+        cpu.machine.guest_start.enter(&mut vcpu);
     } else {
         vcpu.set_activity(Activity::WaitForSipi);
     }
