@@ -83,7 +83,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
         module: machine::hypapp_module(),
     };
     if let Err(error) = hypapp.init(&boot) {
-        panic!("the hypapp refuses this configuration: {}", error.0);
+        panic!("the hypapp refuses this configuration: {error}");
     }
     // Behind `init`, which may have taken pages out of the address space: CPUs drop their translations on their way.
     startup::finish();

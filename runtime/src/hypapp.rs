@@ -1,8 +1,9 @@
 //! What a hypervisor application may do: a trait with a default for every event.
 //!
-//! The runtime calls the one hypapp that is linked into its image; an answer of [`Answer::Chain`] has the
+//! The runtime calls the one hypapp that is linked into its image; an answer of `Chain` has the
 //! core do what it does without a hypapp. Unless a method says otherwise, other CPUs go on meanwhile.
 
+use core::fmt;
 use core::ops::RangeInclusive;
 
 use crate::exit::{CompartmentExit, PortAccess, SecondLevelViolation};
@@ -10,20 +11,60 @@ use crate::vcpu::Vcpu;
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
 
-/// Who handles an event.
+/// Who carries out a write of an MSR or a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum WriteAnswer {
     /// Not the hypapp: the core does its own.
     Chain,
-    /// The hypapp did; for an instruction, the guest goes on behind it.
+    /// The hypapp did; the guest goes on behind the instruction.
     Handled,
-    /// The hypapp did, and set where the guest goes on: for a hypercall alone.
+}
+
+/// What comes of the hypercall instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HypercallAnswer {
+    /// It is none of the hypapp's: #UD.
+    Chain,
+    /// The guest goes on behind the instruction.
+    Handled,
+    /// The hypapp set where the guest goes on, or it gives the command again.
     Moved,
+}
+
+/// What comes of an access that a hypapp's protections stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViolationAnswer {
+    /// The guest takes #GP(0).
+    Chain,
+    /// The guest goes on where its instruction pointer is: it tries again, or where the hypapp set it.
+    Resume,
 }
 
 /// Why a hypapp refuses to start; printed, and the machine stops before the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfigurationError(pub &'static str);
+pub enum ConfigurationError {
+    /// An option of the boot command line has a value that it does not take.
+    Option {
+        /// Its name, without the equals sign.
+        name: &'static str,
+        /// What it takes.
+        takes: &'static str,
+    },
+    /// The image has too little memory.
+    Memory {
+        /// For what.
+        wanted: &'static str,
+    },
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option { name, takes } => write!(f, "{name}= takes {takes}"),
+            Self::Memory { wanted } => write!(f, "the image has too little memory for {wanted}"),
+        }
+    }
+}
 
 /// A hypervisor application.
 pub trait Hypapp: Sync {
@@ -55,13 +96,13 @@ pub trait Hypapp: Sync {
     }
 
     /// WRMSR of an MSR that exits. Chained, the core carries it out as the processor would.
-    fn write_msr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> Answer {
-        Answer::Chain
+    fn write_msr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> WriteAnswer {
+        WriteAnswer::Chain
     }
 
     /// The hypercall instruction (VMCALL on Intel), at any privilege level; by custom the command is in EAX. Chained, it is #UD.
-    fn hypercall(&self, _vcpu: &mut dyn Vcpu) -> Answer {
-        Answer::Chain
+    fn hypercall(&self, _vcpu: &mut dyn Vcpu) -> HypercallAnswer {
+        HypercallAnswer::Chain
     }
 
     /// CPUID `leaf`, `subleaf`; `None` has the core answer.
@@ -77,13 +118,17 @@ pub trait Hypapp: Sync {
     }
 
     /// OUT, or one element of OUTS, as for [`Hypapp::read_port`]. Chained, the core writes the value.
-    fn write_port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess, _value: u32) -> Answer {
-        Answer::Chain
+    fn write_port(&self, _vcpu: &mut dyn Vcpu, _access: PortAccess, _value: u32) -> WriteAnswer {
+        WriteAnswer::Chain
     }
 
     /// An access that the hypapp's own protections stopped. Chained, the guest takes #GP(0).
-    fn second_level_violation(&self, _vcpu: &mut dyn Vcpu, _violation: SecondLevelViolation) -> Answer {
-        Answer::Chain
+    fn second_level_violation(
+        &self,
+        _vcpu: &mut dyn Vcpu,
+        _violation: SecondLevelViolation,
+    ) -> ViolationAnswer {
+        ViolationAnswer::Chain
     }
 
     /// The guest's software left the compartment that this CPU runs in (`services::compartment`). The hypapp leaves the
@@ -97,14 +142,10 @@ pub trait Hypapp: Sync {
 
     /// An external interrupt is pending, where the hypapp asked to be told; it stays pending, and comes back
     /// until the hypapp no longer asks.
-    fn external_interrupt(&self, _vcpu: &mut dyn Vcpu) -> Answer {
-        Answer::Chain
-    }
+    fn external_interrupt(&self, _vcpu: &mut dyn Vcpu) {}
 
     /// The guest can take an interrupt, where the hypapp asked to be told.
-    fn interrupt_window(&self, _vcpu: &mut dyn Vcpu) -> Answer {
-        Answer::Chain
-    }
+    fn interrupt_window(&self, _vcpu: &mut dyn Vcpu) {}
 
     /// A hypervisor in the guest enters a guest of its own, the processor of which `vcpu` is.
     fn nested_entry(&self, _vcpu: &mut dyn Vcpu) {}
@@ -127,4 +168,17 @@ pub struct Boot<'a> {
     pub boot_drive: u8,
     /// The module that GRUB loaded for the hypapp, the third one; empty where there is none.
     pub module: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ConfigurationError;
+
+    #[test]
+    fn a_refusal_names_the_option_or_what_lacks_memory() {
+        let option = ConfigurationError::Option { name: "pal_ticks", takes: "a number of ticks" };
+        assert_eq!(option.to_string(), "pal_ticks= takes a number of ticks");
+        let memory = ConfigurationError::Memory { wanted: "a heap" };
+        assert_eq!(memory.to_string(), "the image has too little memory for a heap");
+    }
 }

@@ -2,15 +2,15 @@
 #![no_std]
 #![no_main]
 
-use runtime::hypapp::{Answer, Hypapp};
+use runtime::hypapp::{Hypapp, HypercallAnswer};
 use runtime::vcpu::Vcpu;
 
 struct HelloWorld;
 
 impl Hypapp for HelloWorld {
-    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
         log::info!("hello, world, from cpu {}", vcpu.index());
-        Answer::Handled
+        HypercallAnswer::Handled
     }
 }
 

@@ -15,7 +15,7 @@
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use runtime::exit::PortAccess;
-use runtime::hypapp::{Answer, Hypapp};
+use runtime::hypapp::{Hypapp, HypercallAnswer, WriteAnswer};
 use runtime::memory::guest::Privilege;
 use runtime::services::{
     GuestRange, Rights, Scope, close_view, is_nested, open_view, pages, set_protection,
@@ -52,12 +52,12 @@ impl Hypapp for Intercept {
         access.touches(&PORTS).then(count)
     }
 
-    fn write_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess, _value: u32) -> Answer {
+    fn write_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess, _value: u32) -> WriteAnswer {
         if !access.touches(&PORTS) {
-            return Answer::Chain;
+            return WriteAnswer::Chain;
         }
         count();
-        Answer::Handled
+        WriteAnswer::Handled
     }
 
     fn read_msr(&self, vcpu: &mut dyn Vcpu, msr: Msr) -> Option<u64> {
@@ -68,21 +68,21 @@ impl Hypapp for Intercept {
         is_ours(msr).then(|| VALUE.load(Ordering::Relaxed))
     }
 
-    fn write_msr(&self, _vcpu: &mut dyn Vcpu, msr: Msr, value: u64) -> Answer {
+    fn write_msr(&self, _vcpu: &mut dyn Vcpu, msr: Msr, value: u64) -> WriteAnswer {
         if msr == VIEW {
             see_read_only(value);
-            return Answer::Handled;
+            return WriteAnswer::Handled;
         }
         if !is_ours(msr) {
-            return Answer::Chain;
+            return WriteAnswer::Chain;
         }
         VALUE.store(value, Ordering::Relaxed);
-        Answer::Handled
+        WriteAnswer::Handled
     }
 
-    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
         if vcpu.registers().rbx() & 0xffff_ffff != SELECTOR {
-            return Answer::Chain;
+            return HypercallAnswer::Chain;
         }
         match vcpu.registers().rax() & 0xffff_ffff {
             1 => watch_external_interrupts(true),
@@ -90,24 +90,22 @@ impl Hypapp for Intercept {
             3 => {
                 vcpu.registers_mut().set_rax(NESTED_ENTRIES.load(Ordering::Relaxed));
                 vcpu.registers_mut().set_rdx(NESTED_EXITS.load(Ordering::Relaxed));
-                return Answer::Handled;
+                return HypercallAnswer::Handled;
             }
             _ => {}
         }
         vcpu.registers_mut().set_rax(SEEN.load(Ordering::Relaxed));
-        Answer::Handled
+        HypercallAnswer::Handled
     }
 
-    fn external_interrupt(&self, _vcpu: &mut dyn Vcpu) -> Answer {
+    fn external_interrupt(&self, _vcpu: &mut dyn Vcpu) {
         SEEN.fetch_add(1, Ordering::Relaxed);
         watch_external_interrupts(false);
-        Answer::Handled
     }
 
-    fn interrupt_window(&self, _vcpu: &mut dyn Vcpu) -> Answer {
+    fn interrupt_window(&self, _vcpu: &mut dyn Vcpu) {
         SEEN.fetch_add(1, Ordering::Relaxed);
         watch_interrupt_window(false);
-        Answer::Handled
     }
 
     fn nested_entry(&self, _vcpu: &mut dyn Vcpu) {

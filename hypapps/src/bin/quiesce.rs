@@ -6,7 +6,7 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU32, Ordering};
-use runtime::hypapp::{Answer, Hypapp};
+use runtime::hypapp::{Hypapp, HypercallAnswer};
 use runtime::services::{exits_of_others, quiesce};
 use runtime::vcpu::Vcpu;
 
@@ -17,9 +17,9 @@ const LOOKS: u32 = 1000;
 static RENDEZVOUS: AtomicU32 = AtomicU32::new(0);
 
 impl Hypapp for Quiesce {
-    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
         if vcpu.registers().rbx() & 0xffff_ffff != SELECTOR {
-            return Answer::Chain;
+            return HypercallAnswer::Chain;
         }
         let index = vcpu.index();
         let moved = quiesce(|quiesced| {
@@ -30,7 +30,7 @@ impl Hypapp for Quiesce {
         let count = RENDEZVOUS.fetch_add(1, Ordering::Relaxed) + 1;
         vcpu.registers_mut().set_rax(u64::from(moved));
         vcpu.registers_mut().set_rcx(u64::from(count));
-        Answer::Handled
+        HypercallAnswer::Handled
     }
 }
 

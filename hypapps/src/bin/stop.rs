@@ -7,7 +7,7 @@
 #![no_main]
 
 use core::hint::black_box;
-use runtime::hypapp::{Answer, Hypapp};
+use runtime::hypapp::{Hypapp, HypercallAnswer};
 use runtime::vcpu::Vcpu;
 
 struct Stop;
@@ -15,9 +15,9 @@ struct Stop;
 const SELECTOR: u64 = 0x5354_4f50;
 
 impl Hypapp for Stop {
-    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
         if vcpu.registers().rbx() & 0xffff_ffff != SELECTOR {
-            return Answer::Chain;
+            return HypercallAnswer::Chain;
         }
         match vcpu.registers().rax() & 0xffff_ffff {
             1 => panic!("the guest asked for a stop"),
@@ -27,9 +27,9 @@ impl Hypapp for Stop {
                 let is_there = runtime::services::probe(vcpu.registers().rdx()).is_some();
                 vcpu.registers_mut().set_rax(is_there.into());
             }
-            _ => return Answer::Chain,
+            _ => return HypercallAnswer::Chain,
         }
-        Answer::Handled
+        HypercallAnswer::Handled
     }
 
     fn shutdown(&self, cpu: usize) {

@@ -11,7 +11,7 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
+use runtime::hypapp::{Boot, ConfigurationError, Hypapp, HypercallAnswer};
 use runtime::memory::second_level::ProtectError;
 use runtime::services::{
     GuestRange, Rights, Scope, close_view, open_view, private, probe, protection, set_protection,
@@ -49,7 +49,7 @@ impl Hypapp for Verify {
         Ok(())
     }
 
-    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
         let (command, page, types) = (vcpu.registers().rax(), vcpu.registers().rcx(), vcpu.registers().rdx());
         let scope = if vcpu.registers().rsi() == 1 { Scope::ThisCpu } else { Scope::AllCpus };
         match command & 0xffff_ffff {
@@ -67,9 +67,9 @@ impl Hypapp for Verify {
                 vcpu.registers_mut().set_rax(0);
             }
             PRIVATE => vcpu.registers_mut().set_rdx(find_private()),
-            _ => return Answer::Chain,
+            _ => return HypercallAnswer::Chain,
         }
-        Answer::Handled
+        HypercallAnswer::Handled
     }
 
     fn allow_mtrr(&self, _vcpu: &mut dyn Vcpu, _msr: Msr, _value: u64) -> bool {

@@ -8,7 +8,7 @@ use super::{
     cpuid, exception, hypercall, init_sipi, invd, local_apic, msr, port, task_switch, triple_fault, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
-use crate::hypapp::Answer;
+use crate::hypapp::{ViolationAnswer, WriteAnswer};
 use crate::machine::{Machine, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
@@ -53,11 +53,11 @@ pub(crate) fn dispatch<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, exit: Exit) -> Actio
         Exit::Startup { vector } => startup(vcpu, cpu, vector),
         Exit::TripleFault => triple_fault::handle(),
         Exit::ExternalInterrupt => {
-            let _ = cpu.machine.hypapp.external_interrupt(vcpu);
+            cpu.machine.hypapp.external_interrupt(vcpu);
             Action::Resume
         }
         Exit::InterruptWindow => {
-            let _ = cpu.machine.hypapp.interrupt_window(vcpu);
+            cpu.machine.hypapp.interrupt_window(vcpu);
             Action::Resume
         }
         Exit::Nmi | Exit::NmiWindow | Exit::TimeOver => Action::Resume,
@@ -114,7 +114,7 @@ pub(crate) fn write_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u6
 /// The same, but for the memory types that MTRRs give, which [`adopt_mtrrs`] has to change before the guest goes on: once,
 /// however many MTRRs were written.
 pub(crate) fn store_msr<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, msr: Msr, value: u64) -> (Action, Effect) {
-    if cpu.machine.hypapp.write_msr(vcpu, msr, value) == Answer::Handled {
+    if cpu.machine.hypapp.write_msr(vcpu, msr, value) == WriteAnswer::Handled {
         return (Action::Advance, Effect::Unchanged);
     }
     if !VirtualMtrrs::covers(msr) {
@@ -182,8 +182,8 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
             configuration_store::handle(vcpu, memory, &GuardedPages { machine: cpu.machine }, violation)
         }
         Resolution::Protected(_) => match cpu.machine.hypapp.second_level_violation(vcpu, violation) {
-            Answer::Handled | Answer::Moved => Action::Resume,
-            Answer::Chain => Action::Inject(Event::GP0),
+            ViolationAnswer::Resume => Action::Resume,
+            ViolationAnswer::Chain => Action::Inject(Event::GP0),
         },
     }
 }

@@ -1,7 +1,7 @@
 //! The hypercall instruction: the INT 15h hook where the instruction is the hook's, then the hypapp, else #UD.
 
 use super::{Action, e820};
-use crate::hypapp::{Answer, Hypapp};
+use crate::hypapp::{Hypapp, HypercallAnswer};
 use crate::memory::guest::GuestMemory;
 use crate::vcpu::Vcpu;
 use platform::handoff::MemoryRange;
@@ -21,9 +21,9 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
         return e820::answer(vcpu, memory, memory_map);
     }
     match hypapp.hypercall(vcpu) {
-        Answer::Handled => Action::Advance,
-        Answer::Moved => Action::Resume,
-        Answer::Chain => Action::Inject(Event::UD),
+        HypercallAnswer::Handled => Action::Advance,
+        HypercallAnswer::Moved => Action::Resume,
+        HypercallAnswer::Chain => Action::Inject(Event::UD),
     }
 }
 
@@ -37,16 +37,16 @@ mod tests {
     /// Takes commands 0 to 9, and answers in EBX. After 5 the guest goes on at 0x1234.
     struct Digits;
     impl Hypapp for Digits {
-        fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+        fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
             if vcpu.registers().rax() > 9 {
-                return Answer::Chain;
+                return HypercallAnswer::Chain;
             }
             vcpu.registers_mut().set_rbx(1);
             if vcpu.registers().rax() == 5 {
                 vcpu.set_rip(0x1234);
-                return Answer::Moved;
+                return HypercallAnswer::Moved;
             }
-            Answer::Handled
+            HypercallAnswer::Handled
         }
     }
 

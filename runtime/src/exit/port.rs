@@ -7,7 +7,7 @@
 
 use super::breakpoint::Breakpoints;
 use super::{Action, PortAccess, ResetCause, StringPort};
-use crate::hypapp::{Answer, Hypapp};
+use crate::hypapp::{Hypapp, WriteAnswer};
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, segmentation};
 use crate::reset::power_ports::{PowerControl, Write};
 use crate::vcpu::Vcpu;
@@ -67,7 +67,7 @@ impl<P: Ports> Devices<'_, P> {
     /// Writes a port, unless that ends the guest.
     fn output<V: Vcpu>(&self, vcpu: &mut V, access: PortAccess, value: u32) -> Option<Action> {
         let PortAccess { port, width, .. } = access;
-        if self.hypapp.write_port(vcpu, access, narrowed(value, width)) == Answer::Handled {
+        if self.hypapp.write_port(vcpu, access, narrowed(value, width)) == WriteAnswer::Handled {
             return None;
         }
         let _order = self.power.hold(port, width);

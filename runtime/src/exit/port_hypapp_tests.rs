@@ -16,12 +16,12 @@ impl Hypapp for Owning {
         access.touches(&OWNED).then(|| 0xa1b2_c300 + self.reads.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn write_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess, value: u32) -> Answer {
+    fn write_port(&self, _vcpu: &mut dyn Vcpu, access: PortAccess, value: u32) -> WriteAnswer {
         if !access.touches(&OWNED) {
-            return Answer::Chain;
+            return WriteAnswer::Chain;
         }
         self.writes.lock().unwrap().push(value);
-        Answer::Handled
+        WriteAnswer::Handled
     }
 }
 

@@ -126,7 +126,7 @@ pub fn address_space<V: Vcpu + ?Sized>(vcpu: &V) -> AddressSpace {
 /// found not to be; false where that is not its business.
 ///
 /// That is done when the present event is over. The caller has changed nothing, and leaves its guest where it is
-/// ([`Answer::Moved`](crate::hypapp::Answer::Moved) for a hypercall): there it tries again.
+/// ([`Moved`](crate::hypapp::HypercallAnswer::Moved) for a hypercall): there it tries again.
 #[must_use]
 pub fn ask_hypervisor() -> bool {
     machine().vendor.ask_nested_hypervisor()

@@ -15,7 +15,7 @@ use x86::vmx::vmcs::{self, Field};
 use {
     super::vcpu::VmxVcpu,
     crate::exit::{Action, dispatch},
-    crate::hypapp::Answer,
+    crate::hypapp::WriteAnswer,
     crate::smp::percpu::PerCpu,
     crate::vcpu::Vcpu,
     hw::bare::Processor,
@@ -108,7 +108,7 @@ pub(super) fn write_msr<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, cpu: &PerCpu, msr: M
     if observers().field(msr).is_none() {
         return dispatch::write_msr(vcpu, cpu, msr, value);
     }
-    if cpu.machine.hypapp.write_msr(vcpu, msr, value) == Answer::Handled {
+    if cpu.machine.hypapp.write_msr(vcpu, msr, value) == WriteAnswer::Handled {
         return Action::Advance;
     }
     match observers().write(&mut vcpu.vmcs, &Processor, msr, value) {

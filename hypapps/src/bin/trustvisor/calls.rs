@@ -9,7 +9,7 @@ use pals::machine::Inaccessible;
 use pals::marshal::{Arguments, REGISTERS, STEP_BYTES};
 use pals::pal::{End, Entry, Inner, Inside, Refusal, State};
 use runtime::exit::{CompartmentExit, SecondLevelViolation};
-use runtime::hypapp::Answer;
+use runtime::hypapp::ViolationAnswer;
 use runtime::memory::guest::canonical::is_canonical;
 use runtime::services::compartment::{self, Page, Roots};
 use runtime::services::pages;
@@ -41,7 +41,7 @@ impl From<Failure> for Trouble {
 }
 
 /// A fetch from a PAL's page. From its entry, by its process, it is a call; anything else is a fault of the guest's.
-pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &Arc<Pal>) -> Answer {
+pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &Arc<Pal>) -> ViolationAnswer {
     let entry = violation.gla.map(|address| address.get());
     let is_entry = entry == Some(pal.key.entry)
         && state::key_at(vcpu, vcpu.rip(), violation.gpa.page().get()) == pal.key
@@ -50,17 +50,17 @@ pub(crate) fn enter(vcpu: &mut dyn Vcpu, violation: SecondLevelViolation, pal: &
         let state = pal.lock().state;
         if matches!(state, State::Ending(_)) {
             revocation::go_on(pal);
-            return Answer::Handled;
+            return ViolationAnswer::Resume;
         }
         // Of a PAL that was revoked only the entry is left, and its page is somebody else's by now.
         let is_gone = state == State::InTransit || revocation::forget(pal);
-        return if is_gone { Answer::Handled } else { Answer::Chain };
+        return if is_gone { ViolationAnswer::Resume } else { ViolationAnswer::Chain };
     }
     match begin(vcpu, pal) {
         Ok(()) | Err(Refusal::Retry) => {}
         Err(Refusal::Failure(failure)) => refuse(vcpu, failure),
     }
-    Answer::Handled
+    ViolationAnswer::Resume
 }
 
 /// The PAL on this CPU left its compartment.

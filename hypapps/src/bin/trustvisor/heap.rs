@@ -75,7 +75,7 @@ pub(crate) fn start() -> Result<(), ConfigurationError> {
     for (part, memory) in [(&ALLOCATOR.microtpm, microtpm), (&ALLOCATOR.all, all)] {
         // SAFETY: the memory is the hypapp's for good, and nobody else's.
         let claimed = unsafe { part.lock().claim(memory.as_mut_ptr(), memory.len()) };
-        claimed.ok_or(ConfigurationError("the heap is too small"))?;
+        claimed.ok_or(ConfigurationError::Memory { wanted: "a heap" })?;
     }
     Ok(())
 }

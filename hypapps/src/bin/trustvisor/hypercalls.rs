@@ -6,7 +6,7 @@ use crate::registration::Terms;
 use crate::{registration, state};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::Poll;
-use runtime::hypapp::Answer;
+use runtime::hypapp::HypercallAnswer;
 use runtime::services::{self, compartment, pages, private};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::Command;
@@ -15,30 +15,30 @@ use trustvisor::status::Status;
 
 /// Answers VMCALL. Every number has an answer, from wherever it comes.
 #[expect(clippy::cast_possible_truncation, reason = "the command is in EAX")]
-pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> Answer {
+pub(crate) fn answer(vcpu: &mut dyn Vcpu) -> HypercallAnswer {
     let eax = vcpu.registers().rax() as u32;
     let Some(command) = Command::of(eax, services::is_nested(), compartment::is_inside()) else {
-        return Answer::Chain;
+        return HypercallAnswer::Chain;
     };
     let _open = private::open();
     let result = if command.is_of_pals() {
         match of_pal(vcpu, command) {
             Poll::Ready(result) => result,
-            Poll::Pending => return Answer::Moved,
+            Poll::Pending => return HypercallAnswer::Moved,
         }
     } else {
         // The process gives the command again, and its CPU takes interrupts in between.
-        let Some(_admission) = Admission::take() else { return Answer::Moved };
+        let Some(_admission) = Admission::take() else { return HypercallAnswer::Moved };
         match carry_out(vcpu, command) {
             Ok(()) => Ok(()),
-            Err(Refusal::Status(_)) if pages::ask_hypervisor() => return Answer::Moved,
+            Err(Refusal::Status(_)) if pages::ask_hypervisor() => return HypercallAnswer::Moved,
             Err(Refusal::Status(status)) => Err(status),
-            Err(Refusal::Again) => return Answer::Moved,
+            Err(Refusal::Again) => return HypercallAnswer::Moved,
         }
     };
     let status = result.err().unwrap_or(Status::SUCCESS);
     vcpu.registers_mut().set_rax(u64::from(status.0));
-    Answer::Handled
+    HypercallAnswer::Handled
 }
 
 /// Most commands that are carried out at a time: each takes up to 128 KiB of the heap while it lasts, and what PALs

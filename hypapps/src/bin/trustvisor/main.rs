@@ -21,7 +21,7 @@ mod state;
 
 use runtime::exit::CompartmentExit;
 use runtime::exit::SecondLevelViolation;
-use runtime::hypapp::{Answer, Boot, ConfigurationError, Hypapp};
+use runtime::hypapp::{Boot, ConfigurationError, Hypapp, HypercallAnswer, ViolationAnswer};
 use runtime::services::{self, Scope, compartment, private};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::NESTED_OFFSET;
@@ -43,7 +43,7 @@ impl Hypapp for TrustVisor {
         state::start(boot)
     }
 
-    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> Answer {
+    fn hypercall(&self, vcpu: &mut dyn Vcpu) -> HypercallAnswer {
         hypercalls::answer(vcpu)
     }
 
@@ -66,13 +66,17 @@ impl Hypapp for TrustVisor {
         Some(CpuidResult { eax: probe::PRESENT, ebx: number.unwrap_or(probe::NOT_IN_PAL), ecx, edx: 0 })
     }
 
-    fn second_level_violation(&self, vcpu: &mut dyn Vcpu, violation: SecondLevelViolation) -> Answer {
+    fn second_level_violation(
+        &self,
+        vcpu: &mut dyn Vcpu,
+        violation: SecondLevelViolation,
+    ) -> ViolationAnswer {
         let _open = private::open();
         let page = violation.gpa.page();
         let Some(pal) = state::REGISTRY.lock().find_page(page.get()) else {
             // The page was given back meanwhile, or was never a PAL's.
             let is_open = services::protection(Scope::AllCpus, page) == Rights::all();
-            return if is_open { Answer::Handled } else { Answer::Chain };
+            return if is_open { ViolationAnswer::Resume } else { ViolationAnswer::Chain };
         };
         if violation.is_fetch {
             return calls::enter(vcpu, violation, &pal);
@@ -80,7 +84,7 @@ impl Hypapp for TrustVisor {
         if violation.is_write {
             revocation::revoke(&pal);
         }
-        Answer::Handled
+        ViolationAnswer::Resume
     }
 
     fn compartment_exit(&self, vcpu: &mut dyn Vcpu, exit: CompartmentExit) {

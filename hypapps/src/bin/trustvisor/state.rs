@@ -69,15 +69,17 @@ pub(crate) fn start(boot: &Boot<'_>) -> Result<(), ConfigurationError> {
     let nobody = || Belongings { mode: Mode::Bits32, measurement: None, refused: None };
     let random = services::random_word().unwrap_or_else(services::time_stamp);
     let started = REGISTRY.lock().start(heap::limit(), random, nobody);
-    started.map_err(|_| ConfigurationError("the heap is too small"))?;
+    started.map_err(|_| ConfigurationError::Memory { wanted: "a heap for all PALs" })?;
     for word in boot.command_line.split_ascii_whitespace() {
         if word == ADMITTED_KEY {
             *ADMISSIONS.lock() = Admissions::new(false);
         }
         if let Some(ticks) = word.strip_prefix(TICKS_KEY) {
             let ticks = ticks.parse().ok().filter(|&ticks| ticks >= 10_000);
-            let ticks =
-                ticks.ok_or(ConfigurationError("pal_ticks= takes a number of ticks, at least 10000"))?;
+            let ticks = ticks.ok_or(ConfigurationError::Option {
+                name: "pal_ticks",
+                takes: "a number of ticks, at least 10000",
+            })?;
             TICKS.store(ticks, Ordering::Relaxed);
         }
     }

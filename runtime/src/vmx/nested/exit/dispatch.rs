@@ -113,12 +113,12 @@ fn handle_by_l0(vcpu: &mut L2Vcpu<'_>, cpu: &'static PerCpu, reason: ExitReason,
 
 /// CPUID and VMCALL: the hypapp's, or L1's.
 fn hypapp(vcpu: &mut L2Vcpu<'_>, cpu: &PerCpu, reason: ExitReason) -> Option<Action> {
-    use crate::hypapp::Answer;
+    use crate::hypapp::HypercallAnswer;
     if reason == ExitReason::VMCALL {
         return match cpu.machine.hypapp.hypercall(vcpu) {
-            Answer::Handled => Some(Action::Advance),
-            Answer::Moved => Some(Action::Resume),
-            Answer::Chain => None,
+            HypercallAnswer::Handled => Some(Action::Advance),
+            HypercallAnswer::Moved => Some(Action::Resume),
+            HypercallAnswer::Chain => None,
         };
     }
     let (leaf, subleaf) = (low(vcpu.registers().rax()), low(vcpu.registers().rcx()));
