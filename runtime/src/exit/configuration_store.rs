@@ -34,6 +34,10 @@ pub trait ConfigurationMemory {
 }
 
 /// Carries out a store that the second-level tables stopped at a guarded page.
+///
+/// # Errors
+///
+/// What the guest takes where the instruction cannot be fetched any more.
 // Rare: kept out of the way of the exits that are not.
 #[cold]
 #[inline(never)]
@@ -42,26 +46,25 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     memory: &M,
     pages: &impl ConfigurationMemory,
     violation: SecondLevelViolation,
-) -> Action {
+) -> Result<Action, Event> {
     let SecondLevelViolation { gpa, is_read, is_fetch, is_walk, .. } = violation;
     if is_read || is_fetch || is_walk || vcpu.is_delivering_event() {
-        return refuse(gpa);
+        return Ok(refuse(gpa));
     }
-    let store = match fetch(vcpu, memory) {
-        Ok(Some(store)) if gpa.get().is_multiple_of(store.width.into()) => store,
-        Ok(_) => return refuse(gpa),
-        Err(event) => return Action::Inject(event),
+    let Some(store) = fetch(vcpu, memory)?.filter(|store| gpa.get().is_multiple_of(store.width.into()))
+    else {
+        return Ok(refuse(gpa));
     };
     if pages.is_kept(gpa, store.width) {
         log::warn!("the guest's store to the PCI register at {:#x} is left out: it is kept", gpa.get());
     } else if pages.store(gpa, store.width, value(vcpu, store.source)).is_err() {
-        return refuse(gpa);
+        return Ok(refuse(gpa));
     }
     if let Some(at) = violation.gla {
         let struck = Breakpoints::of(vcpu).on_data(at, store.width.into(), Intent::Write);
         vcpu.strike_breakpoints(struck);
     }
-    Action::AdvanceBy(store.length)
+    Ok(Action::AdvanceBy(store.length))
 }
 
 fn refuse(gpa: GuestPhysAddr) -> Action {

@@ -53,11 +53,16 @@ fn guest(code: &[u8]) -> (FakeVcpu, FakeMemory) {
     (vcpu, memory)
 }
 
+/// What [`handle`] decides; what cannot be fetched is the guest's fault.
+fn act(vcpu: &mut FakeVcpu, memory: &FakeMemory, pages: &Pages, violation: SecondLevelViolation) -> Action {
+    handle(vcpu, memory, pages, violation).unwrap_or_else(Action::Inject)
+}
+
 /// What executing `code` with its store at `offset` leads to, and what reaches the page.
 fn run(code: &[u8], violation: SecondLevelViolation) -> (Action, Vec<(u64, u8, u64)>) {
     let (mut vcpu, memory) = guest(code);
     let (before, pages) = (vcpu.clone(), Pages::default());
-    let action = handle(&mut vcpu, &memory, &pages, violation);
+    let action = act(&mut vcpu, &memory, &pages, violation);
     assert_eq!(vcpu, before, "nothing but the page is written");
     (action, pages.stores.take())
 }
@@ -109,7 +114,7 @@ fn a_store_of_eight_bytes_is_all_or_nothing() {
                 memory.put_u64(table, entry);
             }
             let pages = Pages::default();
-            let action = handle(&mut vcpu, &memory, &pages, write_to(offset));
+            let action = act(&mut vcpu, &memory, &pages, write_to(offset));
             assert_eq!((action, pages.stores.take()), (Action::AdvanceBy(code.len() as u8), expected));
         }
     }
@@ -146,7 +151,7 @@ fn what_an_event_pushes_is_no_store_of_the_instruction() {
     let (mut vcpu, memory) = guest(&[0x89, 0x0b]);
     vcpu.is_delivering_event = true;
     let pages = Pages::default();
-    assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0x48)), GP);
+    assert_eq!(act(&mut vcpu, &memory, &pages, write_to(0x48)), GP);
     assert_eq!(pages.stores.take(), []);
 }
 
@@ -154,7 +159,7 @@ fn what_an_event_pushes_is_no_store_of_the_instruction() {
 fn a_page_without_memory_behind_faults() {
     let (mut vcpu, memory) = guest(&[0x89, 0x0b]);
     let pages = Pages { is_absent: true, ..Pages::default() };
-    assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0x48)), GP);
+    assert_eq!(act(&mut vcpu, &memory, &pages, write_to(0x48)), GP);
 }
 
 #[test]
@@ -164,10 +169,10 @@ fn the_code_is_found_by_its_segment() {
     vcpu.rip = 0x3000;
     memory.put(0x2000, &[0x89, 0x0b]);
     let pages = Pages::default();
-    assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0)), Action::AdvanceBy(2));
+    assert_eq!(act(&mut vcpu, &memory, &pages, write_to(0)), Action::AdvanceBy(2));
     // In real mode the same bytes are a store of 16 bits.
     let (mut vcpu, pages) = (FakeVcpu { cr0: Cr0::ET, ..vcpu }, Pages::default());
-    assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0)), Action::AdvanceBy(2));
+    assert_eq!(act(&mut vcpu, &memory, &pages, write_to(0)), Action::AdvanceBy(2));
     assert_eq!(pages.stores.take(), [(0, 2, 0x7181)]);
 }
 
@@ -179,11 +184,11 @@ fn code_goes_on_behind_its_page_only_where_it_has_to() {
         vcpu.rip = 0x3000 - split;
         memory.put(vcpu.rip, &store);
         let (pages, is_split) = (Pages::default(), split < 6);
-        assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0)), expected);
+        assert_eq!(act(&mut vcpu, &memory, &pages, write_to(0)), expected);
         // The next page is gone.
         memory.hidden = 0x3000..0x4000;
         let expected = if is_split { GP } else { expected };
-        assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0)), expected, "{split}");
+        assert_eq!(act(&mut vcpu, &memory, &pages, write_to(0)), expected, "{split}");
     }
 }
 
@@ -191,13 +196,23 @@ fn code_goes_on_behind_its_page_only_where_it_has_to() {
 fn code_that_another_cpu_took_away_faults_as_a_fetch() {
     let (memory, pages) = (FakeMemory::new(0x6000), Pages::default());
     let mut vcpu = FakeVcpu { rip: 0x5000, ..FakeVcpu::long_mode() };
-    let action = handle(&mut vcpu, &memory, &pages, write_to(0));
+    let found = handle(&mut vcpu, &memory, &pages, write_to(0));
     let is_fetch = |error_code: u32| error_code & 1 << 4 != 0;
     assert!(
-        matches!(action, Action::Inject(Event::PageFault { address: 0x5000, error_code }) if is_fetch(error_code)),
-        "{action:?}"
+        matches!(found, Err(Event::PageFault { address: 0x5000, error_code }) if is_fetch(error_code)),
+        "{found:?}"
     );
     assert_eq!(pages.stores.take(), []);
+}
+
+#[test]
+fn code_that_may_be_executed_alone_is_found() {
+    let (mut vcpu, mut memory) = guest(&[0x89, 0x0b]);
+    let pages = Pages::default();
+    memory.execute_only = 0..0x4000;
+    assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0)), Ok(Action::AdvanceBy(2)));
+    memory.hidden = 0..0x4000;
+    assert_eq!(handle(&mut vcpu, &memory, &pages, write_to(0)), Err(Event::GP0));
 }
 
 #[test]
@@ -206,6 +221,6 @@ fn a_breakpoint_on_the_operand_strikes_behind_the_store() {
     vcpu.breakpoints[2] = 0x7000_0048;
     // Enabled, on writes of four bytes.
     vcpu.dr7 |= 1 << 4 | 0b1101 << 24;
-    assert_eq!(handle(&mut vcpu, &memory, &Pages::default(), write_to(0x48)), Action::AdvanceBy(2));
+    assert_eq!(act(&mut vcpu, &memory, &Pages::default(), write_to(0x48)), Action::AdvanceBy(2));
     assert_eq!((vcpu.struck, Vector::DB.0), (0b100, 1));
 }

@@ -179,7 +179,12 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
         Resolution::Hidden => Action::Inject(Event::GP0),
         Resolution::Guarded => {
             let memory = cpu.machine.vendor.nested_memory().unwrap_or(&GuestPhysical);
-            configuration_store::handle(vcpu, memory, &GuardedPages { machine: cpu.machine }, violation)
+            let pages = GuardedPages { machine: cpu.machine };
+            // L2's hypervisor may have taken the instruction away since: then it is asked for it, as by the processor.
+            configuration_store::handle(vcpu, memory, &pages, violation).unwrap_or_else(|event| {
+                let is_asked = cpu.machine.vendor.ask_nested_hypervisor();
+                if is_asked { Action::Resume } else { Action::Inject(event) }
+            })
         }
         Resolution::Protected(_) => match cpu.machine.hypapp.second_level_violation(vcpu, violation) {
             ViolationAnswer::Resume => Action::Resume,

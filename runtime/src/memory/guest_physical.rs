@@ -35,6 +35,14 @@ impl GuestPhysical {
         Ok((!is_decoy).then_some(HostPhysAddr::new(gpa.get())))
     }
 
+    fn copy(gpa: GuestPhysAddr, bytes: &mut [u8], access: Rights) -> Result<(), Refused> {
+        match Self::reach(gpa, bytes.len(), access)? {
+            Some(address) => GuestFrames::read(address, bytes)?,
+            None => bytes.fill(0),
+        }
+        Ok(())
+    }
+
     /// Reads words of one page that the guest may read.
     pub(crate) fn read_allowed_words(address: HostPhysAddr, words: &mut [u64]) -> Result<(), Refused> {
         Ok(GuestFrames::read_words(address, words)?)
@@ -43,13 +51,11 @@ impl GuestPhysical {
 
 impl GuestMemory for GuestPhysical {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
-        match Self::reach(gpa, bytes.len(), Rights::READ)? {
-            Some(address) => Ok(GuestFrames::read(address, bytes)?),
-            None => {
-                bytes.fill(0);
-                Ok(())
-            }
-        }
+        Self::copy(gpa, bytes, Rights::READ)
+    }
+
+    fn fetch(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        Self::copy(gpa, bytes, Rights::EXECUTE)
     }
 
     fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {

@@ -13,6 +13,8 @@ pub(crate) struct FakeMemory {
     pub(crate) hidden: Range<u64>,
     /// Refused to writes, as a hypapp protects memory.
     pub(crate) read_only: Range<u64>,
+    /// Refused to all but fetches.
+    pub(crate) execute_only: Range<u64>,
     pub(crate) physical_address_bits: u8,
     pub(crate) has_1gib_pages: bool,
     /// So many exchanges find another value, as if another processor had been quicker.
@@ -26,6 +28,7 @@ impl FakeMemory {
             bytes: RefCell::new(vec![0; size]),
             hidden: 0..0,
             read_only: 0..0,
+            execute_only: 0..0,
             physical_address_bits: 39,
             has_1gib_pages: true,
             lost_races: Cell::new(0),
@@ -77,6 +80,11 @@ impl FakeMemory {
 
 impl GuestMemory for FakeMemory {
     fn read(&self, address: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        self.check(address, bytes.len(), &[&self.execute_only])?;
+        self.fetch(address, bytes)
+    }
+
+    fn fetch(&self, address: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
         let start = self.check(address, bytes.len(), &[&self.hidden])?;
         bytes.copy_from_slice(&self.bytes.borrow()[start..][..bytes.len()]);
         Ok(())

@@ -46,6 +46,15 @@ pub trait GuestMemory {
     /// [`Refused`]; `bytes` is unchanged then.
     fn read(&self, address: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused>;
 
+    /// Copies code at `address` to `bytes`: what may be executed, though it may not be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; `bytes` is unchanged then.
+    fn fetch(&self, address: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        self.read(address, bytes)
+    }
+
     /// Copies `bytes` to `address`.
     ///
     /// # Errors
@@ -123,7 +132,11 @@ impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
         let (mut at, mut rest) = (address, bytes);
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at_mut(rest.len().min(PAGE_BYTES - at.page_offset()));
-            self.memory.read(self.translate(at, access)?, chunk)?;
+            let found = self.translate(at, access)?;
+            match access.intent {
+                Intent::Fetch => self.memory.fetch(found, chunk)?,
+                Intent::Read | Intent::Write => self.memory.read(found, chunk)?,
+            }
             at = self.paging.step(at, chunk.len());
             rest = behind;
         }

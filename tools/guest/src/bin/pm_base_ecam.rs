@@ -11,6 +11,7 @@
 use guest::cpu::wrmsr;
 use guest::memory::{FREE, read8, read16, read32, read64, write32};
 use guest::run::USER_BASE;
+use guest::vmx::instruction::invept;
 use guest::vmx::{Ept, ExitReason, Guest, enter_operation, leave_operation, trial};
 use guest::{Fault, Mode, Regs, Snippet, acpi, check, check_eq, guest, run, snippet};
 use x86::msr::Msr;
@@ -184,5 +185,14 @@ fn nested() {
         check_eq!(read64(OTHERS[1]), Ok(VALUE), "what it left at {page:#x}");
     }
     check!(before.0 != Ok(VALUE), "the register held something else");
+    // Code that the guest's guest may execute and not read: mov [rdi], ecx; ret.
+    check_eq!(write32(FREE, 0x00c3_0f89), Ok(()), "the code");
+    ept.map(FREE, FREE, 4);
+    check_eq!(invept(2, [0, 0]), Ok(()), "INVEPT");
+    clear(OTHERS[0]);
+    trial::begin(&mut nested, Mode::Kernel64, snippet!("call r8"), Regs { r8: FREE, ..regs(OTHERS[0]) });
+    check_eq!(nested.run(), ExitReason::VMCALL, "exit behind code that may be executed alone");
+    check_eq!(trial::result().0, Ok(()), "its store");
+    check_eq!(read32(OTHERS[0]), Ok(0x4433_2211), "what it left");
     leave_operation();
 }

@@ -104,6 +104,10 @@ impl GuestMemory for L2Memory {
         GuestPhysical.read(self.reach(gpa, Rights::READ)?, bytes)
     }
 
+    fn fetch(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        GuestPhysical.fetch(self.reach(gpa, Rights::EXECUTE)?, bytes)
+    }
+
     fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
         GuestPhysical.write(self.reach(gpa, Rights::WRITE)?, bytes)
     }
@@ -194,6 +198,10 @@ impl NotedMemory {
 impl GuestMemory for NotedMemory {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
         Self::with(|memory| memory.read(gpa, bytes))
+    }
+
+    fn fetch(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), Refused> {
+        Self::with(|memory| memory.fetch(gpa, bytes))
     }
 
     fn write(&self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), Refused> {
