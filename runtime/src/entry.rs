@@ -14,11 +14,13 @@ use crate::memory::second_level::{ProtectError, SecondLevel};
 use crate::policies::Policies;
 use crate::smp::cpus;
 use crate::smp::percpu::PerCpu;
+use crate::smp::rendezvous::Rendezvous;
 use crate::smp::roster::Roster;
 use crate::smp::startup::{self, Trampoline};
 use crate::speculation::Mitigations;
 use crate::vendor::Vendor;
 use crate::{VENDOR, exception, features, log, machine};
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 use hw::PhysMemory;
 use hw::apic::Mode;
 use hw::bare::apic::own_id;
@@ -57,6 +59,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
         vendor: &VENDOR,
         policies: Policies::decide(handoff, VENDOR.cr4_for_guest(), VENDOR.missing_instructions()),
         guest_start: GuestStart::of(handoff),
+        rendezvous: Rendezvous::new(AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0)),
     });
     let cpu = cpus::create_bootstrap(machine, own_id());
     // SAFETY: this is the bootstrap processor's data, on it.

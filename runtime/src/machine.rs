@@ -9,8 +9,10 @@ use crate::hypapp::Hypapp;
 use crate::memory::frame::{self, FrameSource};
 use crate::memory::second_level::SecondLevel;
 use crate::policies::Policies;
+use crate::smp::rendezvous::Rendezvous;
 use crate::vendor::Vendor;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 use hw::PhysMemory;
 use hw::bare::Region;
 use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
@@ -32,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) policies: Policies,
     /// What the guest starts from.
     pub(crate) guest_start: GuestStart<'static>,
+    /// How one CPU has the others stand still.
+    pub(crate) rendezvous: Rendezvous<AtomicBool, AtomicUsize>,
 }
 
 impl fmt::Debug for Machine {

@@ -15,7 +15,7 @@ pub(crate) fn wake(cpu: &PerCpu) {
 }
 
 /// Sends an NMI whose predecessors, so many since the first, seem lost.
-pub(super) fn call_again(own: &PerCpu, cpu: &'static PerCpu, attempt: u32) {
+pub(super) fn call_again(own: &PerCpu, cpu: &PerCpu, attempt: u32) {
     log::warn!("cpu={} does not answer, NMI sent again", cpu.index);
     let others = cpus::all().iter().copied().filter(|cpu| cpu.index != own.index);
     call::call_again(cpu, others, attempt, send);

@@ -3,9 +3,11 @@
 pub(crate) mod call;
 pub(crate) mod cpus;
 pub(crate) mod ipi;
+pub(crate) mod peer;
 mod pending_events;
 pub(crate) mod percpu;
 pub(crate) mod quiesce;
+pub(crate) mod rendezvous;
 pub(crate) mod roster;
 pub(crate) mod running;
 pub(crate) mod shootdown;
