@@ -268,3 +268,7 @@ pub(super) extern "C" fn entry_failed(registers: &mut Registers) -> bool {
     }
     panic!("VM entry failed: VM-instruction error {error}")
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;
