@@ -75,13 +75,17 @@ fn load_with(stack_of: impl Fn(u64) -> u16) {
 extern "C" fn handle(frame: &mut Frame) -> bool {
     // No table is loaded on a CPU whose data is not in place, but on the first one.
     let has_cpu = percpu::is_installed();
-    let resume = || exception_table::resume_address(frame.vector, frame.rip);
+    let rip = frame.rip;
+    let resume = |vector| exception_table::resume_address(vector, rip);
     match Disposition::of(frame.vector, has_cpu, resume, &Processor) {
         Disposition::Nmi => {
             nmi(frame);
             return false;
         }
-        Disposition::MachineCheck => machine_check(frame),
+        Disposition::MachineCheck(resume) => {
+            frame.rip = resume.unwrap_or(frame.rip);
+            machine_check(frame);
+        }
         Disposition::Resume(address) => frame.rip = address,
         Disposition::Stop => stop_on(frame),
     }

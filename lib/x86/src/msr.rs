@@ -22,6 +22,8 @@ pub const HW_FEEDBACK_PTR_VALID: u64 = 1 << 0;
 pub const RTIT_CTL_TRACE_EN: u64 = 1 << 0;
 /// IA32_MCG_STATUS: the interrupted program can go on.
 pub const MCG_STATUS_RIPV: u64 = 1 << 0;
+/// IA32_MCG_STATUS: the machine check is the interrupted instruction's.
+pub const MCG_STATUS_EIPV: u64 = 1 << 1;
 /// Status of a bank of machine checks: what the processor has in its registers may be wrong.
 pub const MC_STATUS_PCC: u64 = 1 << 57;
 /// Status of a bank of machine checks: there is something in it.

@@ -10,6 +10,8 @@ use x86::msr::{MC_STATUS_PCC, MC_STATUS_VAL, Msr};
 
 /// The interrupted program can be gone on with.
 const RESTART_IP_VALID: u64 = x86::msr::MCG_STATUS_RIPV;
+/// The interrupted instruction has to do with it.
+const ERROR_IP_VALID: u64 = x86::msr::MCG_STATUS_EIPV;
 /// Status of bank 0; those of the next ones are four registers apart.
 const IA32_MC0_STATUS: u32 = 0x401;
 /// The register behind the status of so many banks is none of them.
@@ -20,6 +22,13 @@ const MOST_BANKS: u64 = 32;
 pub fn can_go_on(msrs: &impl Msrs) -> bool {
     let status = msrs.read(Msr::IA32_MCG_STATUS).unwrap_or(0);
     status & RESTART_IP_VALID != 0 && is_context_intact(msrs)
+}
+
+/// Returns whether the interrupted instruction met it, as a load of memory that is broken does: done again it meets it
+/// again, and shuts the processor down, as the first one is not over.
+#[cold]
+pub fn is_of_instruction(msrs: &impl Msrs) -> bool {
+    msrs.read(Msr::IA32_MCG_STATUS).unwrap_or(0) & ERROR_IP_VALID != 0
 }
 
 /// Returns whether no bank says that the processor's state is corrupt.
