@@ -80,12 +80,8 @@ pub enum Activity {
     WaitForSipi,
 }
 
-/// A guest's processor between a VM exit and the next VM entry.
-///
-/// CR0 and CR4 are as the guest sees them, host-owned bits included. Object-safe, for hypapps.
-pub trait Vcpu {
-    /// Index of this CPU, 0 for the bootstrap processor.
-    fn index(&self) -> usize;
+/// Registers of a guest's processor that a program has, and its segments.
+pub trait RegisterState {
     /// General-purpose registers but RSP.
     fn registers(&self) -> &Registers;
     /// General-purpose registers but RSP, to change.
@@ -102,6 +98,29 @@ pub trait Vcpu {
     fn rflags(&self) -> Rflags;
     /// Sets the flags.
     fn set_rflags(&mut self, rflags: Rflags);
+    /// Current privilege level.
+    fn cpl(&self) -> u8;
+    /// Returns a segment register.
+    fn segment(&self, register: SegmentRegister) -> Segment;
+    /// Loads a segment register, hidden part included.
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
+    /// IDTR.
+    fn idtr(&self) -> DescriptorTable;
+    /// Sets IDTR.
+    fn set_idtr(&mut self, idtr: DescriptorTable);
+    /// GDTR.
+    fn gdtr(&self) -> DescriptorTable;
+    /// Sets GDTR.
+    fn set_gdtr(&mut self, gdtr: DescriptorTable);
+    /// Access rights of CS.
+    fn code_rights(&self) -> x86::segment::AccessRights {
+        self.segment(SegmentRegister::Cs).rights
+    }
+}
+
+/// What decides how a guest's processor translates addresses. CR0 and CR4 are as the guest sees them, host-owned bits
+/// included.
+pub trait PagingState {
     /// CR0 as the guest reads it.
     fn cr0(&self) -> Cr0;
     /// Sets CR0 as the guest reads it; paging-mode changes take effect as MOV to CR0 would make them.
@@ -128,6 +147,14 @@ pub trait Vcpu {
     fn set_pdptes(&mut self, pdptes: [u64; 4]);
     /// Drops this processor's cached translations of the guest's linear addresses, global ones too.
     fn invalidate_translations(&mut self);
+    /// PKRU, where CR4.PKE is set.
+    fn pkru(&self) -> u32;
+    /// IA32_PKRS, where CR4.PKS is set.
+    fn pkrs(&self) -> u32;
+}
+
+/// What a guest's processor takes next: events, breakpoints, traps, and the instruction behind the one that exited.
+pub trait EventState {
     /// DR7.
     fn dr7(&self) -> u64;
     /// Sets DR7.
@@ -143,29 +170,11 @@ pub trait Vcpu {
     fn reset_cr2_and_debug_registers(&mut self);
     /// Sets bits of DR6, which explain a #DB that the guest is to take.
     fn set_dr6_bits(&mut self, bits: u64);
-    /// PKRU, where CR4.PKE is set.
-    fn pkru(&self) -> u32;
-    /// IA32_PKRS, where CR4.PKS is set.
-    fn pkrs(&self) -> u32;
     /// Requires a branch target as the next instruction, where indirect branches are tracked at the present CPL.
     fn expect_branch_target(&mut self);
     /// Ends a near call of ring 3's that was carried out in the called code's stead: no branch target is expected any
     /// more, and the return address, of so many bytes, is off the shadow stack.
     fn end_user_call(&mut self, bytes: u64);
-    /// Current privilege level.
-    fn cpl(&self) -> u8;
-    /// Returns a segment register.
-    fn segment(&self, register: SegmentRegister) -> Segment;
-    /// Loads a segment register, hidden part included.
-    fn set_segment(&mut self, register: SegmentRegister, segment: Segment);
-    /// IDTR.
-    fn idtr(&self) -> DescriptorTable;
-    /// Sets IDTR.
-    fn set_idtr(&mut self, idtr: DescriptorTable);
-    /// GDTR.
-    fn gdtr(&self) -> DescriptorTable;
-    /// Sets GDTR.
-    fn set_gdtr(&mut self, gdtr: DescriptorTable);
     /// Sets whether the processor runs, or waits for a start-up IPI.
     fn set_activity(&mut self, activity: Activity);
     /// Ends blocking by STI and by MOV SS.
@@ -189,12 +198,12 @@ pub trait Vcpu {
     fn iterate(&mut self);
     /// Injects `event` at the next VM entry.
     fn inject(&mut self, event: Event);
+}
 
-    /// Access rights of CS.
-    fn code_rights(&self) -> x86::segment::AccessRights {
-        self.segment(SegmentRegister::Cs).rights
-    }
-
+/// A guest's processor between a VM exit and the next VM entry. Object-safe, for hypapps.
+pub trait Vcpu: RegisterState + PagingState + EventState {
+    /// Index of this CPU, 0 for the bootstrap processor.
+    fn index(&self) -> usize;
     /// Operand and address size of the running code.
     fn code_size(&self) -> CodeSize {
         let cs = self.code_rights();

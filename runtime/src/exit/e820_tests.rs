@@ -1,5 +1,6 @@
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
+use crate::vcpu::RegisterState;
 use crate::vcpu::fake::FakeVcpu;
 use platform::handoff::RESERVED;
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vcpu::Vcpu;
+use crate::vcpu::RegisterState;
 use crate::vcpu::fake::FakeVcpu;
 use hw::{Caches, Ports};
 use platform::handoff::{MemoryRange, Pm1Ports, PowerPorts};

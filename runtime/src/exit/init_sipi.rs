@@ -117,6 +117,7 @@ fn reset_segments<V: Vcpu + ?Sized>(vcpu: &mut V) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vcpu::RegisterState;
     use crate::vcpu::fake::FakeVcpu;
     use hw::sim::{SimCpuid, SimMsrs};
     use x86::cpuid::CpuidResult;

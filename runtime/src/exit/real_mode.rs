@@ -42,6 +42,7 @@ fn system(rights: u32) -> Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vcpu::RegisterState;
     use crate::vcpu::fake::FakeVcpu;
 
     #[test]

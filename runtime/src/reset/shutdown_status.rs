@@ -106,6 +106,7 @@ fn perform_rest(ports: &impl Ports, cause: ResetCause) {
 mod tests {
     use super::*;
     use crate::memory::guest::fake::FakeMemory;
+    use crate::vcpu::RegisterState;
     use crate::vcpu::fake::FakeVcpu;
     use std::cell::{Cell, RefCell};
     use x86::cpuid::CpuidResult;

@@ -1,6 +1,6 @@
 //! A processor that keeps its state in plain fields, for host tests.
 
-use super::{Activity, Registers, Vcpu};
+use super::{Activity, EventState, PagingState, RegisterState, Registers, Vcpu};
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
 use x86::event::Event;
 use x86::segment::{AccessRights, DescriptorTable, Segment, SegmentRegister};
@@ -124,10 +124,7 @@ pub(crate) fn flat(rights: u32) -> Segment {
     Segment { selector: 0x10, base: 0, limit: 0xffff_ffff, rights: AccessRights::from_bits_retain(rights) }
 }
 
-impl Vcpu for FakeVcpu {
-    fn index(&self) -> usize {
-        self.index
-    }
+impl RegisterState for FakeVcpu {
     fn registers(&self) -> &Registers {
         &self.registers
     }
@@ -152,6 +149,33 @@ impl Vcpu for FakeVcpu {
     fn set_rflags(&mut self, rflags: Rflags) {
         self.rflags = rflags;
     }
+    fn cpl(&self) -> u8 {
+        self.cpl
+    }
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        self.segments[register as usize]
+    }
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        if register == SegmentRegister::Ss {
+            self.cpl = segment.rights.dpl();
+        }
+        self.segments[register as usize] = segment;
+    }
+    fn idtr(&self) -> DescriptorTable {
+        self.idtr
+    }
+    fn set_idtr(&mut self, idtr: DescriptorTable) {
+        self.idtr = idtr;
+    }
+    fn gdtr(&self) -> DescriptorTable {
+        self.gdtr
+    }
+    fn set_gdtr(&mut self, gdtr: DescriptorTable) {
+        self.gdtr = gdtr;
+    }
+}
+
+impl PagingState for FakeVcpu {
     fn cr0(&self) -> Cr0 {
         self.cr0
     }
@@ -185,6 +209,15 @@ impl Vcpu for FakeVcpu {
     fn invalidate_translations(&mut self) {
         self.invalidations += 1;
     }
+    fn pkru(&self) -> u32 {
+        self.pkru
+    }
+    fn pkrs(&self) -> u32 {
+        self.pkrs
+    }
+}
+
+impl EventState for FakeVcpu {
     fn dr7(&self) -> u64 {
         self.dr7
     }
@@ -207,40 +240,10 @@ impl Vcpu for FakeVcpu {
     fn set_dr6_bits(&mut self, bits: u64) {
         self.dr6_bits |= bits;
     }
-    fn pkru(&self) -> u32 {
-        self.pkru
-    }
-    fn pkrs(&self) -> u32 {
-        self.pkrs
-    }
     fn expect_branch_target(&mut self) {
         self.branch_targets += 1;
     }
     fn end_user_call(&mut self, _bytes: u64) {}
-    fn cpl(&self) -> u8 {
-        self.cpl
-    }
-    fn segment(&self, register: SegmentRegister) -> Segment {
-        self.segments[register as usize]
-    }
-    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
-        if register == SegmentRegister::Ss {
-            self.cpl = segment.rights.dpl();
-        }
-        self.segments[register as usize] = segment;
-    }
-    fn idtr(&self) -> DescriptorTable {
-        self.idtr
-    }
-    fn set_idtr(&mut self, idtr: DescriptorTable) {
-        self.idtr = idtr;
-    }
-    fn gdtr(&self) -> DescriptorTable {
-        self.gdtr
-    }
-    fn set_gdtr(&mut self, gdtr: DescriptorTable) {
-        self.gdtr = gdtr;
-    }
     fn set_activity(&mut self, activity: Activity) {
         self.activity = activity;
     }
@@ -267,5 +270,11 @@ impl Vcpu for FakeVcpu {
     }
     fn inject(&mut self, event: Event) {
         self.injected.push(event);
+    }
+}
+
+impl Vcpu for FakeVcpu {
+    fn index(&self) -> usize {
+        self.index
     }
 }

@@ -8,7 +8,7 @@ use crate::memory::guest_physical::GuestPhysical;
 use crate::reset::end_guest::end_guest;
 use crate::reset::shutdown_status;
 use crate::smp::{cpus, percpu};
-use crate::vcpu::Vcpu;
+use crate::vcpu::EventState;
 use hw::Vmcs;
 use hw::bare::Processor;
 use x86::event::Event;

@@ -4,7 +4,7 @@ use super::vcpu::VmxVcpu;
 use crate::exit::{
     ControlRegisterAccess, Exit, PortAccess, SecondLevelViolation, StringPort, TaskSwitch, TaskSwitchSource,
 };
-use crate::vcpu::Vcpu;
+use crate::vcpu::RegisterState;
 use hw::{PortWidth, Vmcs};
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::event::{Event, Vector};

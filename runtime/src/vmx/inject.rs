@@ -3,7 +3,7 @@
 
 use super::switch;
 use super::vcpu::VmxVcpu;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{PagingState, RegisterState};
 use hw::Vmcs;
 use hw::bare::guest_registers;
 use x86::cr::{Cr0, Rflags};
@@ -143,6 +143,7 @@ fn is_fault(vector: Vector) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vcpu::EventState;
     use crate::vcpu::Registers;
     use hw::sim::SimVmcs;
 

@@ -7,6 +7,7 @@
 //! UNSAFETY: registers that act while the hypervisor runs, and the value that exits load.
 #![expect(unsafe_code, reason = "counters and records of branches")]
 
+use crate::vcpu::RegisterState;
 use hw::{GeneralProtection, Msrs, Vmcs};
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, VmxBasic};
@@ -17,7 +18,6 @@ use {
     crate::exit::{Action, dispatch},
     crate::hypapp::WriteAnswer,
     crate::smp::percpu::PerCpu,
-    crate::vcpu::Vcpu,
     hw::bare::Processor,
     spin::Once,
     x86::event::Event,

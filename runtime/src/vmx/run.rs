@@ -16,7 +16,7 @@ use crate::reset::end_guest;
 use crate::smp::percpu::{self, PerCpu};
 use crate::smp::{quiesce, shootdown};
 use crate::stop;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{EventState, PagingState, RegisterState, Registers};
 use core::sync::atomic::Ordering;
 use hw::Vmcs;
 use hw::bare::Processor;

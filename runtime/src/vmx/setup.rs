@@ -17,7 +17,7 @@ use crate::features::features;
 use crate::machine;
 use crate::memory::views::View;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::{Activity, Registers, Vcpu};
+use crate::vcpu::{Activity, EventState, PagingState, Registers};
 use crate::vmx::vm_entry;
 use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;

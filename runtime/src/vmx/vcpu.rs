@@ -1,7 +1,7 @@
 //! A guest's processor as its VMCS and saved registers hold it.
 
 use super::{cet, switch};
-use crate::vcpu::{Activity, CodeSize, Registers, Vcpu};
+use crate::vcpu::{Activity, CodeSize, EventState, PagingState, RegisterState, Registers, Vcpu};
 use hw::Vmcs;
 use hw::bare::guest_registers;
 use x86::cr::{Cr0, Cr4, Efer, Rflags};
@@ -68,11 +68,7 @@ impl<'a, V: Vmcs> VmxVcpu<'a, V> {
     }
 }
 
-impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
-    fn index(&self) -> usize {
-        self.index
-    }
-
+impl<V: Vmcs> RegisterState for VmxVcpu<'_, V> {
     fn registers(&self) -> &Registers {
         self.registers
     }
@@ -105,6 +101,49 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         self.vmcs.write(vmcs::GUEST_RFLAGS, rflags.bits());
     }
 
+    fn cpl(&self) -> u8 {
+        // SS.DPL is the CPL in every mode (SDM, "Guest Register State").
+        AccessRights::from_bits_retain(self.vmcs.read(vmcs::GUEST_SS_ACCESS_RIGHTS)).dpl()
+    }
+
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        segment_of(&self.vmcs, register)
+    }
+
+    fn code_rights(&self) -> AccessRights {
+        AccessRights::from_bits_retain(self.vmcs.read(vmcs::GUEST_CS_ACCESS_RIGHTS))
+    }
+
+    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
+        let fields = Self::segment_fields(register);
+        self.vmcs.write(fields.selector, segment.selector);
+        self.vmcs.write(fields.base, segment.base);
+        self.vmcs.write(fields.limit, segment.limit);
+        self.vmcs.write(fields.rights, segment.rights.bits());
+    }
+
+    fn idtr(&self) -> DescriptorTable {
+        let limit = u16::try_from(self.vmcs.read(vmcs::GUEST_IDTR_LIMIT)).unwrap_or(u16::MAX);
+        DescriptorTable { base: self.vmcs.read(vmcs::GUEST_IDTR_BASE), limit }
+    }
+
+    fn set_idtr(&mut self, idtr: DescriptorTable) {
+        self.vmcs.write(vmcs::GUEST_IDTR_BASE, idtr.base);
+        self.vmcs.write(vmcs::GUEST_IDTR_LIMIT, u32::from(idtr.limit));
+    }
+
+    fn gdtr(&self) -> DescriptorTable {
+        let limit = u16::try_from(self.vmcs.read(vmcs::GUEST_GDTR_LIMIT)).unwrap_or(u16::MAX);
+        DescriptorTable { base: self.vmcs.read(vmcs::GUEST_GDTR_BASE), limit }
+    }
+
+    fn set_gdtr(&mut self, gdtr: DescriptorTable) {
+        self.vmcs.write(vmcs::GUEST_GDTR_BASE, gdtr.base);
+        self.vmcs.write(vmcs::GUEST_GDTR_LIMIT, u32::from(gdtr.limit));
+    }
+}
+
+impl<V: Vmcs> PagingState for VmxVcpu<'_, V> {
     fn cr0(&self) -> Cr0 {
         let real = Cr0::from_bits_retain(self.vmcs.read(vmcs::GUEST_CR0));
         let shadow = Cr0::from_bits_retain(self.vmcs.read(vmcs::CR0_READ_SHADOW));
@@ -173,6 +212,16 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         }
     }
 
+    fn pkru(&self) -> u32 {
+        if self.cr4().contains(Cr4::PKE) { guest_registers::pkru() } else { 0 }
+    }
+
+    fn pkrs(&self) -> u32 {
+        if self.cr4().contains(Cr4::PKS) { guest_registers::pkrs() } else { 0 }
+    }
+}
+
+impl<V: Vmcs> EventState for VmxVcpu<'_, V> {
     fn dr7(&self) -> u64 {
         self.vmcs.read(vmcs::GUEST_DR7)
     }
@@ -205,14 +254,6 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
         guest_registers::set_dr6_bits(bits);
     }
 
-    fn pkru(&self) -> u32 {
-        if self.cr4().contains(Cr4::PKE) { guest_registers::pkru() } else { 0 }
-    }
-
-    fn pkrs(&self) -> u32 {
-        if self.cr4().contains(Cr4::PKS) { guest_registers::pkrs() } else { 0 }
-    }
-
     fn expect_branch_target(&mut self) {
         if self.cr4().contains(Cr4::CET) {
             guest_registers::expect_branch_target(self.cpl() == 3);
@@ -227,47 +268,6 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
             let ssp = self.vmcs.read(vmcs::GUEST_SSP);
             cet::load_at_entry(&mut self.vmcs, ssp.wrapping_add(bytes));
         }
-    }
-
-    fn cpl(&self) -> u8 {
-        // SS.DPL is the CPL in every mode (SDM, "Guest Register State").
-        AccessRights::from_bits_retain(self.vmcs.read(vmcs::GUEST_SS_ACCESS_RIGHTS)).dpl()
-    }
-
-    fn segment(&self, register: SegmentRegister) -> Segment {
-        segment_of(&self.vmcs, register)
-    }
-
-    fn code_rights(&self) -> AccessRights {
-        AccessRights::from_bits_retain(self.vmcs.read(vmcs::GUEST_CS_ACCESS_RIGHTS))
-    }
-
-    fn set_segment(&mut self, register: SegmentRegister, segment: Segment) {
-        let fields = Self::segment_fields(register);
-        self.vmcs.write(fields.selector, segment.selector);
-        self.vmcs.write(fields.base, segment.base);
-        self.vmcs.write(fields.limit, segment.limit);
-        self.vmcs.write(fields.rights, segment.rights.bits());
-    }
-
-    fn idtr(&self) -> DescriptorTable {
-        let limit = u16::try_from(self.vmcs.read(vmcs::GUEST_IDTR_LIMIT)).unwrap_or(u16::MAX);
-        DescriptorTable { base: self.vmcs.read(vmcs::GUEST_IDTR_BASE), limit }
-    }
-
-    fn set_idtr(&mut self, idtr: DescriptorTable) {
-        self.vmcs.write(vmcs::GUEST_IDTR_BASE, idtr.base);
-        self.vmcs.write(vmcs::GUEST_IDTR_LIMIT, u32::from(idtr.limit));
-    }
-
-    fn gdtr(&self) -> DescriptorTable {
-        let limit = u16::try_from(self.vmcs.read(vmcs::GUEST_GDTR_LIMIT)).unwrap_or(u16::MAX);
-        DescriptorTable { base: self.vmcs.read(vmcs::GUEST_GDTR_BASE), limit }
-    }
-
-    fn set_gdtr(&mut self, gdtr: DescriptorTable) {
-        self.vmcs.write(vmcs::GUEST_GDTR_BASE, gdtr.base);
-        self.vmcs.write(vmcs::GUEST_GDTR_LIMIT, u32::from(gdtr.limit));
     }
 
     fn set_activity(&mut self, activity: Activity) {
@@ -329,6 +329,12 @@ impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
 
     fn inject(&mut self, event: Event) {
         self.take(event);
+    }
+}
+
+impl<V: Vmcs> Vcpu for VmxVcpu<'_, V> {
+    fn index(&self) -> usize {
+        self.index
     }
 }
 

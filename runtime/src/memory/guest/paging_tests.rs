@@ -1,6 +1,6 @@
 use super::fake::FakeMemory;
 use super::{Access, GuestView, Intent, Privilege, canonical, segmentation};
-use crate::vcpu::Vcpu;
+use crate::vcpu::RegisterState;
 use crate::vcpu::fake::{FakeVcpu, flat};
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
 use x86::cr::{Cr0, Cr4, Efer, Rflags};

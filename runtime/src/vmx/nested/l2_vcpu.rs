@@ -9,7 +9,7 @@ use super::memory::missing_page::Note;
 use super::vmcs12::controls::L1Controls;
 use crate::exit::Action;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{EventState, RegisterState, Registers};
 use crate::vmx::apply as l1;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;

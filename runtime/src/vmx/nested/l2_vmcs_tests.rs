@@ -1,5 +1,5 @@
 use super::*;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{PagingState, RegisterState, Registers};
 use crate::vmx::nested::vmcs12::controls::L1Controls;
 use crate::vmx::vcpu::VmxVcpu;
 use hw::sim::SimVmcs;

@@ -9,7 +9,7 @@ use super::vmcs02::{self, InheritedByL2};
 use crate::exit::Action;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{EventState, RegisterState, Registers};
 use crate::vmx::nested::bitmap::pages;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
 use crate::vmx::nested::event::{delivery, nmi};

@@ -7,7 +7,7 @@
 //! UNSAFETY: control words of VMCS02, by the contract of an entry.
 #![expect(unsafe_code, reason = "controls of a VMCS that a guest is entered under")]
 
-use crate::vcpu::Vcpu;
+use crate::vcpu::{EventState, PagingState};
 use crate::vmx::controls::Controls;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::cr_masks;

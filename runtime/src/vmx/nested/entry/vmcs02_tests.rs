@@ -1,6 +1,6 @@
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vcpu::Registers;
+use crate::vcpu::{EventState, PagingState, RegisterState, Registers};
 use crate::vmx::nested::cr_masks::CR0_OF_L0;
 use crate::vmx::nested::exit::reflect::{self, ExitFacts, InheritedByL1};
 use crate::vmx::nested::vmcs12::fields;

@@ -3,7 +3,7 @@
 use crate::exit::{Action, Exit, control_register, dispatch, port};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::Vcpu;
+use crate::vcpu::RegisterState;
 use crate::vmx::cet;
 use crate::vmx::decode;
 use crate::vmx::nested::cpu;

@@ -7,7 +7,7 @@ use super::to_l1;
 use crate::exit::{Action, dispatch, machine_check};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{RegisterState, Registers};
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, State};
 use crate::vmx::nested::entry::refusal;

@@ -2,7 +2,7 @@
 //! of VMCS12 (SDM, "VM Exits").
 
 use crate::memory::guest::{GuestMemory, load_pdptes};
-use crate::vcpu::Vcpu;
+use crate::vcpu::PagingState;
 use crate::vmx::nested::cr_masks::{self, CR0_OF_L0};
 use crate::vmx::nested::entry::checks::EntryFailure;
 use crate::vmx::nested::entry::vmcs02::{InheritedByL2, copy, uses_pdptes};

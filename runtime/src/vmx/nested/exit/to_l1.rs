@@ -4,7 +4,7 @@ use super::reflect::{self, ExitFacts, InheritedByL1};
 use crate::exit::Action;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{EventState, Registers};
 use crate::vmx::nested::Operation;
 use crate::vmx::nested::cpu::{self, NestedCpu, State};
 use crate::vmx::nested::event::nmi;

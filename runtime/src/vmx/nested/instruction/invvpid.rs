@@ -3,7 +3,7 @@
 use super::{Hardware, L1, Status, VpidScope, operand};
 use crate::memory::guest::GuestMemory;
 use crate::memory::guest::canonical::is_canonical;
-use crate::vcpu::Vcpu;
+use crate::vcpu::PagingState;
 use hw::Vmcs;
 use x86::address::GuestLinearAddr;
 use x86::event::Event;

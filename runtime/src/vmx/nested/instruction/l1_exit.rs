@@ -4,7 +4,7 @@ use super::{Completion, L1};
 use crate::exit::Action;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::Vcpu;
+use crate::vcpu::RegisterState;
 use crate::vmx::nested::Operation;
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::cpu::{self, NestedCpu};

@@ -1,6 +1,6 @@
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{RegisterState, Registers};
 use crate::vmx::nested::capability::Capability;
 use crate::vmx::nested::entry::checks::Processor;
 use crate::vmx::nested::entry::checks::fixture::hardware;

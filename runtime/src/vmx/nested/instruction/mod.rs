@@ -22,7 +22,7 @@ use super::vmcs12::Vmcs12;
 use super::{Facts, Nested};
 use crate::exit::Action;
 use crate::memory::guest::GuestMemory;
-use crate::vcpu::{CodeSize, Vcpu};
+use crate::vcpu::{CodeSize, RegisterState, Vcpu};
 use crate::vmx::vcpu::VmxVcpu;
 use hw::Vmcs;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};

@@ -3,7 +3,7 @@ mod entry;
 
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vcpu::Registers;
+use crate::vcpu::{PagingState, RegisterState, Registers};
 use crate::vmx::nested::entry::checks::Processor;
 use crate::vmx::nested::entry::checks::fixture::{REVISION, hardware};
 use hw::sim::{SimCpuid, SimMsrs, SimVmcs};

@@ -2,7 +2,7 @@
 
 use super::{Hardware, L1, Status, check_privilege, is_enabled, is_mode_right, operand, page};
 use crate::memory::guest::GuestMemory;
-use crate::vcpu::Vcpu;
+use crate::vcpu::PagingState;
 use crate::vmx::nested::Nested;
 use crate::vmx::vcpu::{CR0_MASK, CR0_MASK_IN_VMX_OPERATION};
 use hw::Vmcs;

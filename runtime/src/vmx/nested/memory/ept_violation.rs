@@ -6,7 +6,7 @@ use super::l2;
 use super::missing_page::MissingPage;
 use crate::exit::{Action, Exit, dispatch};
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::Vcpu;
+use crate::vcpu::RegisterState;
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, NestedCpu};
 use crate::vmx::nested::exit::reflect::ExitFacts;

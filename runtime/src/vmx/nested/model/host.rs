@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use crate::memory::guest::fake::FakeMemory;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{PagingState, Registers};
 use crate::vmx::nested::exit::reflect::{self, InheritedByL1};
 use crate::vmx::nested::vmcs12::Vmcs12;
 use crate::vmx::vcpu::VmxVcpu;

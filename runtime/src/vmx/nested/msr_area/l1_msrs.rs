@@ -8,7 +8,7 @@ use crate::exit::mtrr::Effect;
 use crate::exit::{Action, dispatch};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
-use crate::vcpu::{Registers, Vcpu};
+use crate::vcpu::{RegisterState, Registers};
 use crate::vmx::nested::Facts;
 use crate::vmx::nested::cpu::{self, State};
 use crate::vmx::nested::l2_vmcs::L2View;

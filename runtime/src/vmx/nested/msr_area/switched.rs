@@ -1,6 +1,6 @@
 //! MSRs that a VM entry and a VM exit switch: the guest's are in its VMCS, where MSR areas find them.
 
-use crate::vcpu::Vcpu;
+use crate::vcpu::PagingState;
 use crate::vmx::nested::entry::checks::Processor;
 use crate::vmx::observers::Observers;
 use crate::vmx::vcpu::VmxVcpu;
