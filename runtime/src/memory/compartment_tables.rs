@@ -90,6 +90,15 @@ pub struct Roots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall;
 
+/// Why a compartment was not filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillError {
+    /// As [`TooSmall`] says.
+    TooSmall,
+    /// A page would have been memory that is not the guest's.
+    Foreign,
+}
+
 /// Returns the number of frames that a compartment needs for `runs` of pages (linear address, count), in ascending
 /// order.
 #[must_use]
@@ -184,19 +193,21 @@ impl<F: TableFormat> Compartment<F> {
         (serial != 0 && self.serial == serial).then_some(self.roots)
     }
 
-    /// Makes the compartment consist of `pages`, for `serial`, which stands for just these pages in just this mode.
-    /// Translations that the processor cached for the compartment before have to be dropped.
+    /// Makes the compartment consist of `pages`, for `serial`, which stands for just these pages in just this mode; all
+    /// of them are the guest's, as `is_guests` says of each. Translations that the processor cached for the compartment
+    /// before have to be dropped.
     ///
     /// # Errors
     ///
-    /// [`TooSmall`]; the compartment is empty then.
+    /// [`FillError`]; the compartment is empty then.
     pub fn fill<M: PhysMemory>(
         &mut self,
         memory: &M,
         serial: u64,
         mode: Mode,
         pages: impl IntoIterator<Item = Page>,
-    ) -> Result<Roots, TooSmall> {
+        is_guests: impl Fn(HostPhysAddr) -> bool,
+    ) -> Result<Roots, FillError> {
         // Nothing is to be entered while the tables are neither the old ones nor the new, nor where the stock ends
         // too soon.
         self.serial = 0;
@@ -206,7 +217,7 @@ impl<F: TableFormat> Compartment<F> {
         }
         self.used = 0;
         let mut builder = Builder { compartment: self, memory, mode, guest_tables: 0 };
-        let roots = builder.build(pages)?;
+        let roots = builder.build(pages, is_guests)?;
         self.roots = roots;
         // Last: what is complete can be entered.
         self.serial = serial;
@@ -238,7 +249,11 @@ struct GuestTable {
 }
 
 impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
-    fn build(&mut self, pages: impl IntoIterator<Item = Page>) -> Result<Roots, TooSmall> {
+    fn build(
+        &mut self,
+        pages: impl IntoIterator<Item = Page>,
+        is_guests: impl Fn(HostPhysAddr) -> bool,
+    ) -> Result<Roots, FillError> {
         // The first frame of all, by which `compartment_root` finds it again.
         let root = self.take()?;
         let mut tops = [GuestTable { frame: root, gpa: 0 }; 4];
@@ -246,6 +261,9 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
             *top = self.make_guest_table(root)?;
         }
         for (gpa, page) in (0..).step_by(4096).zip(pages) {
+            if !is_guests(page.frame) {
+                return Err(FillError::Foreign);
+            }
             self.map(root, gpa, page.frame, page.rights | Rights::READ)?;
             self.map_linear(root, &tops, page, gpa)?;
         }
@@ -368,6 +386,12 @@ impl<M: PhysMemory, F: TableFormat> Builder<'_, M, F> {
         } else {
             self.memory.write_u64(HostPhysAddr::new(table.get() + 8 * (index & 0x1ff)), entry);
         }
+    }
+}
+
+impl From<TooSmall> for FillError {
+    fn from(_: TooSmall) -> Self {
+        Self::TooSmall
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compartments as a processor walks them: the guest's page tables over the second-level ones.
 
-use super::{Compartment, Mode, Page, Roots, TABLES_START, TooSmall, frames_needed};
+use super::{Compartment, FillError, Mode, Page, Roots, TABLES_START, TooSmall, frames_needed};
 use crate::memory::TableRoot;
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege, Refused};
 use crate::memory::plain_format::PlainFormat;
@@ -13,7 +13,8 @@ use x86::address::{GuestLinearAddr, GuestPhysAddr, HostPhysAddr};
 use x86::cr::{Cr0, Cr4, Efer};
 use x86::paging::{PageSize, Rights};
 
-const POOL: u64 = 0x4000_0000;
+/// Behind all pages.
+const POOL: u64 = 0x10_0000_0000;
 const MODES: [Mode; 4] = [Mode::Bits32, Mode::Pae, Mode::Levels4, Mode::Levels5];
 const CODE: Rights = Rights::READ.union(Rights::EXECUTE);
 const DATA: Rights = Rights::READ.union(Rights::WRITE);
@@ -45,8 +46,10 @@ impl Fixture {
         assert_eq!(self.compartment.grow(&self.memory, stock, take), Ok(()));
     }
 
-    fn fill(&mut self, serial: u64, pages: &[Page]) -> Result<(), TooSmall> {
-        self.roots = self.compartment.fill(&self.memory, serial, self.mode, pages.iter().copied())?;
+    fn fill(&mut self, serial: u64, pages: &[Page]) -> Result<(), FillError> {
+        let is_guests = |frame: HostPhysAddr| frame.get() < POOL;
+        self.roots =
+            self.compartment.fill(&self.memory, serial, self.mode, pages.iter().copied(), is_guests)?;
         Ok(())
     }
 
@@ -170,9 +173,24 @@ fn a_compartment_that_is_filled_anew_forgets_what_it_was() {
 }
 
 #[test]
+fn a_page_of_the_hypervisors_leaves_the_compartment_empty() {
+    for mode in MODES {
+        let mut machine = Fixture::new(mode, 20);
+        // A table of the compartment's own: whoever writes it maps what it likes.
+        let table = Page { frame: HostPhysAddr::new(POOL + 0x2000), ..pages()[0] };
+        let mut pages = pages().to_vec();
+        pages.push(table);
+        assert_eq!(machine.fill(3, &pages), Err(FillError::Foreign));
+        assert_eq!(machine.compartment.roots(3), None);
+        pages.pop();
+        assert_eq!(machine.fill(3, &pages), Ok(()));
+    }
+}
+
+#[test]
 fn a_compartment_short_of_frames_is_empty_until_its_stock_grows() {
     let mut machine = Fixture::new(Mode::Levels4, frames_needed(Mode::Levels4, runs(&pages())) - 1);
-    assert_eq!(machine.fill(7, &pages()), Err(TooSmall));
+    assert_eq!(machine.fill(7, &pages()), Err(FillError::TooSmall));
     assert_eq!(machine.compartment.roots(7), None);
     machine.grow(frames_needed(Mode::Levels4, runs(&pages())));
     assert_eq!(machine.fill(7, &pages()), Ok(()));

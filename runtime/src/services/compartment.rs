@@ -8,11 +8,12 @@ pub use crate::exit::CompartmentExit;
 pub use crate::memory::compartment_tables::{Mode, PAGES_LIMIT, Page, Roots, frames_needed};
 
 use super::{machine, no_frames};
-use crate::machine::{RegionMemory, SECOND_LEVEL};
-use crate::memory::compartment_tables::{STOCK_LIMIT, TooSmall};
+use crate::machine::{self as hypervisor, RegionMemory, SECOND_LEVEL};
+use crate::memory::compartment_tables::{FillError, STOCK_LIMIT, TooSmall};
 use crate::memory::second_level::{ProtectError, RESERVE};
 use crate::smp::{cpus, percpu, shootdown};
 use spin::Once;
+use x86::paging::PAGE_SIZE;
 
 /// Most frames that are taken at a time: each is zeroed.
 const RESERVED_AT_ONCE: usize = 16;
@@ -73,7 +74,7 @@ fn grow(frames: usize) -> Result<bool, ProtectError> {
 ///
 /// # Errors
 ///
-/// [`ProtectError::Exhausted`] where not enough was reserved.
+/// [`ProtectError::Exhausted`] where not enough was reserved, [`ProtectError::HypervisorMemory`] where a page is of that.
 pub fn prepare<P: IntoIterator<Item = Page>>(
     serial: u64,
     mode: Mode,
@@ -83,7 +84,9 @@ pub fn prepare<P: IntoIterator<Item = Page>>(
     if let Some(roots) = compartment.roots(serial) {
         return Ok(roots);
     }
-    let roots = compartment.fill(&RegionMemory, serial, mode, pages())?;
+    let roots = compartment.fill(&RegionMemory, serial, mode, pages(), |frame| {
+        !hypervisor::region().overlaps(frame.get(), PAGE_SIZE)
+    })?;
     // After the fill, before the next entry: what this CPU has cached is of the compartment before.
     machine().vendor.forget_compartment(&roots);
     Ok(roots)
@@ -113,6 +116,15 @@ pub fn leave() {
 #[must_use]
 pub fn is_inside() -> bool {
     percpu::current().is_in_compartment()
+}
+
+impl From<FillError> for ProtectError {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::TooSmall => Self::Exhausted,
+            FillError::Foreign => Self::HypervisorMemory,
+        }
+    }
 }
 
 impl From<TooSmall> for ProtectError {
