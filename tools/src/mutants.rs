@@ -132,10 +132,9 @@ fn listed(program: &Path, tree: &Tree, wanted: &Wanted) -> Result<Vec<Change>> {
     let mut mutants = Command::new(program);
     mutants.current_dir(tree.root()).env("CARGO", cargo().get_program());
     mutants.args(["mutants", "--list", "--json", "--package", tree.package()]);
-    for glob in bare_files(tree.root())? {
+    for glob in files_left_out(tree.root())? {
         mutants.arg("--exclude").arg(glob);
     }
-    wanted.shard.iter().for_each(|shard| _ = mutants.args(["--sharding=round-robin", "--shard", shard]));
     if let Some(diff) = &wanted.in_diff {
         mutants.arg("--in-diff").arg(std::path::absolute(diff)?);
     }
@@ -143,6 +142,10 @@ fn listed(program: &Path, tree: &Tree, wanted: &Wanted) -> Result<Vec<Change>> {
     // cargo-mutants would add the files to those of its configuration.
     let file = wanted.file.as_deref().unwrap_or_default();
     changes.retain(|change| change.file.starts_with(file));
+    // Not by cargo-mutants: a function's body is known by changes that its part might not have.
+    if let Some((part, parts)) = wanted.shard.as_deref().and_then(shard_numbers) {
+        changes = changes.into_iter().skip(part).step_by(parts).collect();
+    }
     Ok(changes)
 }
 
@@ -157,8 +160,13 @@ fn commit() -> Result<String> {
 
 /// Takes `I/N` with I below N, before minutes go into a run that could not be.
 pub(crate) fn shard(words: &str) -> Result<String, &'static str> {
-    let numbers = words.split_once('/').and_then(|(i, n)| Some((i.parse::<u32>().ok()?, n.parse().ok()?)));
-    numbers.filter(|(i, n)| i < n).map(|_| words.to_owned()).ok_or("not I/N with I from 0 to N - 1")
+    shard_numbers(words).map(|_| words.to_owned()).ok_or("not I/N with I from 0 to N - 1")
+}
+
+fn shard_numbers(words: &str) -> Option<(usize, usize)> {
+    let (part, parts) = words.split_once('/')?;
+    let numbers = (part.parse().ok()?, parts.parse().ok()?);
+    (numbers.0 < numbers.1).then_some(numbers)
 }
 
 /// `microtpm` is `xmhf-microtpm`.
@@ -166,8 +174,12 @@ fn full_name(package: &str) -> String {
     if package.starts_with("xmhf-") { package.to_owned() } else { format!("xmhf-{package}") }
 }
 
-/// Globs of the files that only the bare target compiles: modules behind `#[cfg(target_os = "none")]`.
-fn bare_files(root: &Path) -> Result<Vec<String>> {
+/// What is put before a module that only the bare target compiles, and before one that only tests do: cargo-mutants
+/// knows `#[cfg(test)]` by itself.
+const LEFT_OUT: [&str; 2] = ["#[cfg(target_os = \"none\")]", "#[cfg(any(test, fuzzing))]"];
+
+/// Globs of the files of modules that are [`LEFT_OUT`].
+fn files_left_out(root: &Path) -> Result<Vec<String>> {
     let mut globs = Vec::new();
     let mut folders = vec![root.join("runtime/src")];
     for package in fs::read_dir(root.join("lib"))? {
@@ -180,7 +192,7 @@ fn bare_files(root: &Path) -> Result<Vec<String>> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let place = module_folder(path.strip_prefix(root).unwrap_or(&path));
-                let modules = bare_modules(&fs::read_to_string(&path)?);
+                let modules = modules_left_out(&fs::read_to_string(&path)?);
                 globs.extend(
                     modules
                         .iter()
@@ -201,9 +213,9 @@ fn module_folder(file: &Path) -> String {
     folder.to_string_lossy().into_owned()
 }
 
-fn bare_modules(text: &str) -> Vec<String> {
+fn modules_left_out(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let attributed = lines.windows(2).filter(|pair| pair[0] == "#[cfg(target_os = \"none\")]");
+    let attributed = lines.windows(2).filter(|pair| LEFT_OUT.contains(&pair[0]));
     let module = |line: &str| {
         let (_, name) = line.strip_suffix(';')?.rsplit_once("mod ")?;
         Some(name.to_owned())
@@ -216,17 +228,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_the_bare_target_are_found_by_attribute() {
-        let text =
-            "#[cfg(target_os = \"none\")]\npub(crate) mod host;\nmod guest;\n#[cfg(test)]\nmod tests;\n";
-        assert_eq!(bare_modules(text), ["host"]);
+    fn files_of_the_bare_target_and_of_tests_are_found_by_attribute() {
+        let text = "#[cfg(target_os = \"none\")]\npub(crate) mod host;\nmod guest;\n#[cfg(any(test, fuzzing))]\nmod \
+                    model;\n#[cfg(not(test))]\nmod real;\n";
+        assert_eq!(modules_left_out(text), ["host", "model"]);
         assert_eq!(module_folder(Path::new("runtime/src/memory/mod.rs")), "runtime/src/memory");
         assert_eq!(
             module_folder(Path::new("runtime/src/exit/task_switch.rs")),
             "runtime/src/exit/task_switch"
         );
-        let files = bare_files(paths::root()).unwrap();
-        assert!(files.iter().any(|file| file == "runtime/src/memory/host.rs"));
+        let files = files_left_out(paths::root()).unwrap();
+        assert!(files.iter().any(|file| file == "lib/hw/src/bare.rs"));
         assert!(!files.iter().any(|file| file == "runtime/src/memory/policy.rs"));
     }
 

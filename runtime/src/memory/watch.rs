@@ -95,6 +95,8 @@ mod tests {
         let mut pages = WatchedPages::new();
         assert_eq!(pages.run_at(0x5123, ALL), (ALL, false));
         assert!(pages.insert(0x5000).is_some() && pages.insert(0x3000).is_some());
+        let watched = [0x4fff, 0x5000, 0x5fff, 0x6000].map(|address| pages.is_watched(address));
+        assert_eq!(watched, [false, true, true, false]);
         assert_eq!(pages.run_at(0x5123, ALL), (GuestRange::between(0x5000, 0x6000), true));
         assert_eq!(pages.run_at(0x4fff, ALL), (GuestRange::between(0x4000, 0x5000), false));
         assert_eq!(pages.run_at(0x2000, ALL), (GuestRange::between(0, 0x3000), false));

@@ -242,6 +242,7 @@ mod tests {
             (Absent, Type(5), Absent, Absent, Type(5), 0),
             (Absent, Absent, Type(5), Type(5), Type(7), 0),
             (Type(5), Type(5), Absent, Absent, Type(5), 0),
+            (Absent, Type(5), Type(5), Absent, Type(5), 0),
             (Type(5), Absent, Type(5), Absent, Type(5), 0),
             (Unclear, Absent, Absent, Absent, Type(5), 0),
             (Absent, Absent, Absent, Type(6), Absent, 0),

@@ -106,6 +106,7 @@ fn the_hypervisors_controls_are_added_and_softwares_left_out() {
         vmcs12.write(vmcs::PRIMARY_CONTROLS, primary.bits());
         vmcs12.write(vmcs::SECONDARY_CONTROLS, SecondaryControls::ENABLE_PML.bits());
         vmcs12.write(vmcs::PIN_BASED_CONTROLS, PinBasedControls::PREEMPTION_TIMER.bits());
+        vmcs12.write(vmcs::PREEMPTION_TIMER, 77);
         vmcs12.write(vmcs::CR3_TARGET_COUNT, 2);
         vmcs12.write(vmcs::CR3_TARGET_1, 0x5000);
     });
@@ -117,6 +118,7 @@ fn the_hypervisors_controls_are_added_and_softwares_left_out() {
     assert_eq!(vmcs02.read(vmcs::SECONDARY_CONTROLS), own().secondary.bits());
     let exit = ExitControls::from_bits_retain(vmcs02.read(vmcs::EXIT_CONTROLS));
     assert!(exit.contains(ExitControls::SAVE_PREEMPTION_TIMER));
+    assert_eq!(vmcs02.read(vmcs::PREEMPTION_TIMER), 77);
     assert_eq!((vmcs02.read(vmcs::CR3_TARGET_COUNT), vmcs02.read(vmcs::CR3_TARGET_1)), (2, 0x5000));
     let (every_port, _) = entered(|vmcs12| {
         vmcs12.write(vmcs::PRIMARY_CONTROLS, PrimaryControls::UNCONDITIONAL_IO_EXITING.bits());

@@ -94,10 +94,11 @@ fn write_efer<V: Vmcs>(vcpu: &mut VmxVcpu<'_, V>, processor: &Processor, value: 
 
 #[cfg(test)]
 mod tests {
-    use super::{PrimaryControls, Processor, SecondaryControls, read, time_stamp, write};
+    use super::{PrimaryControls, Processor, SecondaryControls, is_switched, read, time_stamp, write};
     use crate::vcpu::Registers;
     use crate::vmx::observers;
     use crate::vmx::vcpu::VmxVcpu;
+    use hw::Vmcs as _;
     use hw::sim::{SimCpuid, SimMsrs, SimVmcs};
     use x86::cpuid::CpuidResult;
     use x86::msr::Msr;
@@ -129,6 +130,28 @@ mod tests {
         let observers = observers::fixture::processor();
         let done = write(&mut vcpu, &processor(), &observers, msr, value);
         (done, read(&vcpu.vmcs, &observers, msr))
+    }
+
+    #[test]
+    fn each_msr_of_the_vmcs_is_read_and_written_there() {
+        // A value that each of them takes.
+        const VALUE: u64 = 1;
+        for (msr, field) in [
+            (Msr::IA32_PAT, vmcs::GUEST_PAT),
+            (Msr::IA32_DEBUGCTL, vmcs::GUEST_DEBUGCTL),
+            (Msr::IA32_FS_BASE, vmcs::GUEST_FS_BASE),
+            (Msr::IA32_GS_BASE, vmcs::GUEST_GS_BASE),
+            (Msr::IA32_SYSENTER_ESP, vmcs::GUEST_SYSENTER_ESP),
+            (Msr::IA32_SYSENTER_EIP, vmcs::GUEST_SYSENTER_EIP),
+        ] {
+            let observers = observers::fixture::processor();
+            let mut registers = Registers::default();
+            let mut vcpu = VmxVcpu::new(SimVmcs::default(), &mut registers, 0);
+            assert!(is_switched(&observers, msr), "{msr:?}");
+            assert_eq!(write(&mut vcpu, &processor(), &observers, msr, VALUE), Some(true), "{msr:?}");
+            assert_eq!(vcpu.vmcs.read(field), VALUE, "{msr:?}");
+            assert_eq!(read(&vcpu.vmcs, &observers, msr), Some(VALUE), "{msr:?}");
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn msrs<V: Vmcs>(entry: &Entry<'_, V>) -> Result<(), Rule> {
     if entry.has_entry(EntryControls::LOAD_BNDCFGS) {
         const RESERVED: u64 = 0xffc;
         let value = entry.read(vmcs::GUEST_BNDCFGS);
-        let is_valid = value & RESERVED == 0 && processor.is_canonical(value & !0xfff);
+        let is_valid = value & RESERVED == 0 && processor.is_canonical(value);
         require(is_valid, "guest IA32_BNDCFGS")?;
     }
     if entry.has_entry(EntryControls::LOAD_CET_STATE) {

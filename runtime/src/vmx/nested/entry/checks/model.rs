@@ -200,7 +200,8 @@ impl Model<'_> {
                 1 => false,
                 2 => vector == 2,
                 3 => vector < 32,
-                7 => vector == 0,
+                // Where there is a monitor trap flag.
+                7 => vector == 0 && bit(self.machine.capability.primary.0, 32 + 27),
                 _ => true,
             };
             let is_protected = !self.secondary(7) || bit(self.f(vmcs::GUEST_CR0), 0);
@@ -211,7 +212,8 @@ impl Model<'_> {
                 && (may_choose || bit(event, 11) == pushes)
                 && (12..31).all(|number| !bit(event, number))
                 && (!bit(event, 11) || self.f(vmcs::ENTRY_EXCEPTION_ERROR_CODE) < 0x1_0000)
-                && (!(4..7).contains(&kind) || length < 16);
+                && (!(4..7).contains(&kind)
+                    || length < 16 && (length > 0 || bit(self.machine.capability.misc, 30)));
             if !is_right {
                 return false;
             }

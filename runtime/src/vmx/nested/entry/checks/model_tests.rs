@@ -139,6 +139,63 @@ fn every_event_in_every_activity_state() {
 }
 
 #[test]
+fn events_on_processors_with_and_without_what_they_need() {
+    // Error codes of one's choice, length 0, pending MTF exits.
+    for (has_choice, has_length_0, has_trap) in
+        (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
+    {
+        let mut machine = Fixture::new();
+        let capability = &mut machine.capability;
+        capability.basic = capability.basic & !(1 << 56) | u64::from(has_choice) << 56;
+        capability.misc = capability.misc & !(1 << 30) | u64::from(has_length_0) << 30;
+        capability.primary.0 = capability.primary.0 & !(1 << 59) | u64::from(has_trap) << 59;
+        for (kind, vector, error) in (0..8).flat_map(|kind| {
+            VECTORS.into_iter().flat_map(move |vector| [0, 1 << 11].map(|error| (kind, vector, error)))
+        }) {
+            for length in [0, 1, 15, 16, u32::MAX] {
+                let mut vmcs = sound(Mode::Bits64);
+                vmcs.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, 1 << 31 | error | kind << 8 | vector);
+                vmcs.write(vmcs::ENTRY_INSTRUCTION_LENGTH, length);
+                agree(&machine, &vmcs, &format!("kind {kind} vector {vector} error {error} length {length}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_bit_of_a_32_bit_host() {
+    let machine = Fixture { is_ia32e: false, ..Fixture::new() };
+    let mut host = sound(Mode::Pae);
+    // It loads the state of control-flow enforcement.
+    host.write(vmcs::EXIT_CONTROLS, host.read(vmcs::EXIT_CONTROLS) & !(1 << 9) | 1 << 28);
+    host.write(vmcs::HOST_RIP, 0x1000);
+    host.write(vmcs::HOST_SS_SELECTOR, 0x18);
+    assert_eq!(machine.broken_rule(&host), None);
+    for field in FIELDS {
+        for bit in 0..bits(field) {
+            let mut vmcs = host.clone();
+            let value = get(&vmcs, field) ^ 1 << bit;
+            set(&mut vmcs, field, value);
+            agree(&machine, &vmcs, &format!("{} {value:#x}", field.name));
+        }
+    }
+}
+
+#[test]
+fn a_host_enforces_control_flow_with_write_protection_alone() {
+    let machine = Fixture::new();
+    let without = Some("host control-flow enforcement needs CR0.WP");
+    for (has_cet, has_wp, rule) in
+        [(false, false, None), (false, true, None), (true, true, None), (true, false, without)]
+    {
+        let mut vmcs = sound(Mode::Bits64);
+        vmcs.write(vmcs::HOST_CR4, vmcs.read(vmcs::HOST_CR4) | u64::from(has_cet) << 23);
+        vmcs.write(vmcs::HOST_CR0, vmcs.read(vmcs::HOST_CR0) & !(1 << 16) | u64::from(has_wp) << 16);
+        assert_eq!(machine.broken_rule(&vmcs), rule, "{has_cet} {has_wp}");
+    }
+}
+
+#[test]
 fn every_type_and_level_of_a_segment() {
     let machine = Fixture::new();
     let rights = [

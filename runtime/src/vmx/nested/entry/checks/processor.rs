@@ -229,6 +229,9 @@ mod tests {
         };
         assert_eq!(counters(0x401, 0, 3, 0), 0xf);
         assert_eq!(counters(0x802, 0, 3, 0), 0x7_0000_00ff);
+        // A bit for each fixed-function counter is there from version 5 on; versions up to 1 have none of them.
+        assert_eq!(counters(0x804, 0x13, 3, 0), 0x7_0000_00ff);
+        assert_eq!(counters(0x801, 0x13, 3, 0), 0xff);
         assert_eq!(counters(0x805, 0x13, 0, 1 << 15), 0x1_0013_0000_00ff);
         assert_eq!(counters(0xff05, 0, 0, 0), 0xffff_ffff);
     }

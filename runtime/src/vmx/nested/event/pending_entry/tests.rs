@@ -153,6 +153,58 @@ fn an_nmi_waits_for_debug_exceptions_that_it_would_drop() {
     }
 }
 
+#[test]
+fn an_nmi_of_l1s_leaves_by_the_window_that_l1_waits_for() {
+    let exiting = PinBasedControls::NMI_EXITING | PinBasedControls::VIRTUAL_NMIS;
+    for (primary, blocking, exit) in [
+        (PrimaryControls::NMI_WINDOW_EXITING, 0, EarlyExit::NmiWindow),
+        (PrimaryControls::NMI_WINDOW_EXITING, 1 << 3, EarlyExit::Nmi),
+        (PrimaryControls::empty(), 0, EarlyExit::Nmi),
+    ] {
+        let (mut vmcs02, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        vmcs12.write(vmcs::PIN_BASED_CONTROLS, exiting.bits());
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, primary.bits());
+        vmcs02.write(vmcs::GUEST_INTERRUPTIBILITY, blocking);
+        let mut pending = PendingEntry::new();
+        pending.begin(&mut vmcs02, &vmcs12);
+        pending.give_nmi();
+        assert_eq!(pending.settle(&mut vmcs02), Entry::Leaves(exit), "{primary:?} {blocking:#x}");
+    }
+}
+
+#[test]
+fn init_overtakes_a_pending_mtf_exit_and_no_other_event() {
+    for (event, expected) in [
+        (PENDING_MTF, Entry::Leaves(EarlyExit::Init)),
+        (UD, Entry::Runs),
+        (0, Entry::Leaves(EarlyExit::Init)),
+    ] {
+        let (mut vmcs02, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        vmcs12.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, event);
+        let mut pending = PendingEntry::new();
+        pending.begin(&mut vmcs02, &vmcs12);
+        pending.give_init();
+        assert_eq!(pending.settle(&mut vmcs02), expected, "{event:#x}");
+    }
+}
+
+#[test]
+fn what_the_hypervisor_wants_is_withdrawn_and_not_what_l1_does() {
+    for (of_l1, left) in [(0, 0), (PrimaryControls::MONITOR_TRAP_FLAG.bits(), 1)] {
+        let (mut vmcs02, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
+        vmcs12.write(vmcs::PRIMARY_CONTROLS, of_l1);
+        vmcs12.write(vmcs::ENTRY_INTERRUPTION_INFORMATION, UD);
+        let mut pending = PendingEntry::new();
+        pending.begin(&mut vmcs02, &vmcs12);
+        pending.give_init();
+        assert_eq!(pending.settle(&mut vmcs02), Entry::Runs);
+        assert!(controls(&vmcs02).contains(PrimaryControls::MONITOR_TRAP_FLAG));
+        pending.withdraw(&mut vmcs02);
+        let has_trap = controls(&vmcs02).contains(PrimaryControls::MONITOR_TRAP_FLAG);
+        assert_eq!(u32::from(has_trap), left);
+    }
+}
+
 /// What becomes of an entry under which a machine check waits.
 fn with_machine_check(change: impl FnOnce(&mut SimVmcs, &mut Vmcs12)) -> (Entry, PendingEntry, SimVmcs) {
     let (mut vmcs02, mut vmcs12) = (SimVmcs::default(), Vmcs12::new());
