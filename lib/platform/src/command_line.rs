@@ -39,7 +39,7 @@ pub struct Options {
 /// Most MiB that [`Options::nested_pool`] can be: the hypervisor region has 512 at most.
 pub const NESTED_POOL_LIMIT: u16 = 256;
 /// Most that [`Options::nested_ept02`] can be.
-pub const NESTED_EPT02_LIMIT: u16 = 16384;
+pub const NESTED_EPT02_LIMIT: u16 = 512;
 
 /// Which option has a value that means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,7 +256,7 @@ mod tests {
             ("nested_pool=257", CommandLineError::NestedPool),
             ("nested_pool=4M", CommandLineError::NestedPool),
             ("nested_ept02=0", CommandLineError::NestedEpt02),
-            ("nested_ept02=16385", CommandLineError::NestedEpt02),
+            ("nested_ept02=513", CommandLineError::NestedEpt02),
         ] {
             assert_eq!(Options::parse(line), Err(error), "{line}");
         }

@@ -5,7 +5,8 @@ use arrayvec::ArrayVec;
 use super::range::GuestRange;
 use super::views::View;
 
-const CAPACITY: usize = 16;
+/// Ranges that are told apart; more are one, of everything.
+pub const CAPACITY: usize = 16;
 
 /// Pages whose rights or place changed since `Changes::take` last took them: sooner too many than too few.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use super::{Facts, Nested, Operation};
 use crate::features::features;
 use crate::machine;
 use crate::smp::cpus;
-use crate::smp::percpu::PerCpu;
+use crate::smp::percpu::{self, PerCpu};
 use crate::vmx::controls::Controls;
 use crate::vmx::enable::vmcs_of;
 use crate::vmx::observers::observers;
@@ -148,6 +148,10 @@ impl Hardware for NestedHardware {
         if let Some(shadow) = &mut self.shadow {
             shadow.switch(vmcs12.is_some(), &mut vmcs01);
         }
+    }
+
+    fn left_operation(&mut self) {
+        ept02::leave(percpu::current());
     }
 }
 

@@ -51,6 +51,8 @@ impl Hardware for Untouched {
     fn invalidate_ept(&mut self, _: Option<u64>) {}
     fn invalidate_vpid(&mut self, _: VpidScope) {}
     fn current_changed(&mut self, _: Option<&Vmcs12>) {}
+
+    fn left_operation(&mut self) {}
 }
 
 impl Fixture {

@@ -10,6 +10,7 @@ mod ept;
 pub mod form;
 mod guest;
 pub mod instruction;
+pub mod many;
 pub mod nmi;
 mod operation;
 mod page;

@@ -56,6 +56,8 @@ pub(super) trait Hardware {
     fn invalidate_vpid(&mut self, scope: VpidScope);
     /// Chooses which VMCS12 VMREAD and VMWRITE reach without an exit from now on.
     fn current_changed(&mut self, vmcs12: Option<&Vmcs12>);
+    /// L1 has left VMX operation: what was derived from its tables serves nobody.
+    fn left_operation(&mut self);
 }
 
 /// What INVVPID drops (SDM, "INVVPID-Invalidate Translations Based on VPID").

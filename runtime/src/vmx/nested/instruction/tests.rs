@@ -44,6 +44,8 @@ impl Hardware for FakeHardware {
     fn current_changed(&mut self, _: Option<&Vmcs12>) {
         self.changes += 1;
     }
+
+    fn left_operation(&mut self) {}
 }
 
 /// L1 in 64-bit mode at CPL 0 with CR4.VMXE set, its memory mapped at its own addresses.

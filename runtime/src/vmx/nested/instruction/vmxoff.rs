@@ -17,6 +17,7 @@ pub(super) fn execute<V: Vmcs, M: GuestMemory, H: Hardware>(
     // While it is still known where the current VMCS goes.
     nested.write_back_current(l1.memory, l1.hardware);
     nested.switch_off();
+    l1.hardware.left_operation();
     l1.vcpu.vmcs.write(vmcs::CR0_MASK, CR0_MASK.bits());
     Ok(Status::Succeed)
 }

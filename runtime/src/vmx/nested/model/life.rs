@@ -73,6 +73,8 @@ impl Hardware for Fake {
             shadowing::tell_all(shadow, told, vmcs12);
         }
     }
+
+    fn left_operation(&mut self) {}
 }
 
 /// The code's state beside the model's.

@@ -12,11 +12,14 @@
 //! - A root's frame stays as long as a CPU is on it: a CPU that last entered L2 with it keeps it from being the
 //!   least recently used.
 
+mod changes;
+mod recency;
 mod reclaim;
 
+use self::recency::{Neighbours, Recency};
+use super::filter::Filter;
 use super::pool::{Frame, Place, Pool};
 use super::tables::{Exhausted, Tables};
-use crate::memory::range::GuestRange;
 use crate::memory::views::View;
 use hw::PhysMemory;
 use platform::handoff::CPU_CAPACITY;
@@ -42,8 +45,10 @@ pub(in crate::vmx) struct Root {
     /// `None` where the place is empty.
     key: Option<Key>,
     frame: HostPhysAddr,
-    /// Time of the last use.
-    used: u64,
+    /// CPUs that are on it.
+    users: u16,
+    /// Where it is in the order of use; in no order where the place is empty.
+    neighbours: Neighbours,
     /// Something was filled since it was made or dropped.
     is_filled: bool,
 }
@@ -64,7 +69,7 @@ pub(in crate::vmx) struct Ept02<M> {
     roots: &'static mut [Root],
     /// The root that each CPU last entered L2 with.
     active: [u16; CPU_CAPACITY],
-    clock: u64,
+    recency: Recency,
     generation: u64,
     /// Frame at which the next search for tables to drop begins.
     hand: usize,
@@ -73,26 +78,30 @@ pub(in crate::vmx) struct Ept02<M> {
 
 impl Root {
     /// An empty place.
-    pub(in crate::vmx) const EMPTY: Self =
-        Self { key: None, frame: HostPhysAddr::new(0), used: 0, is_filled: false };
+    pub(in crate::vmx) const EMPTY: Self = Self::new(None, HostPhysAddr::new(0));
+
+    const fn new(key: Option<Key>, frame: HostPhysAddr) -> Self {
+        Self { key, frame, users: 0, neighbours: Neighbours::NONE, is_filled: false }
+    }
 }
 
 impl<M: PhysMemory> Ept02<M> {
     /// Makes a cache of as many roots as `roots` has places, more than there are CPUs, in the memory from `base` on, of
-    /// as many frames as `frames` has places.
+    /// as many frames as `frames` has places. The more `words` there are, the fewer pages are searched for in vain.
     pub(in crate::vmx) fn new(
         memory: M,
         base: HostPhysAddr,
         frames: &'static mut [Frame],
         roots: &'static mut [Root],
+        words: &'static mut [u64],
         largest_page: PageSize,
     ) -> Self {
         roots.fill(Root::EMPTY);
         Self {
-            tables: Tables { memory, pool: Pool::new(base, frames) },
+            tables: Tables { memory, pool: Pool::new(base, frames), filter: Filter::new(words) },
             roots,
             active: [NO_ROOT; CPU_CAPACITY],
-            clock: 0,
+            recency: Recency::EMPTY,
             generation: 0,
             hand: 0,
             largest_page,
@@ -111,9 +120,11 @@ impl<M: PhysMemory> Ept02<M> {
         let key = Key { table: pointer.root(), has_flags, view };
         if self.active_root(cpu).is_none_or(|root| root.key != Some(key)) {
             let index = self.place_of(key)?;
-            self.clock += 1;
-            self.roots[index].used = self.clock;
-            self.active[cpu] = u16::try_from(index).unwrap_or(NO_ROOT);
+            self.recency.remove(self.roots, index);
+            self.recency.add(self.roots, index);
+            self.leave_root(cpu);
+            self.roots[usize::from(index)].users += 1;
+            self.active[cpu] = index;
         }
         let frame = self.active_root(cpu).map_or(HostPhysAddr::default(), |root| root.frame);
         Ok(EptPointer::new(frame).with_accessed_dirty(has_flags))
@@ -156,34 +167,37 @@ impl<M: PhysMemory> Ept02<M> {
 
     /// Drops what INVEPT names, and calls `act` with each EPT pointer whose translations the executing CPU must
     /// drop too.
-    pub(in crate::vmx) fn invalidate(&mut self, named: Named, mut act: impl FnMut(EptPointer)) {
+    pub(in crate::vmx) fn invalidate(&mut self, named: Named, act: impl FnMut(EptPointer)) {
         // Counted even where nothing is dropped below: a CPU may be about to fill what it has just read.
         self.generation += 1;
-        for root in self.roots.iter_mut() {
-            let Some(key) = root.key else { continue };
-            if matches!(named, Named::Single(pointer) if pointer.root() != key.table) {
-                continue;
-            }
-            if core::mem::take(&mut root.is_filled) {
-                self.tables.clear(root.frame, 4);
-            }
+        self.drop_roots(
+            |key| !matches!(named, Named::Single(pointer) if pointer.root() != key.table),
             // Where nothing was filled too: another CPU may have dropped the tables, which does not rid this one of
             // what it cached.
-            act(EptPointer::new(root.frame).with_accessed_dirty(key.has_flags));
+            act,
+        );
+    }
+
+    /// CPU `cpu` left VMX operation; when the last one did, nothing is kept.
+    pub(in crate::vmx) fn leave(&mut self, cpu: usize) {
+        self.leave_root(cpu);
+        if self.roots.iter().all(|root| root.users == 0) {
+            (0..self.roots.len()).for_each(|index| self.evict(index));
         }
     }
 
-    /// Drops the pages of `range` of L1's memory, and all decoys beside them, for CPUs under the protections of
-    /// `view`, or those of all. A flush of all CPUs must follow.
-    pub(in crate::vmx) fn forget(&mut self, view: View, range: GuestRange, decoy: HostPhysAddr) {
-        for index in 0..self.tables.pool.reach() {
-            let Some((frame, table)) = self.tables.pool.table_at(index) else { continue };
-            let is_concerned = view == View::SHARED || self.view_of(table.root) == Some(view);
-            if is_concerned && table.may_map(range.start(), range.end()) {
-                self.tables.drop_pages(frame, table.level, range.start(), range.end());
-                // An entry for the decoy does not say which page it stands in for, so that all of them go.
-                self.tables.drop_pages(frame, table.level, decoy.get(), decoy.get() + 1);
+    /// Drops the tables of the roots that `is_named` names, and calls `act` with the EPT pointer of each.
+    fn drop_roots(&mut self, is_named: impl Fn(&Key) -> bool, mut act: impl FnMut(EptPointer)) {
+        for index in 0..self.roots.len() {
+            let Root { key, frame, users, is_filled, .. } = self.roots[index];
+            let Some(key) = key.filter(|key| is_named(key)) else { continue };
+            if is_filled && users == 0 {
+                self.evict(index);
+            } else if is_filled {
+                self.roots[index].is_filled = false;
+                self.tables.clear_root(frame);
             }
+            act(EptPointer::new(frame).with_accessed_dirty(key.has_flags));
         }
     }
 
@@ -197,22 +211,26 @@ impl<M: PhysMemory> Ept02<M> {
         self.roots.get(usize::from(*self.active.get(cpu)?))
     }
 
-    fn view_of(&self, root: u16) -> Option<View> {
-        self.roots.get(usize::from(root)).and_then(|root| root.key).map(|key| key.view)
+    fn leave_root(&mut self, cpu: usize) {
+        let left = core::mem::replace(&mut self.active[cpu], NO_ROOT);
+        if let Some(root) = self.roots.get_mut(usize::from(left)) {
+            root.users -= 1;
+        }
     }
 
     /// Returns where the root for `key` is, or is made.
-    fn place_of(&mut self, key: Key) -> Result<usize, Exhausted> {
+    fn place_of(&mut self, key: Key) -> Result<u16, Exhausted> {
+        let number = |index| u16::try_from(index).unwrap_or(NO_ROOT);
         if let Some(index) = self.roots.iter().position(|root| root.key == Some(key)) {
-            return Ok(index);
+            return Ok(number(index));
         }
-        let empty = self.roots.iter().position(|root| root.key.is_none());
-        let index = empty.or_else(|| self.least_recently_used()).ok_or(Exhausted)?;
+        let empty = self.roots.iter().position(|root| root.key.is_none()).map(number);
+        let index = empty.or_else(|| self.recency.least_recently_used(self.roots)).ok_or(Exhausted)?;
         // Emptied before a frame is asked for: where there is none, the caller reclaims, and finds an empty place.
-        self.evict(index);
-        let place = Place::Root(u16::try_from(index).unwrap_or(NO_ROOT));
-        let frame = self.tables.pool.take(&self.tables.memory, place).ok_or(Exhausted)?;
-        self.roots[index] = Root { key: Some(key), frame, used: self.clock, is_filled: false };
+        self.evict(usize::from(index));
+        let frame = self.tables.pool.take(&self.tables.memory, Place::Root(index)).ok_or(Exhausted)?;
+        self.roots[usize::from(index)] = Root::new(Some(key), frame);
+        self.recency.add(self.roots, index);
         Ok(index)
     }
 }

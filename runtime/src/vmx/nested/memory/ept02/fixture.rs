@@ -79,7 +79,8 @@ impl<'a> Fixture<'a> {
         assert_eq!(second_level.start(&machine), Ok(()));
         let frames = Box::leak(vec![Frame::NEW; frames].into_boxed_slice());
         let roots = Box::leak(vec![Root::EMPTY; roots].into_boxed_slice());
-        let cache = Ept02::new(memory, HostPhysAddr::new(POOL), frames, roots, largest_page);
+        let words = Box::leak(vec![u64::MAX; 64].into_boxed_slice());
+        let cache = Ept02::new(memory, HostPhysAddr::new(POOL), frames, roots, words, largest_page);
         Self {
             l1: FakeMemory::new(0x4_0000),
             second_level: RefCell::new(second_level),
@@ -149,9 +150,7 @@ impl<'a> Fixture<'a> {
         self.second_level.borrow_mut().flushed(flush);
         let changes = self.second_level.borrow_mut().take_changes();
         let decoy = self.second_level.borrow().policy().decoy();
-        for (view, range) in changes.iter() {
-            self.cache.borrow_mut().forget(view, range, decoy);
-        }
+        self.cache.borrow_mut().forget(&changes, decoy);
     }
 }
 

@@ -29,14 +29,16 @@ use spin::{Mutex, Once};
 use static_assertions::{assert_eq_align, const_assert};
 use x86::address::{GuestPhysAddr, HostPhysAddr};
 use x86::msr::Msr;
-use x86::paging::PAGE_BYTES;
-use x86::paging::{PageSize, Rights};
+use x86::paging::{ENTRIES, PAGE_BYTES, PageSize, Rights};
 use x86::vmx::capability::EptVpidCapability;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::ept_entry::EptFeatures;
 
 /// Frames that one CPU's L2 needs at least, to make progress whatever the others do.
 const FRAMES_PER_CPU: usize = 8;
+
+/// Words for each frame, by which pages are told that no table maps: a bit for each of its entries.
+const FILTER_WORDS: usize = ENTRIES / 64;
 
 static CACHE: Once<Cache> = Once::new();
 /// Changes of what addresses in L1's memory mean, so far.
@@ -79,25 +81,28 @@ pub(in crate::vmx) fn start(memory: PhysRange, roots: usize) {
     let cpus = cpus::all().len();
     let roots = roots.clamp(cpus + 1, usize::from(u16::MAX) - 1);
     let bytes = usize::try_from(memory.length).unwrap_or(0);
-    let frames = bytes.saturating_sub(roots * size_of::<Root>()) / (PAGE_BYTES + size_of::<Frame>());
+    let bytes_per_frame = PAGE_BYTES + size_of::<Frame>() + FILTER_WORDS * size_of::<u64>();
+    let frames = bytes.saturating_sub(roots * size_of::<Root>()) / bytes_per_frame;
     assert!(frames >= FRAMES_PER_CPU * (cpus + 1), "the nested pool is too small for {cpus} CPUs");
     // SAFETY: the lists and the tables behind them lie in the memory that the caller gave, apart.
-    let (root_list, frame_list) = unsafe { lists(memory, roots, frames) };
+    let (root_list, frame_list, words) = unsafe { lists(memory, roots, frames) };
     let tables = HostPhysAddr::new(memory.base + memory.length - (frames * PAGE_BYTES) as u64);
-    let ept02 = Ept02::new(RegionMemory, tables, frame_list, root_list, largest_page);
+    let ept02 = Ept02::new(RegionMemory, tables, frame_list, root_list, words, largest_page);
     CACHE.call_once(|| Cache { ept02: Mutex::new(ept02), features });
     log::debug!("ept02 frames={frames} roots={roots}");
 }
 
 /// # Safety
 ///
-/// The memory is the caller's, for good, and holds `roots` roots and behind them `frames` frames' records.
+/// The memory is the caller's, for good, and holds `roots` roots, behind them `frames` frames' records, and behind these
+/// [`FILTER_WORDS`] words for each frame.
 unsafe fn lists(
     memory: PhysRange,
     roots: usize,
     frames: usize,
-) -> (&'static mut [Root], &'static mut [Frame]) {
-    let bytes = roots * size_of::<Root>() + frames * size_of::<Frame>();
+) -> (&'static mut [Root], &'static mut [Frame], &'static mut [u64]) {
+    let words = frames * FILTER_WORDS;
+    let bytes = roots * size_of::<Root>() + frames * size_of::<Frame>() + words * size_of::<u64>();
     let start = machine::region().virt(HostPhysAddr::new(memory.base), bytes);
     let root_list = start.cast::<Root>();
     for index in 0..roots {
@@ -114,10 +119,16 @@ unsafe fn lists(
         // SAFETY: as above.
         unsafe { place.write(Frame::NEW) };
     }
+    // SAFETY: right behind the frames' records, whose size is a multiple of eight bytes.
+    let filter = unsafe { frame_list.add(frames) }.cast::<u64>();
+    // SAFETY: inside the memory; any value is a word.
+    unsafe { filter.write_bytes(0, words) };
     // SAFETY: all written, used by nobody else.
     let root_list = unsafe { core::slice::from_raw_parts_mut(root_list, roots) };
     // SAFETY: as above.
-    (root_list, unsafe { core::slice::from_raw_parts_mut(frame_list, frames) })
+    let frame_list = unsafe { core::slice::from_raw_parts_mut(frame_list, frames) };
+    // SAFETY: as above.
+    (root_list, frame_list, unsafe { core::slice::from_raw_parts_mut(filter, words) })
 }
 
 const_assert!(size_of::<Root>().is_multiple_of(8));
@@ -233,6 +244,13 @@ pub(in crate::vmx) fn invalidate(named: Named) {
     });
 }
 
+/// This CPU's L1 left VMX operation.
+pub(in crate::vmx) fn leave(cpu: &PerCpu) {
+    if let Some(cache) = CACHE.get() {
+        cache.ept02.lock().leave(cpu.index);
+    }
+}
+
 /// Returns where `gpa` of L1's memory is in the machine's, as far as L1 has the rights `access` there.
 ///
 /// It holds until [`changes`] has changed.
@@ -260,10 +278,7 @@ pub(crate) fn forget_changes() -> bool {
     // Set before the policy is asked, which takes the lock: whoever is not seen here has yet to ask.
     let is_used = IS_USED.load(Ordering::Relaxed);
     if is_used {
-        let mut ept02 = cache.ept02.lock();
-        for (view, range) in changes.iter() {
-            ept02.forget(view, range, second_level.policy().decoy());
-        }
+        cache.ept02.lock().forget(&changes, second_level.policy().decoy());
     }
     // After the policy's change: whoever sees the new count translates by what holds now.
     CHANGES.fetch_add(1, Ordering::SeqCst);

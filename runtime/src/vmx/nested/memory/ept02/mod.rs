@@ -9,10 +9,13 @@
 
 pub(in crate::vmx) mod access;
 pub(in crate::vmx) mod cache;
+mod filter;
 pub(crate) mod machine_cache;
 mod pool;
 mod tables;
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

@@ -3,25 +3,39 @@
 //! Any number of L1's processors may walk a table that is dropped here: its frame waits, content untouched, in
 //! the order of the drops, until all processors have flushed since. So nobody is stopped to drop a table, only
 //! to use its frame again.
+//!
+//! A table is dropped with all below it in a few steps, however many these are: only its own frame is put aside,
+//! with their number. They follow when that frame is taken again, one level at a time.
 
 use hw::PhysMemory;
 use static_assertions::assert_eq_size;
 use x86::address::HostPhysAddr;
-use x86::paging::PAGE_SIZE;
+use x86::paging::{ENTRIES, PAGE_SIZE, PageSize};
+use x86::vmx::ept_entry::EptEntry;
 
 const NONE: u32 = u32::MAX;
-assert_eq_size!(Frame, [u64; 3]);
+/// Dropped tables whose frames become free at a time, at most.
+const RELEASED_AT_ONCE: usize = 256;
+assert_eq_size!(Frame, [u64; 4]);
 static ZEROES: [u8; 4096] = [0; 4096];
 
 /// What one frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::vmx) enum Frame {
-    /// Free, before the free frame `next`.
-    Free { next: u32 },
-    /// A table in use.
+    /// Free, with what was below it, before the free frame `next`.
+    Free { next: u32, remains: Remains },
+    /// A table in use, or below one that was dropped.
     Table(Table),
-    /// Dropped when `since` frames had ever been dropped before, ahead of the frame `next`.
-    Waiting { next: u32, since: u64 },
+    /// Dropped, with all below it, when `since` frames had ever been dropped before, ahead of the frame `next`.
+    Waiting { next: u32, since: u64, remains: Remains },
+}
+
+/// What is left of a dropped table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vmx) struct Remains {
+    /// Tables that it and its entries lead to, itself too.
+    count: u32,
+    level: u8,
 }
 
 /// A table in use.
@@ -33,6 +47,8 @@ pub(in crate::vmx) struct Table {
     last_page: u32,
     /// Frame with the entry that references it; a root's own.
     parent: u32,
+    /// Tables that it and its entries lead to, itself too.
+    count: u32,
     /// Index of that entry.
     slot: u16,
     /// Index of the root that it is under.
@@ -55,10 +71,14 @@ pub(super) struct Pool {
     available: usize,
     /// Frames from here on were not taken since all were free.
     reach: usize,
+    /// Tables in use but roots.
+    below_roots: usize,
     /// First and last of the frames that wait.
     waiting: Option<(u32, u32)>,
     dropped: u64,
     released: u64,
+    /// What a flush has covered.
+    flushed: u64,
 }
 
 impl Table {
@@ -66,6 +86,16 @@ impl Table {
     pub(super) fn note_pages(&mut self, start: u64, end: u64) {
         self.first_page = self.first_page.min(page_number(start));
         self.last_page = self.last_page.max(page_number(end - 1));
+    }
+
+    /// Returns whether some entry may map a page, or did once.
+    pub(super) const fn may_map_any(&self) -> bool {
+        self.first_page <= self.last_page
+    }
+
+    /// Returns the number of tables that it and its entries lead to, itself too.
+    pub(super) const fn count(&self) -> u32 {
+        self.count
     }
 
     /// Returns whether some entry may map a page between the addresses `start` and `end` of L1's memory.
@@ -90,7 +120,12 @@ pub(super) enum Place {
 
 impl Frame {
     /// A frame before there is a pool.
-    pub(in crate::vmx) const NEW: Self = Self::Free { next: NONE };
+    pub(in crate::vmx) const NEW: Self = Self::Free { next: NONE, remains: Remains::ONE };
+}
+
+impl Remains {
+    /// A frame that leads to no other.
+    const ONE: Self = Self { count: 1, level: 1 };
 }
 
 impl Pool {
@@ -102,12 +137,14 @@ impl Pool {
             free: NONE,
             available: 0,
             reach: 0,
+            below_roots: 0,
             waiting: None,
             dropped: 0,
             released: 0,
+            flushed: 0,
         };
         for index in (0..pool.frames.len()).rev() {
-            pool.push(number(index));
+            pool.push(number(index), Remains::ONE);
         }
         pool
     }
@@ -120,6 +157,11 @@ impl Pool {
     /// free, because the last that came back is the next that is given.
     pub(super) const fn reach(&self) -> usize {
         self.reach
+    }
+
+    /// Tables in use but roots: those that can map pages.
+    pub(super) const fn below_roots(&self) -> usize {
+        self.below_roots
     }
 
     /// Frames that [`Self::take`] can give now.
@@ -135,24 +177,64 @@ impl Pool {
 
     /// Takes a zeroed frame for a table at `place`; `None` where none is free.
     pub(super) fn take(&mut self, memory: &impl PhysMemory, place: Place) -> Option<HostPhysAddr> {
+        if self.free == NONE {
+            self.release_flushed();
+        }
         let index = self.free;
-        let Some(Frame::Free { next }) = self.frames.get(index as usize) else { return None };
-        self.free = *next;
+        let Some(&Frame::Free { next, remains }) = self.frames.get(index as usize) else { return None };
+        self.free = next;
         self.available -= 1;
         self.reach = self.reach.max(index as usize + 1);
+        let frame = self.address(index);
+        self.free_below(memory, frame, remains);
         let (parent, slot, root, level) = match place {
             Place::Root(root) => (index, 0, root, 4),
             Place::Under { parent, slot } => {
                 let above = *self.table(parent);
-                (self.index(parent), slot, above.root, above.level - 1)
+                self.below_roots += 1;
+                let parent = self.index(parent);
+                self.count(parent, |count| count + 1);
+                (parent, slot, above.root, above.level - 1)
             }
         };
-        let table = Table { first_page: u32::MAX, last_page: 0, parent, slot, root, level };
+        let table = Table { first_page: u32::MAX, last_page: 0, parent, count: 1, slot, root, level };
         self.frames[index as usize] = Frame::Table(table);
-        let frame = self.address(index);
         // Before an entry references it: other processors walk the table from then on.
         memory.write(frame, &ZEROES);
         Some(frame)
+    }
+
+    /// Makes the tables free that a free frame's entries lead to; no processor finds them any more.
+    fn free_below(&mut self, memory: &impl PhysMemory, frame: HostPhysAddr, remains: Remains) {
+        let mut left = remains.count - 1;
+        for slot in slots(frame) {
+            if left == 0 {
+                break;
+            }
+            let entry = EptEntry(memory.read_u64(slot));
+            if !entry.is_present() || entry.is_leaf(remains.level) {
+                continue;
+            }
+            let index = self.index(HostPhysAddr::new(entry.address(PageSize::Size4K)));
+            if let Frame::Table(Table { count, level, .. }) = self.frames[index as usize] {
+                left = left.saturating_sub(count);
+                // They counted as free with the frame above them.
+                self.frames[index as usize] =
+                    Frame::Free { next: self.free, remains: Remains { count, level } };
+                self.free = index;
+            }
+        }
+    }
+
+    /// Changes the count of the table in frame number `index`, and of those above it.
+    fn count(&mut self, mut index: u32, change: impl Fn(u32) -> u32) {
+        while let Frame::Table(table) = &mut self.frames[index as usize] {
+            table.count = change(table.count);
+            if table.parent == index {
+                return;
+            }
+            index = table.parent;
+        }
     }
 
     /// Returns the entry that references the table in `frame`; `None` for a root.
@@ -171,7 +253,8 @@ impl Pool {
         }
     }
 
-    /// Returns the table in frame number `index`, where there is one, and its address.
+    /// Returns the table in frame number `index`, where there is one, and its address; it may be below one that was
+    /// dropped.
     pub(super) fn table_at(&self, index: usize) -> Option<(HostPhysAddr, Table)> {
         match self.frames.get(index)? {
             Frame::Table(table) => Some((self.address(number(index)), *table)),
@@ -179,12 +262,32 @@ impl Pool {
         }
     }
 
-    /// Puts the frame of a table that nothing references any more aside.
+    /// Returns whether the table in frame number `index` is in use: a root leads to it.
+    pub(super) fn is_in_use(&self, index: usize) -> bool {
+        let mut index = number(index);
+        while let Some(Frame::Table(table)) = self.frames.get(index as usize) {
+            if table.parent == index {
+                return true;
+            }
+            index = table.parent;
+        }
+        false
+    }
+
+    /// Puts the frame of a table that nothing references any more aside, with all that its entries lead to.
     pub(super) fn drop_table(&mut self, frame: HostPhysAddr) {
         let index = self.index(frame);
-        assert!(matches!(self.frames[index as usize], Frame::Table(_)), "{frame:?} is dropped twice");
-        self.frames[index as usize] = Frame::Waiting { next: NONE, since: self.dropped };
-        self.dropped += 1;
+        let Frame::Table(table) = self.frames[index as usize] else { panic!("{frame:?} is dropped twice") };
+        let Table { parent, count, level, .. } = table;
+        if parent == index {
+            self.below_roots -= count as usize - 1;
+        } else {
+            self.below_roots -= count as usize;
+            self.count(parent, |above| above - count);
+        }
+        let remains = Remains { count, level };
+        self.frames[index as usize] = Frame::Waiting { next: NONE, since: self.dropped, remains };
+        self.dropped += u64::from(count);
         self.waiting = match self.waiting {
             None => Some((index, index)),
             Some((first, last)) => {
@@ -201,24 +304,31 @@ impl Pool {
         Dropped(self.dropped)
     }
 
-    /// Makes free what was dropped before `dropped` was taken: every processor has flushed since.
+    /// Makes free what was dropped before `dropped` was taken: every processor has flushed since. Where that is much,
+    /// some of it waits until it is needed.
     pub(super) fn release(&mut self, dropped: Dropped) {
-        while let Some((first, last)) = self.waiting {
-            let Frame::Waiting { next, since } = self.frames[first as usize] else { return };
+        self.flushed = self.flushed.max(dropped.0);
+        self.release_flushed();
+    }
+
+    fn release_flushed(&mut self) {
+        for _ in 0..RELEASED_AT_ONCE {
+            let Some((first, last)) = self.waiting else { return };
+            let Frame::Waiting { next, since, remains } = self.frames[first as usize] else { return };
             // Frames wait in the order of the drops: none behind this one is covered either.
-            if since >= dropped.0 {
+            if since >= self.flushed {
                 return;
             }
             self.waiting = (first != last).then_some((next, last));
-            self.released += 1;
-            self.push(first);
+            self.released += u64::from(remains.count);
+            self.push(first, remains);
         }
     }
 
-    fn push(&mut self, index: u32) {
-        self.frames[index as usize] = Frame::Free { next: self.free };
+    fn push(&mut self, index: u32, remains: Remains) {
+        self.frames[index as usize] = Frame::Free { next: self.free, remains };
         self.free = index;
-        self.available += 1;
+        self.available += remains.count as usize;
         if self.available == self.frames.len() {
             self.reach = 0;
         }
@@ -237,6 +347,11 @@ impl Pool {
     }
 }
 
+/// Returns where the entries of `table` are.
+pub(super) fn slots(table: HostPhysAddr) -> impl Iterator<Item = HostPhysAddr> {
+    (0..ENTRIES as u64).map(move |entry| HostPhysAddr::new(table.get() + 8 * entry))
+}
+
 fn page_number(address: u64) -> u32 {
     u32::try_from(address / PAGE_SIZE).unwrap_or(u32::MAX)
 }
@@ -247,100 +362,5 @@ fn number(index: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Frame, Place, Pool};
-    use hw::PhysMemory;
-    use hw::sim::SimMemory;
-    use x86::address::HostPhysAddr;
-
-    const TABLE: Place = Place::Root(0);
-
-    fn pool(count: usize) -> (SimMemory, Pool) {
-        let frames = Box::leak(vec![Frame::NEW; count].into_boxed_slice());
-        (SimMemory::new(0xa5), Pool::new(HostPhysAddr::new(0x10_0000), frames))
-    }
-
-    #[test]
-    fn every_frame_is_given_once_and_zeroed() {
-        let (memory, mut pool) = pool(3);
-        let given: Vec<_> = (0..4).filter_map(|_| pool.take(&memory, TABLE)).collect();
-        assert_eq!(given.iter().map(|f| f.get()).collect::<Vec<_>>(), [0x10_0000, 0x10_1000, 0x10_2000]);
-        assert!(given.iter().all(|f| memory.read_u64(HostPhysAddr::new(f.get() + 4088)) == 0));
-        assert_eq!((pool.available(), pool.len()), (0, 3));
-        assert!(pool.table_at(2).is_some() && pool.table_at(3).is_none());
-    }
-
-    #[test]
-    fn a_search_looks_at_no_more_than_was_in_use() {
-        let (memory, mut pool) = pool(1000);
-        assert_eq!(pool.reach(), 0);
-        let given: Vec<_> = (0..3).filter_map(|_| pool.take(&memory, TABLE)).collect();
-        pool.drop_table(given[1]);
-        pool.release(pool.dropped());
-        assert_eq!(pool.take(&memory, TABLE), Some(given[1]));
-        assert_eq!(pool.reach(), 3);
-        given.iter().for_each(|&frame| pool.drop_table(frame));
-        assert_eq!(pool.reach(), 3, "processors may walk them");
-        pool.release(pool.dropped());
-        assert_eq!(pool.reach(), 0);
-    }
-
-    #[test]
-    fn a_dropped_frame_keeps_its_content_until_a_later_flush() {
-        let (memory, mut pool) = pool(3);
-        let given: Vec<_> = (0..3).filter_map(|_| pool.take(&memory, TABLE)).collect();
-        memory.write_u64(given[1], 7);
-        pool.drop_table(given[1]);
-        let early = pool.dropped();
-        pool.drop_table(given[0]);
-        let late = pool.dropped();
-        assert_eq!((pool.waiting(), memory.read_u64(given[1])), (2, 7));
-        pool.release(early);
-        assert_eq!((pool.waiting(), pool.available()), (1, 1));
-        assert_eq!(pool.take(&memory, TABLE), Some(given[1]));
-        assert_eq!(pool.take(&memory, TABLE), None);
-        pool.release(late);
-        assert_eq!(pool.take(&memory, TABLE), Some(given[0]));
-        pool.release(late);
-        assert_eq!((pool.waiting(), pool.available()), (0, 0));
-    }
-
-    #[test]
-    fn a_table_knows_its_place_and_its_pages() {
-        let (memory, mut pool) = pool(2);
-        let root = pool.take(&memory, Place::Root(5)).unwrap_or_default();
-        let below = pool.take(&memory, Place::Under { parent: root, slot: 511 }).unwrap_or_default();
-        assert_eq!(pool.entry_of(root), None);
-        assert_eq!(pool.entry_of(below), Some(HostPhysAddr::new(root.get() + 4088)));
-        let table = pool.table(below);
-        assert_eq!((table.level, table.root), (3, 5));
-        assert!(!table.may_map(0, 1 << 40));
-        table.note_pages(0x5000, 0x6000);
-        table.note_pages(0x20_0000, 0x40_0000);
-        assert!(table.may_map(0x3f_f000, 1 << 40) && table.may_map(0, 0x5001));
-        assert!(!table.may_map(0, 0x5000) && !table.may_map(0x40_0000, 0x50_0000));
-        table.note_pages(1 << 50, (1 << 50) + 0x1000);
-        assert!(table.may_map(1 << 51, 1 << 52));
-    }
-
-    #[test]
-    #[should_panic(expected = "dropped twice")]
-    fn a_double_drop_stops() {
-        let (memory, mut pool) = pool(1);
-        let frame = pool.take(&memory, TABLE).unwrap_or_default();
-        pool.drop_table(frame);
-        pool.drop_table(frame);
-    }
-
-    #[test]
-    #[should_panic(expected = "not of the pool")]
-    fn a_foreign_frame_stops() {
-        pool(1).1.drop_table(HostPhysAddr::new(0x10_1000));
-    }
-
-    #[test]
-    #[should_panic(expected = "is no table")]
-    fn a_free_frame_is_no_table() {
-        pool(1).1.table(HostPhysAddr::new(0x10_0000));
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

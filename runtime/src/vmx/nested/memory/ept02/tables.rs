@@ -3,10 +3,11 @@
 //! Other processors walk them meanwhile: an entry changes by one 64-bit write, and a table that an entry no
 //! longer references keeps its content. An entry that is missing is only a miss.
 
-use super::pool::{Place, Pool};
+use super::filter::Filter;
+use super::pool::{Place, Pool, slots};
 use hw::PhysMemory;
 use x86::address::HostPhysAddr;
-use x86::paging::{ENTRIES, PageSize, entry_bytes, index};
+use x86::paging::{PageSize, entry_bytes, index};
 use x86::vmx::ept_entry::EptEntry;
 
 const TOP_LEVEL: u8 = 4;
@@ -20,6 +21,8 @@ pub(in crate::vmx) struct Exhausted;
 pub(super) struct Tables<M> {
     pub(super) memory: M,
     pub(super) pool: Pool,
+    /// Pages of L1's memory that tables may map.
+    pub(super) filter: Filter,
 }
 
 impl<M: PhysMemory> Tables<M> {
@@ -27,6 +30,7 @@ impl<M: PhysMemory> Tables<M> {
     /// lies in L1's memory.
     pub(super) fn set(&mut self, table: HostPhysAddr, gpa: u64, size: PageSize, leaf: EptEntry, page: u64) {
         self.note_pages(table, page, page + size.bytes());
+        self.filter.note(page, size);
         let slot = slot(table, gpa, size.level());
         let old = EptEntry(self.memory.read_u64(slot));
         if old != leaf {
@@ -47,6 +51,7 @@ impl<M: PhysMemory> Tables<M> {
         let mut slot = slot(table, gpa, 1);
         for leaf in leaves {
             if let Some(leaf) = leaf {
+                self.filter.note(leaf.address(PageSize::Size4K), PageSize::Size4K);
                 self.memory.write_u64(slot, leaf.0);
             }
             slot = HostPhysAddr::new(slot.get() + 8);
@@ -67,6 +72,10 @@ impl<M: PhysMemory> Tables<M> {
             if entry.is_present() && !entry.is_leaf(level) {
                 table = HostPhysAddr::new(entry.address(PageSize::Size4K));
                 continue;
+            }
+            if self.pool.below_roots() == 0 {
+                // No page is mapped.
+                self.filter.refresh();
             }
             // A large page that is smaller now: all of it is missed, and comes back page by page.
             let place = Place::Under { parent: table, slot: slot_number(gpa, level) };
@@ -99,13 +108,16 @@ impl<M: PhysMemory> Tables<M> {
         None
     }
 
-    /// Drops everything that the entries of `table` map or reference.
-    pub(super) fn clear(&mut self, table: HostPhysAddr, level: u8) {
-        for slot in slots(table) {
+    /// Drops every table below the root in `frame`.
+    pub(super) fn clear_root(&mut self, frame: HostPhysAddr) {
+        for slot in slots(frame) {
+            if self.pool.table(frame).count() == 1 {
+                break;
+            }
             let entry = EptEntry(self.memory.read_u64(slot));
             if entry.is_present() {
                 self.memory.write_u64(slot, 0);
-                self.drop_below(entry, level);
+                self.drop_below(entry, TOP_LEVEL);
             }
         }
     }
@@ -115,17 +127,16 @@ impl<M: PhysMemory> Tables<M> {
         if let Some(slot) = self.pool.entry_of(frame) {
             self.memory.write_u64(slot, 0);
         }
-        self.retire(frame);
+        self.pool.drop_table(frame);
     }
 
     /// Drops the table in `frame`, and those above it that it leaves empty; the root stays.
-    pub(super) fn drop_branch(&mut self, frame: HostPhysAddr) {
-        let (mut frame, mut slot) = (frame, self.pool.entry_of(frame));
-        while let Some(entry) = slot {
+    pub(super) fn drop_branch(&mut self, mut frame: HostPhysAddr) {
+        while let Some(entry) = self.pool.entry_of(frame) {
             let above = entry.page();
-            let is_only = slots(above).all(|at| at == entry || self.memory.read_u64(at) == 0);
-            slot = self.pool.entry_of(above);
-            if !is_only || slot.is_none() {
+            let table = *self.pool.table(above);
+            let is_only = table.count() == self.pool.table(frame).count() + 1 && !table.may_map_any();
+            if !is_only || self.pool.entry_of(above).is_none() {
                 self.drop_table(frame);
                 return;
             }
@@ -133,15 +144,16 @@ impl<M: PhysMemory> Tables<M> {
         }
     }
 
-    /// Drops the pages of `table` that lie between `start` and `end` in the machine's memory.
-    pub(super) fn drop_pages(&mut self, table: HostPhysAddr, level: u8, start: u64, end: u64) {
+    /// Drops the pages of `table` that `is_gone` says of, each given by its address in the machine's memory and its
+    /// size in bytes.
+    pub(super) fn drop_pages(&mut self, table: HostPhysAddr, level: u8, is_gone: impl Fn(u64, u64) -> bool) {
+        let bytes = entry_bytes(level);
         for slot in slots(table) {
             let entry = EptEntry(self.memory.read_u64(slot));
-            if !entry.is_present() || !entry.is_leaf(level) {
-                continue;
-            }
-            let page = entry.address(PageSize::Size4K) & !(entry_bytes(level) - 1);
-            if page < end && start < page + entry_bytes(level) {
+            if entry.is_present()
+                && entry.is_leaf(level)
+                && is_gone(entry.address(PageSize::Size4K) & !(bytes - 1), bytes)
+            {
                 self.memory.write_u64(slot, 0);
             }
         }
@@ -150,24 +162,9 @@ impl<M: PhysMemory> Tables<M> {
     /// Drops the table that `entry`, of a table of `level`, referenced until now.
     fn drop_below(&mut self, entry: EptEntry, level: u8) {
         if entry.is_present() && !entry.is_leaf(level) {
-            self.retire(HostPhysAddr::new(entry.address(PageSize::Size4K)));
+            self.pool.drop_table(HostPhysAddr::new(entry.address(PageSize::Size4K)));
         }
     }
-
-    /// Puts the frames of an unreferenced table, and of all below it, aside.
-    fn retire(&mut self, table: HostPhysAddr) {
-        let level = self.pool.table(table).level;
-        if level > 1 {
-            for slot in slots(table) {
-                self.drop_below(EptEntry(self.memory.read_u64(slot)), level);
-            }
-        }
-        self.pool.drop_table(table);
-    }
-}
-
-fn slots(table: HostPhysAddr) -> impl Iterator<Item = HostPhysAddr> {
-    (0..ENTRIES as u64).map(move |entry| HostPhysAddr::new(table.get() + 8 * entry))
 }
 
 fn slot(table: HostPhysAddr, gpa: u64, level: u8) -> HostPhysAddr {

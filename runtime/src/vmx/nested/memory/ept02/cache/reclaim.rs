@@ -6,6 +6,10 @@ use hw::PhysMemory;
 
 /// Part of the pool that is made free when none is: one in so many frames.
 const RECLAIMED_PART: usize = 8;
+/// Frames that are made free at a time, at most.
+const RECLAIMED_LIMIT: usize = 128;
+/// Frames that are looked at, at a time, for tables of pages.
+const LOOKS: usize = 1024;
 
 impl<M: PhysMemory> Ept02<M> {
     /// Drops tables to have frames again: of the roots that were not used for longest, and where CPUs are on all
@@ -14,20 +18,25 @@ impl<M: PhysMemory> Ept02<M> {
     /// The frames are free after the flush of all CPUs that [`Self::flushed`] then takes back.
     pub(in crate::vmx) fn reclaim(&mut self) -> Dropped {
         // Many at a time, as each reclaim waits for all CPUs.
-        let wanted = (self.tables.pool.len() / RECLAIMED_PART).max(1);
+        let wanted = (self.tables.pool.len() / RECLAIMED_PART).clamp(1, RECLAIMED_LIMIT);
         while self.is_short_of(wanted) {
-            let Some(index) = self.least_recently_used() else { break };
-            self.evict(index);
+            let Some(index) = self.recency.least_recently_used(self.roots) else { break };
+            self.evict(usize::from(index));
         }
         // Tables of pages first: they hold most frames, and what is above them soon serves again.
-        for highest in [1, 3] {
-            for _ in 0..self.tables.pool.len() {
+        let frames = self.tables.pool.len();
+        for (highest, looks) in [(1, frames.min(LOOKS)), (3, frames)] {
+            for _ in 0..looks {
                 if !self.is_short_of(wanted) {
                     break;
                 }
-                self.hand = (self.hand + 1) % self.tables.pool.len();
+                self.hand = (self.hand + 1) % frames;
                 match self.tables.pool.table_at(self.hand) {
-                    Some((frame, table)) if table.level <= highest => self.tables.drop_branch(frame),
+                    Some((frame, table))
+                        if table.level <= highest && self.tables.pool.is_in_use(self.hand) =>
+                    {
+                        self.tables.drop_branch(frame);
+                    }
                     _ => {}
                 }
             }
@@ -44,21 +53,11 @@ impl<M: PhysMemory> Ept02<M> {
         self.tables.pool.available() + self.tables.pool.waiting() < wanted
     }
 
-    /// Returns the root that was not used for longest, of those that no CPU is on.
-    pub(super) fn least_recently_used(&self) -> Option<usize> {
-        let unused = self.roots.iter().enumerate().filter(|(index, root)| {
-            root.key.is_some() && !self.active.iter().any(|&active| usize::from(active) == *index)
-        });
-        unused.min_by_key(|(_, root)| root.used).map(|(index, _)| index)
-    }
-
-    /// Empties the place of a root; its tables keep their content until all CPUs have flushed.
+    /// Empties the place of a root that no CPU is on; its tables keep their content until all CPUs have flushed.
     pub(super) fn evict(&mut self, index: usize) {
         if self.roots[index].key.take().is_some() {
+            self.recency.remove(self.roots, u16::try_from(index).unwrap_or(NO_ROOT));
             self.tables.drop_table(self.roots[index].frame);
-        }
-        for active in self.active.iter_mut().filter(|active| usize::from(**active) == index) {
-            *active = NO_ROOT;
         }
     }
 }
