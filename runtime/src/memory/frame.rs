@@ -1,6 +1,6 @@
 //! The hypervisor's pool of 4 KiB frames.
 //!
-//! Two bitmaps, one bit a frame: free frames, and frames of dropped page tables, which other processors may
+//! Three bitmaps, one bit a frame: free frames, page tables, and dropped page tables, which other processors may
 //! still walk until they have flushed. A waiting frame keeps its content, so a stale walk finds what was
 //! true before. The allocator lives in a static and is all zero before [`Frames::add`].
 
@@ -46,6 +46,7 @@ pub struct Frames {
     /// As many as `retired` was when all that waited became free.
     released: u64,
     free: [u64; WORDS],
+    tables: [u64; WORDS],
     waiting: [u64; WORDS],
 }
 
@@ -67,6 +68,7 @@ impl Frames {
             retired: 0,
             released: 0,
             free: [0; WORDS],
+            tables: [0; WORDS],
             waiting: [0; WORDS],
         }
     }
@@ -134,7 +136,8 @@ impl Frames {
     /// Gives back a frame that no processor can reach any more.
     pub fn free(&mut self, frame: HostPhysAddr) {
         let index = self.index(frame);
-        assert!(!bit(&self.free, index) && !bit(&self.waiting, index), "{frame:?} is freed twice");
+        let is_in_use = !bit(&self.free, index) && !bit(&self.tables, index) && !bit(&self.waiting, index);
+        assert!(is_in_use, "{frame:?} is freed twice, or a table");
         self.free[index / 64] |= 1 << (index % 64);
         self.available += 1;
     }
@@ -145,10 +148,37 @@ impl Frames {
         self.available
     }
 
+    /// Takes one frame, zeroed, for a page table.
+    pub(super) fn allocate_table(&mut self, memory: &impl PhysMemory) -> Result<HostPhysAddr, Exhausted> {
+        let frame = self.allocate(memory)?;
+        let index = self.index(frame);
+        self.tables[index / 64] |= 1 << (index % 64);
+        Ok(frame)
+    }
+
+    /// Puts the frames of all tables but `kept` aside until processors have flushed, and returns how many tables are
+    /// left. It takes no longer the more there are.
+    pub(super) fn retire_all(&mut self, kept: impl Iterator<Item = HostPhysAddr>) -> usize {
+        let mut left = [0; WORDS];
+        for frame in kept {
+            let index = self.index(frame);
+            left[index / 64] |= 1 << (index % 64);
+        }
+        let mut count = 0;
+        for (word, &left) in left.iter().enumerate().take(self.count.div_ceil(64)) {
+            let retired = core::mem::replace(&mut self.tables[word], left) & !left;
+            self.waiting[word] |= retired;
+            self.retired += u64::from(retired.count_ones());
+            count += left.count_ones() as usize;
+        }
+        count
+    }
+
     /// Puts the frame of a dropped table aside until processors have flushed.
     pub(super) fn retire(&mut self, frame: HostPhysAddr) {
         let index = self.index(frame);
-        assert!(!bit(&self.free, index) && !bit(&self.waiting, index), "{frame:?} is dropped twice");
+        assert!(bit(&self.tables, index), "{frame:?} is dropped twice");
+        self.tables[index / 64] &= !(1 << (index % 64));
         self.waiting[index / 64] |= 1 << (index % 64);
         self.retired += 1;
     }
@@ -242,12 +272,36 @@ mod tests {
     #[test]
     fn a_retired_frame_keeps_its_content_and_comes_back_on_release() {
         let (memory, mut frames) = pool(1);
-        let frame = frames.allocate(&memory).unwrap_or_default();
+        let frame = frames.allocate_table(&memory).unwrap_or_default();
         memory.write_u64(frame, 7);
         frames.retire(frame);
         assert_eq!((frames.allocate(&memory), memory.read_u64(frame)), (Err(Exhausted), 7));
         frames.release();
         assert_eq!((frames.allocate(&memory), memory.read_u64(frame)), (Ok(frame), 0));
+    }
+
+    #[test]
+    fn all_tables_are_retired_but_those_that_are_kept() {
+        let (memory, mut frames) = pool(200);
+        let page = frames.allocate(&memory).unwrap_or_default();
+        let tables: Vec<_> = (0..150).filter_map(|_| frames.allocate_table(&memory).ok()).collect();
+        assert_eq!(frames.retire_all([tables[0], tables[100]].into_iter()), 2);
+        assert_eq!((frames.available(), frames.retired()), (49, 148));
+        frames.release();
+        assert_eq!(frames.available(), 197);
+        frames.free(page);
+        frames.retire(tables[100]);
+        assert_eq!(frames.retire_all(core::iter::empty()), 0);
+        frames.release();
+        assert_eq!((frames.available(), frames.retired()), (200, 150));
+    }
+
+    #[test]
+    #[should_panic(expected = "dropped twice")]
+    fn a_frame_that_is_no_table_is_not_dropped() {
+        let (memory, mut frames) = pool(1);
+        let frame = frames.allocate(&memory).unwrap_or_default();
+        frames.retire(frame);
     }
 
     #[test]

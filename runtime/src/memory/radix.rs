@@ -82,9 +82,14 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
         debug_assert!(done.is_ok(), "an update needs no frames");
     }
 
-    /// Drops all tables under `root`.
-    pub(super) fn clear(&mut self, root: HostPhysAddr) {
-        self.update(root, GuestRange::between(0, ENTRIES as u64 * entry_bytes(TOP_LEVEL)), None);
+    /// Empties `root`; what its entries led to is the caller's to put aside.
+    pub(super) fn empty(&self, root: HostPhysAddr) {
+        for at in (0..ENTRIES as u64).map(|entry| entry * entry_bytes(TOP_LEVEL)) {
+            let slot = slot(root, at, TOP_LEVEL);
+            if self.memory.read_u64(slot) != 0 {
+                self.memory.write_u64(slot, 0);
+            }
+        }
     }
 
     /// Drops all tables under `root`, and `root`.
@@ -240,7 +245,7 @@ impl<M: PhysMemory, F: TableFormat> Radix<'_, M, F> {
     }
 
     fn make_table(&mut self) -> Result<HostPhysAddr, Exhausted> {
-        let table = self.frames.allocate(self.memory)?;
+        let table = self.frames.allocate_table(self.memory)?;
         *self.tables += 1;
         Ok(table)
     }

@@ -23,6 +23,9 @@ use super::views::{Roots, View};
 /// Frames that must be free at the start, so that a miss can always be served once tables were dropped.
 pub const RESERVE: usize = 64;
 
+/// Tables up to which a change of memory types is made in each entry: far below 100,000 ticks.
+const FEW_TABLES: usize = 8;
+
 /// Runs that one operation goes through before it takes the rest in one piece.
 pub(super) const STEPS: usize = 256;
 
@@ -193,12 +196,16 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
     }
 
-    /// Drops every table of every view, to have their frames back. The next accesses fill them again.
+    /// Drops every table of every view, to have their frames back. The next accesses fill them again. It takes no
+    /// longer the more tables there are.
     pub fn drop_tables(&mut self) -> Flush {
         for index in 0..self.roots.len() {
             let root = self.roots.at(index).1;
-            self.radix().clear(root);
+            self.radix().empty(root);
         }
+        // No walk that begins from here on finds them.
+        let roots = (0..self.roots.len()).map(|index| self.roots.at(index).1);
+        self.tables = self.frames.retire_all(roots);
         // Even where nothing was dropped here, frames may wait from before.
         self.flush_if(true)
     }
@@ -285,6 +292,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     /// Takes memory types from `mtrrs` from now on.
     pub fn adopt_mtrrs(&mut self, mtrrs: &Mtrrs) -> Flush {
         let Some(changes) = self.policy.set_mtrrs(mtrrs) else { return self.drop_tables() };
+        if !changes.is_empty() && self.tables > FEW_TABLES {
+            return self.drop_tables();
+        }
         let everywhere = GuestRange::between(0, self.policy.reach());
         let ranges = changes.iter().filter_map(|c| everywhere.intersection(GuestRange::between(c.0, c.1)));
         let mut is_stale = false;

@@ -210,6 +210,25 @@ fn an_mtrr_change_reaches_only_the_ranges_that_changed() {
 }
 
 #[test]
+fn an_mtrr_change_drops_many_tables_in_few_steps() {
+    let mut memory = started(PageSize::Size2M, 700);
+    assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
+    for at in (0..500).map(|region| 2 * GIB + region * 2 * MIB) {
+        assert!(memory.set_rights(CPU, pages(at, PAGE_SIZE), Rights::READ).is_ok());
+    }
+    let tables = memory.table_pages();
+    let mut new = mtrrs();
+    new.variable[1] = VariableMtrr { base: 2 * GIB + 1, mask: 0x7f_c000_0800 };
+    memory.memory.clear_history();
+    let flush = memory.adopt_mtrrs(&new);
+    assert!(tables > 500 && flush.is_needed());
+    assert!(memory.memory.word_reads() <= 512 && memory.memory.history().len() <= 512);
+    assert_eq!((memory.table_pages(), memory.mapped(CPU, gpa(2 * GIB))), (1, None));
+    memory.flushed(flush);
+    assert_eq!(read(&mut memory, CPU, 2 * GIB + PAGE_SIZE), Resolution::Filled);
+}
+
+#[test]
 fn garbage_mtrrs_cost_a_bounded_number_of_writes() {
     let mut memory = started(PageSize::Size2M, 128);
     assert_eq!(memory.fill_below(gpa(4 * GIB)), Ok(()));
