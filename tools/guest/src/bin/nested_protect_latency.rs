@@ -5,7 +5,6 @@
 //! bare: no
 #![no_std]
 #![no_main]
-#![expect(clippy::cast_possible_truncation, reason = "addresses below 4 GiB")]
 
 use guest::memory::{FREE, write64};
 use guest::pal::{self, PAGE, PALS};
