@@ -9,7 +9,7 @@ use x86::segment::{DescriptorTable, Segment, SegmentRegister};
 
 /// The general-purpose registers, in the order of their instruction encoding.
 ///
-/// The stack pointer lives elsewhere ([`Vcpu::rsp`]); its slot here is unused.
+/// The stack pointer lives elsewhere ([`RegisterState::rsp`]); its slot here is unused.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers(pub [u64; 16]);
@@ -131,7 +131,7 @@ pub trait PagingState {
     }
     /// CR3.
     fn cr3(&self) -> u64;
-    /// Sets CR3. Cached translations stay: see [`Vcpu::invalidate_translations`].
+    /// Sets CR3. Cached translations stay: see [`PagingState::invalidate_translations`].
     fn set_cr3(&mut self, cr3: u64);
     /// CR4 as the guest reads it.
     fn cr4(&self) -> Cr4;
@@ -191,9 +191,9 @@ pub trait EventState {
     fn advance(&mut self) {
         self.advance_by(self.instruction_length());
     }
-    /// As [`Vcpu::advance`], past an instruction of so many bytes.
+    /// As [`EventState::advance`], past an instruction of so many bytes.
     fn advance_by(&mut self, length: u64);
-    /// Ends an iteration, not the last, of the repeated instruction that exited: as [`Vcpu::advance`], but
+    /// Ends an iteration, not the last, of the repeated instruction that exited: as [`EventState::advance`], but
     /// RIP stays, and RFLAGS.RF says that the instruction has begun.
     fn iterate(&mut self);
     /// Injects `event` at the next VM entry.
