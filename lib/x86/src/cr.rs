@@ -33,6 +33,17 @@ bitflags! {
         const PG = 1 << 31;
     }
 
+    /// CR3, but for the address and the process-context identifier.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Cr3: u64 {
+        /// Linear-address masking for user pointers of 57 bits.
+        const LAM_U57 = 1 << 61;
+        /// The same of 48 bits.
+        const LAM_U48 = 1 << 62;
+        /// Bits without a name.
+        const _ = !0;
+    }
+
     /// CR4.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Cr4: u64 {

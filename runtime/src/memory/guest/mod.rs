@@ -8,6 +8,7 @@
 pub mod canonical;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fake;
+mod masking;
 mod paging;
 #[cfg(test)]
 mod paging_tests;

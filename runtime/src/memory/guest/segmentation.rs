@@ -1,6 +1,7 @@
 //! From segment and offset to a linear address (SDM, "Protected-Mode Memory Management", "Segmentation").
 
 use super::canonical::is_canonical;
+use super::masking;
 use super::walk::Intent;
 use crate::vcpu::{CodeSize, Vcpu};
 use x86::address::GuestLinearAddr;
@@ -13,7 +14,7 @@ use x86::segment::{AccessRights, Segment, SegmentRegister, SegmentType};
 /// # Errors
 ///
 /// #GP(0), or #SS(0) for the stack segment, as the processor raises it: null selector, type, limit, or an
-/// address that is not canonical.
+/// address that is not canonical, but for the bits that linear-address masking leaves to software.
 pub fn linear<V: Vcpu + ?Sized>(
     vcpu: &V,
     register: SegmentRegister,
@@ -31,6 +32,7 @@ pub fn linear<V: Vcpu + ?Sized>(
     if vcpu.code_size() == CodeSize::Bits64 {
         let has_base = matches!(register, SegmentRegister::Fs | SegmentRegister::Gs);
         let address = offset.wrapping_add(if has_base { segment.base } else { 0 });
+        let address = if intent == Intent::Fetch { address } else { masking::masked(vcpu, address) };
         let is_whole = address.checked_add(last).is_some_and(|end| is_canonical(end, vcpu.cr4()));
         return if is_whole && is_canonical(address, vcpu.cr4()) {
             Ok(GuestLinearAddr::new(address))

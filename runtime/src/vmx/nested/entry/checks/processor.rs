@@ -4,7 +4,7 @@ use crate::vmx::probe;
 use hw::{Cpuid, Msrs};
 use x86::cet::CetControl;
 use x86::cpuid::{Leaf7Ecx, Leaf7Edx};
-use x86::cr::{Cr4, Efer};
+use x86::cr::{Cr3, Cr4, Efer};
 use x86::msr::{LBR_CTL_LBREN, Msr, PERF_CAPABILITIES_METRICS, PERF_GLOBAL_CTRL_METRICS};
 use x86::pat::Pat;
 
@@ -34,8 +34,7 @@ pub(crate) struct Processor {
     pub(crate) has_bus_lock_detection: bool,
 }
 
-/// Linear-address masking for user and for supervisor pointers of 57 and of 48 bits.
-const CR3_LAM: u64 = 3 << 61;
+const CR3_LAM: Cr3 = Cr3::LAM_U57.union(Cr3::LAM_U48);
 /// Width of linear addresses with four levels of paging.
 const FOUR_LEVELS: u8 = 48;
 
@@ -50,7 +49,7 @@ impl Processor {
         let beyond_width = u64::MAX.checked_shl(widths[0].into()).unwrap_or(0);
         Self {
             linear_address_bits: if has_la57 { widths[1] } else { widths[1].min(FOUR_LEVELS) },
-            cr3_reserved: beyond_width & if has_lam { !CR3_LAM } else { !0 },
+            cr3_reserved: beyond_width & if has_lam { !CR3_LAM.bits() } else { !0 },
             efer: efer(cpuid.cpuid(0x8000_0001, 0).edx),
             debugctl: probe::debugctl(msrs),
             perf_global_ctrl: perf_global_ctrl(cpuid, msrs),
