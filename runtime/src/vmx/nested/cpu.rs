@@ -78,8 +78,16 @@ pub(in crate::vmx) struct L0Bitmaps {
     pub(in crate::vmx) io: HostPhysAddr,
 }
 
+/// What a CPU has from the start, and what changes with its guest.
+struct Slot {
+    /// There once the CPU is set up.
+    facts: Once<Facts>,
+    state: Mutex<NestedCpu>,
+}
+
 struct Shared {
-    cpus: &'static [Mutex<NestedCpu>],
+    cpus: &'static [Slot],
+    /// Those of the bootstrap processor.
     facts: Facts,
 }
 
@@ -189,9 +197,9 @@ pub(in crate::vmx) fn prepare(handoff: &Handoff, l0_bitmaps: L0Bitmaps) {
     }
     let shadow_bitmaps = Bitmaps::make();
     let count = cpus::all().len();
-    let frames = (count * size_of::<Mutex<NestedCpu>>()).div_ceil(4096);
+    let frames = (count * size_of::<Slot>()).div_ceil(4096);
     let place = machine::with_frame_run(frames);
-    let list = machine::region().virt(place, frames * 4096).cast::<Mutex<NestedCpu>>();
+    let list = machine::region().virt(place, frames * 4096).cast::<Slot>();
     for (index, cpu) in cpus::all().iter().enumerate() {
         let vmcs02 = machine::with_frame_run(1);
         let hardware = NestedHardware {
@@ -213,7 +221,7 @@ pub(in crate::vmx) fn prepare(handoff: &Handoff, l0_bitmaps: L0Bitmaps) {
         // SAFETY: the list has room for all CPUs.
         let slot = unsafe { list.add(index) };
         // SAFETY: fresh frames, aligned.
-        unsafe { slot.write(Mutex::new(state)) };
+        unsafe { slot.write(Slot { facts: Once::new(), state: Mutex::new(state) }) };
     }
     // SAFETY: every element was written, and the frames are never freed.
     let cpus = unsafe { core::slice::from_raw_parts(list, count) };
@@ -224,7 +232,8 @@ pub(in crate::vmx) fn prepare(handoff: &Handoff, l0_bitmaps: L0Bitmaps) {
 /// Initialises the VMCS of L2 with `write`, and makes that of L1 current again.
 pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mut CurrentVmcs)) {
     use hw::PhysMemory;
-    let Some(mut state) = of(cpu) else { return };
+    let (Some(shared), Some(mut state)) = (SHARED.get(), of(cpu)) else { return };
+    shared.cpus[cpu.index].facts.call_once(|| shared.facts.on(&Processor, &Processor));
     state.hardware.barrier = PredictorBarrier::of(&Processor);
     // The revision before VMCLEAR, which initialises the region, and VMCLEAR before VMPTRLD (SDM, "Format of the VMCS
     // Region"; "Software Use of Virtual-Machine Control Structures").
@@ -245,7 +254,7 @@ pub(in crate::vmx) fn set_up(cpu: &PerCpu, revision: u32, write: impl FnOnce(&mu
 pub(super) fn of(cpu: &PerCpu) -> Option<State> {
     let shared = SHARED.get()?;
     // Nobody but this CPU locks it: to wait would be to wait for ever.
-    let Some(state) = shared.cpus[cpu.index].try_lock() else {
+    let Some(state) = shared.cpus[cpu.index].state.try_lock() else {
         panic!("the nesting of a CPU is locked twice")
     };
     Some(state)
@@ -260,9 +269,9 @@ pub(super) fn unlocked<T>(state: State, cpu: &PerCpu, act: impl FnOnce() -> T) -
     (state, result)
 }
 
-/// Returns the VMX of L1's processors.
+/// Returns what the executing CPU, which is set up, can do for L1.
 pub(super) fn facts() -> Option<&'static Facts> {
-    SHARED.get().map(|shared| &shared.facts)
+    SHARED.get()?.cpus[percpu::current().index].facts.get()
 }
 
 /// Returns whether L2 runs on `cpu`, which executes this.

@@ -84,10 +84,12 @@ pub(super) struct Nested {
     was_ia32e: bool,
 }
 
-/// What L1's processor can do, constant.
+/// What one of L1's processors can do, constant.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
+    /// What is offered, on all of them alike.
     capability: Capability,
+    /// What registers of this one accept: its kinds of cores differ in counters.
     processor: checks::Processor,
 }
 
@@ -100,6 +102,11 @@ impl Facts {
     ) -> Result<Self, GeneralProtection> {
         let capability = Capability::of(msrs, physical_address_bits)?;
         Ok(Self { capability, processor: checks::Processor::of(cpuid, msrs) })
+    }
+
+    /// Returns the same on another processor, which is the executing one.
+    fn on(&self, cpuid: &impl Cpuid, msrs: &impl Msrs) -> Self {
+        Self { capability: self.capability, processor: checks::Processor::of(cpuid, msrs) }
     }
 }
 

@@ -8,6 +8,7 @@ use instruction::VpidScope;
 use x86::cpuid::CpuidResult;
 use x86::cr::Cr4;
 use x86::vmx::controls::{EntryControls, ExitControls};
+use x86::vmx::instruction_error::InstructionError;
 use x86::vmx::vmcs::FIELDS;
 
 struct Fixture {
@@ -17,16 +18,15 @@ struct Fixture {
     memory: FakeMemory,
 }
 
-/// A VMCS of a guest in 64-bit mode that every check accepts is current.
-fn fixture() -> Fixture {
+fn cpuid() -> SimCpuid {
     let widths = CpuidResult { eax: 48 << 8 | 39, ..CpuidResult::default() };
     let features = CpuidResult { edx: 1 << 11 | 1 << 20 | 1 << 29, ..CpuidResult::default() };
-    let cpuid = SimCpuid::default().with(0x8000_0008, 0, widths).with(0x8000_0001, 0, features);
-    let msrs = SimMsrs::new(hardware());
-    let facts = Facts {
-        capability: Capability::of(&msrs, 39).unwrap(),
-        processor: checks::Processor::of(&cpuid, &msrs),
-    };
+    SimCpuid::default().with(0x8000_0008, 0, widths).with(0x8000_0001, 0, features)
+}
+
+/// A VMCS of a guest in 64-bit mode that every check accepts is current.
+fn fixture() -> Fixture {
+    let facts = Facts::of_processor(&cpuid(), &SimMsrs::new(hardware()), 39).unwrap();
     let mut nested = Nested::new();
     nested.switch_on(GuestPhysAddr::new(0x1000));
     nested.current = Some(GuestPhysAddr::new(0x2000));
@@ -166,5 +166,39 @@ fn an_l2_that_went_to_ia_32e_mode_is_checked_again() {
         vmcs02.write(vmcs::ENTRY_CONTROLS, controls);
         exit::reflect::save_guest_state(&vmcs02, &mut fixture.nested.vmcs12);
         assert_eq!(fixture.check(), expected, "{controls:#x}");
+    }
+}
+
+/// Cores of two kinds: the one has 8 general counters and 4 fixed ones, the other 6 and 3.
+#[test]
+fn each_cpus_counters_say_what_entries_load() {
+    let kind = |general: u32, fixed: u32| {
+        let leaf = CpuidResult { eax: general << 8 | 4, edx: fixed, ..CpuidResult::default() };
+        cpuid().with(0xa, 0, leaf)
+    };
+    let (large, small) = (kind(8, 4), kind(6, 3));
+    let msrs = SimMsrs::new(hardware());
+    for (bootstrap, other) in [(&large, &small), (&small, &large)] {
+        let facts = Facts::of_processor(bootstrap, &msrs, 39).unwrap();
+        let of_other = facts.on(other, &msrs);
+        assert_eq!(facts.on(bootstrap, &msrs).processor, facts.processor);
+        for (facts, cpuid) in [(facts, bootstrap), (of_other, other)] {
+            let is_large = core::ptr::eq(cpuid, &raw const large);
+            for (value, is_taken) in [
+                (0x7_0000_003f, true),
+                (1 << 6, is_large),
+                (1 << 7, is_large),
+                (1 << 35, is_large),
+                (1 << 8, false),
+            ] {
+                let mut fixture = Fixture { facts, ..fixture() };
+                let exits = fixture.nested.vmcs12.read(vmcs::EXIT_CONTROLS);
+                let exits = exits | ExitControls::LOAD_PERF_GLOBAL_CTRL.bits();
+                fixture.set(vmcs::EXIT_CONTROLS.encoding(), exits.into());
+                fixture.set(vmcs::HOST_PERF_GLOBAL_CTRL.encoding(), value);
+                let expected = if is_taken { None } else { Some(InstructionError::ENTRY_HOST_STATE.0) };
+                assert_eq!(fixture.check(), expected, "{value:#x}, large: {is_large}");
+            }
+        }
     }
 }
