@@ -11,6 +11,7 @@ pub use x86::paging::Rights;
 use crate::machine::{self, Machine, SECOND_LEVEL};
 use crate::memory::second_level::ProtectError;
 use crate::memory::views::View;
+use crate::smp::watched_events::WatchedEvents;
 use crate::smp::{cpus, percpu, quiesce as rendezvous, shootdown};
 use x86::address::GuestPhysAddr;
 
@@ -28,14 +29,22 @@ pub fn exits_of_others(_: &Quiesced) -> u64 {
 }
 
 /// Sends external interrupts on the executing CPU to [`crate::hypapp::Hypapp::external_interrupt`], or no longer does.
+///
+/// It holds whatever the guest does: for a guest of the guest's too, whose hypervisor has its own exit afterwards where
+/// it asked for one. What is pending in a compartment waits until the guest is back.
 pub fn watch_external_interrupts(wanted: bool) {
-    machine().vendor.watch_external_interrupts(wanted);
+    watch(WatchedEvents::EXTERNAL_INTERRUPT, wanted);
 }
 
 /// Asks for a call of [`crate::hypapp::Hypapp::interrupt_window`] when the executing CPU's guest can take an interrupt,
-/// or not.
+/// or not; it holds as [`watch_external_interrupts`] does.
 pub fn watch_interrupt_window(wanted: bool) {
-    machine().vendor.watch_interrupt_window(wanted);
+    watch(WatchedEvents::INTERRUPT_WINDOW, wanted);
+}
+
+fn watch(events: WatchedEvents, wanted: bool) {
+    percpu::current().watched.set(events, wanted);
+    machine().vendor.follow_watched_events();
 }
 
 /// Memory that the hypervisor keeps for good, zeroed: for [`crate::hypapp::Hypapp::init`].

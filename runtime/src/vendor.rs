@@ -69,11 +69,9 @@ pub(crate) trait Vendor: Sync {
     /// Waits, as a guest, for the guest's start-up IPI.
     fn run_application_processor(&self) -> !;
 
-    /// Makes external interrupts exit, or reach the guest.
-    fn watch_external_interrupts(&self, wanted: bool);
-
-    /// Asks for an exit when the guest can take an interrupt, or no longer does.
-    fn watch_interrupt_window(&self, wanted: bool);
+    /// Has what the hypapp watches on this CPU exit, from the guest and from any guest of the guest, and what it watched
+    /// no more.
+    fn follow_watched_events(&self);
 
     /// Puts the guest on the second-level tables under `root` from its next entry on.
     fn use_second_level(&self, root: TableRoot);

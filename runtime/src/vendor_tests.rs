@@ -49,9 +49,7 @@ impl Vendor for Second {
         panic!("it has no guest")
     }
 
-    fn watch_external_interrupts(&self, _wanted: bool) {}
-
-    fn watch_interrupt_window(&self, _wanted: bool) {}
+    fn follow_watched_events(&self) {}
 
     fn use_second_level(&self, _root: TableRoot) {}
 

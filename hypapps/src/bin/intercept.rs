@@ -1,4 +1,4 @@
-//! Intercepts ports, MSRs, interrupts, the interrupt window and nesting, and counts what it sees.
+//! Intercepts ports, MSRs, interrupts, the interrupt window and nesting, counts what it sees, and has a compartment.
 //!
 //! Ports 0x1230 to 0x1237: IN reads the count of port accesses; OUT is counted and dropped. An access of several ports
 //! is theirs where one of them is.
@@ -8,26 +8,38 @@
 //! page at linear address 0x3000000.
 //! VMCALL with EBX = 0x494E5443: EAX = 1 watches for the next external interrupt, 2 for the next interrupt
 //! window, on the calling CPU; returns in EAX how many of either were seen so far on any. EAX = 3 returns in
-//! EAX how often a guest of the guest was entered, and in EDX how often one left for its hypervisor.
+//! EAX how often a guest of the guest was entered, and in EDX how often one left for its hypervisor. EAX = 4 has the
+//! caller, at CPL 0 in 64-bit mode, whose linear addresses are physical ones, go on in a compartment with the page of the
+//! code and the next, to read and execute; EAX = 5 takes it out of that, as anything does that no compartment has. EAX = 6
+//! is a WRMSR of RDX to MSR 0xc0001010. A guest of the guest adds 0x4C415000 to EAX.
 #![no_std]
 #![no_main]
 
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use runtime::exit::PortAccess;
+use runtime::exit::{CompartmentExit, PortAccess};
 use runtime::hypapp::{Hypapp, HypercallAnswer, WriteAnswer};
 use runtime::memory::guest::Privilege;
+use runtime::services::compartment::{self, Mode, Page};
 use runtime::services::{
-    GuestRange, Rights, Scope, close_view, is_nested, open_view, pages, set_protection,
+    GuestRange, Rights, Scope, close_view, is_nested, open_view, pages, protection, set_protection,
     watch_external_interrupts, watch_interrupt_window,
 };
-use runtime::vcpu::Vcpu;
-use x86::address::{GuestLinearAddr, GuestPhysAddr};
+use runtime::vcpu::{CodeSize, Vcpu};
+use x86::address::{GuestLinearAddr, GuestPhysAddr, HostPhysAddr};
+use x86::cr::Cr4;
 use x86::msr::Msr;
 
 struct Intercept;
 
 const SELECTOR: u64 = 0x494e_5443;
+/// What guests of the guest add to commands.
+const NESTED_OFFSET: u64 = 0x4c41_5000;
+/// Bytes of VMCALL.
+const VMCALL: u64 = 3;
+const PAGE: u64 = 4096;
+/// Ticks in a compartment.
+const TIME: u64 = 1_000_000;
 const PORTS: RangeInclusive<u16> = 0x1230..=0x1237;
 const MSRS: [RangeInclusive<u32>; 3] = [0x1b0..=0x1b0, 0xc000_1000..=0xc000_1000, 0xc000_1010..=0xc000_1010];
 const VIEW: Msr = Msr(0xc000_1010);
@@ -84,7 +96,8 @@ impl Hypapp for Intercept {
         if vcpu.registers().rbx() & 0xffff_ffff != SELECTOR {
             return HypercallAnswer::Chain;
         }
-        match vcpu.registers().rax() & 0xffff_ffff {
+        let command = vcpu.registers().rax() & 0xffff_ffff;
+        match command.checked_sub(NESTED_OFFSET).unwrap_or(command) {
             1 => watch_external_interrupts(true),
             2 => watch_interrupt_window(true),
             3 => {
@@ -92,6 +105,9 @@ impl Hypapp for Intercept {
                 vcpu.registers_mut().set_rdx(NESTED_EXITS.load(Ordering::Relaxed));
                 return HypercallAnswer::Handled;
             }
+            4 => return enter_compartment(vcpu).map_or(HypercallAnswer::Chain, |()| HypercallAnswer::Moved),
+            5 => compartment::leave(),
+            6 => see_read_only(vcpu.registers().rdx()),
             _ => {}
         }
         vcpu.registers_mut().set_rax(SEEN.load(Ordering::Relaxed));
@@ -108,6 +124,13 @@ impl Hypapp for Intercept {
         watch_interrupt_window(false);
     }
 
+    fn compartment_exit(&self, _vcpu: &mut dyn Vcpu, exit: CompartmentExit) {
+        if exit != CompartmentExit::Called {
+            // The guest goes on at the same place, which is not the compartment's any more.
+            compartment::leave();
+        }
+    }
+
     fn nested_entry(&self, _vcpu: &mut dyn Vcpu) {
         NESTED_ENTRIES.fetch_add(1, Ordering::Relaxed);
     }
@@ -120,6 +143,26 @@ impl Hypapp for Intercept {
 /// Counts an access, and gives how many there were.
 fn count() -> u32 {
     ACCESSES.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Has the guest go on behind its hypercall in a compartment; `None` where it cannot.
+fn enter_compartment(vcpu: &mut dyn Vcpu) -> Option<()> {
+    let rip = vcpu.rip() + VMCALL;
+    if vcpu.cpl() != 0 || vcpu.code_size() != CodeSize::Bits64 || compartment::is_inside() {
+        return None;
+    }
+    let mode = if vcpu.cr4().contains(Cr4::LA57) { Mode::Levels5 } else { Mode::Levels4 };
+    let code = [0, PAGE].map(|offset| rip / PAGE * PAGE + offset);
+    let rights = Rights::READ | Rights::EXECUTE;
+    if !code.iter().all(|&page| protection(Scope::AllCpus, GuestPhysAddr::new(page)).contains(rights)) {
+        return None;
+    }
+    while !compartment::reserve(compartment::frames_needed(mode, [(code[0], 2)])).ok()? {}
+    let pages = code.map(|page| Page { linear: page, frame: HostPhysAddr::new(page), rights });
+    let roots = compartment::prepare(rip, mode, || pages).ok()?;
+    compartment::enter(&roots, TIME);
+    vcpu.set_rip(rip);
+    Some(())
 }
 
 /// Opens a view in which the page at `address` is read-only; 0 closes it.

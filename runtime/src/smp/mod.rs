@@ -13,5 +13,6 @@ pub(crate) mod running;
 pub(crate) mod shootdown;
 mod stale;
 pub(crate) mod startup;
+pub(crate) mod watched_events;
 
 pub use quiesce::Quiesced;

@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::memory::compartment_tables::Compartment;
 use crate::memory::views::View;
 use crate::smp::running::Running;
+use crate::smp::watched_events::Watched;
 use crate::speculation::Crossing;
 use crate::vcpu::Registers;
 use crate::vendor::Outside;
@@ -78,6 +79,8 @@ pub(crate) struct PerCpu {
     has_own_view: AtomicBool,
     /// This CPU's guest runs in this CPU's compartment.
     is_in_compartment: AtomicBool,
+    /// What the hypapp has exit here.
+    pub(crate) watched: Watched,
     /// The last entry loaded the state of control-flow enforcement, and the next must not.
     loads_cet: AtomicBool,
     /// This CPU's compartment.
@@ -182,6 +185,7 @@ impl PerCpu {
             guest_init: AtomicBool::new(false),
             has_own_view: AtomicBool::new(false),
             is_in_compartment: AtomicBool::new(false),
+            watched: Watched::new(),
             loads_cet: AtomicBool::new(false),
             compartment: Mutex::new(Compartment::new()),
             outside: Mutex::new(Outside::new()),

@@ -5,11 +5,11 @@
 #![expect(unsafe_code, reason = "current VMCS")]
 
 use crate::memory::compartment_tables::Roots;
-use crate::smp::percpu;
+use crate::smp::percpu::{self, PerCpu};
 use crate::vendor::Outside;
 use crate::vmx::controls::Controls;
 use crate::vmx::observers::{Values, observers};
-use crate::vmx::{invalidate, nested, switch};
+use crate::vmx::{invalidate, nested, switch, watch};
 use hw::bare::Processor;
 use hw::bare::processor::time_stamp;
 use hw::bare::vmx::{self, CurrentVmcs};
@@ -90,8 +90,9 @@ const DATA_SEGMENTS: [(Field<u32>, Field<u32>); 5] = [
 const SELECTORS: [Field<u16>; 4] =
     [vmcs::GUEST_DS_SELECTOR, vmcs::GUEST_ES_SELECTOR, vmcs::GUEST_FS_SELECTOR, vmcs::GUEST_GS_SELECTOR];
 
-/// Where the parts of [`Outside`] begin: fields of 64 bits, of 32, the trusted ones of both, selectors, what counts and records, which is off in the
-/// compartment (tracing is never the guest's), and what a hypervisor in the guest asked for of its own guest.
+/// Where the parts of [`Outside`] begin: fields of 64 bits, of 32, the trusted ones of both, selectors, what counts and
+/// records, which is off in the compartment (tracing is never the guest's), and what a hypervisor in the guest asked for
+/// of its own guest.
 const NARROW_AT: usize = WIDE.len();
 const TRUSTED_WIDE_AT: usize = NARROW_AT + NARROW.len();
 const TRUSTED_NARROW_AT: usize = TRUSTED_WIDE_AT + TRUSTED_WIDE.len();
@@ -147,6 +148,7 @@ pub(super) fn enter(roots: &Roots, ticks: u64) {
     if l0.is_none() {
         hold_nmi_window(&mut vmcs);
     }
+    watch::hold_watched_events(&mut vmcs, cpu);
     let mut outside = cpu.outside.lock();
     // The guest's own values first: two of its control words are replaced by what follows.
     put_aside(&mut vmcs, &mut outside.0);
@@ -221,8 +223,15 @@ pub(super) fn leave() {
         give_l1_back(&mut vmcs, *since, controls);
         nested::follow(cpu);
     }
+    // After all controls are back.
+    watch::give_watched_events_back(&mut vmcs, cpu);
     // An NMI of the guest's may have waited.
     cpu.demand_attention();
+}
+
+/// Has the guest of `cpu`, which is in its compartment, come back to the tables of `pointer`.
+pub(super) fn put_tables_aside(cpu: &PerCpu, pointer: EptPointer) {
+    cpu.outside.lock().0[TRUSTED_WIDE_AT] = pointer.0;
 }
 
 /// Drops this CPU's translations of the compartment under `roots`.

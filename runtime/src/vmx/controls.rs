@@ -1,6 +1,7 @@
 //! The controls under which the guest runs: what we want, and what the processor allows.
 
 use super::observers::Observers;
+use crate::smp::watched_events::WatchedEvents;
 use hw::Msrs;
 use x86::msr::Msr;
 use x86::vmx::capability::{Allowed, MissingControls, VmxBasic};
@@ -40,6 +41,18 @@ pub(crate) enum Unsupported {
 }
 
 impl Controls {
+    /// The same, with exits for `events`.
+    #[inline]
+    pub(super) fn watching(mut self, events: WatchedEvents) -> Self {
+        if events.contains(WatchedEvents::EXTERNAL_INTERRUPT) {
+            self.pin_based |= PinBasedControls::EXTERNAL_INTERRUPT_EXITING;
+        }
+        if events.contains(WatchedEvents::INTERRUPT_WINDOW) {
+            self.primary |= PrimaryControls::INTERRUPT_WINDOW_EXITING;
+        }
+        self
+    }
+
     /// Our controls as this processor allows them, and those of `observers`, which all CPUs have to allow.
     pub(super) fn for_processor(msrs: &impl Msrs, observers: &Observers) -> Result<Self, Unsupported> {
         let basic = VmxBasic(read(msrs, Msr::IA32_VMX_BASIC)?);

@@ -22,6 +22,7 @@ mod switch;
 mod table_format;
 mod vcpu;
 mod vendor;
+mod view;
 mod vm_entry;
 mod watch;
 

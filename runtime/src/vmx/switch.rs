@@ -4,6 +4,7 @@
 //! UNSAFETY: control words are trusted, and these bits of them need not be.
 #![expect(unsafe_code, reason = "bits of control words that no memory depends on")]
 
+use crate::smp::watched_events::WatchedEvents;
 use hw::Vmcs;
 use x86::vmx::controls::{EntryControls, PrimaryControls};
 use x86::vmx::controls::{ExitControls, PinBasedControls};
@@ -46,6 +47,13 @@ switch! {
 switch! {
     /// Switches whether the guest runs in IA-32e mode, or entries load its CET state.
     entry ENTRY_CONTROLS EntryControls ENTRY
+}
+
+/// Has `events` exit, and no others that can be watched.
+pub(super) fn watched_events(vmcs: &mut impl Vmcs, events: WatchedEvents) {
+    let has = |event| events.contains(event);
+    pin_based(vmcs, PinBasedControls::EXTERNAL_INTERRUPT_EXITING, has(WatchedEvents::EXTERNAL_INTERRUPT));
+    primary(vmcs, PrimaryControls::INTERRUPT_WINDOW_EXITING, has(WatchedEvents::INTERRUPT_WINDOW));
 }
 
 #[cfg(test)]

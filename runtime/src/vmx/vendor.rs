@@ -3,7 +3,7 @@
 //! UNSAFETY: leaves VMX operation.
 #![expect(unsafe_code, reason = "leaves VMX operation")]
 
-use super::{bitmaps, compartment, dump, invalidate, nested, probe, start, vm_entry, watch};
+use super::{bitmaps, compartment, dump, invalidate, nested, probe, start, view, vm_entry, watch};
 use crate::exit::cpuid::Instructions;
 use crate::hypapp::Hypapp;
 use crate::memory::TableRoot;
@@ -83,16 +83,12 @@ impl Vendor for Vmx {
         start::run_application_processor(percpu::current())
     }
 
-    fn watch_external_interrupts(&self, wanted: bool) {
-        watch::watch_external_interrupts(wanted);
-    }
-
-    fn watch_interrupt_window(&self, wanted: bool) {
-        watch::watch_interrupt_window(wanted);
+    fn follow_watched_events(&self) {
+        watch::follow_watched_events();
     }
 
     fn use_second_level(&self, root: TableRoot) {
-        watch::use_second_level(root);
+        view::use_second_level(root);
     }
 
     fn is_nested(&self) -> bool {

@@ -1,41 +1,37 @@
-//! What a hypapp switches on the CPU that it runs on: exits, and the tables that its guest runs on.
+//! What a hypapp has exit on the CPU that it runs on.
 //!
 //! UNSAFETY: the current VMCS, while an exit is handled.
 #![expect(unsafe_code, reason = "current VMCS")]
 
 use super::{nested, switch};
-use crate::memory::TableRoot;
-use crate::smp::percpu;
-use hw::Vmcs;
+use crate::smp::percpu::{self, PerCpu};
 use hw::bare::vmx::CurrentVmcs;
-use x86::vmx::controls::{PinBasedControls, PrimaryControls};
-use x86::vmx::ept::EptPointer;
-use x86::vmx::vmcs;
 
-/// Makes external interrupts exit, or reach the guest.
-pub(crate) fn watch_external_interrupts(wanted: bool) {
-    percpu::current().require_guest();
-    // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
-    let mut vmcs = unsafe { CurrentVmcs::new() };
-    switch::pin_based(&mut vmcs, PinBasedControls::EXTERNAL_INTERRUPT_EXITING, wanted);
-}
-
-/// Asks for an exit when the guest can take an interrupt, or no longer does.
-pub(crate) fn watch_interrupt_window(wanted: bool) {
-    percpu::current().require_guest();
-    // SAFETY: as above.
-    let mut vmcs = unsafe { CurrentVmcs::new() };
-    switch::primary(&mut vmcs, PrimaryControls::INTERRUPT_WINDOW_EXITING, wanted);
-}
-
-/// Puts this CPU's guest on the second-level tables under `root` from its next entry on.
-pub(crate) fn use_second_level(root: TableRoot) {
-    if nested::use_second_level(percpu::current(), root) {
+/// Has what the hypapp watches on this CPU exit, and what it watched no more.
+pub(crate) fn follow_watched_events() {
+    let cpu = percpu::current();
+    cpu.require_guest();
+    let is_l2 = nested::follow_watched_events(cpu);
+    // The controls in force are a compartment's; those of the guest follow when it is back.
+    if is_l2 || cpu.is_in_compartment() {
         return;
     }
-    percpu::current().require_guest();
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
-    let mut vmcs = unsafe { CurrentVmcs::new() };
-    // SAFETY: tables that give the guest nothing of the hypervisor's, as all roots are.
-    unsafe { vmcs.write_trusted(vmcs::EPT_POINTER, EptPointer::new(root.table()).0) }
+    switch::watched_events(&mut unsafe { CurrentVmcs::new() }, cpu.watched.events());
+}
+
+/// Has nothing exit from the compartment that the guest of `vmcs` is about to enter because a hypapp watches.
+pub(super) fn hold_watched_events(vmcs: &mut CurrentVmcs, cpu: &PerCpu) {
+    if !cpu.watched.events().is_empty() {
+        switch::watched_events(vmcs, nested::events_watched_by_l1(cpu));
+    }
+}
+
+/// Has what the hypapp watches by now exit, where the guest of `vmcs` is back from a compartment that it entered behind
+/// [`hold_watched_events`].
+pub(super) fn give_watched_events_back(vmcs: &mut CurrentVmcs, cpu: &PerCpu) {
+    let events = cpu.watched.events();
+    if !events.is_empty() {
+        switch::watched_events(vmcs, events | nested::events_watched_by_l1(cpu));
+    }
 }

@@ -28,6 +28,7 @@ mod preemption_timer;
 mod virtual_apic_page;
 mod vmcs12;
 mod vmx_abort;
+mod watch;
 
 pub(super) use cpu::{L0Bitmaps, is_in_operation, is_l2, prepare, set_up};
 pub(super) use entry::enter::{invalid_state, refused};
@@ -40,6 +41,7 @@ pub(super) use memory::ept_violation::is_nested as has_second_level;
 pub(crate) use memory::ept02::machine_cache::forget_changes;
 pub(crate) use memory::l2::{ask_l1, memory, note_fault, translate};
 pub(super) use memory::translation::{follow, use_second_level};
+pub(super) use watch::{events_watched_by_l1, follow_watched_events};
 
 use crate::memory::guest::{GuestMemory, Refused};
 use crate::vcpu::Vcpu;

@@ -75,9 +75,10 @@ pub(crate) fn enter(
     let mut vmcs02 = hardware.select_l2();
     // Before the merge, which forgets what is dirty.
     pages::set_pages(&mut vmcs02, vmcs12, hardware);
+    let l0 = hardware.l0_controls.watching(cpu.watched.events());
     // SAFETY: controls and host state were checked before this, guest state above; pages and bitmaps have just been
     // named.
-    unsafe { vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &hardware.l0_controls, &inherited) };
+    unsafe { vmcs02::enter(&mut vmcs02, vmcs12, &facts.capability, &l0, &inherited) };
     // After the merge, which writes the activity state that an injected event changes.
     nested.pending.begin(&mut vmcs02, vmcs12);
     if let Some(pdptes) = pdptes {

@@ -20,7 +20,7 @@ use hw::Vmcs;
 use x86::cr::{Cr0, Cr4, Efer};
 use x86::vmcs_fields;
 use x86::vmx::capability::VmxMisc;
-use x86::vmx::controls::{EntryControls, ExitControls, PrimaryControls, SecondaryControls};
+use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
 use x86::vmx::vmcs;
 
 /// What L2 inherits from L1 at an entry unless VM-entry controls load it.
@@ -89,11 +89,13 @@ unsafe fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Contr
     let wanted = L1Controls::of(vmcs12);
     let pin_based = wanted.pin_based | l0.pin_based;
     // An exit loads the hypervisor's host state whatever L1 asks, and L1's wishes are carried out afterwards. Whether
-    // it acknowledges an interrupt the processor alone can do.
-    let exit = l0.exit | wanted.exit & ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT;
+    // it acknowledges an interrupt the processor alone can do; one that exits for a hypapp alone stays pending.
+    let is_l1s = wanted.pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING);
+    let of_l1s = if is_l1s { ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT } else { ExitControls::empty() };
+    let exit = l0.exit | wanted.exit & of_l1s;
     for (field, controls) in [
         (vmcs::PIN_BASED_CONTROLS, pin_based.bits()),
-        (vmcs::PRIMARY_CONTROLS, primary(wanted.primary).bits()),
+        (vmcs::PRIMARY_CONTROLS, primary(wanted.primary, l0).bits()),
         (vmcs::SECONDARY_CONTROLS, secondary(wanted.secondary).bits()),
         (vmcs::EXIT_CONTROLS, preemption_timer::with_saved_value(exit, pin_based).bits()),
     ] {
@@ -106,8 +108,9 @@ unsafe fn execution_controls(vmcs02: &mut impl Vmcs, vmcs12: &Vmcs12, l0: &Contr
 }
 
 /// Without I/O bitmaps of L1's the hypervisor's own stay in force, unless every port exits.
-fn primary(wanted: PrimaryControls) -> PrimaryControls {
-    let mut primary = wanted | PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
+fn primary(wanted: PrimaryControls, l0: &Controls) -> PrimaryControls {
+    let watched = l0.primary & PrimaryControls::INTERRUPT_WINDOW_EXITING;
+    let mut primary = wanted | watched | PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
     let is_every_port = wanted.contains(PrimaryControls::UNCONDITIONAL_IO_EXITING)
         && !wanted.contains(PrimaryControls::USE_IO_BITMAPS);
     primary.set(PrimaryControls::USE_IO_BITMAPS, !is_every_port);

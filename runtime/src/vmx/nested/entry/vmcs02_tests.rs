@@ -1,11 +1,12 @@
 use super::*;
 use crate::memory::guest::fake::FakeMemory;
+use crate::smp::watched_events::WatchedEvents;
 use crate::vcpu::{EventState, PagingState, RegisterState, Registers};
 use crate::vmx::nested::cr_masks::CR0_OF_L0;
 use crate::vmx::nested::exit::reflect::{self, ExitFacts, InheritedByL1};
 use crate::vmx::nested::vmcs12::fields;
+use crate::vmx::switch;
 use hw::sim::{SimMsrs, SimVmcs};
-use x86::vmx::controls::PinBasedControls;
 use x86::vmx::exit_reason::ExitReason;
 use x86::vmx::interruption::{Interruption, InterruptionType};
 use x86::vmx::vmcs::{FIELDS, FieldInfo, Treatment};
@@ -24,13 +25,18 @@ fn capability() -> Capability {
     Capability::of(&SimMsrs::new(crate::vmx::nested::entry::checks::fixture::hardware()), 39).unwrap()
 }
 
-fn enter_fake(vmcs02: &mut SimVmcs, vmcs12: &mut Vmcs12, inherited: &InheritedByL2) {
+fn enter_fake(vmcs02: &mut SimVmcs, vmcs12: &mut Vmcs12, l0: &Controls, inherited: &InheritedByL2) {
     // SAFETY: no processor enters a guest under a fake.
-    unsafe { enter(vmcs02, vmcs12, &capability(), &own(), inherited) }
+    unsafe { enter(vmcs02, vmcs12, &capability(), l0, inherited) }
 }
 
 /// L1 as it enters, and VMCS02 after the entry that `set` describes.
 fn entered(set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
+    entered_beside(&own(), set)
+}
+
+/// The same, with these controls of the hypervisor's.
+fn entered_beside(l0: &Controls, set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
     let mut vmcs12 = Vmcs12::new();
     set(&mut vmcs12);
     let mut vmcs01 = SimVmcs::default();
@@ -42,7 +48,7 @@ fn entered(set: impl FnOnce(&mut Vmcs12)) -> (SimVmcs, Vmcs12) {
     let mut registers = Registers::default();
     let inherited = InheritedByL2::of(&VmxVcpu::new(vmcs01, &mut registers, 0));
     let mut vmcs02 = SimVmcs::default();
-    enter_fake(&mut vmcs02, &mut vmcs12, &inherited);
+    enter_fake(&mut vmcs02, &mut vmcs12, l0, &inherited);
     (vmcs02, vmcs12)
 }
 
@@ -92,7 +98,7 @@ fn what_l1_did_not_write_is_not_written_again() {
     let mut registers = Registers::default();
     let inherited = InheritedByL2::of(&VmxVcpu::new(SimVmcs::default(), &mut registers, 0));
     let mut vmcs02 = SimVmcs::default();
-    enter_fake(&mut vmcs02, &mut vmcs12, &inherited);
+    enter_fake(&mut vmcs02, &mut vmcs12, &own(), &inherited);
     let written = |field: u32| vmcs02.writes().iter().any(|write| write.0 == field);
     assert!(written(vmcs::GUEST_RIP.encoding()));
     assert!(!written(vmcs::PIN_BASED_CONTROLS.encoding()) && !written(vmcs::GUEST_ES_BASE.encoding()));
@@ -125,6 +131,48 @@ fn the_hypervisors_controls_are_added_and_softwares_left_out() {
     });
     let primary = PrimaryControls::from_bits_retain(every_port.read(vmcs::PRIMARY_CONTROLS));
     assert!(!primary.contains(PrimaryControls::USE_IO_BITMAPS));
+}
+
+/// The exits of VMCS02 that can be watched, and whether it acknowledges interrupts.
+fn watched(vmcs02: &SimVmcs) -> (WatchedEvents, bool) {
+    let mut events = WatchedEvents::empty();
+    let pins = PinBasedControls::from_bits_retain(vmcs02.read(vmcs::PIN_BASED_CONTROLS));
+    let interrupts = pins.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING);
+    events.set(WatchedEvents::EXTERNAL_INTERRUPT, interrupts);
+    let primary = PrimaryControls::from_bits_retain(vmcs02.read(vmcs::PRIMARY_CONTROLS));
+    let windows = primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING);
+    events.set(WatchedEvents::INTERRUPT_WINDOW, windows);
+    let exit = ExitControls::from_bits_retain(vmcs02.read(vmcs::EXIT_CONTROLS));
+    (events, exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT))
+}
+
+#[test]
+fn what_a_hypapp_watches_exits_beside_what_l1_wants() {
+    let all = || (0..=WatchedEvents::all().bits()).map(WatchedEvents::from_bits_retain);
+    for (of_l1, of_hypapp) in all().flat_map(|of_l1| all().map(move |of_hypapp| (of_l1, of_hypapp))) {
+        let wants_interrupts = of_l1.contains(WatchedEvents::EXTERNAL_INTERRUPT);
+        let write = |vmcs12: &mut Vmcs12| {
+            let wanted = own().watching(of_l1);
+            vmcs12.write(vmcs::PIN_BASED_CONTROLS, wanted.pin_based.bits());
+            vmcs12.write(vmcs::PRIMARY_CONTROLS, wanted.primary.bits());
+            vmcs12.write(vmcs::EXIT_CONTROLS, ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT.bits());
+        };
+        // An interrupt that L1 does not want stays pending.
+        let expected = (of_l1 | of_hypapp, wants_interrupts);
+        let (entered, vmcs12) = entered_beside(&own().watching(of_hypapp), write);
+        assert_eq!(watched(&entered), expected);
+        // Asked for while L2 runs, and taken back: L1's own stay.
+        let (mut running, _) = entered_beside(&own(), write);
+        let of_l1 = L1Controls::of(&vmcs12).watched_events();
+        switch::watched_events(&mut running, of_hypapp | of_l1);
+        assert_eq!(watched(&running), expected);
+        switch::watched_events(&mut running, of_l1);
+        assert_eq!(watched(&running), (of_l1, wants_interrupts));
+        let pins = [&entered, &running].map(|vmcs| {
+            vmcs.read(vmcs::PIN_BASED_CONTROLS) & !PinBasedControls::EXTERNAL_INTERRUPT_EXITING.bits()
+        });
+        assert_eq!(pins[0], pins[1]);
+    }
 }
 
 // Fields that live by a control alone.
@@ -224,7 +272,7 @@ fn each_entry_loads_what_controls_say_whatever_exits_saved() {
         });
         fields.into_iter().for_each(|field| vmcs02.write(field, 0x33));
         reflect::save_guest_state(&vmcs02, &mut vmcs12);
-        enter_fake(&mut vmcs02, &mut vmcs12, &inherited);
+        enter_fake(&mut vmcs02, &mut vmcs12, &own(), &inherited);
         assert_eq!(fields.map(|field| vmcs02.read(field)), [expected; 3], "{entry:?} {exit:?}");
     }
 }

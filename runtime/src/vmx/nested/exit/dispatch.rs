@@ -4,9 +4,10 @@ use super::by_l0;
 use super::reflect::ExitFacts;
 use super::route::{self, Route};
 use super::to_l1;
-use crate::exit::{Action, dispatch, machine_check};
+use crate::exit::{Action, Exit, dispatch, machine_check};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::{self, PerCpu};
+use crate::smp::watched_events::WatchedEvents;
 use crate::vcpu::{RegisterState, Registers};
 use crate::vmx::decode;
 use crate::vmx::nested::cpu::{self, State};
@@ -48,7 +49,7 @@ pub(in crate::vmx) extern "C" fn handle_l2_exit(registers: &mut Registers) {
     state.nested.pending.left_hardware();
     let route = route::route(&vmcs02, &state.nested.vmcs12, registers, reason, &GuestPhysical);
     // L1's exits leave here, as they are most of all and need no view of L2 for the hypervisor's handlers.
-    if route == Route::L1 {
+    if route == Route::L1 && watched_cause(cpu, reason).is_none() {
         let (state, action) = to_l1::reflect(state, registers, cpu, told);
         return to_l1::exited(state, registers, cpu, action);
     }
@@ -81,11 +82,36 @@ fn handle_rarely(
             decode::decode(&vcpu, reason).map(|exit| dispatch::dispatch(&mut vcpu, cpu, exit))
         }
         Route::L0 | Route::Linked => return handle_by_l0(&mut vcpu, cpu, reason, route),
-        Route::L1 | Route::NmiWindow | Route::Trap => None,
+        Route::L1 => {
+            // The hypapp is told, and L1 has its exit all the same.
+            if let Some(cause) = watched_cause(cpu, reason) {
+                dispatch::dispatch(&mut vcpu, cpu, cause);
+            }
+            None
+        }
+        Route::NmiWindow | Route::Trap => None,
     };
     match action {
         Some(action) => ept_violation::conclude(&mut vcpu, cpu, reason, action),
         None => to_l1::reflect_now(registers, cpu),
+    }
+}
+
+/// Returns what a hypapp is to be told of an exit that L1 asked for too.
+#[inline]
+fn watched_cause(cpu: &PerCpu, reason: ExitReason) -> Option<Exit> {
+    let events = cpu.watched.events();
+    if events.is_empty() {
+        return None;
+    }
+    match reason {
+        ExitReason::EXTERNAL_INTERRUPT => {
+            events.contains(WatchedEvents::EXTERNAL_INTERRUPT).then_some(Exit::ExternalInterrupt)
+        }
+        ExitReason::INTERRUPT_WINDOW => {
+            events.contains(WatchedEvents::INTERRUPT_WINDOW).then_some(Exit::InterruptWindow)
+        }
+        _ => None,
     }
 }
 

@@ -272,7 +272,9 @@ fn assert_words(vmcs02: &SimVmcs, values: &Fields) {
     let by_software = 1 << 14 | 1 << 17;
     assert_eq!(has(SECONDARY), wanted & !by_software | 1 << 1 | 1 << 5, "secondary controls");
     let is_timed = u64::from(bit(values[&PIN], 6)) << 22;
-    let exit = u64::from(own.exit.bits()) | values[&EXIT] & 1 << 15 | is_timed;
+    // An interrupt that L1 does not want is not acknowledged.
+    let acknowledges = values[&EXIT] & (values[&PIN] & 1) << 15;
+    let exit = u64::from(own.exit.bits()) | acknowledges | is_timed;
     assert_eq!(has(EXIT), exit, "VM-exit controls");
     assert_eq!(has(ENTRY), u64::from(own.entry.bits()) | values[&ENTRY] & 1 << 9, "VM-entry controls");
 }

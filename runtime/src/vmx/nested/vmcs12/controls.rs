@@ -1,5 +1,6 @@
 //! The control words of VMCS12.
 
+use crate::smp::watched_events::WatchedEvents;
 use hw::Vmcs;
 use x86::cr::Cr0;
 use x86::vmx::controls::{EntryControls, ExitControls, PinBasedControls, PrimaryControls, SecondaryControls};
@@ -31,6 +32,16 @@ impl L1Controls {
             exit: ExitControls::from_bits_retain(vmcs12.read(vmcs::EXIT_CONTROLS)),
             entry: EntryControls::from_bits_retain(vmcs12.read(vmcs::ENTRY_CONTROLS)),
         }
+    }
+
+    /// Returns what L1 has exit of what a hypapp can watch.
+    pub(crate) fn watched_events(&self) -> WatchedEvents {
+        let mut events = WatchedEvents::empty();
+        let interrupts = self.pin_based.contains(PinBasedControls::EXTERNAL_INTERRUPT_EXITING);
+        events.set(WatchedEvents::EXTERNAL_INTERRUPT, interrupts);
+        let windows = self.primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING);
+        events.set(WatchedEvents::INTERRUPT_WINDOW, windows);
+        events
     }
 
     /// L2 runs under tables of L1's.
