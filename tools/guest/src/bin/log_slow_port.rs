@@ -13,6 +13,8 @@ guest!(main);
 const PORT: u16 = 0x2f8;
 /// Divisor latch access.
 const DLAB: u8 = 0x80;
+/// Line status: all is sent.
+const TRANSMITTER_EMPTY: u8 = 1 << 6;
 /// Ticks: what a line may wait, and the exit.
 const BAR: u64 = 3_000_000;
 
@@ -34,7 +36,7 @@ fn set_divisor(value: u16) {
 }
 
 fn main() {
-    for divisor in [1, 12, 96, 384, 1152, 0xffff] {
+    for divisor in [1, 12, 96, 384, 1152] {
         set_divisor(divisor);
         for line in 0..2 {
             let ticks = unknown_call();
@@ -43,5 +45,7 @@ fn main() {
         }
     }
     set_divisor(1);
+    // What the port had taken is sent first: until then it takes nothing.
+    while in8(PORT + 5) & TRANSMITTER_EMPTY == 0 {}
     unknown_call();
 }
