@@ -268,10 +268,12 @@ fn pages_are_taken_some_at_a_time_in_order() {
     fake.list_sections(&[record(SectionType::Data, PAL + 16 * PAGE, pages as u32), code, stack]);
     let mut layout = Layout::read(&fake, WordSize::Bits64, 0, [SECTIONS, 0, PAL]).unwrap();
     let (mut steps, mut taken) = (Vec::new(), Vec::new());
+    assert_eq!(layout.last_taken(), None);
     while !layout.is_whole() {
         let step = layout.find_next(&fake, &fake).unwrap();
         layout.take(&step);
         taken.extend(step.iter().map(|found| found.page));
+        assert_eq!(layout.last_taken(), taken.last().copied());
         steps.push(step.len());
     }
     assert_eq!(steps, [STEP_PAGES, STEP_PAGES, 5]);
@@ -279,6 +281,22 @@ fn pages_are_taken_some_at_a_time_in_order() {
     assert!(layout.find_next(&fake, &fake).unwrap().is_empty());
     let again = (0..3).flat_map(|step| layout.step_from(step * STEP_PAGES)).map(|found| found.page);
     assert_eq!(taken, again.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_section_takes_the_pages_that_it_lacks_and_the_next_one_the_rest() {
+    let fake = Fake::with_pal(&[]);
+    (0..10).for_each(|page| fake.map(PAL + (16 + page) * PAGE, true, false));
+    let [code, _, _, stack] = standard();
+    let data = |page: u64, count| record(SectionType::Data, PAL + (16 + page) * PAGE, count);
+    fake.list_sections(&[data(0, 6), data(6, 4), code, stack]);
+    let layout = read(&fake).unwrap();
+    let counts: Vec<_> = layout.sections.iter().map(|section| section.pages.len()).collect();
+    assert_eq!(counts, [1, 1, 6, 4]);
+    for section in &layout.sections {
+        let own = (0..).map(|index| (section.start + index * PAGE) * 16);
+        assert!(section.pages.iter().copied().eq(own.take(section.pages.len())), "{section:?}");
+    }
 }
 
 #[test]

@@ -187,6 +187,49 @@ fn large_buffers_go_by_steps_that_meet_in_the_midst_of_one() {
 }
 
 #[test]
+fn a_step_writes_its_own_bytes_and_the_words_around_them() {
+    const WORDS: u64 = 600;
+    let fake =
+        Fake::with_pal(&[(Integer, 0), (Pointer, WORDS), (Integer, 0), (Pointer, WORDS), (Integer, 0)]);
+    let [code, data, mut parameters, stack] = standard();
+    (parameters.start, parameters.pages) = (PAL + 16 * PAGE, 4);
+    (16..20).for_each(|index| fake.map(PAL + index * PAGE, true, false));
+    fake.list_sections(&[code, data, parameters, stack]);
+    let layout = whole(&fake, WordSize::Bits64, [SECTIONS, PARAMETERS, PAL]).unwrap();
+    fake.map(STACK, true, false);
+    let buffers = [BUFFERS, BUFFERS + 0x10_0000];
+    for (seed, buffer) in (1..).zip(buffers) {
+        (0..2).for_each(|page| fake.map(buffer + page * PAGE, true, false));
+        (0..WORDS).for_each(|index| fake.poke(buffer + 8 * index, &(seed << 32 | index).to_le_bytes()));
+    }
+    let registers = [11, buffers[0], 22, buffers[1], 33, 0];
+    let arguments = Arguments::read(&fake, &layout, &registers, STACK).unwrap();
+    let place = |offset: u64| layout.translate(parameters.start + offset, true).unwrap();
+    let word = |offset| fake.word(place(offset), WordSize::Bits64);
+    let (first, second) = (16 + 24 + 24, 16 + 24 + 24 + 8 * WORDS + 24 + 24);
+    for from in [0, STEP_BYTES, 2 * STEP_BYTES] {
+        (0..4 * PAGE).step_by(8).for_each(|offset| {
+            crate::machine::Pages::write(&fake, place(offset), &[0xee; 8]);
+        });
+        assert_eq!(
+            arguments.carry_in(&fake, &fake, &layout, from).map(|start| start.is_some()),
+            Ok(from != 0 && from != STEP_BYTES)
+        );
+        let headers = [16, 16 + 24, first + 8 * WORDS, first + 8 * WORDS + 24, second + 8 * WORDS];
+        assert_eq!(headers.map(|header| word(header + 16)), [11, buffers[0], 22, buffers[1], 33], "{from}");
+        for (seed, start, position) in [(1, first, 0), (2, second, 8 * WORDS)] {
+            for index in 0..WORDS {
+                let is_copied = (from..from + STEP_BYTES).contains(&(position + 8 * index));
+                let expected = if is_copied { seed << 32 | index } else { 0xeeee_eeee_eeee_eeee };
+                assert_eq!(word(start + 8 * index), expected, "step {from}, parameter {seed}, word {index}");
+            }
+        }
+        let end = second + 8 * WORDS + 24;
+        assert!((end..4 * PAGE).step_by(8).all(|offset| word(offset) == 0xeeee_eeee_eeee_eeee), "{from}");
+    }
+}
+
+#[test]
 fn as_many_parameters_as_a_list_can_have_arrive() {
     let parameters = [(Integer, 0); parameter::CAPACITY];
     let values: Vec<u64> = (1..=parameter::CAPACITY as u64).collect();

@@ -163,9 +163,30 @@ mod tests {
         for round in 0..10_u64 {
             let numbers = || (0..100).map(|index| (round * 1000 + index * 7) << 12);
             assert!(numbers().all(|number| map.insert(number, 1) == Ok(())));
-            assert_eq!((map.insert(1, 1), map.len()), (Err(Full), 100));
+            assert_eq!((map.insert(1, 1), map.len(), map.is_empty()), (Err(Full), 100, false));
             assert!(numbers().rev().all(|number| map.remove(number) == Some(1)));
             assert!(map.is_empty());
+        }
+    }
+
+    #[test]
+    fn numbers_a_step_apart_spread_and_otherwise_by_another_key() {
+        const COUNT: usize = 1024;
+        let spread = |key, shift| {
+            let mut map = PageMap::<u32>::new();
+            map.start(COUNT, key).unwrap();
+            (0..COUNT as u64).map(|index| map.bucket(index << shift)).collect::<Vec<_>>()
+        };
+        let keys = [0x9e37_79b9_7f4a_7c15, 0x0123_4567_89ab_cdee];
+        for shift in [0, 12, 21, 30, 39] {
+            let spreads = keys.map(|key| spread(key, shift));
+            for (key, buckets) in keys.iter().zip(&spreads) {
+                let mut lengths = [0; COUNT];
+                buckets.iter().for_each(|&bucket| lengths[bucket] += 1);
+                // With random numbers the longest chain has about six.
+                assert!(lengths.iter().all(|&length| length <= 8), "{key:#x}, {shift}");
+            }
+            assert_ne!(spreads[0], spreads[1], "{shift}");
         }
     }
 

@@ -204,4 +204,46 @@ mod tests {
         assert!((0..4).all(|space| accounts.take(space, quarter) == Ok(())));
         assert_eq!(accounts.take(4, one), Err(Status::OUT_OF_MEMORY));
     }
+
+    #[test]
+    fn what_a_pal_takes_is_counted_to_the_byte() {
+        use crate::layout::{Kind, Section};
+        use crate::lists::Parameter;
+        use trustvisor::parameter::ParameterType;
+        let section = |count| Section { kind: Kind::Shared, start: 0, count, pages: Vec::new() };
+        let parameter = Parameter { kind: ParameterType::Integer, words: 0 };
+        let mut layout = Layout { sections: vec![section(2), section(3)], ..Layout::empty() };
+        layout.shared = vec![section(5)];
+        layout.parameters = vec![parameter; 7];
+        let unsigned =
+            Amounts { pals: 1, pages: 10, runs: 0, regions: 0, bytes: 3 * 96 + 7 * 16 + 64 + 10 * 8 };
+        assert_eq!(Amounts::of(&layout), unsigned);
+        layout.is_signed = true;
+        let bytes = unsigned.bytes + crate::signing::CLAIM_BYTES + 64;
+        assert_eq!(Amounts::of(&layout), Amounts { bytes, ..unsigned });
+    }
+
+    #[test]
+    fn an_address_space_counts_as_long_as_it_has_something() {
+        let one = Amounts { pals: 1, regions: 1, ..Amounts::default() };
+        let (pal, region) = (Amounts { regions: 0, ..one }, Amounts { pals: 0, ..one });
+        // Of a PAL and a region each may be given up first, and what is left goes on to count.
+        for (first, second, most) in
+            [(pal, region, Amounts { regions: 29, ..pal }), (region, pal, Amounts { pals: 5, ..region })]
+        {
+            let mut accounts = accounts();
+            assert_eq!(accounts.take(1, one), Ok(()));
+            accounts.give_back(1, first);
+            assert_eq!(accounts.take(1, most), Ok(()), "the rest of the quota");
+            assert_eq!(accounts.take(1, second), Err(Status::QUOTA), "{second:?}");
+            accounts.give_back(1, most.and(second));
+            assert_eq!(accounts.taken(), Amounts::default());
+        }
+        // Who has nothing any more leaves no row: there are not as many as address spaces.
+        let mut accounts = accounts();
+        for space in 0..1000 {
+            assert_eq!(accounts.take(space, one), Ok(()), "{space}");
+            accounts.give_back(space, one);
+        }
+    }
 }

@@ -250,6 +250,29 @@ fn shared_pages_are_claimed_followed_and_given_up() {
 }
 
 #[test]
+fn what_is_shared_counts_to_the_byte_and_each_page_of_it_is_followed() {
+    let mut registry = registry();
+    let pal = register(&mut registry, KEY, layout(0)).unwrap();
+    let fake = Fake::with_pal(&[]);
+    (0..8).for_each(|index| fake.map(SHARED + index * PAGE, true, false));
+    let page = |index: u64| (SHARED + index * PAGE) * 16;
+    let section = |first: u64, count: u32| Section {
+        kind: Kind::Shared,
+        start: SHARED + first * PAGE,
+        count,
+        pages: (first..).map(page).take(count as usize).collect(),
+    };
+    let before = registry.accounts.taken();
+    assert_eq!(registry.share(&pal, vec![section(0, 3), section(5, 2)]), Ok(()));
+    let more = Amounts { pages: 5, bytes: 2 * 96 + 5 * 8, ..Amounts::default() };
+    assert_eq!(registry.accounts.taken(), before.and(more));
+    let now = pal.lock().shared_now(&fake, &fake).unwrap().unwrap();
+    assert_eq!(now.as_slice(), [0, 1, 2, 5, 6].map(page));
+    remove(&mut registry, &pal);
+    assert_eq!((registry.accounts.taken(), registry.is_empty()), (Amounts::default(), true));
+}
+
+#[test]
 fn who_registers_a_page_takes_it_from_who_shares_it() {
     let mut registry = registry();
     let sharer = register(&mut registry, KEY, layout(0)).unwrap();

@@ -205,3 +205,62 @@ pub fn read_shared(
     }
     Ok(sections)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, PARAMETERS};
+
+    const SHARED: u64 = 0x90_0000;
+    const LENGTHS: u64 = PARAMETERS + PAGE;
+
+    /// What is read of `lists`, addresses with lengths, where 70 pages from [`SHARED`] on are the process's.
+    fn read(lists: &[(u64, u64)], count: u64) -> Result<Vec<Section>, Status> {
+        let fake = Fake::with_pal(&[]);
+        (0..70).for_each(|index| fake.map(SHARED + index * PAGE, true, false));
+        for (offset, (start, length)) in (0..).step_by(4).zip(lists) {
+            fake.poke(PARAMETERS + offset, &start.to_le_bytes()[..4]);
+            fake.poke(LENGTHS + offset, &length.to_le_bytes()[..4]);
+        }
+        read_shared(&fake, &fake, WordSize::Bits64, [PARAMETERS, LENGTHS, count])
+    }
+
+    #[test]
+    fn each_list_gives_its_pages_in_order() {
+        let lists = [(SHARED, PAGE), (SHARED + 3 * PAGE, 3 * PAGE), (SHARED + 9 * PAGE, 2 * PAGE)];
+        let section = |start, count: u32| {
+            let pages = (0..u64::from(count)).map(|index| (start + index * PAGE) * 16).collect();
+            Section { kind: Kind::Shared, start, count, pages }
+        };
+        let expected = vec![section(SHARED, 1), section(SHARED + 3 * PAGE, 3), section(SHARED + 9 * PAGE, 2)];
+        assert_eq!(read(&lists, 3), Ok(expected));
+    }
+
+    #[test]
+    fn lists_have_limits_and_lengths_whole_pages() {
+        let largest = [(SHARED, 4 * PAGE), (SHARED + 4 * PAGE, 60 * PAGE)];
+        assert_eq!(read(&largest, 2).map(|sections| sections.len()), Ok(2));
+        let larger = [(SHARED, 4 * PAGE), (SHARED + 4 * PAGE, 61 * PAGE)];
+        assert_eq!(read(&larger, 2), Err(Status::SECTION_SIZE));
+        for length in [0, 1, PAGE - 1, PAGE + 8, 0xffff_f000] {
+            assert_eq!(read(&[(SHARED, length)], 1), Err(Status::SECTION_SIZE), "{length:#x}");
+        }
+        let pages: Vec<_> = (0..70).map(|index| (SHARED + index * PAGE, PAGE)).collect();
+        let most = section::CAPACITY as u64;
+        assert_eq!(read(&pages, most).map(|sections| sections.len() as u64), Ok(most));
+        for count in [0, most + 1, u64::MAX] {
+            assert_eq!(read(&pages, count), Err(Status::SECTION_COUNT), "{count}");
+        }
+        assert_eq!(read(&[(SHARED + 70 * PAGE, PAGE)], 1), Err(Status::SECTION_NOT_MAPPED));
+        assert_eq!(read(&[(SHARED + 1, PAGE)], 1), Err(Status::SECTION_ADDRESS));
+    }
+
+    #[test]
+    fn lists_that_cannot_be_read_are_refused() {
+        let fake = Fake::with_pal(&[]);
+        for (addresses, lengths) in [(0, LENGTHS), (PARAMETERS, 0), (u64::MAX - 3, LENGTHS)] {
+            let lists = [addresses, lengths, 2];
+            assert_eq!(read_shared(&fake, &fake, WordSize::Bits64, lists), Err(Status::BAD_ADDRESS));
+        }
+    }
+}
