@@ -198,6 +198,17 @@ fn a_range_that_there_are_no_pages_for_is_left_as_it_was() {
         assert_eq!(set, Err(TablesError::Exhausted), "{spare}");
         assert!(sim.memory.history.take().is_empty());
     }
+    // One border inside a large page, which takes two tables, before or behind one that takes none.
+    for range in [(GIB - PAGE_SIZE, GIB), (GIB, GIB + PAGE_SIZE)] {
+        for (spare, set) in [(0, false), (1, false), (2, true)] {
+            let sim = Sim::new(Model::MODERN);
+            let mut states = vec![FrameState::Free; 4 + spare];
+            let mut tables = tables(&sim, &mut states, 16 * GIB).unwrap();
+            sim.memory.history.take();
+            let is_set = tables.set(range.0, range.1, DeviceAccess::Closed).is_ok();
+            assert_eq!((is_set, !sim.memory.history.take().is_empty()), (set, set), "{range:x?}, {spare}");
+        }
+    }
     let sim = Sim::new(Model::MODERN);
     let mut states = [FrameState::Free; 8];
     let mut exact = tables(&sim, &mut states, 16 * GIB).unwrap();
@@ -207,11 +218,57 @@ fn a_range_that_there_are_no_pages_for_is_left_as_it_was() {
 }
 
 #[test]
+fn what_is_as_asked_for_takes_no_page() {
+    let sim = Sim::new(Model::MODERN);
+    let mut states = [FrameState::Free; 4];
+    let mut tables = tables(&sim, &mut states, 16 * GIB).unwrap();
+    let _ = tables.set(GIB, 2 * GIB, DeviceAccess::Closed).unwrap();
+    sim.memory.history.take();
+    for (block, access, other) in
+        [(GIB, DeviceAccess::Closed, DeviceAccess::Open), (2 * GIB, DeviceAccess::Open, DeviceAccess::Closed)]
+    {
+        let (start, end) = (block + PAGE_SIZE, block + 3 * PAGE_SIZE);
+        assert!(tables.set(start, end, access).is_ok(), "{access:?}");
+        assert_eq!(tables.set(start, end, other), Err(TablesError::Exhausted), "{other:?}");
+    }
+    assert!(sim.memory.history.take().is_empty());
+}
+
+#[test]
+fn units_forget_the_least_block_around_a_range() {
+    let sim = Sim::new(Model::MODERN);
+    let mut states = [FrameState::Free; 32];
+    let mut tables = tables(&sim, &mut states, 16 * GIB).unwrap();
+    let pages = |address, mask| Translations::Pages { domain: DOMAIN, address, mask };
+    let domain = Translations::Domain(DOMAIN);
+    for (start, end, translations) in [
+        (0x5000, 0x6000, pages(0x5000, 0)),
+        (0x4000, 0x8000, pages(0x4000, 2)),
+        (0x5000, 0x7000, pages(0x4000, 2)),
+        (0x7000, 0x9000, pages(0, 4)),
+        (GIB + LARGE, GIB + 2 * LARGE, pages(GIB + LARGE, 9)),
+        (GIB + PAGE_SIZE, GIB + LARGE, pages(GIB, 9)),
+        // More than there is a block for, and few, but on both sides of such a block's border.
+        (GIB + LARGE, GIB + 2 * LARGE + PAGE_SIZE, domain),
+        (GIB + LARGE - PAGE_SIZE, GIB + LARGE + PAGE_SIZE, domain),
+    ] {
+        let stale = tables.set(start, end, DeviceAccess::Closed);
+        assert_eq!(stale, Ok(Stale { translations }), "{start:#x}-{end:#x}");
+    }
+}
+
+#[test]
+fn a_page_of_the_last_level_is_not_marked_as_a_large_one() {
+    assert_eq!([1, 2, 3].map(|level| leaf(GIB, level)), [GIB | 3, GIB | 0x83, GIB | 0x83]);
+}
+
+#[test]
 fn ranges_that_are_none_are_refused() {
     let sim = Sim::new(Model::MODERN);
     let mut states = [FrameState::Free; 8];
     let mut all = tables(&sim, &mut states, GIB).unwrap();
-    for (start, end) in [(0, 0), (0x2000, 0x1000), (1, 0x1000), (0, 0x1001), (0, GIB + PAGE_SIZE)] {
+    let wrong = [(0, 0), (0x2000, 0x1000), (1, 0x1000), (0, 0x1001), (0x800, 0x1800), (0, GIB + PAGE_SIZE)];
+    for (start, end) in wrong {
         assert_eq!(all.set(start, end, DeviceAccess::Closed), Err(TablesError::Range), "{start:#x}-{end:#x}");
     }
     let mut states = [FrameState::Free; 8];

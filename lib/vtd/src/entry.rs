@@ -272,6 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn each_flag_of_a_context_is_one_bit_of_its_first_word() {
+        for bit in 0..64 {
+            // The other words say the contrary of nearly everything.
+            let legacy = ContextEntry([1 << bit, !0]);
+            assert_eq!((legacy.is_present(), legacy.hides_faults()), (bit == 0, bit == 1), "bit {bit}");
+            let scalable = ScalableContextEntry([1 << bit, !0, !0, !0]);
+            let flags = [
+                scalable.is_present(),
+                scalable.has_device_tlb(),
+                scalable.has_pasids(),
+                scalable.has_page_requests(),
+            ];
+            assert_eq!(flags, [0, 2, 3, 4].map(|of_flag| bit == of_flag), "bit {bit}");
+            let size = if (9..12).contains(&bit) { 1 << (bit - 9) } else { 0 };
+            assert_eq!(scalable.pasid_directory_entries(), 1 << (7 + size), "bit {bit}");
+            let pasid = ScalableContextEntry([!0, 1 << bit, !0, !0]).default_pasid();
+            assert_eq!(pasid, if bit < 20 { 1 << bit } else { 0 }, "bit {bit}");
+        }
+    }
+
+    #[test]
     fn second_level_entries_have_the_specifications_bits() {
         assert_eq!(SecondLevelEntry::table(AT).bits(), 0x12_3456_7003);
         assert_eq!(SecondLevelEntry::page(AT, PageSize::Size4K, false).bits(), 0x12_3456_7003);

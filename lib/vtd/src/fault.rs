@@ -154,6 +154,38 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_has_its_words() {
+        let texts = [
+            (0x01, "the bus has no contexts"),
+            (0x02, "the device has no context"),
+            (0x03, "the context is invalid"),
+            (0x04, "the address is too wide"),
+            (0x05, "the page takes no writes"),
+            (0x06, "the page takes no reads"),
+            (0x07, "a table cannot be read"),
+            (0x08, "the root table cannot be read"),
+            (0x09, "the context table cannot be read"),
+            (0x0a, "a reserved bit of the root entry"),
+            (0x0b, "a reserved bit of the context entry"),
+            (0x0c, "a reserved bit of a second-level entry"),
+            (0x0d, "the device may not translate for itself"),
+            (0x20, "a reserved bit of the interrupt request"),
+            (0x21, "the interrupt's index is too large"),
+            (0x22, "the interrupt's entry is not present"),
+            (0x23, "the interrupt table cannot be read"),
+            (0x24, "a reserved bit of the interrupt's entry"),
+            (0x25, "interrupts in the old format are blocked"),
+            (0x26, "the interrupt is another device's"),
+        ];
+        for reason in 0..=u8::MAX {
+            let known = texts.iter().find(|(number, _)| *number == reason);
+            let text = known.map_or("for a reason that is not known", |(_, text)| text);
+            let fault = Fault { source: SourceId(0), access: Access::Write, address: 0, reason };
+            assert_eq!(fault.reason_text(), text, "{reason:#x}");
+        }
+    }
+
+    #[test]
     fn the_status_names_the_first_record() {
         assert_eq!(FaultStatus::from_bits_retain(0xffff_a5ff).first_record(), 0xa5);
         assert_eq!(FaultStatus::QUEUE_ERRORS.bits(), 0x70);

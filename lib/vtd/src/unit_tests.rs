@@ -250,8 +250,23 @@ fn a_unit_that_does_not_answer_is_waited_for_so_long() {
     let mut sim = Sim::new(Model::MODERN);
     let _ = translating(&sim);
     sim.model.delay = u32::MAX;
-    let mut unit = unit(&sim);
-    assert_eq!(unit.disable_translation(), silent(Wait::Status(Global::TRANSLATION)));
+    let mut still = unit(&sim);
+    assert_eq!(still.disable_translation(), silent(Wait::Status(Global::TRANSLATION)));
+    // It is read eight times, of which the last may be the one that counts.
+    for (delay, answer) in [(7, Ok(())), (8, silent(Wait::Status(Global::SET_ROOT_TABLE)))] {
+        let sim = Sim::new(Model { delay, sets_root_alone: true, ..Model::MODERN });
+        assert_eq!(unit(&sim).set_root_table(root), answer, "{delay}");
+    }
+}
+
+#[test]
+fn translation_stays_on_when_it_is_turned_on_again() {
+    let sim = Sim::new(Model::MODERN);
+    let (mut unit, _) = translating(&sim);
+    unit.enable_translation().unwrap();
+    // The command is done behind some reads.
+    assert!((0..8).all(|_| unit.is_translating()));
+    assert_eq!(sim.dma(DEVICE, PAGE + 0x1000, true), Err(5));
 }
 
 #[test]
@@ -299,7 +314,8 @@ fn protected_memory_is_closed_to_all_while_nothing_translates() {
         let sim = Sim::new(model);
         let mut unit = unit(&sim);
         let range = |start, end| ProtectedRange { start, end };
-        for wrong in [range(MIB, 4 * MIB), range(4 * MIB, 5 * MIB), range(4 * MIB, 4 * MIB)] {
+        let both_between = range(MIB, 3 * MIB);
+        for wrong in [range(MIB, 4 * MIB), range(4 * MIB, 5 * MIB), both_between, range(4 * MIB, 4 * MIB)] {
             assert_eq!(unit.protect_low_memory(wrong), Err(UnitError::Unaligned(2 * MIB)));
         }
         let beyond = range(4 * MIB, (1 << 32) + 2 * MIB);
@@ -320,6 +336,10 @@ fn protected_memory_is_closed_to_all_while_nothing_translates() {
         }
         unit.release_protected_memory().unwrap();
         assert_eq!(sim.dma(DEVICE, 4 * MIB, true), Ok(4 * MIB));
+        unit.protect_low_memory(range(4 * MIB, 1 << 32)).unwrap();
+        let at = [4 * MIB - 1, 4 * MIB, (1 << 32) - 1, 1 << 32];
+        let reached = at.map(|address| sim.dma(DEVICE, address, true).is_ok());
+        assert_eq!(reached, [true, false, false, true], "up to the end of low memory");
     }
 }
 

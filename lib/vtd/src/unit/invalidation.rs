@@ -74,3 +74,7 @@ impl<R: Registers, M: TableMemory> Unit<R, M> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "invalidation_tests.rs"]
+mod tests;

@@ -173,22 +173,27 @@ impl<R: Registers, M: TableMemory> Unit<R, M> {
             return Ok(());
         }
         let flush = Global::WRITE_BUFFER_FLUSH;
-        self.command(self.status().difference(Global::ONE_SHOT) | flush);
+        self.command(self.lasting().union(flush));
         self.wait(Wait::Status(flush), || !self.status().contains(flush))
     }
 
     fn set(&self, bit: Global) -> Result<(), UnitError> {
-        self.command(self.status().difference(Global::ONE_SHOT) | bit);
+        self.command(self.lasting().union(bit));
         self.wait(Wait::Status(bit), || self.status().contains(bit))
     }
 
     fn clear(&self, bit: Global) -> Result<(), UnitError> {
-        self.command(self.status().difference(Global::ONE_SHOT | bit));
+        self.command(self.lasting().difference(bit));
         self.wait(Wait::Status(bit), || !self.status().contains(bit))
     }
 
     fn command(&self, command: Global) {
         self.registers.write_u32(offset::GLOBAL_COMMAND, command.bits());
+    }
+
+    /// The command that changes nothing.
+    fn lasting(&self) -> Global {
+        self.status().difference(Global::ONE_SHOT)
     }
 
     fn status(&self) -> Global {
