@@ -284,7 +284,7 @@ fn pages_are_taken_some_at_a_time_in_order() {
 }
 
 #[test]
-fn a_section_takes_the_pages_that_it_lacks_and_the_next_one_the_rest() {
+fn a_section_takes_what_it_lacks_and_the_next_one_the_rest() {
     let fake = Fake::with_pal(&[]);
     (0..10).for_each(|page| fake.map(PAL + (16 + page) * PAGE, true, false));
     let [code, _, _, stack] = standard();

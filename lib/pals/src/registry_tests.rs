@@ -250,7 +250,7 @@ fn shared_pages_are_claimed_followed_and_given_up() {
 }
 
 #[test]
-fn what_is_shared_counts_to_the_byte_and_each_page_of_it_is_followed() {
+fn shares_count_to_the_byte_and_each_page_is_followed() {
     let mut registry = registry();
     let pal = register(&mut registry, KEY, layout(0)).unwrap();
     let fake = Fake::with_pal(&[]);
