@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use guest::cpu::{cpuid, halt, rdmsr, under_hypervisor, wait, wait_until};
+use guest::cpu::{cpuid, halt, pause, rdmsr, under_hypervisor, wait, wait_until};
 use guest::{apic, check, check_eq, guest, smp, trap};
 use x86::msr::Msr;
 
@@ -54,8 +54,10 @@ fn start_again(target: u32, vector: u8) -> bool {
     let attempts = if under_hypervisor() { 1000 } else { 1 };
     (0..attempts).any(|attempt| {
         apic::init(target);
-        // Not in step with the other CPU's loop.
+        // Not in step with the other CPU's loop, of whose instructions those that would take INIT are a few in a hundred:
+        // the emulator's CPUs go on by turns, so it takes an odd number of instructions here to come out of step.
         wait(20_000 + attempt * 13);
+        (0..attempt % 31).for_each(|_| pause());
         smp::forget_arrivals();
         apic::startup(target, vector);
         apic::startup(target, vector);
