@@ -40,10 +40,14 @@ impl KeyboardController {
     }
 
     /// Takes note of a byte on its way to the controller; returns whether it resets the processor.
+    ///
+    /// Behind command D1H another command without a data byte leaves some controllers waiting for the one of D1H (QEMU's
+    /// does), and one that comes while the controller is busy may get lost. So only a data byte ends the wait: systems
+    /// send it right behind the command.
     pub fn write(&self, port: u16, byte: u8) -> bool {
         match port {
             COMMAND => {
-                self.is_output_awaited.store(byte == WRITE_OUTPUT_PORT, Ordering::Relaxed);
+                self.is_output_awaited.fetch_or(byte == WRITE_OUTPUT_PORT, Ordering::Relaxed);
                 byte & 0xf0 == 0xf0 && byte & RESET_LINE == 0
             }
             DATA => self.is_output_awaited.swap(false, Ordering::Relaxed) && byte & RESET_LINE == 0,
@@ -73,9 +77,17 @@ mod tests {
             assert_eq!(controller.write(DATA, byte), resets, "{command:#x} {byte:#x}");
             assert!(!controller.write(DATA, 0xfe), "a second byte behind {command:#x}");
         }
-        controller.write(COMMAND, 0xd1);
-        controller.write(COMMAND, 0xad);
-        assert!(!controller.write(DATA, 0xfe), "another command came between");
+    }
+
+    #[test]
+    fn another_command_does_not_end_the_wait_for_a_data_byte() {
+        let controller = KeyboardController::new();
+        for between in [0xad, 0xae, 0x20, 0x60, 0xd4] {
+            controller.write(COMMAND, 0xd1);
+            controller.write(COMMAND, between);
+            assert!(controller.write(DATA, 0xfe), "{between:#x} came between");
+            assert!(!controller.write(DATA, 0xfe), "a second byte behind {between:#x}");
+        }
     }
 
     #[test]
