@@ -4,7 +4,8 @@
 //! nothing is written, as when the firmware has locked the register. All else (other instructions that write, operands
 //! that are not aligned, page-table entries and stacks there) is refused as an access to the hypervisor's memory is, by
 //! a general-protection fault: configuration space in memory is written by MOV alone (PCI Firmware Specification, "Memory
-//! Mapped Configuration Space Access"), and the guest gets on, where to skip the instruction would hide the fault.
+//! Mapped Configuration Space Access"), and the guest gets on, where to skip the instruction would hide the fault. So is a
+//! store of several bytes to the vendor's and the device's number, which take no writes: the page begins with them.
 //!
 //! Between the exit and the look at the instruction another CPU may have changed the code. What is then carried out is
 //! another store of the guest's own, to the address of the exit, under the same rule.
@@ -51,8 +52,7 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
     if is_read || is_fetch || is_walk || vcpu.is_delivering_event() {
         return Ok(refuse(gpa));
     }
-    let Some(store) = fetch(vcpu, memory)?.filter(|store| gpa.get().is_multiple_of(store.width.into()))
-    else {
+    let Some(store) = fetch(vcpu, memory)?.filter(|store| is_aligned(gpa, store.width)) else {
         return Ok(refuse(gpa));
     };
     if pages.is_kept(gpa, store.width) {
@@ -65,6 +65,12 @@ pub fn handle<V: Vcpu, M: GuestMemory + ?Sized>(
         vcpu.strike_breakpoints(struck);
     }
     Ok(Action::AdvanceBy(store.length))
+}
+
+/// Returns whether an operand of `width` bytes of which the exit tells `gpa` is aligned. Of one that begins on the page before
+/// the exit tells the start of this page, so that there nothing wider than a byte counts as aligned.
+fn is_aligned(gpa: GuestPhysAddr, width: u8) -> bool {
+    gpa.get().is_multiple_of(width.into()) && (width == 1 || gpa.page_offset() != 0)
 }
 
 fn refuse(gpa: GuestPhysAddr) -> Action {

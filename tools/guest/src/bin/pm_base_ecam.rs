@@ -155,6 +155,16 @@ fn beside() {
         check_eq!(read32(page + 0x40), Ok(0x4433_2211), "{page:#x}");
     }
     check_eq!((read8(PAGE).is_ok(), read16(PAGE + 0xffe).is_ok()), (true, true), "the page's ends");
+    // A store that begins on the page before is not aligned, though what the exit tells of is.
+    for (code, at) in [
+        (snippet!("mov [rdi], rcx"), PAGE - 4),
+        (snippet!("mov [rdi], ecx"), PAGE - 2),
+        (snippet!("mov [rdi], cx"), PAGE - 1),
+    ] {
+        let before = (read64(PAGE - 8), read64(PAGE));
+        check_eq!(run(Mode::Kernel64, code, &mut regs(at)), Err(Fault::GP), "a store from {at:#x} on");
+        check_eq!((read64(PAGE - 8), read64(PAGE)), before, "what it left");
+    }
 }
 
 /// The local APIC would answer there, for the hypervisor too.
