@@ -44,3 +44,21 @@ impl<'a> Answer<'a> {
         self.rest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_taken_with_their_high_bytes_first() {
+        let bytes: Vec<u8> = (1..=18).collect();
+        let mut answer = Answer::new(&bytes);
+        assert_eq!(answer.u8(), Some(1));
+        assert_eq!(answer.u16(), Some(0x0203));
+        assert_eq!(answer.u32(), Some(0x0405_0607));
+        assert_eq!(answer.u64(), Some(0x0809_0a0b_0c0d_0e0f));
+        assert_eq!(answer.u32(), None);
+        assert_eq!(answer.rest(), [16, 17, 18]);
+        assert_eq!(Answer::new(&bytes[..7]).u64(), None);
+    }
+}

@@ -4,8 +4,6 @@ use crate::error::TpmError;
 
 /// Most bytes of a command.
 pub(crate) const COMMAND_LIMIT: usize = 2048;
-/// Bytes of tag, size and code.
-const HEADER: usize = 10;
 
 /// Tags.
 const NO_SESSIONS: u16 = 0x8001;
@@ -113,7 +111,7 @@ impl Command {
     pub(crate) fn finish(&mut self) -> Result<&[u8], TpmError> {
         let size = u32::try_from(self.length).map_err(|_| TpmError::TooLong)?;
         self.put(2, &size.to_be_bytes());
-        if self.is_too_long || self.length < HEADER {
+        if self.is_too_long {
             return Err(TpmError::TooLong);
         }
         self.bytes.get(..self.length).ok_or(TpmError::TooLong)

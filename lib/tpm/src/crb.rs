@@ -160,3 +160,7 @@ impl<D: Device> Transport for Crb<D> {
         done
     }
 }
+
+#[cfg(test)]
+#[path = "crb_tests.rs"]
+mod tests;

@@ -87,3 +87,61 @@ pub(crate) fn wait<D: Device, T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that stands at each of these times once, and never has what is waited for.
+    struct Clock<'a>(&'a [u64]);
+
+    impl Device for Clock<'_> {
+        fn read_u8(&mut self, _: u16) -> u8 {
+            0
+        }
+        fn write_u8(&mut self, _: u16, _: u8) {}
+        fn read_u32(&mut self, _: u16) -> u32 {
+            0
+        }
+        fn write_u32(&mut self, _: u16, _: u32) {}
+        fn base(&self) -> u64 {
+            0
+        }
+        fn now(&mut self) -> u64 {
+            let (now, rest) = self.0.split_first().unwrap();
+            self.0 = rest;
+            *now
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_first_look_behind_its_limit() {
+        // The first time is the wait's begin.
+        let looks = |times: &[u64]| {
+            let mut looks = 0;
+            let found = wait(&mut Clock(times), 10, |_| {
+                looks += 1;
+                None::<()>
+            });
+            assert_eq!(found, None);
+            looks
+        };
+        assert_eq!(looks(&[100, 111]), 1);
+        assert_eq!(looks(&[100, 100, 110, 111]), 3);
+        assert_eq!(wait(&mut Clock(&[100, 200]), 10, |_| Some(7)), Some(7));
+    }
+
+    #[test]
+    fn what_borrows_a_transport_is_one() {
+        struct Length;
+        impl Transport for Length {
+            fn transact(&mut self, command: &[u8], _: &mut [u8], _: u64) -> Result<usize, TransportError> {
+                Ok(command.len())
+            }
+        }
+        fn transact(mut transport: impl Transport) -> Result<usize, TransportError> {
+            transport.transact(&[0; 12], &mut [], 0)
+        }
+        assert_eq!(transact(&mut Length), Ok(12));
+    }
+}

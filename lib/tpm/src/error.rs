@@ -97,3 +97,49 @@ impl fmt::Display for TpmError {
 
 impl core::error::Error for TransportError {}
 impl core::error::Error for TpmError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_transport_error_says_what_the_device_did() {
+        let texts = [
+            (TransportError::Absent, "no TPM answers"),
+            (TransportError::Locality, "the TPM does not give the locality"),
+            (TransportError::NotReady, "the TPM does not get ready for a command"),
+            (TransportError::TakesNoByte, "the TPM takes no byte of the command"),
+            (TransportError::TooFew, "the TPM has enough before the command's end"),
+            (TransportError::TooMany, "the TPM wants more behind the command's end"),
+            (TransportError::NoAnswer, "the TPM does not answer"),
+            (TransportError::AnswerSize(9), "the TPM's answer has the impossible size 0x9"),
+            (TransportError::AnswerCut, "the TPM's answer is cut"),
+            (TransportError::AnswerGoesOn, "the TPM's answer goes on behind its end"),
+            (TransportError::Broken, "the TPM says that it is broken"),
+            (TransportError::CommandSize(9), "a command of 9 bytes does not fit the TPM"),
+            (
+                TransportError::BufferElsewhere(0xfed4_0000),
+                "the TPM's buffer is at 0xfed40000, not among its registers",
+            ),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+            assert_eq!(TpmError::from(error).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn each_tpm_error_names_the_command() {
+        let texts = [
+            (
+                TpmError::Refused { command: 0x144, code: 0x101 },
+                "the TPM refuses command 0x144 with code 0x101",
+            ),
+            (TpmError::Malformed { command: 0x144 }, "the TPM's answer to command 0x144 makes no sense"),
+            (TpmError::TooLong, "the command is too long"),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

@@ -108,3 +108,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn eight_digests_an_event_are_as_many_as_are_read() {
+    let mut room = [0; 1024];
+    let mut written = LogWriter::new(&mut room, &[Algorithm::Sha1; 8]).unwrap();
+    let digest = Digest::new(Algorithm::Sha1, &[7; 20]).unwrap();
+    written.add(17, 0x404, &[digest; 8], b"MLE").unwrap();
+    let read = Log::parse(written.bytes()).unwrap();
+    assert_eq!(read.events().count(), 1);
+}
+
+#[test]
+fn each_error_says_where_the_log_is_wrong() {
+    let texts = [
+        (EventLogError::NoHeader, "no event log in the TCG's format"),
+        (EventLogError::Algorithms(9), "an event log with 9 digests an event"),
+        (EventLogError::Cut(0x45), "the event at 0x45 is cut"),
+        (EventLogError::Digests(0x45), "the event at 0x45 has other digests than the log's"),
+        (EventLogError::Full, "the event log is full"),
+    ];
+    for (error, text) in texts {
+        assert_eq!(error.to_string(), text);
+    }
+}
