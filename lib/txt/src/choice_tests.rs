@@ -61,6 +61,8 @@ fn each_way_not_to_fit_has_its_name() {
     assert_eq!(verdict(&made(), &Machine { sinit_size: module, largest_module: module, ..fits }), Ok(()));
     let newer = Made { min_mle_version: 0x2_0004, ..made() };
     assert_eq!(misfit(newer, fits), Misfit::MleVersion(0x2_0004));
+    assert_eq!(verdict(&Made { min_mle_version: 0x2_0003, ..made() }, &fits), Ok(()));
+    assert_eq!(verdict(&Made { os_sinit_version: 4, ..made() }, &fits), Ok(()));
     assert_eq!(misfit(Made { os_sinit_version: 3, ..made() }, fits), Misfit::OsSinitVersion(3));
     assert_eq!(verdict(&Made { os_sinit_version: 9, ..made() }, &fits), Ok(()));
     let wakes = Machine { mle_capabilities: Capabilities::RLP_WAKE_GETSEC, ..fits };

@@ -213,6 +213,37 @@ mod tests {
         assert_eq!(HEADER.write(&mut [0; 51]), Err(MleHeaderError::TooShort));
         let old = MleHeader { version: 0x2_0000, ..HEADER };
         assert_eq!(written(&old), Err(MleHeaderError::Version(0x2_0000)));
+        let old = MleHeader { command_line: None, ..old };
+        assert_eq!(MleHeader::parse(&written(&old).unwrap()), Ok(old));
+    }
+
+    #[test]
+    fn a_command_line_is_measured_or_there_is_none() {
+        let at = |from, to| {
+            let header = MleHeader { start: 0x40, end: 0x1000, command_line: Some((from, to)), ..HEADER };
+            written(&header).map(drop)
+        };
+        for (from, to) in [(0, 0), (0x40, 0x40), (0x40, 0x1000), (0x1000, 0x1000)] {
+            assert_eq!(at(from, to), Ok(()), "{from:#x} {to:#x}");
+        }
+        for (from, to) in [(0, 1), (0x3f, 0x80), (0x41, 0x40), (0x40, 0x1001), (0x1001, 0x1001)] {
+            assert_eq!(at(from, to), Err(MleHeaderError::CommandLine), "{from:#x} {to:#x}");
+        }
+    }
+
+    #[test]
+    fn each_error_says_what_is_wrong() {
+        for (error, text) in [
+            (MleHeaderError::TooShort, "too few bytes for an MLE header"),
+            (MleHeaderError::NoUuid, "no MLE header"),
+            (MleHeaderError::Version(0x2_0004), "MLE header of version 2.4"),
+            (MleHeaderError::Length(51), "MLE header of 51 bytes"),
+            (MleHeaderError::Range { start: 2, end: 1 }, "the MLE ends at 0x1 and starts at 0x2"),
+            (MleHeaderError::EntryPoint(9), "the MLE's entry point 0x9 is not measured"),
+            (MleHeaderError::CommandLine, "the MLE's command line is not measured"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
     }
 
     proptest! {

@@ -114,3 +114,50 @@ proptest! {
         prop_assert!(walked.is_err() || count * PAGE <= 1 << 32);
     }
 }
+
+/// Tables for more than a directory's worth of pages, each directory before its tables.
+#[test]
+fn a_second_directory_is_the_pointer_table_s_second() {
+    const PER_DIRECTORY: u64 = 1 + ENTRIES;
+    let (count, base) = (PAGES_LIMIT + 1, 2 * AT);
+    let directory = |number: u64| AT + PAGE * (1 + number * PER_DIRECTORY);
+    let table = |number: u64| directory(number / ENTRIES) + PAGE * (1 + number % ENTRIES);
+    let read = |place: u64| {
+        let (page, index) = ((place - AT) / PAGE, (place - AT) % PAGE / ENTRY);
+        let Some(behind) = page.checked_sub(1) else { return Some(directory(index) | PRESENT) };
+        let (number, within) = (behind / PER_DIRECTORY, behind % PER_DIRECTORY);
+        let address = match within.checked_sub(1) {
+            None => table(number * ENTRIES + index),
+            Some(within) => base + PAGE * ((number * ENTRIES + within) * ENTRIES + index),
+        };
+        Some(address | PRESENT)
+    };
+    let (mut pages, mut last) = (0, 0);
+    let done = walk(AT, count, read, |page| (pages, last) = (pages + 1, page));
+    assert_eq!((done, pages, last), (Ok(()), count, base + PAGES_LIMIT * PAGE));
+}
+
+#[test]
+fn a_pointer_table_has_512_directories() {
+    let limit = PAGES_LIMIT * ENTRIES;
+    let walked = |count| walk(AT, count, |_| None, |_| ());
+    assert_eq!([1, limit].map(walked), [Err(MlePagesError::Unreadable(AT)); 2]);
+    assert_eq!([0, limit + 1].map(walked), [0, limit + 1].map(|count| Err(MlePagesError::Count(count))));
+}
+
+#[test]
+fn each_error_says_which_page_is_wrong() {
+    for (error, text) in [
+        (MlePagesError::Count(0), "an MLE of 0 pages cannot be mapped"),
+        (MlePagesError::Unaligned(0x1001), "0x1001 is no page below 4 GiB"),
+        (MlePagesError::NoRoom { needed: 12288 }, "the MLE's page tables need 12288 bytes"),
+        (MlePagesError::Place, "the MLE's page tables are not below it, or it is not below 4 GiB"),
+        (MlePagesError::Unreadable(0x1000), "no page table at 0x1000"),
+        (MlePagesError::Gap(3), "page 3 of the MLE is not mapped"),
+        (MlePagesError::Large(3), "page 3 of the MLE is part of a large one"),
+        (MlePagesError::High(3), "page 3 of the MLE or a table of it is above 4 GiB"),
+        (MlePagesError::Descending(3), "page 3 of the MLE or a table of it is not behind the one before"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+}

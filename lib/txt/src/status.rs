@@ -121,6 +121,8 @@ mod tests {
     fn production_is_told_by_the_register_that_speaks() {
         assert!(is_production_chipset(0x8000_0001, 0) && !is_production_chipset(1, 0x8000_0000));
         assert!(is_production_chipset(0, 0x8000_0000) && is_production_chipset(0xffff_ffff, 0x8000_0000));
+        // The register has 32 bits.
+        assert!(is_production_chipset(1 << 32, 0x8000_0000) && !is_production_chipset(1 << 32, 0));
         assert!(!is_production_chipset(0, 0) && !is_production_chipset(0xffff_ffff, 0));
     }
 
@@ -129,6 +131,7 @@ mod tests {
         // 3 MiB below 0x3f800000, locked.
         let range = DmaProtectedRange::of_register(0x3f80_0031);
         assert_eq!(range, DmaProtectedRange { is_locked: true, end: 0x3f80_0000, size: 3 << 20 });
+        assert!(!DmaProtectedRange::of_register(0x3f80_0030).is_locked);
         assert!(range.holds(0x3f50_0000, 3 << 20) && range.holds(0x3f7f_ffff, 1));
         assert!(!range.holds(0x3f50_0000, (3 << 20) + 1) && !range.holds(0x3f4f_ffff, 2));
         assert!(!range.holds(u64::MAX, 2) && !DmaProtectedRange::of_register(0xff0).holds(0, 0));

@@ -215,10 +215,18 @@ fn what_lies_behind_a_module_is_padding() {
 
 #[test]
 fn what_a_tpm_list_says_is_told_apart() {
-    let bytes = Made { tpm: (0x40 | 0xa << 2 | 1, Vec::new()), ..made() }.bytes();
-    let capabilities = Acm::parse(&bytes).unwrap().tpm().unwrap().capabilities;
+    let capabilities = |word| {
+        let bytes = Made { tpm: (word, Vec::new()), ..made() }.bytes();
+        Acm::parse(&bytes).unwrap().tpm().unwrap().capabilities
+    };
+    let other = capabilities(0x82);
+    assert_eq!((other.extend_policy(), other.nv_index_set()), (2, 0));
+    let capabilities = capabilities(0x40 | 0xa << 2 | 1);
     assert_eq!(capabilities.families(), Family::DISCRETE_2_0 | Family::FIRMWARE_2_0);
     assert_eq!((capabilities.extend_policy(), capabilities.nv_index_set()), (1, 1));
+    let bytes = Made { tpm: (0, vec![4, 0xb, 0xc]), ..made() }.bytes();
+    let tpm = Acm::parse(&bytes).unwrap().tpm().unwrap();
+    assert_eq!(tpm.algorithms().collect::<Vec<_>>(), [4, 0xb, 0xc]);
 }
 
 #[test]
@@ -296,6 +304,53 @@ fn flexible_lists_without_end_or_length_are_named() {
     }
     let end = made.information(0).len() - 12 + 304 * 4;
     assert_eq!(refused(end, 0), AcmError::List("a name"));
+}
+
+#[test]
+fn lists_have_their_lengths() {
+    for count in [0, 1, 2, 3] {
+        let bytes = Made { chipsets: vec![CHIPSET; count], ..made() }.bytes();
+        let acm = Acm::parse(&bytes).unwrap();
+        assert_eq!((acm.chipsets().len(), acm.chipsets().is_empty()), (count, count == 0));
+    }
+}
+
+#[test]
+fn key_and_signature_are_apart_by_the_exponent_of_old_headers() {
+    for (header_version, exponent) in [(0, 4), (0x3_0000, 0)] {
+        let mut bytes = Made { header_version, ..made() }.bytes();
+        let (header, key, _) = Made { header_version, ..made() }.words();
+        let (key, behind) = (key as usize * 4, 128 + key as usize * 4);
+        assert!(behind + exponent + key <= header as usize * 4);
+        bytes[128..behind].fill(1);
+        bytes[behind + exponent..][..key].fill(2);
+        let acm = Acm::parse(&bytes).unwrap();
+        assert_eq!((acm.header().key, acm.header().signature), (&vec![1; key][..], &vec![2; key][..]));
+    }
+}
+
+#[test]
+fn a_module_may_begin_right_behind_its_scratch_room() {
+    let mut bytes = made().bytes();
+    let (header, _, scratch) = made().words();
+    word(&mut bytes, 52, (header + scratch) * 4);
+    assert!(Acm::parse(&bytes).is_ok());
+}
+
+#[test]
+fn a_header_as_long_as_its_module_leaves_no_code() {
+    let size = made().bytes().len() as u32;
+    let entry = refused(|bytes| word(bytes, 4, size / 4));
+    assert!(matches!(entry, AcmError::EntryPoint(_)), "{entry:?}");
+    assert_eq!(refused(|bytes| word(bytes, 4, size / 4 + 1)), AcmError::HeaderLength(size / 4 + 1));
+}
+
+#[test]
+fn a_module_s_bytes_are_not_printed() {
+    let bytes = made().bytes();
+    let acm = Acm::parse(&bytes).unwrap();
+    let text = format!("{acm:?}");
+    assert!(text.starts_with("Acm { information: ") && text.ends_with(", .. }"), "{text}");
 }
 
 #[test]

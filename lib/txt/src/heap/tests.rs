@@ -220,6 +220,76 @@ fn more_mtrrs_than_can_be_kept_are_refused() {
     assert_eq!(OsMleData::parse(&room[8..]), Err(version));
 }
 
+#[test]
+fn as_many_mtrrs_as_can_be_kept_are_read_back() {
+    let ranges = [MtrrRange { base: 6, mask: 0xf_c000_0800 }; MTRRS_LIMIT];
+    let data = OsMleData::new(1, 2, 3, &ranges).unwrap();
+    let mut room = [0; 1024];
+    let size = data.write(&mut room).unwrap();
+    assert_eq!(OsMleData::parse(&room[8..size]), Ok(data));
+}
+
+/// A client or a server (bits 34 and 33), from version 6 on.
+#[test]
+fn the_firmware_says_what_machine_it_is_since_version_6() {
+    let bytes = bios_data(6);
+    let kind = |version, bits: u64| {
+        BiosData { version, flags: bits << 33, ..BiosData::parse(&bytes).unwrap() }.kind()
+    };
+    let kinds = [None, Some(Capabilities::PLATFORM_CLIENT), Some(Capabilities::PLATFORM_SERVER), None];
+    assert_eq!([0, 1, 2, 3].map(|bits| kind(6, bits)), kinds);
+    assert_eq!([0, 1, 2, 3].map(|bits| kind(7, bits)), kinds);
+    assert_eq!([0, 1, 2, 3].map(|bits| kind(5, bits)), [None; 4]);
+}
+
+#[test]
+fn wanted_data_is_written_in_each_version() {
+    let mut room = [0; 256];
+    for version in 4..=8 {
+        let data = OsSinitData { version, rsdp: if version >= 5 { 0xf_5ad0 } else { 0 }, ..OS_SINIT_DATA };
+        let elements: &[Element<'_>] = if version >= 6 { &[Element::EventLog12(0x1000)] } else { &[] };
+        let size = data.write(elements, &mut room).unwrap();
+        let (read, found) = OsSinitData::parse(&room[8..size]).unwrap();
+        assert_eq!((read, found.iter().collect::<Vec<_>>()), (data, elements.to_vec()), "{version}");
+    }
+}
+
+#[test]
+fn an_element_is_as_long_as_what_is_written_of_it() {
+    for (kind, body) in [(0, 6), (1, 4 + 24), (2, 16 + 24), (3, 8), (4, 24), (5, 4 + 48), (7, 24), (8, 24)] {
+        let element = some_element(kind, &[7; 24], 9, &[[1; 24], [2; 24]]);
+        assert_eq!(element.size(), 8 + body, "{kind}");
+        let mut room = [0xee; 512];
+        let size = OS_SINIT_DATA.write(&[element], &mut room).unwrap();
+        let (_, found) = OsSinitData::parse(&room[8..size]).unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), [element], "{kind}");
+    }
+    let logs = [[1; 24], [2; 24]];
+    let mut bytes = [0xee; 53];
+    assert_eq!((LegacyLogs::new(&logs).write(&mut bytes), LegacyLogs::new(&logs).size()), (Some(()), 52));
+    assert_eq!(bytes, *[&[2, 0, 0, 0][..], &[1; 24], &[2; 24], &[0xee]].concat());
+}
+
+#[test]
+fn each_error_names_its_part() {
+    let part = Part::BiosData;
+    for (error, text) in [
+        (HeapError::Size { part, size: 7 }, "the TXT heap's BiosData has the impossible size 0x7"),
+        (HeapError::Version { part, version: 1 }, "BiosData of the unknown version 1"),
+        (HeapError::Short(part), "BiosData ends before its fields"),
+        (HeapError::Element { kind: 3, size: 7 }, "an element of type 3 with the impossible size 0x7"),
+        (HeapError::NoEnd(part), "the elements of BiosData have no end"),
+        (HeapError::Table(part), "a table of BiosData lies outside of it"),
+        (HeapError::NoRoom { needed: 112 }, "112 bytes do not fit"),
+        (HeapError::Log, "a record lies outside of the event log"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+    // Not its bytes, which are many and may be secret.
+    let bytes = heap();
+    assert_eq!(format!("{:?}", Heap::new(&bytes)), format!("Heap {{ size: {}, .. }}", bytes.len()));
+}
+
 fn some_element(kind: u8, data: &[u8], number: u64, logs: &[[u8; 24]]) -> Element<'static> {
     let data: &'static [u8] = Box::leak(data.to_vec().into_boxed_slice());
     let logs: &'static [[u8; 24]] = Box::leak(logs.to_vec().into_boxed_slice());
