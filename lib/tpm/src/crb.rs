@@ -141,8 +141,10 @@ impl Buffer {
         let elsewhere = TransportError::BufferElsewhere(address);
         let size = device.read_u32(size);
         let offset = address.checked_sub(device.base()).ok_or(elsewhere)?;
-        let is_inside = offset < LOCALITY && offset + u64::from(size) <= LOCALITY && size as usize >= HEADER;
-        let offset = u16::try_from(offset).ok().filter(|_| is_inside).ok_or(elsewhere)?;
+        let last = LOCALITY.checked_sub(size.into()).filter(|_| size as usize >= HEADER);
+        let is_inside = |offset: &u64| last.is_some_and(|last| *offset <= last);
+        let offset = Some(offset).filter(is_inside).and_then(|offset| u16::try_from(offset).ok());
+        let offset = offset.ok_or(elsewhere)?;
         Ok(Self { offset, size: size as usize })
     }
 }

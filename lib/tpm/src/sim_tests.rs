@@ -66,7 +66,7 @@ impl<D: Device> Device for &mut D {
 #[test]
 fn commands_of_any_length_are_answered_by_either_interface() {
     for kind in [Kind::Fifo, Kind::Crb] {
-        for command in [SHORT.to_vec(), long()] {
+        for command in [[&SHORT[..5], &[10], &SHORT[6..10]].concat(), SHORT.to_vec(), long()] {
             let (answer, _) = outcome(kind, Fault::None, &command, 200);
             assert_eq!(answer, Ok(echo(&command)), "{kind:?}");
         }
@@ -187,4 +187,34 @@ proptest! {
             prop_assert!(crb.close().time < 10 * LIMIT);
         }
     }
+}
+
+/// A device whose every register reads the same.
+struct Same(u8, u64);
+
+impl Device for Same {
+    fn read_u8(&mut self, _: u16) -> u8 {
+        self.0
+    }
+    fn write_u8(&mut self, _: u16, _: u8) {}
+    fn read_u32(&mut self, _: u16) -> u32 {
+        u32::from_le_bytes([self.0; 4])
+    }
+    fn write_u32(&mut self, _: u16, _: u32) {}
+    fn base(&self) -> u64 {
+        BASE
+    }
+    fn now(&mut self) -> u64 {
+        self.1 += 1_000;
+        self.1
+    }
+}
+
+/// PTP, "TPM_ACCESS_x": bit 7 says that the others are valid, bit 5 that the locality is ours, bit 6 is reserved.
+#[test]
+fn a_locality_is_valid_ours_and_has_no_reserved_bit() {
+    let open = |access| Tis::open(Same(access, 0)).map(drop);
+    assert_eq!(open(0xa0), Ok(()));
+    assert_eq!([0xff, 0x40, 0xe0].map(open), [Err(TransportError::Absent); 3]);
+    assert_eq!([0, 0x80, 0x20].map(open), [Err(TransportError::Locality); 3]);
 }

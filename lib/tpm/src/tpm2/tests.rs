@@ -3,6 +3,9 @@ use crate::algorithm::{Algorithm, Digest};
 use crate::error::TransportError;
 use proptest::prelude::*;
 
+#[path = "command_tests.rs"]
+mod commands;
+
 /// Gives these answers, one after the other, and keeps what was sent.
 struct Told {
     answers: Vec<Vec<u8>>,
@@ -86,6 +89,21 @@ fn banks_without_registers_are_not_active() {
     let malformed = TpmError::Malformed { command: 0x17a };
     assert_eq!(tpm(&[answer(0x8001, 0, &body(9, &many))]).banks(), Err(malformed));
     assert_eq!(tpm(&[answer(0x8001, 0, &body(4, &banks))]).banks(), Err(malformed));
+}
+
+#[test]
+fn banks_of_another_capability_or_not_all_of_them_are_refused() {
+    let body = |more: u8, capability: u8| {
+        let bytes = [more, 0, 0, 0, capability, 0, 0, 0, 1, 0, 0xb, 3, 1, 2, 4];
+        tpm(&[answer(0x8001, 0, &bytes)]).banks()
+    };
+    let malformed = TpmError::Malformed { command: 0x17a };
+    let banks = body(0, 5).unwrap();
+    assert_eq!(banks.iter()[0], Bank { algorithm: 0xb, registers: 0x04_0201 });
+    assert!(
+        !banks.has_unknown(&[Algorithm::Sha1, Algorithm::Sha256]) && banks.has_unknown(&[Algorithm::Sha1])
+    );
+    assert_eq!([body(1, 5), body(0, 6)], [Err(malformed); 2]);
 }
 
 proptest! {
