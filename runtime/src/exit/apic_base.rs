@@ -195,6 +195,27 @@ mod tests {
         let msrs = GuestMsrs::new(&hardware, true);
         assert_eq!(msrs.read(Msr(0x10)), Ok(0xc00));
         assert_eq!((write(&msrs, Msr(0x10), 7), hardware.read(Msr(0x10))), (Ok(()), Ok(7)));
+        let hardware = SimMsrs::new([(Msr::IA32_BNDCFGS, 0)]);
+        let msrs = GuestMsrs::new(&hardware, true);
+        assert_eq!(msrs.write(GuestMsr::IA32_BNDCFGS, 6), Ok(()));
+        assert_eq!(hardware.read(Msr::IA32_BNDCFGS), Ok(6));
+    }
+
+    #[test]
+    fn an_apic_that_passes_its_pins_is_enabled_before_they_are() {
+        struct Writes(core::cell::RefCell<Vec<(u16, u32)>>);
+        impl ApicRegisters for Writes {
+            fn read(&self, _: u16) -> u32 {
+                0
+            }
+            fn write(&self, offset: u16, value: u32) {
+                self.0.borrow_mut().push((offset, value));
+            }
+        }
+        let apic = Writes(core::cell::RefCell::default());
+        pass_pins(&apic);
+        // ExtINT of LINT0, NMI of LINT1.
+        assert_eq!(apic.0.take(), [(0xf0, ENABLED_BY_SOFTWARE), (0x350, 0x700), (0x360, 0x400)]);
     }
 
     #[test]

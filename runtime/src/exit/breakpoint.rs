@@ -127,12 +127,31 @@ mod tests {
     }
 
     #[test]
+    fn each_length_covers_an_aligned_block() {
+        for (length, bytes) in [(0, 1), (1, 2), (2, 8), (3, 4)] {
+            // Within the block, so that the address's low bits do not count.
+            let address = 0x1007;
+            let first = address & !(bytes - 1);
+            let strikes = |at| {
+                let controls = [length << 2 | ACCESSES, 0, 0, 0];
+                met(controls, [address, 0, 0, 0], |all| all.on_data(linear(at), 1, Intent::Read)) == 1
+            };
+            let struck = [first - 1, first, first + bytes - 1, first + bytes].map(strikes);
+            assert_eq!(struck, [false, true, true, false], "{length}");
+        }
+    }
+
+    #[test]
     fn breakpoints_that_are_not_enabled_do_not_count() {
         let all = FakeVcpu { dr7: 0x000f_0400, breakpoints: [0x80; 4], ..FakeVcpu::long_mode() };
         assert_eq!(Breakpoints::of(&all).on_data(linear(0x80), 1, Intent::Write), 0);
         let without_de = FakeVcpu { dr7: 0x0002_0402, ..all.clone() };
         assert_eq!(Breakpoints::of(&without_de).on_ports(0x80, 1), 0);
-        let local = FakeVcpu { dr7: 0x0003_0401, ..all };
-        assert_eq!(Breakpoints::of(&local).on_data(linear(0x80), 1, Intent::Read), 1);
+        // All four watch accesses, and one of them is enabled, locally or globally.
+        for enabled in 0..8 {
+            let one = FakeVcpu { dr7: 0x3333_0400 | 1 << enabled, ..all.clone() };
+            let met = Breakpoints::of(&one).on_data(linear(0x80), 1, Intent::Read);
+            assert_eq!(met, 1 << (enabled / 2), "{enabled}");
+        }
     }
 }

@@ -34,8 +34,10 @@ pub(crate) fn handle(vcpu: &mut dyn Vcpu, hypapp: &dyn Hypapp, exit: Exit) -> In
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::SecondLevelViolation;
     use crate::vcpu::fake::FakeVcpu;
     use std::sync::Mutex;
+    use x86::address::GuestPhysAddr;
     use x86::event::Event;
     use x86::msr::Msr;
 
@@ -54,6 +56,15 @@ mod tests {
         assert_eq!(tell(Exit::Nmi), Inside::Chained);
         assert_eq!(tell(Exit::Init), Inside::Chained);
         assert_eq!(tell(Exit::Exception(Event::GP0)), Inside::Handled);
+        let violation = SecondLevelViolation {
+            gpa: GuestPhysAddr::new(0x5000),
+            gla: None,
+            is_read: true,
+            is_write: false,
+            is_fetch: false,
+            is_walk: false,
+        };
+        assert_eq!(tell(Exit::SecondLevelViolation(violation)), Inside::Handled);
         assert_eq!(tell(Exit::TimeOver), Inside::Handled);
         assert_eq!(tell(Exit::ExternalInterrupt), Inside::Handled);
         assert_eq!(tell(Exit::WriteMsr { msr: Msr(0x10), value: 0 }), Inside::Handled);
@@ -61,6 +72,7 @@ mod tests {
         let told = witness.0.into_inner().unwrap();
         let (over, forbidden) = (CompartmentExit::TimeOver, CompartmentExit::Forbidden);
         let exception = CompartmentExit::Exception(Event::GP0);
-        assert_eq!(told, [CompartmentExit::Init, exception, over, over, forbidden, forbidden]);
+        let violation = CompartmentExit::Violation(violation);
+        assert_eq!(told, [CompartmentExit::Init, exception, violation, over, over, forbidden, forbidden]);
     }
 }

@@ -165,6 +165,7 @@ fn lmsw_sets_pe_but_never_clears_it() {
         vcpu.cr0
     };
     assert_eq!(run(FakeVcpu::real_mode(), 0xfff1), Cr0::ET | Cr0::PE);
+    assert_eq!(run(FakeVcpu::protected_mode(), 1), Cr0::ET | Cr0::PE);
     assert_eq!(run(FakeVcpu::protected_mode(), 0x0e), Cr0::ET | Cr0::PE | Cr0::MP | Cr0::EM | Cr0::TS);
     let task_switched = FakeVcpu { cr0: Cr0::ET | Cr0::TS | Cr0::MP, ..FakeVcpu::real_mode() };
     assert_eq!(run(task_switched, 0), Cr0::ET);
@@ -227,4 +228,91 @@ fn five_levels_of_paging_can_be_withheld() {
     let access = ControlRegisterAccess::MovTo { control_register: 4, register: RAX };
     assert_eq!(handle(&mut vcpu, &FakeMemory::new(0x1_0000), &policy, access), GP);
     assert_eq!(handle(&mut vcpu, &FakeMemory::new(0x1_0000), &POLICY, access), Action::Advance);
+}
+
+/// A guest whose paging takes four PDPTEs, which memory has others of by now.
+fn with_pdptes_in_use() -> (FakeVcpu, FakeMemory) {
+    let memory = FakeMemory::new(0x1_0000);
+    memory.put_u64(0x2000, 0x7001);
+    let mut vcpu = FakeVcpu { cr4: Cr4::PAE, cr3: 0x2000, ..FakeVcpu::protected_mode() };
+    vcpu.cr0 |= Cr0::PG;
+    (vcpu, memory)
+}
+
+/// Whether MOV to the control register with `value` loads the PDPTEs of memory.
+fn reloads((mut vcpu, memory): (FakeVcpu, FakeMemory), control_register: u8, value: u64) -> bool {
+    assert_eq!(mov_with(&mut vcpu, &memory, control_register, value), Action::Advance);
+    assert!([0, 0x7001].contains(&vcpu.pdptes[0]));
+    vcpu.pdptes[0] != 0
+}
+
+/// SDM, "PDPTE Registers".
+#[test]
+fn cr0_reloads_pdptes_where_paging_or_caching_changes() {
+    let cr0 = with_pdptes_in_use().0.cr0;
+    let of = |toggled: Cr0| reloads(with_pdptes_in_use(), 0, (cr0 ^ toggled).bits());
+    for toggled in [Cr0::CD, Cr0::CD | Cr0::NW] {
+        assert!(of(toggled), "{toggled:?}");
+    }
+    for toggled in [Cr0::empty(), Cr0::TS, Cr0::WP, Cr0::AM, Cr0::PG, Cr0::PG | Cr0::CD] {
+        assert!(!of(toggled), "{toggled:?}");
+    }
+    let elsewhere = |change: &dyn Fn(&mut FakeVcpu)| {
+        let (mut vcpu, memory) = with_pdptes_in_use();
+        change(&mut vcpu);
+        let value = (vcpu.cr0 ^ Cr0::CD).bits();
+        reloads((vcpu, memory), 0, value)
+    };
+    assert!(!elsewhere(&|vcpu| vcpu.cr0 -= Cr0::PG), "without paging");
+    assert!(!elsewhere(&|vcpu| vcpu.cr4 -= Cr4::PAE), "with two levels");
+    assert!(!elsewhere(&|vcpu| vcpu.efer = Efer::LME | Efer::LMA), "with four levels");
+}
+
+/// SDM, "PDPTE Registers".
+#[test]
+fn cr4_reloads_pdptes_where_one_of_four_bits_changes() {
+    let old = Cr4::PAE | Cr4::PGE | Cr4::SMEP | Cr4::DE;
+    let of = |cr4: Cr4, toggled: Cr4| {
+        let (vcpu, memory) = with_pdptes_in_use();
+        reloads((FakeVcpu { cr4, ..vcpu }, memory), 4, (cr4 ^ toggled).bits())
+    };
+    for toggled in [Cr4::PGE, Cr4::PSE, Cr4::SMEP] {
+        assert!(of(old, toggled), "{toggled:?}");
+    }
+    assert!(of(old - Cr4::PAE, Cr4::PAE));
+    for toggled in [Cr4::empty(), Cr4::DE, Cr4::OSXSAVE, Cr4::PCE, Cr4::PAE] {
+        assert!(!of(old, toggled), "{toggled:?}");
+    }
+    let elsewhere = |change: &dyn Fn(&mut FakeVcpu)| {
+        let (mut vcpu, memory) = with_pdptes_in_use();
+        change(&mut vcpu);
+        let value = (vcpu.cr4 ^ Cr4::PGE).bits();
+        reloads((vcpu, memory), 4, value)
+    };
+    assert!(!elsewhere(&|vcpu| vcpu.cr0 -= Cr0::PG), "without paging");
+    assert!(!elsewhere(&|vcpu| vcpu.cr4 -= Cr4::PAE), "with two levels");
+    assert!(!elsewhere(&|vcpu| vcpu.efer = Efer::LME | Efer::LMA), "with four levels");
+}
+
+#[test]
+fn only_where_process_contexts_begin_has_cr3_to_name_the_first() {
+    let cr4 = Cr4::PAE | Cr4::PCIDE;
+    let mut vcpu = FakeVcpu { cr4, cr3: 0x1001, ..FakeVcpu::long_mode() };
+    assert_eq!(mov(&mut vcpu, 4, (cr4 | Cr4::PGE).bits()), Action::Advance);
+    assert_eq!(mov(&mut vcpu, 4, Cr4::PAE.bits()), Action::Advance);
+    assert_eq!(mov(&mut vcpu, 4, cr4.bits()), GP);
+}
+
+#[test]
+fn each_control_register_is_read_by_its_number() {
+    let vcpu = FakeVcpu { cr3: 0x1234, ..FakeVcpu::long_mode() };
+    for (control_register, value) in [(0, vcpu.cr0.bits()), (3, 0x1234), (4, vcpu.cr4.bits())] {
+        let mut vcpu = vcpu.clone();
+        let access = ControlRegisterAccess::MovFrom { control_register, register: RAX };
+        assert_eq!(handle(&mut vcpu, &FakeMemory::new(0), &POLICY, access), Action::Advance);
+        assert_eq!(vcpu.registers.rax(), value, "{control_register}");
+    }
+    let access = ControlRegisterAccess::MovFrom { control_register: 2, register: RAX };
+    let mut vcpu = vcpu;
+    assert_eq!(handle(&mut vcpu, &FakeMemory::new(0), &POLICY, access), Action::Inject(Event::UD));
 }

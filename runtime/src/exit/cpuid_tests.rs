@@ -100,7 +100,9 @@ fn enable_bits_follow_the_guests_cr4_both_ways() {
         let off = FakeVcpu::long_mode();
         let on = FakeVcpu { cr4: off.cr4 | enable, ..off.clone() };
         assert_eq!(read(ask_as(off, CpuidPolicy::default(), &Hardware::all_ones(), leaf)), 0);
-        assert_eq!(read(ask_as(on, CpuidPolicy::default(), &zeros(leaf), leaf)), 1);
+        for hardware in [zeros(leaf), Hardware::all_ones()] {
+            assert_eq!(read(ask_as(on.clone(), CpuidPolicy::default(), &hardware, leaf)), 1);
+        }
     }
 }
 
@@ -119,6 +121,12 @@ fn instructions_without_their_control_are_hidden() {
     assert_eq!(result.ecx, !(1 << 4 | 1 << 5 | 1 << 22));
     assert_eq!(result.edx, !(1 << 18));
     assert_eq!(ask(policy, &Hardware::all_ones(), 0x8000_0001).edx, !(1 << 27));
+    let extended_states = |subleaf| {
+        let vcpu = FakeVcpu::long_mode();
+        answer(&vcpu, &policy, &Hardware::all_ones(), 0xd, subleaf)
+    };
+    assert_eq!(extended_states(1), CpuidResult { eax: !(1 << 3), ..ONES });
+    assert_eq!([0, 2].map(extended_states), [ONES; 2]);
 }
 
 #[test]
@@ -180,7 +188,9 @@ fn five_levels_and_their_width_can_be_hidden() {
     };
     assert_eq!(difference(7), (0, 0, 1 << 16, 0));
     assert_eq!(difference(0x8000_0008), ((0xff ^ 48) << 8, 0, 0, 0));
-    assert_eq!(four_levels(0x302e), 0x302e);
+    for [hardware, shown] in [[0x302e, 0x302e], [0x302f, 0x302f], [0x2024, 0x2024], [0x392e, 0x302e]] {
+        assert_eq!(four_levels(hardware), shown, "{hardware:#x}");
+    }
 }
 
 #[test]

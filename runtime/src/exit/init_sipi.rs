@@ -188,18 +188,21 @@ mod tests {
                     .map(|msr| (msr, 5)),
             )
         };
-        let left = |ebx, ecx, edx| {
+        let left_by = |last, ebx, ecx, edx| {
             let leaf = |eax| CpuidResult { eax, ..CpuidResult::default() };
             let features = CpuidResult { ebx, ecx, edx, ..CpuidResult::default() };
             let msrs = all();
-            reset_msrs(&SimCpuid::default().with(0, 0, leaf(7)).with(7, 0, features), &msrs);
+            reset_msrs(&SimCpuid::default().with(0, 0, leaf(last)).with(7, 0, features), &msrs);
             [CET_MSRS[0].msr(), CET_MSRS[6].msr(), Msr::IA32_BNDCFGS, Msr(0xda0)]
                 .map(|msr| msrs.read(msr).unwrap())
         };
+        let left = |ebx, ecx, edx| left_by(7, ebx, ecx, edx);
         assert_eq!(left(0, 1 << 7, 0), [0, 0, 5, 5]);
         assert_eq!(left(0, 0, 1 << 20), [0, 0, 5, 5]);
         assert_eq!(left(1 << 14, 0, 0), [5, 5, 0, 5]);
         assert_eq!(left(!(1 << 14), !(1 << 7), !(1 << 20)), [5; 4]);
+        // A leaf beyond the last shows another's bits.
+        assert_eq!([6, 0x20].map(|last| left_by(last, !0, !0, !0)), [[5; 4], [0, 0, 0, 5]]);
     }
 
     #[test]

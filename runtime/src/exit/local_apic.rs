@@ -153,6 +153,10 @@ mod tests {
             reset(&apic);
             assert_eq!(*apic.ends.borrow(), [(0xef, spurious), (0x31, spurious)]);
         }
+        let apic = Apic::new(5 << 16 | 1 << 24, &[0x31]);
+        apic.write(SPURIOUS, 0x11ef);
+        reset(&apic);
+        assert_eq!(*apic.ends.borrow(), [(0x31, 0x11ef)], "one that is suppressed already");
     }
 
     #[test]

@@ -4,6 +4,9 @@ use crate::vcpu::RegisterState;
 use crate::vcpu::fake::FakeVcpu;
 use x86::segment::DescriptorTable;
 
+#[path = "segment_tests.rs"]
+mod segments;
+
 const GDT: u64 = 0x1000;
 const OLD_TSS: u64 = 0x2000;
 const NEW_TSS: u64 = 0x3000;
@@ -145,10 +148,12 @@ fn busy_link_and_nested_flag_follow_the_table_of_the_manual() {
 #[test]
 fn an_event_saves_its_instruction_and_pushes_its_error_code() {
     let (mut vcpu, memory) = tasks();
+    memory.put(STACK - 8, &[0xee; 16]);
     let source = TaskSwitchSource::Event { error_code: Some(0xabcd) };
     assert_eq!(switch(&mut vcpu, &memory, source), Action::Resume);
     assert_eq!(memory.get_u32(OLD_TSS + 0x20), 0x7700);
     assert_eq!((vcpu.rsp, memory.get_u32(STACK - 4)), (STACK - 4, 0xabcd));
+    assert_eq!([memory.get_u32(STACK - 8), memory.get_u32(STACK)], [0xeeee_eeee; 2]);
 }
 
 #[test]
@@ -164,7 +169,10 @@ fn sixteen_bit_tasks() {
         (0x22, DATA),
         (0x24, CODE),
         (0x26, DATA),
+        // Its LDT, behind which such a TSS has no more segments.
+        (0x2a, LDT),
     ];
+    memory.put(STACK, &[0xee; 2]);
     for (at, word) in words {
         memory.put(NEW_TSS + at, &word.to_le_bytes());
     }
@@ -176,7 +184,10 @@ fn sixteen_bit_tasks() {
     let source = TaskSwitchSource::Event { error_code: Some(0x1_0008) };
     assert_eq!(switch(&mut vcpu, &memory, source), Action::Resume);
     assert_eq!((vcpu.rip, vcpu.registers.rax(), vcpu.cr3), (0x4321, 0x1111, 0x8000));
-    assert_eq!((vcpu.rsp, memory.get_u16(0x4ffe)), (0x4ffe, 8));
+    assert_eq!((vcpu.rsp, memory.get_u16(0x4ffe), memory.get_u16(STACK)), (0x4ffe, 8, 0xeeee));
+    let [ldtr, fs, gs] = [SegmentRegister::Ldtr, SegmentRegister::Fs, SegmentRegister::Gs]
+        .map(|register| vcpu.segment(register).selector);
+    assert_eq!((ldtr, fs, gs), (LDT, 0, 0));
     assert_eq!((memory.get_u16(OLD_TSS + 0x0e), memory.get_u16(OLD_TSS + 0x1a)), (0x7700, 0x7fe0));
     assert_eq!((memory.get_u16(OLD_TSS + 0x24), memory.get_u16(OLD_TSS + 0x2a)), (0x10, 0));
 }
@@ -215,20 +226,54 @@ fn a_selector_beyond_the_gdt_or_in_the_ldt_is_refused() {
 
 #[test]
 fn a_page_fault_comes_before_anything_is_changed() {
-    let (mut vcpu, memory) = tasks();
-    vcpu.cr0 |= Cr0::PG | Cr0::WP;
-    vcpu.cr3 = 0x8000;
-    memory.put(0x8000, &0x9003_u32.to_le_bytes());
-    for page in 0..16_u32 {
-        // The old TSS's page is read-only.
-        let rights = if page == 2 { 1 } else { 3 };
-        memory.put(0x9000 + u64::from(4 * page), &(page << 12 | rights).to_le_bytes());
+    use TaskSwitchSource::{Call, Jump};
+    // The first byte that would be written there; the old task is busy until a jump leaves it.
+    let type_of = |selector| GDT + u64::from(selector) + 5;
+    for (read_only, source, address) in [
+        (OLD_TSS, Call, OLD_TSS),
+        (NEW_TSS, Call, NEW_TSS),
+        (GDT, Call, type_of(NEW)),
+        (GDT, Jump, type_of(OLD)),
+    ] {
+        let (mut vcpu, memory) = tasks();
+        vcpu.cr0 |= Cr0::PG | Cr0::WP;
+        vcpu.cr3 = 0x8000;
+        memory.put(0x8000, &0x9003_u32.to_le_bytes());
+        for page in 0..16_u32 {
+            let rights = if u64::from(page) == read_only >> 12 { 1 } else { 3 };
+            memory.put(0x9000 + u64::from(4 * page), &(page << 12 | rights).to_le_bytes());
+        }
+        let before = vcpu.clone();
+        let fault = Event::PageFault { address, error_code: 3 };
+        assert_eq!(switch(&mut vcpu, &memory, source), Action::Inject(fault), "{address:#x}");
+        assert_eq!(vcpu, before);
+        assert_eq!((kind(&memory, OLD), kind(&memory, NEW), memory.get_u16(NEW_TSS)), (0x8b, 0x89, 0));
+        assert_eq!(memory.get_u32(OLD_TSS + 0x20), 0);
     }
-    let before = vcpu.clone();
-    let fault = Event::PageFault { address: OLD_TSS, error_code: 3 };
-    assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Call), Action::Inject(fault));
-    assert_eq!(vcpu, before);
-    assert_eq!((kind(&memory, NEW), memory.get_u16(NEW_TSS)), (0x89, 0));
+}
+
+#[test]
+fn the_old_tss_is_long_enough_to_be_saved_in() {
+    for (limit, action) in
+        [(102, exception(Vector::TS, 0x18)), (103, Action::Resume), (0x2000, Action::Resume)]
+    {
+        let (mut vcpu, memory) = tasks();
+        vcpu.set_segment(SegmentRegister::Tr, Descriptor(descriptor(OLD_TSS, limit, BUSY32)).segment(OLD));
+        assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Call), action, "{limit}");
+    }
+}
+
+#[test]
+fn flags_that_are_set_already_stay_set() {
+    let (mut vcpu, memory) = tasks();
+    vcpu.cr0 |= Cr0::TS;
+    // NT of the new task, and segments that have been used.
+    set32(&memory, 0x24, 0x4046);
+    memory.put_u64(GDT + u64::from(DATA), 0x00cf_9300_0000_ffff);
+    assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Call), Action::Resume);
+    assert!(vcpu.cr0.contains(Cr0::TS) && vcpu.rflags.contains(Rflags::NT));
+    let ds = vcpu.segment(SegmentRegister::Ds);
+    assert_eq!((kind(&memory, DATA), ds.rights.bits()), (0x93, 0xc093));
 }
 
 #[test]
@@ -261,56 +306,6 @@ fn pae_tasks_load_their_pdptes_or_fault_before_the_switch() {
     memory.put_u64(0xa018, 0x9001);
     assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Call), Action::Resume);
     assert_eq!(vcpu.pdptes, [0x8001, 0, 0, 0x9001]);
-}
-
-/// Switches after `spoil`; the new task must have been entered when the fault comes.
-fn fault_in_the_new_task(spoil: impl FnOnce(&FakeMemory)) -> Action {
-    let (mut vcpu, memory) = tasks();
-    spoil(&memory);
-    let action = switch(&mut vcpu, &memory, FROM_OUTSIDE);
-    assert_eq!((vcpu.rip, vcpu.segment(SegmentRegister::Tr).selector), (0x1234, NEW));
-    assert!(vcpu.is_delivery_finished);
-    let (cs, ss) = (vcpu.segment(SegmentRegister::Cs), vcpu.segment(SegmentRegister::Ss));
-    // What every entry into a guest checks.
-    assert!(cs.rights.kind() & 9 == 9 && cs.rights.contains(AccessRights::P | AccessRights::S));
-    assert_eq!(cs.rights.dpl(), ss.rights.dpl());
-    action
-}
-
-#[test]
-fn segments_that_cannot_be_loaded_fault_in_the_new_task() {
-    let set = |offset: u64, selector: u16| {
-        move |memory: &FakeMemory| memory.put(NEW_TSS + offset, &selector.to_le_bytes())
-    };
-    let (cs, ss, ds, ldt) = (0x4c, 0x50, 0x54, 0x60);
-    assert_eq!(fault_in_the_new_task(set(cs, 0)), exception(Vector::TS, 1));
-    assert_eq!(fault_in_the_new_task(set(cs, DATA)), exception(Vector::TS, 0x11));
-    assert_eq!(fault_in_the_new_task(set(cs, CODE | 3)), exception(Vector::TS, 9));
-    assert_eq!(fault_in_the_new_task(set(cs, 0x40)), exception(Vector::TS, 0x41));
-    assert_eq!(fault_in_the_new_task(set(ss, 0)), exception(Vector::TS, 1));
-    assert_eq!(fault_in_the_new_task(set(ss, CODE)), exception(Vector::TS, 9));
-    assert_eq!(fault_in_the_new_task(set(ss, USER_DATA)), exception(Vector::TS, 0x31));
-    assert_eq!(fault_in_the_new_task(set(ds, OLD)), exception(Vector::TS, 0x19));
-    assert_eq!(fault_in_the_new_task(set(ds, DATA | 3)), exception(Vector::TS, 0x11));
-    assert_eq!(fault_in_the_new_task(set(ldt, DATA)), exception(Vector::TS, 0x11));
-    assert_eq!(fault_in_the_new_task(set(ldt, LDT | 4)), exception(Vector::TS, 0x3d));
-    let absent = |selector: u16, entry: u64| {
-        move |memory: &FakeMemory| memory.put_u64(GDT + u64::from(selector), entry & !(1 << 47))
-    };
-    assert_eq!(fault_in_the_new_task(absent(CODE, 0x00cf_9a00_0000_ffff)), exception(Vector::NP, 9));
-    assert_eq!(fault_in_the_new_task(absent(DATA, 0x00cf_9200_0000_ffff)), exception(Vector::SS, 0x11));
-}
-
-#[test]
-fn segments_come_from_the_new_tasks_ldt_and_are_marked_accessed() {
-    let (mut vcpu, memory) = tasks();
-    memory.put_u64(0x4008, 0x00cf_9200_0000_ffff);
-    set32(&memory, 0x60, LDT.into());
-    set32(&memory, 0x54, 0x0c);
-    assert_eq!(switch(&mut vcpu, &memory, TaskSwitchSource::Call), Action::Resume);
-    let (ds, ldtr) = (vcpu.segment(SegmentRegister::Ds), vcpu.segment(SegmentRegister::Ldtr));
-    assert_eq!((ds.selector, ds.rights.bits(), memory.get::<1>(0x400d)), (0x0c, 0xc093, [0x93]));
-    assert_eq!((ldtr.selector, ldtr.base, ldtr.limit), (LDT, 0x4000, 0xff));
 }
 
 #[test]
