@@ -25,12 +25,14 @@ pub(super) const MODULE: &str = r#"
 #[doc(hidden)]
 pub mod xmhf_switch {
     extern crate std;
-    use std::collections::BTreeSet;
     use std::io::Write as _;
-    use std::sync::{Mutex, OnceLock};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     static CHOSEN: OnceLock<u32> = OnceLock::new();
-    static REACHED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+    static PATH: OnceLock<Option<std::string::String>> = OnceLock::new();
+    /// By the first number of a function; those beyond its length are told more than once.
+    static REACHED: [AtomicBool; 1 << 16] = [const { AtomicBool::new(false) }; 1 << 16];
 
     /// The chosen change where it is one of `first` to `last`, 0 where it is not.
     pub const fn chosen(first: u32, last: u32) -> u32 {
@@ -51,8 +53,9 @@ pub mod xmhf_switch {
     }
 
     fn reach(first: u32) {
-        let Ok(path) = std::env::var("XMHF_REACHED") else { return };
-        if !REACHED.lock().unwrap().insert(first) {
+        let path = || std::env::var("XMHF_REACHED").ok();
+        let Some(path) = PATH.get_or_init(path) else { return };
+        if REACHED.get(first as usize).is_some_and(|reached| reached.swap(true, Ordering::Relaxed)) {
             return;
         }
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
