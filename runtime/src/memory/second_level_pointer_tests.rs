@@ -34,6 +34,10 @@ fn what_the_processor_writes_is_never_protected_nor_vice_versa() {
         Err(ProtectError::HypervisorMemory)
     );
     assert_eq!(memory.lend(pages(1 << 39, PAGE_SIZE)), Err(ProtectError::OutOfReach));
+    // The last page is within reach, the one behind it is not.
+    let last = (1 << 39) - PAGE_SIZE;
+    assert_eq!(memory.lend(pages(last, PAGE_SIZE)), Ok(()));
+    assert!(memory.watch(gpa(last - PAGE_SIZE)).is_ok());
     // A page that is watched is no longer, for its writes are not noticed.
     let watched = pages(3 * GIB - 8 * PAGE_SIZE, PAGE_SIZE);
     assert!(memory.watch(gpa(watched.start())).is_ok());
@@ -84,4 +88,29 @@ fn the_hypervisors_memory_has_no_second_name() {
         let seen = memory.violation(CPU, alias, Rights::READ | Rights::WRITE);
         assert_eq!(seen, Resolution::Hidden, "key {key}: mapped to {:x?}", memory.mapped(CPU, alias));
     }
+}
+
+#[test]
+fn the_last_page_within_reach_is_watched_and_guarded() {
+    let last = (1 << 39) - PAGE_SIZE;
+    for (page, done) in [(last, Ok(())), (last + PAGE_SIZE, Err(ProtectError::OutOfReach))] {
+        assert_eq!(started(PageSize::Size2M, 128).watch(gpa(page)).map(drop), done, "{page:#x}");
+        assert_eq!(started(PageSize::Size2M, 128).guard(gpa(page)), done, "{page:#x}");
+    }
+}
+
+/// What an MSR of the guest's may name, as the tables of the machine answer it.
+#[test]
+fn pointers_of_the_guest_s_are_answered_by_the_tables() {
+    use crate::exit::pointer::Physical;
+    let mut memory = started(PageSize::Size2M, 128);
+    let device = 3 * GIB;
+    assert_eq!(memory.guard(gpa(device)), Ok(()));
+    let memory = spin::Mutex::new(memory);
+    let page = |address| pages(address, PAGE_SIZE);
+    assert!(memory.touches_memory(page(REGION.base)), "the hypervisor's");
+    assert!(memory.touches_memory(page(device)), "one that is guarded");
+    assert!(!memory.touches_memory(page(device + PAGE_SIZE)));
+    assert!(memory.lend(page(2 * GIB)) && !memory.lend(page(REGION.base)));
+    assert_eq!(memory.lock().cover(page(2 * GIB), Some(Protection::Decoy)), Err(ProtectError::Lent));
 }

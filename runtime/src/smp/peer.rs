@@ -92,3 +92,22 @@ impl Count for AtomicUsize {
         self.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, Flag};
+    use core::sync::atomic::{AtomicBool, AtomicUsize};
+
+    #[test]
+    fn the_flags_and_counts_of_the_machine_are_atomics() {
+        let flag = AtomicBool::new(false);
+        Flag::set(&flag, true);
+        assert!(Flag::get(&flag));
+        assert_eq!((Flag::swap(&flag, false), Flag::swap(&flag, true)), (true, false));
+        let count = AtomicUsize::new(0);
+        (0..3).for_each(|_| count.add());
+        assert_eq!(Count::get(&count), 3);
+        count.remove();
+        assert_eq!(Count::get(&count), 2);
+    }
+}

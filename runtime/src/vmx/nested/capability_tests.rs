@@ -139,3 +139,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn control_flow_enforcement_is_loaded_where_the_hardware_can() {
+    assert!(offered(&[]).has_cet());
+    let without = 0xffff_ffff_0000_0000 & !(1 << 52) | u64::from(DEFAULT_1[3]);
+    let changes = [(Msr::IA32_VMX_TRUE_ENTRY_CTLS, without), (Msr::IA32_VMX_ENTRY_CTLS, without | 4)];
+    assert!(!offered(&changes).has_cet());
+}
+
+#[test]
+fn the_capability_registers_are_a_range() {
+    let last = Msr::IA32_VMX_LAST.0;
+    let covered = [0x47f, 0x480, last, last + 1].map(|msr| Capability::covers(Msr(msr)));
+    assert_eq!(covered, [false, true, true, false]);
+}

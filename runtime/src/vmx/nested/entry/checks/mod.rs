@@ -21,6 +21,8 @@ pub(crate) mod model;
 mod model_guest;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod rule_tests;
 
 pub(crate) use processor::Processor;
 

@@ -220,6 +220,33 @@ mod tests {
     }
 
     #[test]
+    fn branch_records_have_the_controls_of_what_there_is() {
+        let controls = |last, has_records: u32, parts| {
+            let cpuid = widths(39, 48)
+                .with(0, 0, leaf(last, 0, 0, 0))
+                .with(7, 0, leaf(0, 0, 0, has_records))
+                .with(0x1c, 0, leaf(0, parts, 0, 0));
+            Processor::of(&cpuid, &SimMsrs::new([])).lbr_ctl
+        };
+        let of_parts = [0, 1, 2, 4, 7].map(|parts| controls(0x1c, 1 << 19, parts));
+        assert_eq!(of_parts, [1, 7, 0x7f_0001, 9, 0x7f_000f]);
+        assert_eq!(controls(0x20, !0, 0), 1);
+        assert_eq!([controls(0x1b, 1 << 19, 7), controls(0x1c, !(1 << 19), 7), controls(0x1c, 0, 7)], [0; 3]);
+    }
+
+    #[test]
+    fn counters_that_two_fields_name_have_one_enable() {
+        let counters = |eax, ecx, edx, capabilities| {
+            let cpuid = widths(39, 48).with(0xa, 0, leaf(eax, 0, ecx, edx));
+            let msrs = SimMsrs::new([(Msr::IA32_PERF_CAPABILITIES, capabilities)]);
+            Processor::of(&cpuid, &msrs).perf_global_ctrl
+        };
+        assert_eq!(counters(0x405, 0b101, 2, 0), 0x7_0000_000f);
+        // As many counters that have their bit where the metrics have theirs.
+        assert_eq!(counters(0x402, 0, 17, 1 << 15), 0x1_ffff_0000_000f);
+    }
+
+    #[test]
     fn counters_have_their_enables() {
         let counters = |eax, ecx, edx, capabilities| {
             let cpuid = widths(39, 48).with(0xa, 0, leaf(eax, 0, ecx, edx));
