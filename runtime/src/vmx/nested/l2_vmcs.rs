@@ -26,11 +26,9 @@ impl<V: Vmcs> L2View<V> {
     }
 
     fn set_cr0(&mut self, value: u64) {
-        let bits = CR0_OF_L0.bits() & !self.l1_owns;
         let shadow = self.vmcs.read(vmcs::CR0_READ_SHADOW);
         // Bits that L1 does not own read as they are, and its shadow is what the rest reads as.
-        let kept = self.l1_owns & !bits;
-        self.vmcs.write(vmcs::CR0_READ_SHADOW, shadow & kept | value & !kept);
+        self.vmcs.write(vmcs::CR0_READ_SHADOW, shadow & self.l1_owns | value & !self.l1_owns);
     }
 }
 

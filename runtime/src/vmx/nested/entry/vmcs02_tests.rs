@@ -380,3 +380,12 @@ fn an_exit_that_no_delivery_led_to_tells_of_none() {
     assert_eq!(told(reflect::save_facts, exit(exception, fault(8))), 0);
     assert_eq!(told(reflect::save_facts, exit(ExitReason::TRIPLE_FAULT, Interruption(0))), 0);
 }
+
+#[test]
+fn what_both_want_is_wanted() {
+    let both = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS | PrimaryControls::INTERRUPT_WINDOW_EXITING;
+    let l0 = Controls { primary: both, ..own() };
+    assert!(primary(both, &l0).contains(both));
+    let needed = SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID;
+    assert_eq!([SecondaryControls::empty(), needed].map(secondary), [needed; 2]);
+}

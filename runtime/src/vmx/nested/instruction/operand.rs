@@ -89,3 +89,35 @@ fn full_register<V: Vcpu>(vcpu: &V, register: u8) -> u64 {
         _ => vcpu.registers().0[usize::from(register & 0xf)],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vcpu::fake::FakeVcpu;
+
+    const VALUE: u64 = 0x1122_3344_5566_7788;
+
+    #[test]
+    fn a_register_is_as_wide_as_the_mode_has_it() {
+        for (vcpu, bytes, value) in
+            [(FakeVcpu::long_mode(), 8, VALUE), (FakeVcpu::protected_mode(), 4, VALUE & 0xffff_ffff)]
+        {
+            assert_eq!(register_bytes(&vcpu), bytes);
+            for register in 0..16 {
+                let mut read = FakeVcpu { rsp: VALUE, ..vcpu.clone() };
+                read.registers.0 = [VALUE; 16];
+                assert_eq!(read_register(&read, register), value, "{register}");
+                let mut written = FakeVcpu { rsp: !0, ..vcpu.clone() };
+                written.registers.0 = [!0; 16];
+                write_register(&mut written, register, VALUE);
+                let mut expected = FakeVcpu { rsp: !0, ..vcpu.clone() };
+                expected.registers.0 = [!0; 16];
+                match register {
+                    4 => expected.rsp = value,
+                    _ => expected.registers.0[usize::from(register)] = value,
+                }
+                assert_eq!(written, expected, "{register}");
+            }
+        }
+    }
+}

@@ -138,3 +138,43 @@ fn an_msr_area_ends_within_the_address_width() {
     }
     assert!(area(0, 0));
 }
+
+/// SDM, "Checks on Guest Segment Registers".
+#[test]
+fn a_stack_s_level_is_that_of_its_code() {
+    let machine = Fixture::new();
+    let levels = |mode, code: u32, stack: u32, requested: u16| {
+        broken(&machine, mode, |vmcs| {
+            vmcs.write(vmcs::GUEST_CS_SELECTOR, 0x30 | requested);
+            vmcs.write(vmcs::GUEST_CS_ACCESS_RIGHTS, code);
+            vmcs.write(vmcs::GUEST_SS_SELECTOR, 0x28 | requested);
+            vmcs.write(vmcs::GUEST_SS_ACCESS_RIGHTS, stack);
+        })
+        .is_none()
+    };
+    assert!(levels(Mode::Bits64, 0xa0fb, 0xc0f3, 3) && levels(Mode::Bits64, 0xa09b, 0xc093, 0));
+    assert!(!levels(Mode::Bits64, 0xa0fb, 0xc0f3, 0));
+    // An unrestricted guest may have writable data for code, at level 0; in real mode everything is at level 0.
+    assert!(levels(Mode::Everything, 0xa093, 0xc093, 0) && !levels(Mode::Everything, 0xa093, 0xc0f3, 3));
+    assert!(levels(Mode::Real, 0x9b, 0xc093, 0) && !levels(Mode::Real, 0xfb, 0xc0f3, 3));
+}
+
+#[test]
+fn data_is_not_above_what_its_selector_asks_for() {
+    let machine = Fixture::new();
+    let loaded = |rights: u32, requested: u16| {
+        broken(&machine, Mode::Bits64, |vmcs| {
+            vmcs.write(vmcs::GUEST_DS_SELECTOR, 0x18 | requested);
+            vmcs.write(vmcs::GUEST_DS_ACCESS_RIGHTS, rights);
+        })
+        .is_none()
+    };
+    // Data and code that is read; code that conforms may be of any level.
+    for rights in [0xc091, 0xc093, 0xc095, 0xc09b] {
+        assert!(loaded(rights, 0) && !loaded(rights, 3), "{rights:#x}");
+        assert!(loaded(rights | 3 << 5, 3), "{rights:#x}");
+    }
+    assert!(loaded(0xc09f, 0) && loaded(0xc09f, 3));
+    // Not accessed, not readable.
+    assert!(!loaded(0xc092, 0) && !loaded(0xc099, 0) && !loaded(0xc09d, 0));
+}

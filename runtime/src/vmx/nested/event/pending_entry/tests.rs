@@ -282,3 +282,26 @@ fn an_instruction_done_for_l2_has_l1s_trap_behind_it() {
         assert_eq!(pending.is_trap_due(&vmcs02), is_due, "{primary:?} {event:#x}");
     }
 }
+
+#[test]
+fn an_entry_is_plain_where_nothing_waits_for_it() {
+    let active = Vmcs12::new();
+    let mut waiting = Vmcs12::new();
+    waiting.write(vmcs::GUEST_ACTIVITY, ActivityState::WAIT_FOR_SIPI.0);
+    assert!(PendingEntry::new().is_plain(&active) && !PendingEntry::new().is_plain(&waiting));
+    for give in [PendingEntry::give_nmi, PendingEntry::give_init, PendingEntry::give_machine_check] {
+        let mut entry = PendingEntry::new();
+        give(&mut entry);
+        assert!(!entry.is_plain(&active));
+    }
+}
+
+#[test]
+fn what_waited_is_taken_once() {
+    let mut entry = PendingEntry::new();
+    assert!(!entry.take_init() && !entry.take_machine_check());
+    entry.give_init();
+    entry.give_machine_check();
+    assert_eq!([entry.take_init(), entry.take_init()], [true, false]);
+    assert_eq!([entry.take_machine_check(), entry.take_machine_check()], [true, false]);
+}
