@@ -318,3 +318,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_step_has_more_where_bytes_lie_behind_it() {
+    let has_more = |position| super::Step { from: 100, position }.has_more();
+    let end = 100 + STEP_BYTES;
+    assert_eq!([100, end - 1, end, end + 1].map(has_more), [false, false, false, true]);
+}

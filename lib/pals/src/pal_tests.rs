@@ -184,3 +184,16 @@ fn a_pal_that_lost_a_page_in_transit_is_not_entered() {
     assert_eq!(pal.enter(0, 0x100), Err(Refusal::Retry));
     assert_eq!(pal.state, State::Ending(End::Revoked));
 }
+
+#[test]
+fn an_end_at_once_leaves_nothing_and_is_no_second_one() {
+    let (fake, pal) = idle();
+    assert_ne!(secret(&fake), 0);
+    pal.lock().end_at_once(&fake);
+    assert_eq!((secret(&fake), pal.lock().state), (0, State::Revoked));
+    assert_eq!(pal.lock().enter(0, 1), DEAD);
+    // Its pages may be another's by now.
+    fake.write(SECRET, &[0x5e; 8]);
+    pal.lock().end_at_once(&fake);
+    assert_ne!(secret(&fake), 0);
+}

@@ -386,3 +386,13 @@ fn numbers_begin_anew_before_their_limit() {
     let numbers = [(); 4].map(|()| registry.take_number());
     assert_eq!(numbers, [PAL_NUMBER_LIMIT - 2, PAL_NUMBER_LIMIT - 1, 1, 2]);
 }
+
+#[test]
+fn a_registry_is_empty_until_a_pal_is_in_it() {
+    let mut registry = registry();
+    assert!(registry.is_empty());
+    let pal = register(&mut registry, KEY, layout(0)).unwrap_or_else(|_| panic!("it is refused"));
+    assert!(!registry.is_empty());
+    remove(&mut registry, &pal);
+    assert!(registry.is_empty());
+}
