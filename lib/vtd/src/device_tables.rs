@@ -44,6 +44,18 @@ pub struct Stale {
     pub translations: Translations,
 }
 
+impl Stale {
+    /// What units have to forget behind this change and another of the same tables.
+    pub fn and(self, other: Self) -> Self {
+        let translations = match self.translations {
+            _ if self == other => self.translations,
+            Translations::Domain(domain) | Translations::Pages { domain, .. } => Translations::Domain(domain),
+            Translations::All => Translations::All,
+        };
+        Self { translations }
+    }
+}
+
 /// Root table, one context table for every bus, and one second level for every device.
 #[derive(Debug)]
 pub struct DeviceTables<'a, M> {

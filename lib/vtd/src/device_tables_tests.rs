@@ -187,6 +187,16 @@ fn tables_take_64_kib_of_16_gib_and_what_their_borders_take() {
 }
 
 #[test]
+fn new_tables_take_the_pages_that_their_form_says() {
+    for (model, end) in [(Model::MODERN, GIB), (Model::MODERN, 600 * GIB), (Model::OLD, GIB)] {
+        let sim = Sim::new(model);
+        let mut states = vec![FrameState::Free; 1024];
+        let made = tables(&sim, &mut states, end).unwrap().pages() as u64;
+        assert_eq!(made, shape(model, end).pages(end), "{end:#x}");
+    }
+}
+
+#[test]
 fn a_range_that_there_are_no_pages_for_is_left_as_it_was() {
     for spare in 0..4 {
         let sim = Sim::new(Model::MODERN);

@@ -4,7 +4,7 @@
 //! Nothing here knows where a unit or its memory is: [`unit::Unit`] drives registers and writes memory by the traits
 //! [`Registers`] and [`TableMemory`], so every sequence runs in a host test against a simulated unit. That one walks
 //! tables by its own code, keeps stale translations until they are invalidated, and sees of memory what was written
-//! back alone. No image drives a unit by it yet. References name sections of the Intel Virtualization Technology for
+//! back alone. References name sections of the Intel Virtualization Technology for
 //! Directed I/O Architecture Specification ("VT-d") by title.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
