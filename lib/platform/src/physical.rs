@@ -80,6 +80,16 @@ pub trait ReadPhysical {
     }
 }
 
+/// Physical memory that can be written too.
+pub trait WritePhysical: ReadPhysical {
+    /// Writes `bytes` at physical address `address`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`] where any of them lies outside what can be written.
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Unreadable>;
+}
+
 /// Bytes of a made-up machine, from physical address 0 on.
 #[cfg(test)]
 pub(crate) struct TestMemory(pub(crate) Vec<u8>);
@@ -110,6 +120,16 @@ impl ReadPhysical for TestMemory {
         let start = usize::try_from(address).map_err(|_| Unreadable)?;
         let end = start.checked_add(bytes.len()).ok_or(Unreadable)?;
         bytes.copy_from_slice(self.0.get(start..end).ok_or(Unreadable)?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl WritePhysical for TestMemory {
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Unreadable> {
+        let start = usize::try_from(address).map_err(|_| Unreadable)?;
+        let end = start.checked_add(bytes.len()).ok_or(Unreadable)?;
+        self.0.get_mut(start..end).ok_or(Unreadable)?.copy_from_slice(bytes);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod fadt;
 mod fadts;
 mod madt;
 mod mcfg;
+mod removal;
 mod rsdp;
 mod sdt;
 mod sleep;
@@ -17,6 +18,7 @@ pub use fadt::power_ports;
 pub use fadts::power_tables;
 pub use madt::enabled_processors;
 pub use mcfg::ecam_ranges;
+pub use removal::remove_all;
 pub use rsdp::Rsdp;
 pub use sdt::Table;
 

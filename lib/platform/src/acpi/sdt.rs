@@ -1,7 +1,7 @@
 //! System description tables and the lists of them (ACPI, "System Description Table Header").
 
 use super::AcpiError;
-use crate::physical::ReadPhysical;
+use crate::physical::{ReadPhysical, Unreadable};
 
 /// Bytes of the header that every table starts with.
 pub(super) const HEADER_SIZE: u64 = 36;
@@ -100,15 +100,20 @@ impl RootTable {
         let step = self.entry_size as u64;
         for index in 0..(self.table.length - HEADER_SIZE) / step {
             let entry = self.table.address + HEADER_SIZE + index * step;
-            let address = match self.entry_size {
-                EntrySize::Bytes4 => memory.read_u32(entry)?.into(),
-                EntrySize::Bytes8 => memory.read_u64(entry)?,
-            };
+            let address = self.entry(memory, entry)?;
             if memory.read_array(address) == Ok(*signature) {
                 found(Table::read(memory, address));
             }
         }
         Ok(())
+    }
+
+    /// Reads the entry at `address`: where a table is.
+    pub(super) fn entry(&self, memory: &impl ReadPhysical, address: u64) -> Result<u64, Unreadable> {
+        match self.entry_size {
+            EntrySize::Bytes4 => memory.read_u32(address).map(u64::from),
+            EntrySize::Bytes8 => memory.read_u64(address),
+        }
     }
 }
 
