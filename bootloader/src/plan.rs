@@ -5,7 +5,7 @@ use hw::Cpuid;
 use hw::topology::processors_of_package;
 use log::{debug, info, warn};
 use platform::acpi::{self, Rsdp};
-use platform::command_line::Options;
+use platform::command_line::{DeviceProtection, Options};
 use platform::e820::MemoryMap;
 use platform::handoff::{COMMAND_LINE_CAPACITY, CPU_CAPACITY, Handoff, PhysRange};
 use platform::launch::{HypappModule, Parts};
@@ -16,7 +16,7 @@ use platform::physical::ReadPhysical;
 use platform::placement::{self, PlacementError};
 use platform::processors::{Processors, Source};
 
-use crate::remapping::memory_without_reserved;
+use crate::remapping;
 use crate::requirements::local_apic_id;
 use crate::stop::Stop;
 
@@ -59,10 +59,10 @@ pub fn make<M: ReadPhysical, P: Cpuid>(boot: &Boot<'_, M, P>, handoff: &mut Hand
     let usable = map.usable().map(|range| range.length).sum();
     let room = cpus_with_room(boot.processor, processors.ids().len());
     let nested_bytes = placement::nested_pool_size(boot.options, usable, room);
-    let more_bytes = hypapp_bytes.saturating_add(nested_bytes);
+    let devices = remapping::survey(boot.memory, &map, boot.options.device_protection)?;
+    let more_bytes = hypapp_bytes.saturating_add(nested_bytes).saturating_add(devices.pool_bytes);
     let size = placement::region_size(&modules.image, room, more_bytes)?;
-    let free = memory_without_reserved(boot.memory, &map)?;
-    let region = place(&free, size, boot, &modules)?;
+    let region = place(&devices.free, size, boot, &modules)?;
     // Before the lists are made: the guest's map is without the region.
     map.hide(region)?;
     for range in map.ranges() {
@@ -78,6 +78,7 @@ pub fn make<M: ReadPhysical, P: Cpuid>(boot: &Boot<'_, M, P>, handoff: &mut Hand
     // After `fill`, which begins with an empty handoff.
     handoff.nested_pool = placement::nested_pool_place(region, hypapp_bytes, nested_bytes);
     set_lists(handoff, &map, processors.ids());
+    handoff.remapping_units[..devices.units.len()].copy_from_slice(&devices.units);
     Ok(parts)
 }
 
@@ -99,6 +100,8 @@ fn fill<M: ReadPhysical, P>(
     handoff.console = boot.options.console();
     handoff.boot_drive = boot.options.boot_drive;
     handoff.hypervisor_bit = u8::from(boot.options.hypervisor_bit);
+    handoff.device_protection_required =
+        u8::from(boot.options.device_protection == DeviceProtection::Require);
     handoff.nested_ept02 = if boot.options.nested { boot.options.nested_ept02 } else { 0 };
     let line = boot.information.command_line().as_bytes();
     let kept = line.len().min(COMMAND_LINE_CAPACITY - 1);

@@ -78,13 +78,21 @@ impl Firmware {
     }
 
     /// The usable memory that is left of `map`, and what was told.
-    fn left(&self, map: &MemoryMap) -> (Result<Vec<PhysRange>, MemoryMapError>, Vec<String>) {
+    fn left(&self, map: &MemoryMap) -> (Result<Vec<PhysRange>, SurveyError>, Vec<String>) {
+        let (survey, told) = self.survey(map, DeviceProtection::On);
+        (survey.map(|survey| survey.free.usable().collect()), told)
+    }
+
+    fn survey(
+        &self,
+        map: &MemoryMap,
+        wanted: DeviceProtection,
+    ) -> (Result<Survey, SurveyError>, Vec<String>) {
         // The second test finds the logger set.
         let _ = log::set_logger(&Told);
         log::set_max_level(LevelFilter::Trace);
         TOLD.take();
-        let left = memory_without_reserved(self, map);
-        (left.map(|left| left.usable().collect()), TOLD.take())
+        (survey(self, map, wanted), TOLD.take())
     }
 }
 
@@ -130,7 +138,9 @@ fn units_are_told_once_and_that_nothing_is_restricted() {
              its segment",
             "WARN remapping unit base=0x82000 segment=0 does not answer",
             "WARN remapping unit base=0x10000000000 segment=0 does not answer",
-            &format!("INFO remapping_units=4{NOTHING_DRIVEN}"),
+            &format!(
+                "WARN remapping_units=4{NOTHING_DRIVEN}: the remapping unit at 0x10000000000 does not answer"
+            ),
         ]
     );
     let (left, told) = Firmware(vec![0; 0x10_0000]).left(&map(&[(MIB, 64 * MIB)]));
@@ -177,7 +187,8 @@ fn what_is_damaged_is_named_and_the_rest_is_heeded() {
             "RMRR at offset 0x6e: 3 bytes cannot be its length",
         ]
     );
-    assert!(told.contains(&format!("INFO remapping_units=1{NOTHING_DRIVEN}")));
+    let why = "the firmware's table of remapping units is damaged";
+    assert!(told.contains(&format!("WARN remapping_units=1{NOTHING_DRIVEN}: {why}")), "{told:?}");
 }
 
 #[test]
@@ -185,5 +196,72 @@ fn reserved_memory_in_more_pieces_than_fit_stops_the_boot() {
     let pieces: Vec<_> = (1..=MEMORY_MAP_CAPACITY as u64).map(|at| reserved(at * MIB, at * MIB)).collect();
     let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
     let (left, _) = Firmware::new(&pieces).left(&map(&[(MIB, 1024 * MIB)]));
-    assert_eq!(left, Err(MemoryMapError::TooMany));
+    assert_eq!(left, Err(SurveyError::MemoryMap(MemoryMapError::TooMany)));
+}
+
+/// QEMU's unit, and one of 4 levels with pages of 2 MiB.
+const MODERN: u64 = 0x00d2_008c_2226_0206;
+const MEDIUM: u64 = 1 << 10 | 47 << 16 | 1 << 34;
+const EXTENDED: u64 = 0xf0_0f5a;
+
+/// A machine with these units, whose capability registers read so, and 16 GiB of memory.
+fn machine(capabilities: &[u64]) -> (Firmware, MemoryMap) {
+    let bases = (0x8_0000..).step_by(0x1000);
+    let units: Vec<_> = bases.clone().zip(capabilities).map(|(base, _)| unit(0, base, &[])).collect();
+    let mut firmware = Firmware::new(&units.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (base, capability) in bases.zip(capabilities) {
+        let at = usize::try_from(base).unwrap();
+        firmware.put(at + 8, &capability.to_le_bytes());
+        firmware.put(at + 16, &EXTENDED.to_le_bytes());
+    }
+    (firmware, map(&[(MIB, 2048 * MIB), (4096 * MIB, 16 * 1024 * MIB)]))
+}
+
+#[test]
+fn units_that_answer_are_driven_and_have_memory_for_tables() {
+    // The form's own test says how many pages these are.
+    for (capabilities, pages) in [(vec![MEDIUM], 2 + 1 + 1 + 16 + 512), (vec![MEDIUM | 1 << 35; 2], 4 + 512)]
+    {
+        let (firmware, map) = machine(&capabilities);
+        for wanted in [DeviceProtection::On, DeviceProtection::Require] {
+            let (survey, told) = firmware.survey(&map, wanted);
+            let survey = survey.unwrap();
+            assert_eq!(survey.pool_bytes, pages * 4096);
+            let bases: Vec<_> = survey.units.iter().map(|unit| (unit.base, unit.length)).collect();
+            assert_eq!(bases, [(0x8_0000, 4096), (0x8_1000, 4096)][..capabilities.len()]);
+            let count = capabilities.len();
+            let last = format!("INFO remapping_units={count}; devices are kept from the hypervisor");
+            assert_eq!(told.last(), Some(&last));
+        }
+    }
+}
+
+#[test]
+fn the_command_line_has_units_left_alone() {
+    let (firmware, map) = machine(&[MODERN]);
+    let (survey, told) = firmware.survey(&map, DeviceProtection::Off);
+    let survey = survey.unwrap();
+    assert_eq!((survey.units.len(), survey.pool_bytes), (0, 0));
+    assert_eq!(told.last(), Some(&format!("INFO remapping_units=1{NOTHING_DRIVEN}")));
+}
+
+#[test]
+fn what_leaves_devices_free_is_named_and_stops_who_requires_it() {
+    let too_many = vec![MODERN; UNIT_CAPACITY + 1];
+    let (none, silent, many, unlike) =
+        (machine(&[]), machine(&[MODERN, 0]), machine(&too_many), machine(&[MODERN, MEDIUM]));
+    for ((firmware, map), why) in [
+        (none, Unprotected::NoUnit),
+        (silent, Unprotected::Silent(0x8_1000)),
+        (many, Unprotected::TooMany),
+        (unlike, Unprotected::Width),
+    ] {
+        let required = firmware.survey(&map, DeviceProtection::Require).0.err();
+        assert_eq!(required, Some(SurveyError::Unprotected(why)));
+        let (survey, told) = firmware.survey(&map, DeviceProtection::On);
+        assert!(survey.unwrap().units.is_empty(), "{why}");
+        let line = told.last().unwrap();
+        assert!(line.contains(NOTHING_DRIVEN), "{line}");
+        assert_eq!(line.ends_with(&why.to_string()), why != Unprotected::NoUnit, "{line}");
+    }
 }

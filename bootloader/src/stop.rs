@@ -9,6 +9,7 @@ use platform::multiboot::BootInformationError;
 use platform::placement::PlacementError;
 use platform::processors::TooManyProcessors;
 
+use crate::remapping::{SurveyError, Unprotected};
 use crate::requirements::{Beneath, Missing};
 
 /// Why the bootloader stops; prints as `stop: bootloader: NAME: what is wrong; what to do`.
@@ -30,6 +31,8 @@ pub enum Stop {
     TooManyProcessors(TooManyProcessors),
     /// Where the hypervisor would go.
     Placement(PlacementError),
+    /// Devices cannot be kept from memory, and the command line wants no boot without.
+    Unprotected(Unprotected),
 }
 
 impl Stop {
@@ -72,6 +75,7 @@ impl Stop {
                 PlacementError::NoHole(_) => "too-little-memory",
                 PlacementError::NotWriteBack(_) => "uncacheable-memory",
             },
+            Self::Unprotected(_) => "devices-unprotected",
         }
     }
 }
@@ -88,6 +92,9 @@ impl fmt::Display for Stop {
             Self::MemoryMap(error) => error.fmt(f),
             Self::TooManyProcessors(error) => error.fmt(f),
             Self::Placement(error) => error.fmt(f),
+            Self::Unprotected(why) => {
+                write!(f, "{why}; switch VT-d on in the firmware set-up, or say dmap=on to boot without")
+            }
         }
     }
 }
@@ -113,6 +120,15 @@ from! {
     PlacementError => Placement;
 }
 
+impl From<SurveyError> for Stop {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::MemoryMap(error) => Self::MemoryMap(error),
+            SurveyError::Unprotected(why) => Self::Unprotected(why),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use platform::handoff::MemoryRange;
@@ -121,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_failure_is_one_line_with_a_name_a_cause_and_a_remedy() {
-        let stops: [Stop; 17] = [
+        let stops: [Stop; 19] = [
             BootInformationError::NotMultiboot(0).into(),
             BootInformationError::TooManyModules.into(),
             BootInformationError::CommandLine.into(),
@@ -139,6 +155,8 @@ mod tests {
             TooManyProcessors.into(),
             PlacementError::NoHole(8 << 20).into(),
             PlacementError::NotWriteBack(8 << 20).into(),
+            SurveyError::MemoryMap(MemoryMapError::TooMany).into(),
+            SurveyError::Unprotected(Unprotected::NoUnit).into(),
         ];
         for stop in stops {
             let line = stop.to_string();

@@ -3,13 +3,16 @@
 //! UNSAFETY: the image's entry point.
 #![expect(unsafe_code, reason = "image entry")]
 
+use crate::dma::{Devices, remapping};
 use crate::guest_start::GuestStart;
 use crate::hypapp::{Boot, Hypapp};
 use crate::machine::Machine;
+use crate::memory::GuestRange;
 use crate::memory::guarded::GUARDED_PAGES;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host;
 use crate::memory::policy::MemoryFacts as Facts;
+use crate::memory::protect::Protection;
 use crate::memory::second_level::{ProtectError, SecondLevel};
 use crate::policies::Policies;
 use crate::smp::cpus;
@@ -26,10 +29,10 @@ use hw::apic::Mode;
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
 use hw::topology::processors_of_package;
-use platform::handoff::{CPU_CAPACITY, Handoff, VIRTUAL_BASE};
+use platform::handoff::{CPU_CAPACITY, Handoff, PhysRange, VIRTUAL_BASE};
 use spin::{Mutex, Once};
 use x86::address::{GIB, GuestPhysAddr, HostPhysAddr, HostVirtAddr};
-use x86::paging::TableFormat;
+use x86::paging::{PAGE_BYTES, TableFormat};
 
 /// Runs the guest under `hypapp`, for ever. Called by the entry point that [`crate::hypapp!`] makes.
 ///
@@ -59,6 +62,7 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
         vendor: &VENDOR,
         policies: Policies::decide(handoff, VENDOR.cr4_for_guest(), VENDOR.missing_instructions()),
         guest_start: GuestStart::of(handoff),
+        devices: Devices::new(),
         rendezvous: Rendezvous::new(AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0)),
     });
     let cpu = cpus::create_bootstrap(machine, own_id());
@@ -72,6 +76,9 @@ pub unsafe fn start(hypapp: &'static dyn Hypapp, handoff: &'static Handoff, page
     let plural = if cpus == 1 { "" } else { "s" };
     ::log::info!("stage=runtime eXtensible Modular Hypervisor, {cpus} CPU{plural}");
     start_guest_memory(cpu);
+    if let Some(remapping) = remapping::start(handoff) {
+        machine.devices.hold(remapping);
+    }
     cpu.crossing.start(Mitigations::of(&Processor, &Processor), &Processor);
     machine.vendor.prepare(handoff, hypapp, &machine.policies);
     if let Err(missing) =
@@ -142,6 +149,7 @@ fn start_guest_memory(cpu: &PerCpu) {
     let mut second_level = machine::SECOND_LEVEL.lock();
     let started = second_level.start(&facts);
     guard_configuration_space(machine, &mut second_level);
+    hide_remapping_units(machine, &mut second_level);
     let filled = started.and_then(|()| second_level.fill_below(GuestPhysAddr::new(4 * GIB)));
     if let Err(error) = filled {
         panic!("the pool is too small for the guest's page tables: {error:?}");
@@ -165,6 +173,23 @@ fn guard_configuration_space<M: PhysMemory, F: TableFormat>(
             Err(error) => ::log::warn!(
                 "the MCFG has PCI configuration space at {page:#x}, where none can be ({error:?}): that is left alone"
             ),
+        }
+    }
+}
+
+/// Has zeros stand for the registers of units that keep devices from memory.
+fn hide_remapping_units<M: PhysMemory, F: TableFormat>(
+    machine: &Machine,
+    second_level: &mut SecondLevel<M, F>,
+) {
+    let pages = |unit: &PhysRange| (unit.base..unit.base + unit.length).step_by(PAGE_BYTES);
+    for page in machine.handoff.remapping_units().iter().flat_map(pages) {
+        let range = GuestRange::page(GuestPhysAddr::new(page));
+        // No table maps it yet, so nobody has to flush.
+        if let Err(error) = second_level.cover(range, Some(Protection::Decoy)) {
+            panic!(
+                "the registers of the remapping unit at {page:#x} cannot be kept from the guest: {error:?}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "frames become memory")]
 
 use crate::SecondLevelFormat;
+use crate::dma::Devices;
 use crate::guest_start::GuestStart;
 use crate::hypapp::Hypapp;
 use crate::memory::frame::{self, FrameSource};
@@ -34,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) policies: Policies,
     /// What the guest starts from.
     pub(crate) guest_start: GuestStart<'static>,
+    /// What the machine's devices reach.
+    pub(crate) devices: Devices,
     /// How one CPU has the others stand still.
     pub(crate) rendezvous: Rendezvous<AtomicBool, AtomicUsize>,
 }

@@ -241,8 +241,8 @@ mod tests {
         for offset in (0..length).step_by(0x1000) {
             let expected = match offset {
                 0..0x1_0000 => Some((false, true)),
-                0x1_0000..0x1_7000 => Some((true, false)),
-                0x1_7000..0x2_0000 => None,
+                0x1_0000..0x1_8000 => Some((true, false)),
+                0x1_8000..0x2_0000 => None,
                 0x2_0000..0x4_0000 => Some((true, false)),
                 0x4_0000..0x9_3000 => Some((false, true)),
                 0x9_3000..0xa_5000 => Some((false, false)),

@@ -60,6 +60,9 @@ impl fmt::Display for SanitizeError {
             Self::Handoff(HandoffError::NestedPool) => {
                 "HandoffNestedPool: the nested pool lies where it must not"
             }
+            Self::Handoff(HandoffError::RemappingUnit) => {
+                "HandoffRemappingUnit: registers of a remapping unit lie where they must not"
+            }
             Self::Base => "RegionBase: the handoff describes another region than the one loaded",
             Self::RegionTooLarge => "RegionTooLarge: the hypervisor region exceeds 512 MiB",
         })
@@ -96,8 +99,11 @@ pub(crate) mod tests {
             console: Console { serial_port: 0x2f8, ..Console::default() },
             power: Default::default(),
             ecam: Default::default(),
+            remapping_units: [PhysRange::default(); _],
             boot_drive: 0x80,
             hypervisor_bit: 0,
+            device_protection_required: 0,
+            reserved: 0,
             nested_ept02: 0,
             memory_map_count: 0,
             cpu_count: 1,

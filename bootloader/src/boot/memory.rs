@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use bootloader::stop::Stop;
 use platform::handoff::{HANDOFF_OFFSET, Handoff, PhysRange};
 use platform::launch::{Entry, Ground};
-use platform::physical::{ReadPhysical, Unreadable};
+use platform::physical::{ReadPhysical, Unreadable, WritePhysical};
 use x86::address::GIB;
 
 /// End of what is mapped.
@@ -104,6 +104,20 @@ impl ReadPhysical for PhysicalMemory {
         }
         // SAFETY: the address is mapped and aligned, and what a register has can be read as a number.
         Ok(unsafe { pointer(address).cast::<u32>().read_volatile() })
+    }
+}
+
+impl WritePhysical for PhysicalMemory {
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Unreadable> {
+        let end = address.checked_add(bytes.len() as u64).ok_or(Unreadable)?;
+        let own = own_range();
+        let is_own = address < own.base + own.length && own.base < end;
+        if address < MAPPED_START || end > MAPPED_END || is_own {
+            return Err(Unreadable);
+        }
+        // SAFETY: the range is mapped, and apart from all that this code has; `bytes` is readable.
+        unsafe { ptr::copy(bytes.as_ptr(), pointer(address), bytes.len()) }
+        Ok(())
     }
 }
 

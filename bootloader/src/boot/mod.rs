@@ -21,6 +21,7 @@ use hw::bare::processor::{halt, time_stamp};
 use hw::{Cpuid, Msrs};
 use log::{info, warn};
 use memory::{PhysicalMemory, Region};
+use platform::acpi;
 use platform::command_line::{Options, serial_of_broken};
 use platform::e820::MemoryMap;
 use platform::handoff::{Handoff, PhysRange};
@@ -82,6 +83,9 @@ fn boot(magic: u32, information: u32, started: u64) -> Result<Infallible, Stop> 
     if !console::has_serial() {
         handoff.console.serial_port = 0;
     }
+    if !handoff.remapping_units().is_empty() {
+        hide_units();
+    }
 
     let launch = Launch::of_this_boot();
     info!("launch={} entry={:#x}", launch.name(), parts.entry());
@@ -136,6 +140,13 @@ fn clear_remains(information: &BootInformation) -> Option<u64> {
         unsafe { memory::zero(piece) }
     });
     Some(region)
+}
+
+/// Takes the table that tells of remapping units from the guest: they are the hypervisor's.
+fn hide_units() {
+    if acpi::remove_all(&mut PhysicalMemory, b"DMAR").is_err() {
+        warn!("the firmware's table of remapping units stays; the guest will find no unit where it says");
+    }
 }
 
 /// Returns what this processor's MTRRs make of memory; `None` where they are off.

@@ -34,6 +34,20 @@ pub struct Options {
     pub nested_pool: Option<u16>,
     /// `nested_ept02=`: how many EPT pointers of the guest have such tables at a time.
     pub nested_ept02: u16,
+    /// `dmap=`: whether devices are kept from the hypervisor's memory.
+    pub device_protection: DeviceProtection,
+}
+
+/// Whether devices are kept from the hypervisor's memory, which takes remapping hardware.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceProtection {
+    /// `off`: they are not.
+    Off,
+    /// `on`: where the machine can.
+    #[default]
+    On,
+    /// `require`: a machine that cannot is refused.
+    Require,
 }
 
 /// Most MiB that [`Options::nested_pool`] can be: the hypervisor region has 512 at most.
@@ -62,6 +76,8 @@ pub enum CommandLineError {
     NestedPool,
     /// The value of `nested_ept02=`.
     NestedEpt02,
+    /// The value of `dmap=`.
+    DeviceProtection,
 }
 
 impl Default for Options {
@@ -77,6 +93,7 @@ impl Default for Options {
             nested_xmhf: false,
             nested_pool: None,
             nested_ept02: 64,
+            device_protection: DeviceProtection::On,
         }
     }
 }
@@ -109,6 +126,7 @@ impl Options {
                 "nested_ept02" => {
                     options.nested_ept02 = within(value, NESTED_EPT02_LIMIT, CommandLineError::NestedEpt02)?;
                 }
+                "dmap" => options.device_protection = device_protection(value)?,
                 _ => {}
             }
         }
@@ -153,6 +171,15 @@ fn boot_drive(value: &str) -> Result<u8, CommandLineError> {
     number(value).and_then(|drive| u8::try_from(drive).ok()).ok_or(CommandLineError::BootDrive)
 }
 
+fn device_protection(value: &str) -> Result<DeviceProtection, CommandLineError> {
+    match value {
+        "off" => Ok(DeviceProtection::Off),
+        "on" => Ok(DeviceProtection::On),
+        "require" => Ok(DeviceProtection::Require),
+        _ => Err(CommandLineError::DeviceProtection),
+    }
+}
+
 fn switch(value: &str, error: CommandLineError) -> Result<bool, CommandLineError> {
     match value {
         "on" => Ok(true),
@@ -187,6 +214,7 @@ impl fmt::Display for CommandLineError {
             Self::NestedEpt02 => {
                 write!(f, "nested_ept02= is no number from 1 to {NESTED_EPT02_LIMIT}; leave it out")
             }
+            Self::DeviceProtection => f.write_str("dmap= is none of on, off and require; use one of them"),
         }
     }
 }
@@ -200,7 +228,7 @@ mod tests {
     #[test]
     fn the_documented_line_is_understood() {
         let line = "serial=115200,8n1,0x2f8 boot_drive=0x81 log=debug,serial hypervisor_bit=on \
-             nested=on nested_xmhf=on nested_pool=12 nested_ept02=8";
+             nested=on nested_xmhf=on nested_pool=12 nested_ept02=8 dmap=require";
         let options = Options::parse(line);
         let expected = Options {
             serial: Some(SerialLine { port: 0x2f8, divisor: 1, line_control: 3 }),
@@ -213,6 +241,7 @@ mod tests {
             nested_xmhf: true,
             nested_pool: Some(12),
             nested_ept02: 8,
+            device_protection: DeviceProtection::Require,
         };
         assert_eq!(options, Ok(expected));
         let console = expected.console();
@@ -257,6 +286,7 @@ mod tests {
             ("nested_pool=4M", CommandLineError::NestedPool),
             ("nested_ept02=0", CommandLineError::NestedEpt02),
             ("nested_ept02=513", CommandLineError::NestedEpt02),
+            ("dmap=yes", CommandLineError::DeviceProtection),
         ] {
             assert_eq!(Options::parse(line), Err(error), "{line}");
         }
@@ -281,6 +311,7 @@ mod tests {
             (CommandLineError::NestedXmhf, "nested_xmhf="),
             (CommandLineError::NestedPool, "nested_pool="),
             (CommandLineError::NestedEpt02, "nested_ept02="),
+            (CommandLineError::DeviceProtection, "dmap="),
         ] {
             let text = error.to_string();
             assert!(text.starts_with(key) && text.contains("; "), "{text}");
@@ -296,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit|nested(_pool|_ept02|_xmhf)?)?=?[ -~]{0,40}") {
+        fn no_line_is_too_odd_to_be_answered(line in "(serial|boot_drive|log|hypervisor_bit|dmap|nested(_pool|_ept02|_xmhf)?)?=?[ -~]{0,40}") {
             if let Ok(options) = Options::parse(&line) {
                 prop_assert!(options.console().serial_port == 0 || options.console().divisor != 0);
             }

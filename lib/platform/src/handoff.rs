@@ -48,7 +48,7 @@ pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"XMHFRUNT");
 /// Value of [`Handoff::magic`]: "XMHFHAND".
 pub const HANDOFF_MAGIC: u64 = u64::from_le_bytes(*b"XMHFHAND");
 /// Version of the [`Handoff`] layout.
-pub const HANDOFF_VERSION: u32 = 5;
+pub const HANDOFF_VERSION: u32 = 6;
 
 /// First bytes of the secure loader's image; filled in when the hypervisor image is packed.
 #[repr(C)]
@@ -96,6 +96,9 @@ pub const CPU_CAPACITY: usize = 1024;
 pub const COMMAND_LINE_CAPACITY: usize = 1024;
 /// Bytes of guest boot sector kept.
 pub const BOOT_SECTOR_CAPACITY: usize = 16 * 1024;
+
+/// Number of entries in [`Handoff::remapping_units`].
+pub const UNIT_CAPACITY: usize = 64;
 
 /// One record of the BIOS memory map (ACPI, "INT 15H, E820H - Query System Address Map").
 #[repr(C)]
@@ -188,10 +191,16 @@ pub struct Handoff {
     pub power: [PowerPorts; POWER_TABLE_CAPACITY],
     /// PCI configuration space in memory.
     pub ecam: [EcamRange; ECAM_CAPACITY],
+    /// Registers of the units that are to keep devices from memory, whole pages; none behind the first that is empty.
+    pub remapping_units: [PhysRange; UNIT_CAPACITY],
     /// Value of DL at the guest's boot sector.
     pub boot_drive: u8,
     /// 1 to set CPUID's hypervisor-present bit for the guest.
     pub hypervisor_bit: u8,
+    /// 1 to refuse a machine on which devices cannot be kept from memory.
+    pub device_protection_required: u8,
+    /// Reserved, zero.
+    pub reserved: u8,
     /// How many EPT pointers of the guest have page tables at a time; 0 where it may be no hypervisor.
     pub nested_ept02: u16,
     /// Used entries of `memory_map`.
@@ -227,6 +236,8 @@ pub enum HandoffError {
     RegionNotHidden,
     /// The hypapp module does not lie inside the region, or the SINIT module overlaps it.
     Module,
+    /// Registers of a remapping unit are no whole pages, wrap, or overlap the region.
+    RemappingUnit,
     /// The pool of nested tables is not made of pages inside the region, below the hypapp module.
     NestedPool,
 }
@@ -248,8 +259,11 @@ impl Handoff {
         console: Console { serial_port: 0, line_control: 0, vga: 0, divisor: 0, level: 0, reserved: 0 },
         power: [NO_POWER_PORTS; POWER_TABLE_CAPACITY],
         ecam: [NO_ECAM; ECAM_CAPACITY],
+        remapping_units: [PhysRange { base: 0, length: 0 }; UNIT_CAPACITY],
         boot_drive: 0,
         hypervisor_bit: 0,
+        device_protection_required: 0,
+        reserved: 0,
         nested_ept02: 0,
         memory_map_count: 0,
         cpu_count: 0,
@@ -301,6 +315,10 @@ impl Handoff {
         {
             return Err(HandoffError::Module);
         }
+        let are_pages = |m: PhysRange| (m.base | m.length).is_multiple_of(4096) && m.end().is_some();
+        if !self.remapping_units().iter().all(|&unit| are_pages(unit) && outside(unit)) {
+            return Err(HandoffError::RemappingUnit);
+        }
         let pool = self.nested_pool;
         let is_paged = pool.base.is_multiple_of(4096) && pool.length.is_multiple_of(4096);
         let is_below =
@@ -329,6 +347,13 @@ impl Handoff {
     pub fn memory_map(&self) -> &[MemoryRange] {
         let count = (self.memory_map_count as usize).min(MEMORY_MAP_CAPACITY);
         &self.memory_map[..count]
+    }
+
+    /// Returns the registers of the units that are to keep devices from memory.
+    #[must_use]
+    pub fn remapping_units(&self) -> &[PhysRange] {
+        let count = self.remapping_units.iter().take_while(|unit| unit.length != 0).count();
+        &self.remapping_units[..count]
     }
 
     /// Local APIC IDs of all CPUs, the bootstrap processor's first.

@@ -151,3 +151,24 @@ fn lists_are_what_their_counts_say() {
     handoff.command_line[1] = 0xff;
     assert_eq!(handoff.command_line(), "a");
 }
+
+#[test]
+fn registers_of_remapping_units_are_pages_apart_from_the_region() {
+    let unit = |base, length| check(|handoff| handoff.remapping_units[0] = range(base, length));
+    for (base, length) in [(0xfed9_0000, 4096), (BASE - 4096, 4096), (END, 8192), (1 << 40, 4096)] {
+        assert_eq!(unit(base, length), Ok(()), "{base:#x} {length:#x}");
+    }
+    for (base, length) in
+        [(0xfed9_0800, 4096), (0xfed9_0000, 2048), (BASE, 4096), (END - 4096, 4096), (u64::MAX - 4095, 4096)]
+    {
+        assert_eq!(unit(base, length), Err(HandoffError::RemappingUnit), "{base:#x} {length:#x}");
+    }
+    let second = check(|handoff| {
+        handoff.remapping_units[0] = range(0xfed9_0000, 4096);
+        handoff.remapping_units[1] = range(BASE, 4096);
+    });
+    assert_eq!(second, Err(HandoffError::RemappingUnit));
+    // None behind the first that is empty.
+    let behind = check(|handoff| handoff.remapping_units[1] = range(BASE, 4096));
+    assert_eq!(behind, Ok(()));
+}

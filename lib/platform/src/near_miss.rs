@@ -1,8 +1,17 @@
 //! Words of the command line that look like one of our keys, and are none.
 
 /// Keys of [`crate::command_line::Options`].
-const KEYS: [&str; 8] =
-    ["serial", "boot_drive", "log", "hypervisor_bit", "nested", "nested_xmhf", "nested_pool", "nested_ept02"];
+const KEYS: [&str; 9] = [
+    "serial",
+    "boot_drive",
+    "log",
+    "hypervisor_bit",
+    "nested",
+    "nested_xmhf",
+    "nested_pool",
+    "nested_ept02",
+    "dmap",
+];
 /// Longest key that is looked at; ours are shorter.
 const LONGEST: usize = 24;
 

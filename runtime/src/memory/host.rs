@@ -15,9 +15,10 @@ use crate::smp::percpu::{self, PerCpu, Stacks};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::apic::LocalApic;
+use hw::bare::device::DeviceRegisters;
 use hw::bare::{Processor, Region, memory};
 use hw::{Msrs, PhysMemory, Unmapped};
-use platform::handoff::{CPU_CAPACITY, VIRTUAL_BASE};
+use platform::handoff::{CPU_CAPACITY, PhysRange, UNIT_CAPACITY, VIRTUAL_BASE};
 use spin::Once;
 use x86::address::HostPhysAddr;
 use x86::msr::Msr;
@@ -32,6 +33,10 @@ const VGA: u64 = BASE;
 const WINDOWS: u64 = BASE + 0x20_0000;
 const WINDOWS_PER_CPU: usize = 2;
 const WINDOW_TABLE_COUNT: usize = CPU_CAPACITY * WINDOWS_PER_CPU / 512;
+/// Registers of DMA-remapping units.
+const UNITS: u64 = BASE + 0xc0_0000;
+/// All that a unit's offsets reach: its capability registers give them 10 bits of 16 bytes.
+const UNIT_PAGES: u64 = 5;
 const STACKS: u64 = BASE + 0x100_0000;
 /// Address space of one CPU's stacks: guard, main, guard, NMI, guard, fault.
 const STACK_STRIDE: u64 = 0x1_0000;
@@ -88,6 +93,19 @@ pub(crate) fn map_stacks(index: usize, frames: FrameSource<'_>) -> Stacks {
     let nmi = stack(SMALL_STACK_PAGES);
     let nmi_bottom = nmi - SMALL_STACK_PAGES * PAGE_SIZE;
     Stacks { main, main_bottom, nmi, nmi_bottom, fault: stack(SMALL_STACK_PAGES) }
+}
+
+/// Maps the registers of DMA-remapping unit `index`.
+pub(crate) fn map_unit(index: usize, place: PhysRange, frames: FrameSource<'_>) -> DeviceRegisters {
+    assert!(index < UNIT_CAPACITY, "more units than the handoff has room for");
+    let start = UNITS + index as u64 * UNIT_PAGES * PAGE_SIZE;
+    let bytes = place.length.min(UNIT_PAGES * PAGE_SIZE);
+    for offset in (0..bytes).step_by(PAGE_BYTES) {
+        map(start + offset, (place.base + offset) & ADDRESS_MASK | DEVICE, frames);
+    }
+    // SAFETY: mapped just now, for good, and apart from the hypervisor's memory, by the handoff's check. The guest is kept
+    // from them before it runs.
+    unsafe { DeviceRegisters::new(start as *mut u8, usize::try_from(bytes).unwrap_or(0)) }
 }
 
 /// Returns the physical address of the page tables, for CR3.

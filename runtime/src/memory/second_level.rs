@@ -70,6 +70,8 @@ pub enum ProtectError {
     Exhausted,
     /// The processor writes part of the range past the tables, or would write what is protected.
     Lent,
+    /// A DMA-remapping unit does not follow, so that devices may reach the range.
+    Devices,
     /// Part of the range has device registers to which the hypervisor carries out the guest's stores.
     Guarded,
 }

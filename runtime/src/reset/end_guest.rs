@@ -32,6 +32,7 @@ pub(crate) fn end_guest(cause: ResetCause) -> ! {
     let own = percpu::current();
     let Part::Leads { parked } = ENDING.end(own) else { halt() };
     log::info!("{parked} of {} other CPUs stopped", own.others());
+    own.machine.devices.tell_faults();
     // While there is memory to print from: `scrub` leaves none.
     summary::print(own.machine);
     // The firmware could go on with what the guest left in memory, without us.

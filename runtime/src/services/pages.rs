@@ -1,7 +1,7 @@
 //! Single pages of the guest's memory: hidden from it, given back, and read and written meanwhile.
 
 use super::machine;
-use crate::dma::{DeviceAccess, REMAPPING, Remapping};
+use crate::dma::DeviceAccess;
 use crate::machine::SECOND_LEVEL;
 use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Leaf, Privilege};
 use crate::memory::guest_physical::GuestPhysical;
@@ -28,7 +28,8 @@ pub const COVERED_RUNS_LIMIT: usize = BOUNDARIES / 2 - 384;
 /// To be asked for before anything is covered.
 #[must_use]
 pub fn covered_regions_limit() -> usize {
-    frames_for_tables() / 8 * 3
+    let by_tables = frames_for_tables() / 8 * 3;
+    machine().devices.closed_regions_limit().map_or(by_tables, |by_units| by_tables.min(by_units))
 }
 
 /// Pages that the hypapp can have watched at a time; 0 where the processor cannot stop behind a write. Each may need a table
@@ -78,6 +79,7 @@ pub enum Cover {
 ///
 /// A page is not the guest's, or there is no room; others are covered, as [`cover`] with [`Cover::Open`] undoes.
 pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<(), ProtectError> {
+    let devices = &machine().devices;
     let mut last = Flush::NONE;
     let mut result = Ok(());
     for (page, cover) in pages {
@@ -99,7 +101,9 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
         if done.is_ok() {
             let is_open = matches!(cover, Cover::NoFetch | Cover::Open);
             let access = if is_open { DeviceAccess::Open } else { DeviceAccess::Closed };
-            REMAPPING.set_access(HostPhysAddr::new(page.get()), access);
+            if let Err(error) = devices.set_access(HostPhysAddr::new(page.get()), access) {
+                result = Err(error);
+            }
         }
         match done {
             // A later one covers the frames that earlier ones dropped.
@@ -110,8 +114,7 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
     }
     // Once for all pages: a flush waits for every CPU, and for the devices' units.
     shootdown::flush(last);
-    REMAPPING.flush();
-    result
+    devices.flush().and(result)
 }
 
 /// No longer has the hypapp told of writes to a page that was [`Cover::Watched`].
@@ -122,7 +125,7 @@ pub fn unwatch(page: GuestPhysAddr) {
 /// Returns whether covered pages are closed to devices as well.
 #[must_use]
 pub fn is_closed_to_devices() -> bool {
-    REMAPPING.is_enforced()
+    machine().devices.is_enforced()
 }
 
 /// Returns whether the page at `page` is ordinary memory of the guest's, by the machine's memory map.

@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "a CPU's data in memory of a host")]
 
 use super::*;
+use crate::dma::Devices;
 use crate::features;
 use crate::guest_start::GuestStart;
 use crate::hypapp::Hypapp;
@@ -46,6 +47,7 @@ fn exit(reason: ExitReason, set: impl FnOnce(&mut SimVmcs)) -> &'static PerCpu {
         vendor: &VMX,
         policies: Policies::decide(handoff, Cr4::all(), crate::exit::cpuid::Instructions::empty()),
         guest_start: GuestStart::of(handoff),
+        devices: Devices::new(),
         rendezvous,
     }));
     let place = Box::leak(Box::new(MaybeUninit::<PerCpu>::zeroed())).as_mut_ptr();

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "privileged instructions")]
 
 pub mod apic;
+pub mod device;
 pub mod exception_table;
 pub mod guest_registers;
 pub mod memory;

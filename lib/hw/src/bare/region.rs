@@ -1,8 +1,12 @@
 //! A range of physical memory that is the hypervisor's own and mapped linearly.
 
 use crate::PhysMemory;
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use x86::address::{HostPhysAddr, HostVirtAddr};
+
+/// Least bytes of a cache line on a processor with VMX.
+const CACHE_LINE: usize = 64;
 
 /// The hypervisor region: physical memory that the guest never reaches.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +57,21 @@ impl Region {
             "{address:?} lies outside the hypervisor region"
         );
         (self.virtual_base + offset) as *mut u8
+    }
+
+    /// Writes the cache lines of `bytes` at `address` back, and returns when they are in memory.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::virt`].
+    pub fn write_back(&self, address: HostPhysAddr, bytes: usize) {
+        let start = self.virt(address, bytes);
+        for line in (start.addr() & !(CACHE_LINE - 1)..start.addr() + bytes).step_by(CACHE_LINE) {
+            // SAFETY: the line is mapped, by the contract of `new`: pages consist of whole lines.
+            unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) }
+        }
+        // SAFETY: a fence breaks nothing.
+        unsafe { asm!("mfence", options(nostack, preserves_flags)) }
     }
 
     fn word(&self, address: HostPhysAddr) -> &AtomicU64 {

@@ -9,6 +9,8 @@
 
 #[path = "../bare/apic.rs"]
 pub mod apic;
+#[path = "../bare/device.rs"]
+pub mod device;
 pub mod exception_table;
 pub mod guest_registers;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! Devices reach all memory that the remapping unit does not keep from them: an engine stores and fetches, and is blocked
 //! where its bus has no tables, with a record that says who, where and why.
 //! devices: yes
+//! cmdline: dmap=off
 #![no_std]
 #![no_main]
 
