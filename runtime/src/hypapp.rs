@@ -95,6 +95,10 @@ pub trait Hypapp: Sync {
 
     /// MSRs whose reads come to [`Hypapp::read_msr`] and whose writes come to [`Hypapp::write_msr`], beside
     /// those that the core looks at.
+    ///
+    /// None of those that a VM entry loads and an exit saves for whichever guest: IA32_EFER, IA32_PAT, IA32_DEBUGCTL, the
+    /// bases of FS and GS, and the three of SYSENTER. A hypapp that lists one stops the boot: it would see some of their
+    /// changes alone.
     fn msrs(&self) -> &[RangeInclusive<u32>] {
         &[]
     }

@@ -51,6 +51,11 @@ pub(crate) fn prepare(handoff: &Handoff, hypapp: &dyn Hypapp, policies: &Policie
     for msr in observers().intercepted() {
         intercept_msr(msr_bitmap, msr, false, true);
     }
+    if let Some(msr) = msr::unwatchable(hypapp.msrs()) {
+        panic!(
+            "the hypapp watches {msr:?}, which entries and exits load past it; leave it out of its `msrs`"
+        );
+    }
     for number in hypapp.msrs().iter().cloned().flatten() {
         intercept_msr(msr_bitmap, Msr(number), true, true);
     }

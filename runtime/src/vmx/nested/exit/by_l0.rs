@@ -33,6 +33,8 @@ pub(crate) fn handle(
         Exit::ControlRegister(access) => {
             control_register::handle(vcpu, memory, &cpu.machine.policies.control_register, access)
         }
+        // A hypapp may watch it, which L1's bitmap does not say.
+        Exit::ReadMsr { msr } if observers::covers(msr) => observers::read_msr(vcpu, cpu, msr),
         // L1's bitmap wanted the exit when the processor looked, and no more when we did.
         Exit::ReadMsr { msr } if switched::is_switched(observers(), msr) => {
             let value = switched::read(&vcpu.vmcs, observers(), msr).unwrap_or_default();

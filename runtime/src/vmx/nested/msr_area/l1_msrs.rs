@@ -6,6 +6,7 @@ use super::switched;
 use super::{AreaMsrs, MsrArea, Unusable};
 use crate::exit::mtrr::Effect;
 use crate::exit::{Action, dispatch};
+use crate::hypapp::WriteAnswer;
 use crate::memory::guest_physical::GuestPhysical;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{RegisterState, Registers};
@@ -117,8 +118,18 @@ impl<'a, 'r, V: Vmcs> GuestMsrs<'a, 'r, V> {
     }
 }
 
+/// Returns whether a hypapp may watch `msr` although the VMCS has it. Of the others [`dispatch`] asks the hypapp.
+fn is_watchable(msr: Msr) -> bool {
+    observers().field(msr).is_some()
+}
+
 impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     fn read(&mut self, msr: Msr) -> Option<u64> {
+        if is_watchable(msr)
+            && let Some(value) = self.cpu.machine.hypapp.read_msr(self.vcpu, msr)
+        {
+            return Some(value);
+        }
         // What the VMCS has comes first: the hardware's register is the hypervisor's own meanwhile.
         if let Some(value) = switched::read(&self.vcpu.vmcs, observers(), msr) {
             return Some(value);
@@ -134,6 +145,11 @@ impl<V: Vmcs> AreaMsrs for GuestMsrs<'_, '_, V> {
     }
 
     fn write(&mut self, msr: Msr, value: u64) -> bool {
+        if is_watchable(msr)
+            && self.cpu.machine.hypapp.write_msr(self.vcpu, msr, value) == WriteAnswer::Handled
+        {
+            return true;
+        }
         if let Some(is_done) = switched::write(self.vcpu, &self.facts.processor, observers(), msr, value) {
             return is_done;
         }
