@@ -1,6 +1,7 @@
 //! DMA protection: a device neither reads nor writes a PAL's pages from REGISTER to UNREGISTER, and behind it finds zeros and may write.
 //! hypapp: trustvisor
 //! devices: yes
+//! memory: 128
 //! bare: no
 //! expect-hypervisor: refused device=00:05.0 read address=
 #![no_std]
