@@ -6,7 +6,7 @@
 use crate::dma::{Devices, remapping};
 use crate::guest_start::GuestStart;
 use crate::hypapp::{Boot, Hypapp};
-use crate::machine::Machine;
+use crate::machine::{Machine, VIRTUAL_BASE};
 use crate::memory::GuestRange;
 use crate::memory::guarded::GUARDED_PAGES;
 use crate::memory::guest_physical::GuestPhysical;
@@ -29,7 +29,7 @@ use hw::apic::Mode;
 use hw::bare::apic::own_id;
 use hw::bare::{Processor, Region};
 use hw::topology::processors_of_package;
-use platform::handoff::{CPU_CAPACITY, Handoff, PhysRange, VIRTUAL_BASE};
+use platform::handoff::{CPU_CAPACITY, Handoff, PhysRange};
 use spin::{Mutex, Once};
 use x86::address::{GIB, GuestPhysAddr, HostPhysAddr, HostVirtAddr};
 use x86::paging::{PAGE_BYTES, TableFormat};
@@ -135,7 +135,8 @@ fn call_cpus(bootstrap: &'static PerCpu, listed: &[u32]) -> Trampoline {
     trampoline
 }
 
-fn start_guest_memory(cpu: &PerCpu) {
+/// Gives the guest its memory, as the bootstrap processor `cpu` has it.
+pub(crate) fn start_guest_memory(cpu: &PerCpu) {
     let machine = cpu.machine;
     let tables = machine.vendor.second_level_features();
     let facts = Facts {

@@ -15,10 +15,13 @@ use crate::vendor::Vendor;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 use hw::PhysMemory;
-use hw::bare::Region;
-use platform::handoff::{Handoff, ImageHeader, RUNTIME_OFFSET, VIRTUAL_BASE};
+use hw::bare::{Region, address_space};
+use platform::handoff::{self, Handoff, ImageHeader, RUNTIME_OFFSET};
 use spin::{Mutex, Once};
 use x86::address::HostPhysAddr;
+
+/// Virtual address at which the hypervisor region is mapped.
+pub(crate) const VIRTUAL_BASE: u64 = handoff::VIRTUAL_BASE & address_space::ADDRESS_BITS;
 
 /// What the boot was given and decided; constant from then on. Every CPU leads to it, and nothing else does: what has
 /// no argument to find it by, as an exit, an NMI or a stop, asks for the executing CPU first.

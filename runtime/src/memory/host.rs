@@ -9,22 +9,20 @@
 //! UNSAFETY: page-table edits, and copies through the window.
 #![expect(unsafe_code, reason = "page tables")]
 
-use crate::machine;
+use crate::machine::{self, VIRTUAL_BASE};
 use crate::memory::frame::FrameSource;
 use crate::smp::percpu::{self, PerCpu, Stacks};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hw::bare::apic::LocalApic;
 use hw::bare::device::DeviceRegisters;
-use hw::bare::{Processor, Region, memory};
+use hw::bare::{Processor, Region, address_space, memory};
 use hw::{Msrs, PhysMemory, Unmapped};
-use platform::handoff::{CPU_CAPACITY, PhysRange, UNIT_CAPACITY, VIRTUAL_BASE};
+use platform::handoff::{CPU_CAPACITY, PhysRange, UNIT_CAPACITY};
 use spin::Once;
 use x86::address::HostPhysAddr;
 use x86::msr::Msr;
 use x86::paging::{ADDRESS_MASK, PAGE_BYTES, PAGE_SIZE, PageFlags};
-use x86_64::VirtAddr;
-use x86_64::instructions::tlb;
 
 /// Start of the part of the address space that is managed here: the last GiB.
 const BASE: u64 = VIRTUAL_BASE + (1 << 30);
@@ -229,7 +227,7 @@ impl LowMemory {
 impl Drop for LowMemory {
     fn drop(&mut self) {
         machine::region().write_u64(page_tables(), 0);
-        tlb::flush_all();
+        address_space::invalidate_all();
     }
 }
 
@@ -247,7 +245,7 @@ fn window_address(index: usize) -> u64 {
 
 fn set_window(index: usize, entry: u64) {
     write_window(index, entry);
-    tlb::flush(VirtAddr::new(window_address(index)));
+    address_space::invalidate(window_address(index));
 }
 
 fn write_window(index: usize, entry: u64) {
@@ -260,7 +258,7 @@ fn write_window(index: usize, entry: u64) {
 fn map(virt: u64, entry: u64, frames: FrameSource<'_>) {
     let table = table_of(virt, frames);
     machine::region().write_u64(slot(table, virt, 0), entry);
-    tlb::flush(VirtAddr::new(virt));
+    address_space::invalidate(virt);
 }
 
 /// Returns the lowest-level table that maps `virt`, made where it is missing.

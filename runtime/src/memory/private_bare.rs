@@ -4,18 +4,15 @@
 #![expect(unsafe_code, reason = "address spaces")]
 
 use super::split;
-use crate::machine::{self, RegionMemory};
+use crate::machine::{self, RegionMemory, VIRTUAL_BASE};
 use crate::memory::host;
 use crate::smp::percpu;
 use core::arch::asm;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
-use hw::bare::Processor;
-use platform::handoff::{SCRATCH_OFFSET, VIRTUAL_BASE};
+use hw::bare::{Processor, address_space};
+use platform::handoff::SCRATCH_OFFSET;
 use x86::address::HostPhysAddr;
-use x86_64::PhysAddr;
-use x86_64::registers::control::{Cr3, Cr3Flags};
-use x86_64::structures::paging::PhysFrame;
 
 /// Root of the tables that have private memory; 0 where there is none.
 static OPEN_ROOT: AtomicU64 = AtomicU64::new(0);
@@ -39,7 +36,7 @@ pub fn take(bytes: usize) -> &'static mut [u8] {
     let range = start..start + memory.len() as u64;
     let root = machine::with_frames(|frames| split(&RegionMemory, host::page_tables(), range, frames));
     // Before the memory is given away: translations from before still lead to it.
-    x86_64::instructions::tlb::flush_all();
+    address_space::invalidate_all();
     OPEN_ROOT.store(root.get(), Ordering::Release);
     memory
 }
@@ -47,7 +44,7 @@ pub fn take(bytes: usize) -> &'static mut [u8] {
 /// Maps private memory on the executing CPU, behind barriers against what the guest taught the processor.
 pub fn open() -> Open {
     let root = OPEN_ROOT.load(Ordering::Acquire);
-    let closes = root != 0 && Cr3::read().0.start_address().as_u64() != root;
+    let closes = root != 0 && address_space::root().get() != root;
     if closes {
         let cpu = percpu::current();
         // Before the load: once private memory is mapped, what the guest taught the processor could reach it.
@@ -72,10 +69,9 @@ impl Drop for Open {
 }
 
 fn load(root: HostPhysAddr) {
-    let frame = PhysFrame::containing_address(PhysAddr::new(root.get()));
     // SAFETY: both roots map the image, the stacks and the per-CPU data alike; they differ in private memory alone,
     // which nothing but a hypapp between `open` and its end has references to: an access elsewhere faults, and stops.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) }
+    unsafe { address_space::load(root) }
 }
 
 /// Zeroes what functions that have returned left on the executing CPU's stack.

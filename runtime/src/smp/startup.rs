@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use hw::apic::{Command, Destination};
+use hw::bare::address_space;
 use hw::bare::processor::{time_stamp, wait_until};
 use platform::handoff::CPU_CAPACITY;
 use spin::Once;
@@ -188,7 +189,7 @@ pub(crate) fn await_finish() {
     while !IS_OVER.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
-    x86_64::instructions::tlb::flush_all();
+    address_space::invalidate_all();
 }
 
 /// First Rust code of an application processor, on its own stack.

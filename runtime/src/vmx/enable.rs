@@ -8,14 +8,13 @@ use super::feature_control;
 use crate::exit::pointer::ApicOverMemory;
 use crate::smp::percpu::PerCpu;
 use core::sync::atomic::{AtomicU64, Ordering};
-use hw::bare::{Processor, Region, vmx};
+use hw::bare::{Processor, Region, control_registers, vmx};
 use hw::{Cpuid, Msrs, PhysMemory};
 use x86::address::HostPhysAddr;
 use x86::cpuid::{Leaf1Ecx, Leaf1Edx};
 use x86::cr::{Cr0, Cr4};
 use x86::msr::{GuestMsr, Msr, RTIT_CTL_TRACE_EN};
 use x86::vmx::capability::VmxBasic;
-use x86_64::registers::control as registers;
 
 /// Why this CPU cannot enter VMX operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,18 +92,18 @@ fn end_trace() {
 
 fn set_control_registers() {
     let fixed = |msr| Processor.read(msr).unwrap_or(0);
-    let cr0 = registers::Cr0::read_raw() & !(Cr0::CD | Cr0::NW).bits()
+    let cr0 = control_registers::cr0() & !(Cr0::CD | Cr0::NW).bits()
         | (Cr0::NE | Cr0::WP).bits()
         | fixed(Msr::IA32_VMX_CR0_FIXED0);
     let xsave =
         if Processor.cpuid(1, 0).ecx & Leaf1Ecx::XSAVE.bits() != 0 { Cr4::OSXSAVE } else { Cr4::empty() };
     let features = Processor.cpuid(1, 0).edx;
     let machine_checks = if features & Leaf1Edx::MCE.bits() != 0 { Cr4::MCE } else { Cr4::empty() };
-    let cr4 = registers::Cr4::read_raw()
+    let cr4 = control_registers::cr4()
         | (Cr4::VMXE | xsave | machine_checks).bits()
         | fixed(Msr::IA32_VMX_CR4_FIXED0);
     // SAFETY: paging stays on; caches and write protection come on.
-    unsafe { registers::Cr0::write_raw(cr0) };
+    unsafe { control_registers::set_cr0(cr0) };
     // SAFETY: adds VMX, XSETBV, and machine checks, for which there is a gate.
-    unsafe { registers::Cr4::write_raw(cr4) };
+    unsafe { control_registers::set_cr4(cr4) };
 }

@@ -19,15 +19,14 @@ use crate::memory::views::View;
 use crate::smp::percpu::PerCpu;
 use crate::vcpu::{Activity, EventState, PagingState, Registers};
 use crate::vmx::vm_entry;
-use hw::bare::Processor;
 use hw::bare::vmx::CurrentVmcs;
+use hw::bare::{Processor, address_space, control_registers};
 use hw::{Msrs, Vmcs};
-use x86::cr::Cr0 as Cr0View;
+use x86::cr::Cr0;
 use x86::debug::DR7_RESET;
 use x86::msr::Msr;
 use x86::vmx::ept::EptPointer;
 use x86::vmx::vmcs;
-use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 const NO_LINK: u64 = u64::MAX;
 const DEFAULT_PAT: u64 = 0x0007_0406_0007_0406;
@@ -60,7 +59,7 @@ pub(super) fn set_up(cpu: &'static PerCpu) -> Result<*mut Registers, EnableError
     *registers = Registers::default();
     let mut vcpu = VmxVcpu::new(vmcs, registers, cpu.index);
     // INIT keeps the cache bits, which a processor is born with (SDM, "Processor State After Reset").
-    vcpu.set_cr0(Cr0View::CD | Cr0View::NW | Cr0View::ET);
+    vcpu.set_cr0(Cr0::CD | Cr0::NW | Cr0::ET);
     init_sipi::reset_state(&mut vcpu, &Processor);
     if cpu.index == 0 {
         cpu.machine.guest_start.enter(&mut vcpu);
@@ -136,12 +135,12 @@ fn write_l2_controls(vmcs: &mut impl Vmcs) {
 
 fn host_registers(cpu: &PerCpu) -> HostRegisters {
     HostRegisters {
-        cr0: Cr0::read_raw(),
-        cr3: Cr3::read().0.start_address().as_u64(),
-        cr4: Cr4::read_raw(),
+        cr0: control_registers::cr0(),
+        cr3: address_space::root().get(),
+        cr4: control_registers::cr4(),
         efer: Processor.read(Msr::IA32_EFER).unwrap_or_default(),
         pat: DEFAULT_PAT,
-        idt_base: x86_64::instructions::tables::sidt().base.as_u64(),
+        idt_base: control_registers::idt_base(),
         rip: vm_entry::exit_address(),
         rsp: PerCpu::registers_address(cpu) + size_of::<Registers>() as u64,
     }

@@ -11,8 +11,8 @@ use crate::smp::startup;
 use crate::speculation::Mitigations;
 use crate::vmx::vm_entry;
 use core::sync::atomic::Ordering;
-use hw::bare::Processor;
 use hw::bare::processor::{halt, time_stamp};
+use hw::bare::{Processor, address_space};
 
 /// Enters the guest at its boot sector, behind `finish`. Never returns: the guest's exits come to [`handle_exit`](super::run::handle_exit).
 pub(crate) fn run_bootstrap_processor(cpu: &'static PerCpu, finish: &mut dyn FnMut()) -> ! {
@@ -44,7 +44,7 @@ pub(crate) fn run_application_processor(cpu: &'static PerCpu) -> ! {
         Ok(registers) => {
             cpu.is_ready.store(true, Ordering::SeqCst);
             startup::await_finish();
-            x86_64::instructions::tlb::flush_all();
+            address_space::invalidate_all();
             // SAFETY: as on the bootstrap processor.
             unsafe { vm_entry::launch(registers) }
         }

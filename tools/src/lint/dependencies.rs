@@ -43,7 +43,9 @@ fn images() -> Result<BTreeSet<String>> {
     let packages =
         ["xmhf-bootloader", "xmhf-secureloader", "xmhf-hypapps"].map(|name| format!("--package={name}"));
     let mut tree = cargo();
+    // As for the bare target, which no `cargo tree` knows by its file: what a host alone needs is in no image.
     tree.args(["tree", "--locked", "--edges=normal,no-proc-macro", "--prefix=none", "--format={p}"])
+        .arg("--target=x86_64-unknown-none")
         .args(packages);
     let text = process::output(&mut tree)?;
     let names = text.lines().filter_map(|line| line.split_whitespace().next());

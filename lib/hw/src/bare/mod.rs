@@ -4,7 +4,9 @@
 //! caller owes, or why it owes nothing.
 #![expect(unsafe_code, reason = "privileged instructions")]
 
+pub mod address_space;
 pub mod apic;
+pub mod control_registers;
 pub mod device;
 pub mod exception_table;
 pub mod guest_registers;

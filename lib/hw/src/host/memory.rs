@@ -1,5 +1,7 @@
-//! Memory that may not be there. On a host all of it is: an address that is not ends the test.
+//! Memory that may not be there. On a host only pages that were unmapped are known to be missing: any other address that
+//! is not there ends the test.
 
+use super::address_space::require;
 use crate::Unmapped;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,12 +9,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 ///
 /// # Errors
 ///
-/// None.
+/// [`Unmapped`] where the first byte is in a page that was unmapped.
 ///
 /// # Safety
 ///
-/// As on the real machine, and all of it is there.
+/// As on the real machine, and all of it is there but for pages that were unmapped.
 pub unsafe fn try_read(from: *const u8, bytes: &mut [u8]) -> Result<(), Unmapped> {
+    require(from.addr() as u64)?;
     // SAFETY: by the caller's duties.
     unsafe { core::ptr::copy(from, bytes.as_mut_ptr(), bytes.len()) };
     Ok(())
@@ -22,12 +25,13 @@ pub unsafe fn try_read(from: *const u8, bytes: &mut [u8]) -> Result<(), Unmapped
 ///
 /// # Errors
 ///
-/// None.
+/// [`Unmapped`] where the first byte is in a page that was unmapped.
 ///
 /// # Safety
 ///
 /// As for [`try_read`].
 pub unsafe fn try_read_words(from: *const u64, words: &mut [u64]) -> Result<(), Unmapped> {
+    require(from.addr() as u64)?;
     // SAFETY: by the caller's duties.
     unsafe { core::ptr::copy(from, words.as_mut_ptr(), words.len()) };
     Ok(())
@@ -37,12 +41,13 @@ pub unsafe fn try_read_words(from: *const u64, words: &mut [u64]) -> Result<(), 
 ///
 /// # Errors
 ///
-/// None.
+/// [`Unmapped`] where the first byte is in a page that was unmapped.
 ///
 /// # Safety
 ///
-/// As on the real machine, and all of it is there.
+/// As on the real machine, and all of it is there but for pages that were unmapped.
 pub unsafe fn try_write(to: *mut u8, bytes: &[u8]) -> Result<(), Unmapped> {
+    require(to.addr() as u64)?;
     // SAFETY: by the caller's duties.
     unsafe { core::ptr::copy(bytes.as_ptr(), to, bytes.len()) };
     Ok(())
@@ -52,12 +57,13 @@ pub unsafe fn try_write(to: *mut u8, bytes: &[u8]) -> Result<(), Unmapped> {
 ///
 /// # Errors
 ///
-/// None.
+/// [`Unmapped`] where the first byte is in a page that was unmapped.
 ///
 /// # Safety
 ///
 /// As for [`try_write`].
 pub unsafe fn try_compare_exchange(to: *mut u64, current: u64, new: u64) -> Result<bool, Unmapped> {
+    require(to.addr() as u64)?;
     // SAFETY: by the caller's duties.
     let word = unsafe { AtomicU64::from_ptr(to) };
     Ok(word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
@@ -67,7 +73,7 @@ pub unsafe fn try_compare_exchange(to: *mut u64, current: u64, new: u64) -> Resu
 ///
 /// # Errors
 ///
-/// None.
+/// [`Unmapped`] where the first byte is in a page that was unmapped.
 ///
 /// # Safety
 ///

@@ -7,8 +7,10 @@
 //! UNSAFETY: keeps the contracts of `bare`, most of which a fake asks nothing for.
 #![expect(unsafe_code, reason = "the contracts of the real machine")]
 
+pub mod address_space;
 #[path = "../bare/apic.rs"]
 pub mod apic;
+pub mod control_registers;
 #[path = "../bare/device.rs"]
 pub mod device;
 pub mod exception_table;
@@ -48,6 +50,10 @@ pub struct HostCpu {
     pub vmcss: BTreeMap<HostPhysAddr, SimVmcs>,
     /// The region of the current one.
     pub current_vmcs: Option<HostPhysAddr>,
+    /// CR0.
+    pub cr0: u64,
+    /// CR4.
+    pub cr4: u64,
     /// What it did and nothing above shows, oldest first.
     pub acts: Vec<Act>,
 }
