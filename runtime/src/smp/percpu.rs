@@ -245,6 +245,11 @@ impl PerCpu {
         // SAFETY: the table has this CPU's available TSS there, loaded once.
         unsafe { x86_64::instructions::tables::load_tss(SegmentSelector(TASK_SELECTOR)) };
         // After GS was loaded, which changes the base.
+        self.be_found();
+    }
+
+    /// Has [`current`] return this on the executing CPU.
+    pub(crate) fn be_found(&'static self) {
         // SAFETY: the first word of the structure is its own address.
         unsafe { per_cpu::set_data(self.this.cast()) };
         // Last: an exception's handler asks for the executing CPU's data only once it is there.
@@ -344,6 +349,12 @@ impl PerCpu {
     /// Makes this CPU look around before it next enters its guest.
     pub(crate) fn demand_attention(&self) {
         self.attention.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether this CPU looks around before it next enters its guest.
+    #[cfg(test)]
+    pub(crate) fn demands_attention(&self) -> bool {
+        self.attention.load(Ordering::SeqCst)
     }
 
     /// Local APIC ID, as far as is known.

@@ -9,6 +9,8 @@ mod decode;
 mod dump;
 mod enable;
 mod feature_control;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod host_state;
 mod inject;
 mod invalidate;

@@ -19,6 +19,8 @@ mod instruction;
 mod l2_compartment;
 mod l2_vcpu;
 mod l2_vmcs;
+#[cfg(test)]
+mod machine_tests;
 mod memory;
 #[cfg(any(test, fuzzing))]
 pub mod model;
@@ -30,6 +32,8 @@ mod vmcs12;
 mod vmx_abort;
 mod watch;
 
+#[cfg(test)]
+pub(super) use checks::fixture::hardware as everything_of_vmx;
 pub(super) use cpu::{L0Bitmaps, is_in_operation, is_l2, prepare, set_up};
 pub(super) use entry::enter::{invalid_state, refused};
 pub(super) use event::delivery::{machine_check_arrived, nmi_arrived};
