@@ -1,7 +1,7 @@
 //! A process and its memory in maps, for host tests.
 
 use crate::layout::{Layout, PAGE};
-use crate::machine::{Cover, Inaccessible, Leaf, LeafKind, Pages, Process, Use};
+use crate::machine::{Cover, Inaccessible, Pages, Process, Use};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use trustvisor::flags;
@@ -142,18 +142,6 @@ impl Process for Fake {
         };
         if may { Ok(mapping.page) } else { Err(Inaccessible) }
     }
-
-    fn find(&self, address: u64, wanted: Use) -> Result<(u64, Option<Leaf>), Inaccessible> {
-        let page = self.page(address, wanted)?;
-        Ok((page, Some(Leaf { at: Self::entry(address), value: page | 1, kind: LeafKind::Page64 })))
-    }
-}
-
-impl Fake {
-    /// Where the entry of `address` is: one table for all of them.
-    pub(crate) const fn entry(address: u64) -> u64 {
-        0x7000_0000 + (address / PAGE % 512) * 8
-    }
 }
 
 impl Pages for Fake {
@@ -164,10 +152,6 @@ impl Pages for Fake {
     fn cover(&self, pages: &mut dyn Iterator<Item = (u64, Cover)>) -> Result<(), Inaccessible> {
         self.covers.borrow_mut().extend(pages);
         Ok(())
-    }
-
-    fn unwatch(&self, page: u64) {
-        self.covers.borrow_mut().remove(&page);
     }
 
     fn read(&self, address: u64, bytes: &mut [u8]) {

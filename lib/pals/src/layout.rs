@@ -2,7 +2,7 @@
 
 use crate::fallible::{put, reserved};
 use crate::lists::{check_sections, read_parameters, read_sections, sorted};
-use crate::machine::{Cover, Inaccessible, Leaf, Pages, Process, Use};
+use crate::machine::{Cover, Inaccessible, Pages, Process, Use};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use trustvisor::flags;
@@ -85,8 +85,6 @@ pub struct FoundPage {
     pub page: u64,
     /// What its section is.
     pub kind: Kind,
-    /// What maps it in its process, where that can be watched.
-    pub leaf: Option<Leaf>,
 }
 
 /// Most pages that are taken, covered and given back at a time: what a processor does without an interrupt.
@@ -191,12 +189,10 @@ impl Layout {
             let taken = section.pages.len() as u64..u64::from(section.count);
             taken.map(|index| (section.start + index * PAGE, section.kind))
         });
-        let find = |(linear, kind): (u64, Kind)| {
-            let found = process.find(linear, kind.wanted());
-            let (page, leaf) = found.map_err(|Inaccessible| Status::SECTION_NOT_MAPPED)?;
-            Ok(FoundPage { page: memory_page(memory, page)?, kind, leaf })
-        };
-        missing.take(STEP_PAGES).map(find).collect()
+        missing
+            .take(STEP_PAGES)
+            .map(|(linear, kind)| Ok(FoundPage { page: find_page(process, memory, kind, linear)?, kind }))
+            .collect()
     }
 
     /// Takes what [`Self::find_next`] found.
@@ -289,11 +285,7 @@ impl Layout {
             let pages = section.pages.get(skipped..).unwrap_or_default();
             skipped = skipped.saturating_sub(section.pages.len());
             let room = step.remaining_capacity();
-            step.extend(pages.iter().take(room).map(|&page| FoundPage {
-                page,
-                kind: section.kind,
-                leaf: None,
-            }));
+            step.extend(pages.iter().take(room).map(|&page| FoundPage { page, kind: section.kind }));
         }
         step
     }
@@ -369,10 +361,6 @@ pub fn zero(memory: &impl Pages, found: FoundPage) {
 
 fn find_page(process: &impl Process, memory: &impl Pages, kind: Kind, linear: u64) -> Result<u64, Status> {
     let page = process.page(linear, kind.wanted()).map_err(|Inaccessible| Status::SECTION_NOT_MAPPED)?;
-    memory_page(memory, page)
-}
-
-fn memory_page(memory: &impl Pages, page: u64) -> Result<u64, Status> {
     if memory.is_memory(page) { Ok(page) } else { Err(Status::PAGE_NOT_MEMORY) }
 }
 

@@ -314,9 +314,7 @@ fn what_the_pal_could_write_is_zeroed_and_its_code_stays() {
     for (page, _) in layout.pages() {
         Pages::write(&fake, page, &[0xaa; 4096]);
     }
-    layout
-        .pages()
-        .for_each(|(page, section)| super::zero(&fake, FoundPage { page, kind: section.kind, leaf: None }));
+    layout.pages().for_each(|(page, section)| super::zero(&fake, FoundPage { page, kind: section.kind }));
     for (page, section) in layout.pages() {
         let expected = if section.kind.is_writable() { 0 } else { 0xaaaa_aaaa_aaaa_aaaa };
         assert_eq!(fake.word(page + 4088, WordSize::Bits64), expected);

@@ -23,7 +23,7 @@ fn expected(layout: &Layout, memory: &Memory) -> PcrBanks {
 fn begun(layout: &Layout, memory: &Memory) -> Measurement {
     let mut measurement = Measurement::new(layout, Signing::none());
     let pages: Vec<FoundPage> =
-        layout.pages().map(|(page, section)| FoundPage { page, kind: section.kind, leaf: None }).collect();
+        layout.pages().map(|(page, section)| FoundPage { page, kind: section.kind }).collect();
     pages.chunks(STEP_PAGES).for_each(|step| measurement.keep(&step.iter().copied().collect(), memory));
     measurement
 }

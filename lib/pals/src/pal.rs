@@ -111,8 +111,6 @@ pub struct Inner<T> {
     pub carried: u64,
     /// Pages that have been zeroed, and given back where the end is to give them back.
     pub ended: usize,
-    /// A page of it is the system's by now.
-    pub is_lost: bool,
     inside: Inside,
 }
 
@@ -128,7 +126,6 @@ impl<T> Pal<T> {
             amounts: Amounts::default(),
             carried: 0,
             ended: 0,
-            is_lost: false,
             inside: Inside::default(),
         };
         Self { number, key, inner: Mutex::new(inner) }
@@ -173,10 +170,6 @@ impl<T> Inner<T> {
     ///
     /// Why not.
     pub fn enter(&mut self, cpu: usize, thread: u64) -> Result<Entry, Refusal> {
-        if self.is_lost && self.state == State::Idle {
-            // It was in transit when it lost the page.
-            self.begin_end(End::Revoked);
-        }
         let entry = match self.state {
             State::Idle => Entry::Fresh(0),
             State::Entering(entering) if entering == thread => Entry::Fresh(self.carried),
@@ -250,12 +243,6 @@ impl<T> Inner<T> {
             self.begin_end(End::Gone);
             self.state = State::Revoked;
         }
-    }
-
-    /// Takes the PAL from its process, for a page of it is the system's; as [`Self::begin_revocation`].
-    pub fn begin_loss(&mut self, is_stopped: bool) -> Revocation {
-        self.is_lost = true;
-        self.begin_revocation(is_stopped)
     }
 
     /// Takes the PAL from its process; with `is_stopped` even where it runs, for its CPU does not go on with it.

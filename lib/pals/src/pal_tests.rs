@@ -174,18 +174,6 @@ fn a_pal_is_taken_from_its_process_once_and_stopped_first() {
 }
 
 #[test]
-fn a_pal_that_lost_a_page_in_transit_is_not_entered() {
-    let (_, pal) = idle();
-    let mut pal = pal.lock();
-    pal.state = State::InTransit;
-    assert_eq!(pal.begin_loss(false), Revocation::Others);
-    // Whoever had it in hand puts it back.
-    pal.state = State::Idle;
-    assert_eq!(pal.enter(0, 0x100), Err(Refusal::Retry));
-    assert_eq!(pal.state, State::Ending(End::Revoked));
-}
-
-#[test]
 fn an_end_at_once_leaves_nothing_and_is_no_second_one() {
     let (fake, pal) = idle();
     assert_ne!(secret(&fake), 0);

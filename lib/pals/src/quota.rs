@@ -25,14 +25,12 @@ pub struct Amounts {
     pub runs: usize,
     /// Aligned 2 MiB of memory with a page in them: each is mapped by small pages.
     pub regions: usize,
-    /// Page tables of processes with an entry that maps a page: each is watched.
-    pub tables: usize,
     /// Bytes of the heap.
     pub bytes: usize,
 }
 
 impl Amounts {
-    /// Returns what a PAL with these lists takes, but for runs, regions and tables, which show when its pages are found.
+    /// Returns what a PAL with these lists takes, but for runs and regions, which show when its pages are found.
     #[must_use]
     pub fn of(layout: &Layout) -> Self {
         let pages = layout.all_sections().map(|section| usize::try_from(section.count).unwrap_or(usize::MAX));
@@ -46,7 +44,6 @@ impl Amounts {
             pages,
             runs: 0,
             regions: 0,
-            tables: 0,
             bytes: pages.saturating_mul(BYTES_A_PAGE).saturating_add(bytes),
         }
     }
@@ -59,7 +56,6 @@ impl Amounts {
             pages: self.pages.saturating_add(other.pages),
             runs: self.runs.saturating_add(other.runs),
             regions: self.regions.saturating_add(other.regions),
-            tables: self.tables.saturating_add(other.tables),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }
@@ -72,7 +68,6 @@ impl Amounts {
             pages: self.pages.saturating_sub(other.pages),
             runs: self.runs.saturating_sub(other.runs),
             regions: self.regions.saturating_sub(other.regions),
-            tables: self.tables.saturating_sub(other.tables),
             bytes: self.bytes.saturating_sub(other.bytes),
         }
     }
@@ -85,7 +80,6 @@ impl Amounts {
             pages: self.pages / 4 * 3,
             runs: self.runs / 4 * 3,
             regions: self.regions / 4 * 3,
-            tables: self.tables / 4 * 3,
             bytes: self.bytes / 4 * 3,
         }
     }
@@ -95,7 +89,6 @@ impl Amounts {
             && self.pages <= limit.pages
             && self.runs <= limit.runs
             && self.regions <= limit.regions
-            && self.tables <= limit.tables
             && self.bytes <= limit.bytes
     }
 }
@@ -105,21 +98,21 @@ impl Amounts {
 pub(crate) struct Accounts {
     limit: Amounts,
     taken: Amounts,
-    /// By address space, in ascending order; as many as there can be PALs, and regions and tables that count for
-    /// somebody who has no PAL any more.
+    /// By address space, in ascending order; as many as there can be PALs, and regions that count for somebody who has
+    /// no PAL any more.
     spaces: Vec<(u64, Amounts)>,
 }
 
 impl Accounts {
     /// Nothing may be taken.
     pub(crate) const fn new() -> Self {
-        let none = Amounts { pals: 0, pages: 0, runs: 0, regions: 0, tables: 0, bytes: 0 };
+        let none = Amounts { pals: 0, pages: 0, runs: 0, regions: 0, bytes: 0 };
         Self { limit: none, taken: none, spaces: Vec::new() }
     }
 
     /// Takes the memory for accounts up to `limit`.
     pub(crate) fn start(&mut self, limit: Amounts) -> Result<(), Status> {
-        self.spaces = reserved(limit.pals.saturating_add(limit.regions).saturating_add(limit.tables))?;
+        self.spaces = reserved(limit.pals.saturating_add(limit.regions))?;
         self.limit = limit;
         Ok(())
     }
@@ -163,7 +156,7 @@ impl Accounts {
         if let Ok(index) = self.spaces.binary_search_by_key(&space, |account| account.0) {
             self.spaces[index].1 = self.spaces[index].1.without(less);
             let left = self.spaces[index].1;
-            if left.pals == 0 && left.regions == 0 && left.tables == 0 {
+            if left.pals == 0 && left.regions == 0 {
                 self.spaces.remove(index);
             }
         }
@@ -180,7 +173,7 @@ impl Accounts {
 mod tests {
     use super::*;
 
-    const LIMIT: Amounts = Amounts { pals: 8, pages: 80, runs: 40, regions: 40, tables: 40, bytes: 4000 };
+    const LIMIT: Amounts = Amounts { pals: 8, pages: 80, runs: 40, regions: 40, bytes: 4000 };
 
     fn accounts() -> Accounts {
         let mut accounts = Accounts::new();
@@ -191,13 +184,12 @@ mod tests {
 
     #[test]
     fn one_address_space_leaves_a_quarter_of_everything_to_others() {
-        let one = Amounts { pals: 1, pages: 1, runs: 1, regions: 1, tables: 1, bytes: 1 };
+        let one = Amounts { pals: 1, pages: 1, runs: 1, regions: 1, bytes: 1 };
         for more in [
             Amounts { pals: 6, ..one },
             Amounts { pages: 60, ..one },
             Amounts { runs: 30, ..one },
             Amounts { regions: 30, ..one },
-            Amounts { tables: 30, ..one },
             Amounts { bytes: 3000, ..one },
         ] {
             let mut accounts = accounts();
@@ -223,14 +215,8 @@ mod tests {
         let mut layout = Layout { sections: vec![section(2), section(3)], ..Layout::empty() };
         layout.shared = vec![section(5)];
         layout.parameters = vec![parameter; 7];
-        let unsigned = Amounts {
-            pals: 1,
-            pages: 10,
-            runs: 0,
-            regions: 0,
-            tables: 0,
-            bytes: 3 * 96 + 7 * 16 + 64 + 10 * 8,
-        };
+        let unsigned =
+            Amounts { pals: 1, pages: 10, runs: 0, regions: 0, bytes: 3 * 96 + 7 * 16 + 64 + 10 * 8 };
         assert_eq!(Amounts::of(&layout), unsigned);
         layout.is_signed = true;
         let bytes = unsigned.bytes + crate::signing::CLAIM_BYTES + 64;

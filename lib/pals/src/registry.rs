@@ -4,13 +4,11 @@
 //! that a process can exhaust or fragment nothing but what it may take.
 
 use crate::fallible::{put, reserved};
-use crate::layout::{FoundPage, Kind, Layout, Step};
-use crate::machine::Leaf;
-use crate::mappings::{Mappings, Refused};
+use crate::layout::{Layout, Step};
 use crate::page_map::PageMap;
 use crate::pal::{Key, Pal, State};
-use crate::places::Places;
 use crate::quota::{Accounts, Amounts};
+use crate::regions::Regions;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use trustvisor::probe::PAL_NUMBER_LIMIT;
@@ -22,9 +20,7 @@ pub struct Registry<T> {
     /// In ascending order of their keys, a word each: taking one in or out moves half of them.
     by_key: Vec<Arc<Pal<T>>>,
     pub(crate) by_page: PageMap<Claim<T>>,
-    /// Aligned 2 MiB with covered pages.
-    regions: Places,
-    mappings: Mappings,
+    regions: Regions,
     /// PALs that nobody has; some may still be looked at.
     spare: Vec<Arc<Pal<T>>>,
     pub(crate) accounts: Accounts,
@@ -36,19 +32,9 @@ pub struct Registry<T> {
 #[derive(Debug)]
 pub(crate) struct Claim<T> {
     pub(crate) pal: Arc<Pal<T>>,
-    kind: Kind,
-    /// Physical address of the entry that maps it, where that is watched.
-    leaf: Option<u64>,
-    /// A CPU is giving it back.
-    is_leaving: bool,
     /// The process has it too, and may give it away.
     pub(crate) is_shared: bool,
 }
-
-/// Bytes of a region: what one table of small pages maps.
-const REGION: u64 = 2 << 20;
-pub(crate) const ONE_REGION: Amounts =
-    Amounts { pals: 0, pages: 0, runs: 0, regions: 1, tables: 0, bytes: 0 };
 
 /// Why a PAL, or pages of it, were not taken in.
 #[derive(Debug)]
@@ -59,8 +45,6 @@ pub enum Conflict<T> {
     Stale(Arc<Pal<T>>),
     /// What stands in the way is about to go.
     Busy,
-    /// An entry of the page table at this address has changed, and nobody has noticed yet.
-    Outdated(u64),
 }
 
 impl<T> From<Status> for Conflict<T> {
@@ -76,8 +60,7 @@ impl<T> Registry<T> {
         Self {
             by_key: Vec::new(),
             by_page: PageMap::new(),
-            regions: Places::new(ONE_REGION),
-            mappings: Mappings::new(),
+            regions: Regions::new(),
             spare: Vec::new(),
             accounts: Accounts::new(),
             next_number: 1,
@@ -96,7 +79,6 @@ impl<T> Registry<T> {
         self.spare = reserved(limit.pals)?;
         self.by_page.start(limit.pages, random).map_err(|_| Status::OUT_OF_MEMORY)?;
         self.regions.start(limit.regions, random)?;
-        self.mappings.start(limit, random)?;
         self.accounts.start(limit)?;
         for _ in 0..limit.pals {
             let pal = Pal::new(0, Key::default(), 0, Layout::empty(), belongings());
@@ -159,9 +141,8 @@ impl<T> Registry<T> {
         let more = Amounts { runs, ..Amounts::default() };
         self.accounts.take(pal.key.address_space, more)?;
         for (index, found) in step.iter().enumerate() {
-            if let Err(conflict) = self.claim_page(pal, found, false) {
-                // A table that none is left of has not been watched yet.
-                step[..index].iter().for_each(|claimed| _ = self.unclaim(pal, claimed.page));
+            if let Err(conflict) = self.claim_page(pal, found.page, false) {
+                step[..index].iter().for_each(|claimed| self.unclaim(pal, claimed.page));
                 self.accounts.give_back(pal.key.address_space, more);
                 return Err(conflict);
             }
@@ -175,15 +156,9 @@ impl<T> Registry<T> {
     pub(crate) fn claim_page(
         &mut self,
         pal: &Arc<Pal<T>>,
-        found: &FoundPage,
+        page: u64,
         is_shared: bool,
     ) -> Result<(), Conflict<T>> {
-        let page = found.page;
-        // What maps a PAL has to be seen as it is, and no PAL may write it.
-        let is_pals = |leaf: Leaf| self.by_page.get(leaf.table()).is_some();
-        if !is_shared && (self.mappings.is_table(page) || found.leaf.is_some_and(is_pals)) {
-            return Err(Status::PAGE_TAKEN.into());
-        }
         if let Some(claim) = self.by_page.get(page) {
             if Arc::ptr_eq(&claim.pal, pal) {
                 return Err(Status::SECTION_OVERLAP.into());
@@ -199,83 +174,26 @@ impl<T> Registry<T> {
             }
         }
         if !is_shared {
-            self.enter_places(pal.key.address_space, found)?;
+            self.regions.enter(page, &mut self.accounts, pal.key.address_space)?;
         }
-        let leaf = found.leaf.map(|leaf| leaf.at);
-        let claim = Claim { pal: pal.clone(), kind: found.kind, leaf, is_leaving: false, is_shared };
+        let claim = Claim { pal: pal.clone(), is_shared };
         if self.by_page.insert(page, claim).is_ok() {
             return Ok(());
         }
         if !is_shared {
-            let _ = self.leave_places(page, leaf);
+            self.regions.leave(page, &mut self.accounts);
         }
         Err(Status::OUT_OF_MEMORY.into())
     }
 
-    fn enter_places(&mut self, space: u64, found: &FoundPage) -> Result<(), Conflict<T>> {
-        self.regions.enter(found.page / REGION, &mut self.accounts, space)?;
-        let Some(leaf) = found.leaf else { return Ok(()) };
-        self.mappings.enter(leaf, &mut self.accounts, space).map_err(|refused| {
-            self.regions.leave(found.page / REGION, &mut self.accounts);
-            match refused {
-                Refused::Status(status) => status.into(),
-                Refused::Outdated => Conflict::Outdated(leaf.table()),
-            }
-        })
-    }
-
-    fn leave_places(&mut self, page: u64, leaf: Option<u64>) -> Option<u64> {
-        self.regions.leave(page / REGION, &mut self.accounts);
-        self.mappings.leave(leaf?, &mut self.accounts)
-    }
-
-    /// Gives up the PAL's claim on a page, where it has one. Returns the table that mapped it, where nothing of that is
-    /// left to be watched.
-    #[must_use]
-    pub fn unclaim(&mut self, pal: &Arc<Pal<T>>, page: u64) -> Option<u64> {
-        if !self.owns(pal, page) {
-            return None;
+    /// Gives up the PAL's claim on a page, where it has one.
+    pub fn unclaim(&mut self, pal: &Arc<Pal<T>>, page: u64) {
+        if self.owns(pal, page)
+            && let Some(claim) = self.by_page.remove(page)
+            && !claim.is_shared
+        {
+            self.regions.leave(page, &mut self.accounts);
         }
-        let claim = self.by_page.remove(page)?;
-        if claim.is_shared { None } else { self.leave_places(page, claim.leaf) }
-    }
-
-    /// Begins to give a page of the PAL's back, which one CPU does; returns false where another does or did.
-    pub fn begin_give_back(&mut self, pal: &Arc<Pal<T>>, page: u64) -> bool {
-        let claim = self.by_page.get_mut(page).filter(|claim| Arc::ptr_eq(&claim.pal, pal));
-        claim.is_some_and(|claim| !core::mem::replace(&mut claim.is_leaving, true))
-    }
-
-    /// The page was not given back after all.
-    pub fn keep(&mut self, pal: &Arc<Pal<T>>, page: u64) {
-        if let Some(claim) = self.by_page.get_mut(page).filter(|claim| Arc::ptr_eq(&claim.pal, pal)) {
-            claim.is_leaving = false;
-        }
-    }
-
-    /// Returns whether the page is the PAL's, and is not being given back.
-    #[must_use]
-    pub fn holds(&self, pal: &Arc<Pal<T>>, page: u64) -> bool {
-        self.by_page.get(page).is_some_and(|claim| Arc::ptr_eq(&claim.pal, pal) && !claim.is_leaving)
-    }
-
-    /// Returns whether an entry of the page table at `table` maps a page of a PAL.
-    #[must_use]
-    pub fn is_watched(&self, table: u64) -> bool {
-        self.mappings.is_table(table)
-    }
-
-    /// Returns the next entry that maps a page of a PAL, from the address `from` on in its table.
-    #[must_use]
-    pub fn next_leaf(&self, from: u64) -> Option<Leaf> {
-        self.mappings.next(from)
-    }
-
-    /// Returns the PAL that has a page by the entry at `leaf`, and what the page is.
-    #[must_use]
-    pub fn find_mapped(&self, page: u64, leaf: u64) -> Option<(Arc<Pal<T>>, FoundPage)> {
-        let claim = self.by_page.get(page).filter(|claim| claim.leaf == Some(leaf))?;
-        Some((claim.pal.clone(), FoundPage { page, kind: claim.kind, leaf: None }))
     }
 
     /// Returns whether the page is the PAL's.
@@ -383,9 +301,6 @@ fn conflict<T>(old: &Arc<Pal<T>>, entry_page: u64) -> Conflict<T> {
     }
 }
 
-#[cfg(test)]
-#[path = "registry_places_tests.rs"]
-mod places_tests;
 #[cfg(test)]
 #[path = "registry_tests.rs"]
 mod tests;

@@ -15,11 +15,11 @@ use trustvisor::status::Status;
 
 /// Where a process shares a page.
 const SHARED: u64 = 0x90_0000;
-pub(super) const KEY: Key = Key { nested_page: 0, address_space: 0x1000, entry: PAL };
+const KEY: Key = Key { nested_page: 0, address_space: 0x1000, entry: PAL };
 const OTHER: Key = Key { address_space: 0x2000, ..KEY };
-const LIMIT: Amounts = Amounts { pals: 64, pages: 400, runs: 400, regions: 400, tables: 400, bytes: 1 << 20 };
+const LIMIT: Amounts = Amounts { pals: 64, pages: 400, runs: 400, regions: 400, bytes: 1 << 20 };
 
-pub(super) fn registry() -> Registry<()> {
+fn registry() -> Registry<()> {
     let mut registry = Registry::new();
     registry.start(LIMIT, 7, || ()).unwrap();
     registry
@@ -55,7 +55,7 @@ fn register(registry: &mut Registry<()>, key: Key, layout: Layout) -> Result<Arc
 
 /// Takes a PAL out.
 fn remove(registry: &mut Registry<()>, pal: &Arc<Pal<()>>) {
-    pages(pal).into_iter().for_each(|page| _ = registry.unclaim(pal, page));
+    pages(pal).into_iter().for_each(|page| registry.unclaim(pal, page));
     registry.remove(pal);
 }
 
@@ -142,7 +142,7 @@ fn a_revoked_pal_s_entry_is_left_until_its_process_gives_it_up() {
     let pal = register(&mut registry, KEY, layout(0)).unwrap();
     let pages = pages(&pal);
     assert!(registry.find_revoked().is_none());
-    pages[1..].iter().for_each(|&page| _ = registry.unclaim(&pal, page));
+    pages[1..].iter().for_each(|&page| registry.unclaim(&pal, page));
     registry.retire(&pal);
     assert_eq!(pal.lock().state, State::Revoked);
     assert!(registry.find(KEY).is_some() && registry.find_revoked().is_some());
@@ -325,7 +325,7 @@ fn a_pal_shares_where_its_header_says_so_not_below_its_stack() {
 fn runs_of_pages_count_as_they_lie_in_memory() {
     let mut registry = registry();
     let pal = registry.insert(KEY, 0, layout(0), ()).unwrap();
-    let found = |page: u64| crate::layout::FoundPage { page, kind: Kind::Shared, leaf: None };
+    let found = |page: u64| crate::layout::FoundPage { page, kind: Kind::Shared };
     let step: Step = [0x1000, 0x2000, 0x5000].map(found).into_iter().collect();
     assert!(registry.claim(&pal, &step, None).is_ok());
     let step: Step = [0x6000, 0x8000].map(found).into_iter().collect();

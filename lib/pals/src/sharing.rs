@@ -1,7 +1,7 @@
 //! What a process shares with its PAL: the lists of it, and whose the pages are.
 
 use crate::fallible::{put, reserved};
-use crate::layout::{FoundPage, Kind, PAGE, Section, find_run};
+use crate::layout::{Kind, PAGE, Section, find_run};
 use crate::lists::check_range;
 use crate::machine::{Inaccessible, Pages, Process};
 use crate::pal::{Inner, Pal, State};
@@ -75,7 +75,7 @@ impl<T> Registry<T> {
         check(&pal.lock().layout, &more)?;
         let pages = more.iter().map(|section| section.pages.len()).sum();
         let mut whole = reserved(pal.lock().layout.shared.len() + more.len())?;
-        let amounts = Amounts { pals: 0, pages, bytes: 96 * more.len() + 8 * pages, ..Amounts::default() };
+        let amounts = Amounts { pals: 0, pages, runs: 0, regions: 0, bytes: 96 * more.len() + 8 * pages };
         self.accounts.take(pal.key.address_space, amounts)?;
         if let Err(status) =
             self.claim_shared(pal, more.iter().flat_map(|section| section.pages.iter().copied()))
@@ -108,7 +108,7 @@ impl<T> Registry<T> {
             return Ok(());
         }
         // The old ones are given up first: a page that stays would be claimed twice, and refused.
-        old.iter().for_each(|&page| _ = self.unclaim(pal, page));
+        old.iter().for_each(|&page| self.unclaim(pal, page));
         if self.claim_shared(pal, pages.iter().copied()).is_err() {
             return Err(Failure::BAD_POINTER);
         }
@@ -129,13 +129,11 @@ impl<T> Registry<T> {
         pages: impl Iterator<Item = u64> + Clone,
     ) -> Result<(), Status> {
         for (index, page) in pages.clone().enumerate() {
-            if let Err(conflict) =
-                self.claim_page(pal, &FoundPage { page, kind: Kind::Shared, leaf: None }, true)
-            {
-                pages.take(index).for_each(|page| _ = self.unclaim(pal, page));
+            if let Err(conflict) = self.claim_page(pal, page, true) {
+                pages.take(index).for_each(|page| self.unclaim(pal, page));
                 return Err(match conflict {
                     Conflict::Status(status) => status,
-                    Conflict::Stale(_) | Conflict::Busy | Conflict::Outdated(_) => Status::PAGE_TAKEN,
+                    Conflict::Stale(_) | Conflict::Busy => Status::PAGE_TAKEN,
                 });
             }
         }

@@ -24,8 +24,6 @@ impl Pages for Memory {
         Ok(())
     }
 
-    fn unwatch(&self, _: u64) {}
-
     fn read(&self, address: u64, bytes: &mut [u8]) {
         let offset = (address % PAGE) as usize;
         bytes.copy_from_slice(&self.0.borrow()[&(address - address % PAGE)][offset..][..bytes.len()]);

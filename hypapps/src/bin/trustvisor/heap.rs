@@ -18,15 +18,14 @@ use talc::TalcLock;
 use talc::source::Manual;
 
 /// Bytes of the heap; `build.rs` has the image provide as much, and frames for tables.
-const BYTES: usize = 10 << 20;
+const BYTES: usize = 8 << 20;
 /// Bytes that are the microTPM's: of a command's 64 KiB, its arguments and results, and the identity key.
 const MICROTPM_BYTES: usize = 512 << 10;
-/// Returns what all PALs together may take. Regions and tables are as many as the hypervisor has frames to map them by
-/// small pages.
+/// Returns what all PALs together may take. Regions are as many as the hypervisor has frames to map them by small
+/// pages.
 pub(crate) fn limit() -> Amounts {
     let (runs, regions) = (services::pages::COVERED_RUNS_LIMIT, services::pages::covered_regions_limit());
-    let tables = services::pages::watched_pages_limit();
-    Amounts { pals: 1536, pages: 40 << 10, runs, regions, tables, bytes: 3 << 19 }
+    Amounts { pals: 1536, pages: 40 << 10, runs, regions, bytes: 3 << 19 }
 }
 
 #[global_allocator]

@@ -2,7 +2,7 @@
 //!
 //! What a program has to know is in the crate `trustvisor`; the logic that needs no hardware is in `pals`.
 //! Here are `hypercalls` and what they lead to: `registration`, `calls` into PALs, their `microtpm`,
-//! `revocation` where the guest takes a PAL's pages, of which `mappings` tells. Boot command line: `pal_ticks=N`, the most ticks that interrupts
+//! `revocation` where the guest takes a PAL's pages. Boot command line: `pal_ticks=N`, the most ticks that interrupts
 //! wait for a PAL; `pal_register=admitted`, only processes that ring 0 has admitted register PALs.
 #![no_std]
 #![no_main]
@@ -13,7 +13,6 @@ mod calls;
 mod command;
 mod heap;
 mod hypercalls;
-mod mappings;
 mod memory;
 mod microtpm;
 mod registration;
@@ -22,12 +21,11 @@ mod state;
 
 use runtime::exit::CompartmentExit;
 use runtime::exit::SecondLevelViolation;
-use runtime::hypapp::{Boot, ConfigurationError, Hypapp, HypercallAnswer, ViolationAnswer, WatchedWrite};
+use runtime::hypapp::{Boot, ConfigurationError, Hypapp, HypercallAnswer, ViolationAnswer};
 use runtime::services::{self, Scope, compartment, private};
 use runtime::vcpu::{CodeSize, Vcpu};
 use trustvisor::command::NESTED_OFFSET;
 use trustvisor::probe;
-use x86::address::GuestPhysAddr;
 use x86::cpuid::CpuidResult;
 use x86::paging::Rights;
 
@@ -87,11 +85,6 @@ impl Hypapp for TrustVisor {
             revocation::revoke(&pal);
         }
         ViolationAnswer::Resume
-    }
-
-    fn watched_page_written(&self, page: GuestPhysAddr, write: WatchedWrite) {
-        let _open = private::open();
-        mappings::written(page.get(), write);
     }
 
     fn compartment_exit(&self, vcpu: &mut dyn Vcpu, exit: CompartmentExit) {

@@ -1,7 +1,7 @@
 //! Memory for the logic of the crate `pals`: a process by its own page tables, and single pages.
 
-use pals::machine::{Cover, Inaccessible, Leaf, LeafKind, Pages, Process, Use};
-use runtime::memory::guest::{self, Access, Intent, Privilege};
+use pals::machine::{Cover, Inaccessible, Pages, Process, Use};
+use runtime::memory::guest::{Access, Intent, Privilege};
 use runtime::services::pages::{self, AddressSpace};
 use runtime::vcpu::Vcpu;
 use x86::address::{GuestLinearAddr, GuestPhysAddr};
@@ -22,21 +22,6 @@ impl Caller {
     }
 }
 
-impl Caller {
-    /// Returns the access that has to be allowed for `wanted`, behind any other that has.
-    fn access(&self, address: u64, wanted: Use) -> Result<Access, Inaccessible> {
-        let intent = match wanted {
-            Use::Execute => Intent::Fetch,
-            Use::Write => Intent::Write,
-            Use::WriteAndExecute => {
-                self.page(address, Use::Execute)?;
-                Intent::Write
-            }
-        };
-        Ok(Access { intent, privilege: Privilege::User })
-    }
-}
-
 impl Process for Caller {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Inaccessible> {
         self.try_read(address, bytes).map_err(|_| Inaccessible)
@@ -48,30 +33,18 @@ impl Process for Caller {
     }
 
     fn page(&self, address: u64, wanted: Use) -> Result<u64, Inaccessible> {
-        let access = self.access(address, wanted)?;
+        let intent = match wanted {
+            Use::Execute => Intent::Fetch,
+            Use::Write => Intent::Write,
+            Use::WriteAndExecute => {
+                self.page(address, Use::Execute)?;
+                Intent::Write
+            }
+        };
+        let access = Access { intent, privilege: Privilege::User };
         let found = self.0.translate(GuestLinearAddr::new(address), access);
         found.map(|gpa| gpa.page().get()).map_err(|_| Inaccessible)
     }
-
-    fn find(&self, address: u64, wanted: Use) -> Result<(u64, Option<Leaf>), Inaccessible> {
-        let access = self.access(address, wanted)?;
-        let (gpa, leaf) = self.0.find(GuestLinearAddr::new(address), access).map_err(|_| Inaccessible)?;
-        Ok((gpa.page().get(), leaf.and_then(watchable)))
-    }
-}
-
-/// Returns an entry whose table can be watched, of what is not too much to be looked at when the entry changes: neither
-/// 1 GiB, nor what lies above 4 GiB in 32-bit paging.
-fn watchable(leaf: guest::Leaf) -> Option<Leaf> {
-    let kind = match (leaf.width, leaf.size) {
-        (8, 0x1000) => LeafKind::Page64,
-        (8, 0x20_0000) => LeafKind::Large64,
-        (4, 0x1000) => LeafKind::Page32,
-        (4, 0x40_0000) => LeafKind::Large32,
-        _ => return None,
-    };
-    let found = Leaf { at: leaf.at.get(), value: leaf.value, kind };
-    (found.base() == leaf.base.get() && pages::can_watch()).then_some(found)
 }
 
 /// The guest's pages.
@@ -90,15 +63,10 @@ impl Pages for Machine {
                 Cover::ReadOnly => pages::Cover::ReadOnly,
                 Cover::NoFetch => pages::Cover::NoFetch,
                 Cover::Open => pages::Cover::Open,
-                Cover::Watched => pages::Cover::Watched,
             };
             (GuestPhysAddr::new(page), cover)
         });
         pages::cover(covers).map_err(|_| Inaccessible)
-    }
-
-    fn unwatch(&self, page: u64) {
-        pages::unwatch(GuestPhysAddr::new(page));
     }
 
     fn read(&self, address: u64, bytes: &mut [u8]) {

@@ -2,19 +2,17 @@
 //! interrupts.
 
 use crate::command::{Arguments, Refusal};
-use crate::mappings;
 use crate::memory::{Caller, Machine};
 use crate::revocation::{self, Progress};
 use crate::state::{self, ADMISSIONS, Belongings, Pal, REGISTRY};
 use alloc::sync::Arc;
 use pals::layout::{Layout, STEP_PAGES, Step};
-use pals::machine::{Cover, Leaf, Pages, Process, Use};
+use pals::machine::{Pages, Process, Use};
 use pals::measurement::Measurement;
 use pals::pal::{Asked, End, Key, State};
 use pals::registry::Conflict;
 use pals::sharing::read_shared;
 use pals::signing::{Signing, read_header};
-use runtime::hypapp::WatchedWrite;
 use runtime::services::compartment;
 use runtime::vcpu::Vcpu;
 use trustvisor::status::Status;
@@ -137,10 +135,6 @@ fn refusal(conflict: Conflict<Belongings>) -> Refusal {
     match conflict {
         Conflict::Status(status) => status.into(),
         Conflict::Busy => Refusal::Again,
-        Conflict::Outdated(table) => {
-            mappings::written(table, WatchedWrite::Done);
-            Refusal::Again
-        }
         Conflict::Stale(old) => {
             // Another CPU may be at it, and may want this one to leave the hypervisor for that.
             revocation::revoke(&old);
@@ -183,7 +177,7 @@ fn step(vcpu: &dyn Vcpu, pal: &Arc<Pal>, asked: Asked) -> Result<(), Refusal> {
     Err(Refusal::Again)
 }
 
-/// Claims pages, covers them, has what maps them watched, and keeps what has to be measured of them.
+/// Claims pages, covers them, and keeps what has to be measured of them.
 fn take(pal: &Arc<Pal>, asked: Asked, found: &Step, before: Option<u64>) -> Result<(), Refusal> {
     // Claimed before they are covered: no page is covered for two PALs.
     let claimed = REGISTRY.lock().claim(pal, found, before);
@@ -195,21 +189,13 @@ fn take(pal: &Arc<Pal>, asked: Asked, found: &Step, before: Option<u64>) -> Resu
         }
         Err(Refusal::Status(status)) => return Err(refuse(pal, asked, status)),
     }
-    let leaves = || found.iter().filter_map(|found| found.leaf);
-    let mut last = None;
-    let tables = leaves().map(Leaf::table).filter(|&table| last.replace(table) != Some(table));
-    let tables = tables.map(|table| (table, Cover::Watched));
-    let pages = found.iter().map(|found| (found.page, found.kind.cover()));
-    let covered = Machine.cover(&mut tables.chain(pages));
-    // What changed before the tables were watched.
-    let is_mapped = leaves().all(mappings::is_as_before);
+    let covered = Machine.cover(&mut found.iter().map(|found| (found.page, found.kind.cover())));
     let mut inner = pal.lock();
     // Claimed they are the PAL's, to be given back with the others.
     inner.layout.take(found);
-    if covered.is_err() || !is_mapped || inner.is_lost {
+    if covered.is_err() {
         drop(inner);
-        let status = if covered.is_err() { Status::OUT_OF_MEMORY } else { Status::SECTION_NOT_MAPPED };
-        return Err(refuse(pal, asked, status));
+        return Err(refuse(pal, asked, Status::OUT_OF_MEMORY));
     }
     // After they are covered, so that what is measured is what the PAL gets.
     if let Some(measurement) = &mut inner.belongings.measurement {

@@ -3,7 +3,7 @@
 use crate::memory::Machine;
 use crate::state::{Pal, REGISTRY};
 use alloc::sync::Arc;
-use pals::layout::{FoundPage, Kind, STEP_PAGES, Step, zero};
+use pals::layout::{Kind, STEP_PAGES, Step, zero};
 use pals::machine::{Cover, Inaccessible, Pages};
 use pals::pal::{End, Revocation, State};
 use runtime::services::quiesce;
@@ -41,14 +41,20 @@ pub(crate) fn go_on(pal: &Arc<Pal>) -> Progress {
         let entry = inner.layout.entry_page().filter(|_| end == End::Revoked);
         (end, step, entry)
     };
-    if end == End::Faulted {
-        // What was lost is zero, and somebody else's.
-        let held = |found: &&FoundPage| REGISTRY.lock().holds(pal, found.page);
-        step.iter().filter(held).for_each(|found| zero(&Machine, *found));
-    } else if give_back(pal, &step, entry).is_err() {
-        // Without room to tell the entry apart, nothing is left of the PAL.
-        pal.lock().begin_end(End::Gone);
-        return Progress::More;
+    // While the guest can still not read them.
+    step.iter().for_each(|found| zero(&Machine, *found));
+    if end != End::Faulted {
+        if open(&step, entry).is_err() {
+            // Without room to tell the entry apart, nothing is left of the PAL.
+            pal.lock().begin_end(End::Gone);
+            return Progress::More;
+        }
+        // Only once they are open: a page that is nobody's may be covered for another PAL at once, and would be
+        // opened under it.
+        let mut registry = REGISTRY.lock();
+        step.iter()
+            .filter(|found| Some(found.page) != entry)
+            .for_each(|found| registry.unclaim(pal, found.page));
     }
     let mut inner = pal.lock();
     inner.ended += step.len();
@@ -76,61 +82,11 @@ pub(crate) fn go_on(pal: &Arc<Pal>) -> Progress {
     Progress::Ended(end)
 }
 
-/// Zeroes pages that nobody else gives back, and opens them to the guest, the page of the entry to all but fetches: that
-/// one stays the PAL's.
-fn give_back(pal: &Arc<Pal>, step: &Step, entry: Option<u64>) -> Result<(), Inaccessible> {
-    let own: Step = {
-        let mut registry = REGISTRY.lock();
-        let is_own = |found: &&FoundPage| {
-            if Some(found.page) == entry {
-                registry.holds(pal, found.page)
-            } else {
-                registry.begin_give_back(pal, found.page)
-            }
-        };
-        step.iter().filter(is_own).copied().collect()
-    };
-    // While the guest can still not read them.
-    own.iter().for_each(|found| zero(&Machine, *found));
-    let hidden = own.iter().filter(|found| found.kind != Kind::Shared);
+/// Opens pages to the guest, the page of the entry to all but fetches.
+fn open(step: &Step, entry: Option<u64>) -> Result<(), Inaccessible> {
+    let hidden = step.iter().filter(|found| found.kind != Kind::Shared);
     let opened = |page| if Some(page) == entry { Cover::NoFetch } else { Cover::Open };
-    let result = Machine.cover(&mut hidden.map(|found| (found.page, opened(found.page))));
-    // Only once they are open: a page that is nobody's may be covered for another PAL at once, and would be opened
-    // under it.
-    let mut registry = REGISTRY.lock();
-    for found in own.iter().filter(|found| Some(found.page) != entry) {
-        if result.is_err() {
-            registry.keep(pal, found.page);
-        } else if let Some(table) = registry.unclaim(pal, found.page) {
-            // While the registry is locked: nobody has it watched anew meanwhile.
-            Machine.unwatch(table);
-        }
-    }
-    result
-}
-
-/// The system has taken pages from the PAL's process: they are given back at once, and the PAL ends.
-pub(crate) fn lose(pal: &Arc<Pal>, pages: &Step) {
-    let begin = |is_stopped| pal.lock().begin_loss(is_stopped);
-    if begin(false) == Revocation::Runs {
-        quiesce(|_| begin(true));
-    }
-    let is_entry = {
-        let mut inner = pal.lock();
-        let entry = inner.layout.entry_page();
-        let is_entry = pages.iter().any(|found| Some(found.page) == entry);
-        if is_entry && inner.state == State::Ending(End::Revoked) {
-            // Nothing is left where it could be called.
-            inner.state = State::Ending(End::Gone);
-        }
-        is_entry
-    };
-    if is_entry && forget(pal) {
-        return;
-    }
-    // Pages that are not told apart are opened whatever room there is.
-    let _ = give_back(pal, pages, None);
-    go_on(pal);
+    Machine.cover(&mut hidden.map(|found| (found.page, opened(found.page))))
 }
 
 /// Forgets a PAL that was revoked, if it was.

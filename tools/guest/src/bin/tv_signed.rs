@@ -250,8 +250,6 @@ fn longest(act: impl FnOnce()) -> u64 {
     );
     apic::write(register::TIMER_DIVIDE, 0xb);
     apic::write(register::LVT_TIMER, 1 << 17 | u32::from(TIMER));
-    // One that waited since the last time has counted what lay between.
-    GAP.store(0, Ordering::Relaxed);
     LAST.store(rdtsc(), Ordering::Relaxed);
     apic::write(register::TIMER_INITIAL, PERIOD);
     act();
