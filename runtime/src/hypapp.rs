@@ -8,7 +8,6 @@ use core::ops::RangeInclusive;
 
 use crate::exit::{CompartmentExit, PortAccess, SecondLevelViolation};
 use crate::vcpu::Vcpu;
-use x86::address::GuestPhysAddr;
 use x86::cpuid::CpuidResult;
 use x86::msr::Msr;
 
@@ -39,15 +38,6 @@ pub enum ViolationAnswer {
     Chain,
     /// The guest goes on where its instruction pointer is: it tries again, or where the hypapp set it.
     Resume,
-}
-
-/// When a hypapp is told of a write to a page that it watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WatchedWrite {
-    /// It has been done, unless an event came first; then it comes again.
-    Done,
-    /// It is about to be done, and the hypapp is not told of it again.
-    Ahead,
 }
 
 /// Why a hypapp refuses to start; printed, and the machine stops before the guest runs.
@@ -144,11 +134,6 @@ pub trait Hypapp: Sync {
     ) -> ViolationAnswer {
         ViolationAnswer::Chain
     }
-
-    /// The guest writes `page`, which the hypapp has watched
-    /// ([`Cover::Watched`](crate::services::pages::Cover::Watched)). The page can be written by all CPUs until it is
-    /// watched again: whoever does that first, and looks at it then, misses no write.
-    fn watched_page_written(&self, _page: GuestPhysAddr, _write: WatchedWrite) {}
 
     /// The guest's software left the compartment that this CPU runs in (`services::compartment`). The hypapp leaves the
     /// compartment, or the software goes on; behind [`CompartmentExit::Init`] it has to be left.

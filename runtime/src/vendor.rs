@@ -73,13 +73,6 @@ pub(crate) trait Vendor: Sync {
     /// no more.
     fn follow_watched_events(&self);
 
-    /// Returns whether the processor can stop its guest behind an instruction.
-    fn can_stop_behind_instruction(&self) -> bool;
-
-    /// Has this CPU's guest, which is no guest of the guest's, exit behind its next instruction or iteration of one, or
-    /// behind the delivery of what comes before.
-    fn stop_behind_instruction(&self);
-
     /// Puts the guest on the second-level tables under `root` from its next entry on.
     fn use_second_level(&self, root: TableRoot);
 

@@ -51,12 +51,6 @@ impl Vendor for Second {
 
     fn follow_watched_events(&self) {}
 
-    fn can_stop_behind_instruction(&self) -> bool {
-        false
-    }
-
-    fn stop_behind_instruction(&self) {}
-
     fn use_second_level(&self, _root: TableRoot) {}
 
     fn is_nested(&self) -> bool {

@@ -8,7 +8,7 @@ use super::{
     cpuid, exception, hypercall, init_sipi, invd, local_apic, msr, port, task_switch, triple_fault, xsetbv,
 };
 use crate::exit::mtrr::{Effect, VirtualMtrrs};
-use crate::hypapp::{ViolationAnswer, WatchedWrite, WriteAnswer};
+use crate::hypapp::{ViolationAnswer, WriteAnswer};
 use crate::machine::{Machine, SECOND_LEVEL};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::{self, GuestFrames};
@@ -176,11 +176,6 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
             shootdown::flush(flush);
             Action::Resume
         }
-        Resolution::Told(flush) => {
-            shootdown::flush(flush);
-            watched_write(cpu, violation.gpa.page());
-            Action::Resume
-        }
         Resolution::Hidden => Action::Inject(Event::GP0),
         Resolution::Guarded => {
             let memory = cpu.machine.vendor.nested_memory().unwrap_or(&GuestPhysical);
@@ -196,20 +191,6 @@ fn second_level<V: Vcpu>(vcpu: &mut V, cpu: &PerCpu, violation: SecondLevelViola
             ViolationAnswer::Chain => Action::Inject(Event::GP0),
         },
     }
-}
-
-/// The guest is about to write a page that the hypapp watches, and the hypapp is told when that is done. A guest of the
-/// guest is not stopped behind a write: there the hypapp is told at once, and once.
-fn watched_write(cpu: &PerCpu, page: GuestPhysAddr) {
-    if cpu.machine.vendor.is_nested() {
-        return cpu.machine.hypapp.watched_page_written(page, WatchedWrite::Ahead);
-    }
-    // An instruction that writes several pages is to come to its end: of those before, the hypapp is told now, and once.
-    if let Some(before) = cpu.take_told_write().filter(|&before| before != page) {
-        cpu.machine.hypapp.watched_page_written(before, WatchedWrite::Ahead);
-    }
-    cpu.keep_told_write(page);
-    cpu.machine.vendor.stop_behind_instruction();
 }
 
 /// The guarded pages of this machine.

@@ -8,7 +8,7 @@ use super::flush::Flush;
 use super::range::GuestRange;
 use super::second_level::{ProtectError, SecondLevel};
 use super::views::View;
-use super::watch::{Watch, Written};
+use super::watch::Watch;
 
 impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     /// Watches the page at `gpa` for the next write. The flush comes before the page is read.
@@ -32,34 +32,8 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         }
         let watch = self.policy.watched.insert(range.start()).ok_or(ProtectError::TooManyRanges)?;
         self.changes.note(View::SHARED, range);
-        // It is a run of its own from now on, in no large page.
-        let is_stale = self.update_views(View::SHARED, |_, _| range);
+        let is_stale = self.refresh(View::SHARED, range);
         Ok((watch, self.flush_if(is_stale)))
-    }
-
-    /// Watches the page at `gpa` for the hypapp, until [`Self::forget_told`]: each write to it comes to
-    /// [`Resolution::Told`](super::second_level::Resolution::Told), and has it open until it is watched again.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::watch`].
-    pub fn watch_told(&mut self, gpa: GuestPhysAddr) -> Result<Flush, ProtectError> {
-        let (_, flush) = self.watch(gpa)?;
-        self.policy.watched.tell(gpa.page().get());
-        Ok(flush)
-    }
-
-    /// No longer watches the page at `gpa`, for anybody. The tables keep a small page for it.
-    pub fn forget_told(&mut self, gpa: GuestPhysAddr) {
-        if self.policy.watched.forget(gpa.page().get()) {
-            self.open(gpa);
-        }
-    }
-
-    /// Returns whether the hypapp is told of writes to the page at `gpa`.
-    #[must_use]
-    pub fn is_told(&self, gpa: GuestPhysAddr) -> bool {
-        self.policy.watched.is_told(gpa.get())
     }
 
     /// Has the guest's stores to the page at `gpa` exit for good, for the hypervisor to carry them out. Before any CPU
@@ -92,19 +66,13 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
 
     /// Ends the watch of the page at `gpa`, which is about to be written; returns whether there was one.
     pub fn written(&mut self, gpa: GuestPhysAddr) -> bool {
-        match self.policy.watched.end(gpa.page().get()) {
-            Written::Unwatched => return false,
+        let is_noticed = self.policy.watched.end(gpa.page().get());
+        if is_noticed {
             // Rights only grow: a stale translation faults once more, and tables that joining drops wait for
             // the next flush.
-            Written::Forgotten => _ = self.refresh(View::SHARED, GuestRange::page(gpa)),
-            Written::Told => self.open(gpa),
+            self.refresh(View::SHARED, GuestRange::page(gpa));
         }
-        true
-    }
-
-    /// As the policy has it now, in a page of its own.
-    fn open(&mut self, gpa: GuestPhysAddr) {
-        self.update_views(View::SHARED, |_, _| GuestRange::page(gpa));
+        is_noticed
     }
 
     /// A processor writes the page at `gpa` past the tables, until [`Self::end_unseen_writes`]. It is not watched

@@ -22,20 +22,12 @@ impl GuestPhysical {
             return Err(Refused);
         }
         let mut second_level = SECOND_LEVEL.lock();
-        let is_write = access.contains(Rights::WRITE);
-        // What the hypervisor writes to a page table are accessed and dirty flags, of which a hypapp is not told.
-        let is_told = is_write && second_level.is_told(gpa);
         // The watch ends first, as the policy would refuse the write. Other CPUs are asked and not waited for: the
         // lock is held.
-        if is_write && !is_told && second_level.written(gpa) {
+        if access.contains(Rights::WRITE) && second_level.written(gpa) {
             shootdown::ask();
         }
-        let (view, policy) = (percpu::current().view(), second_level.policy());
-        let allowance = if is_told {
-            policy.unwatched_allowance_at(view, gpa.get())
-        } else {
-            policy.allowance_at(view, gpa.get())
-        };
+        let allowance = second_level.policy().allowance_at(percpu::current().view(), gpa.get());
         let (rights, is_decoy) = allowance.ok_or(Refused)?;
         if !rights.contains(access) {
             return Err(Refused);

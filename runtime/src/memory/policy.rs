@@ -139,16 +139,6 @@ impl Policy {
     /// [`Self::run_at`] says, and sooner. `None` for what is never mapped.
     #[must_use]
     pub fn allowance_at(&self, view: View, address: u64) -> Option<(Rights, bool)> {
-        let (mut rights, is_decoy) = self.unwatched_allowance_at(view, address)?;
-        if self.watched.is_watched(address) {
-            rights -= Rights::WRITE;
-        }
-        Some((rights, is_decoy))
-    }
-
-    /// Returns the same for a page of which nobody wants to know writes.
-    #[must_use]
-    pub fn unwatched_allowance_at(&self, view: View, address: u64) -> Option<(Rights, bool)> {
         let is_hidden = address.wrapping_sub(self.region.base) < self.region.length;
         if address >= self.reach() || is_hidden {
             return None;
@@ -156,7 +146,8 @@ impl Policy {
         let own = if view == View::SHARED { None } else { self.protections.at(view, address) };
         let protection = own.or_else(|| self.protections.at(View::SHARED, address));
         let mut rights = protection.map_or(Rights::all(), Protection::rights);
-        if self.is_guarded(GuestRange::page(GuestPhysAddr::new(address))) {
+        if self.watched.is_watched(address) || self.is_guarded(GuestRange::page(GuestPhysAddr::new(address)))
+        {
             rights -= Rights::WRITE;
         }
         Some((rights, protection == Some(Protection::Decoy)))

@@ -37,7 +37,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         })
     }
 
-    pub(super) fn update_views(&mut self, view: View, range: impl Fn(&Policy, View) -> GuestRange) -> bool {
+    fn update_views(&mut self, view: View, range: impl Fn(&Policy, View) -> GuestRange) -> bool {
         let mut is_stale = false;
         for index in 0..self.roots.len() {
             let (open, root) = self.roots.at(index);

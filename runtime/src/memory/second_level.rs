@@ -37,8 +37,6 @@ pub enum Resolution {
     /// A write that ends a watch: behind the flush, at which every CPU looks after what it keeps of the page, it is tried
     /// again.
     Noticed(Flush),
-    /// A write to a page that the hypapp watches. Behind the flush it is tried again, and when it is done the hypapp looks.
-    Told(Flush),
     /// Frames ran out and tables were dropped; after the flush the access faults again and is served.
     Reclaimed(Flush),
     /// The hypervisor's memory, or an address that tables do not reach.
@@ -175,7 +173,6 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
     /// Serves an access at `gpa` that the tables of `view` did not allow.
     pub fn violation(&mut self, view: View, gpa: GuestPhysAddr, access: Rights) -> Resolution {
         // The watch ends first: while it lasts, the policy knows no right to write the page.
-        let is_told = self.is_told(gpa);
         let is_noticed = access.contains(Rights::WRITE) && self.written(gpa);
         let run = self.policy.run_at(view, gpa.get());
         let (Some(attributes), Some(root)) = (run.attributes, self.roots.get(view)) else {
@@ -184,8 +181,7 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         if attributes.rights.is_empty() || !attributes.rights.contains(access) {
             // The watch is over all the same, and other views may allow the write.
             if is_noticed {
-                let flush = self.flush_if(true);
-                return if is_told { Resolution::Told(flush) } else { Resolution::Noticed(flush) };
+                return Resolution::Noticed(self.flush_if(true));
             }
             if access.contains(Rights::WRITE) && self.policy.is_guarded(GuestRange::page(gpa)) {
                 return Resolution::Guarded;
@@ -196,16 +192,9 @@ impl<M: PhysMemory, F: TableFormat> SecondLevel<M, F> {
         // Entries that are there agree with the policy, so a fill only adds, or joins small pages into a
         // large one that says the same: nobody need flush. Tables that joining drops wait for the next flush.
         match self.radix().fill(root, page, attributes, run.range) {
-            Ok(()) if is_noticed && is_told => Resolution::Told(self.flush_if(true)),
             Ok(()) if is_noticed => Resolution::Noticed(self.flush_if(true)),
             Ok(()) => Resolution::Filled,
-            Err(Exhausted) => {
-                if is_noticed && is_told {
-                    // It is not open yet, and its next write is to be told.
-                    self.policy.watched.tell(gpa.page().get());
-                }
-                Resolution::Reclaimed(self.drop_tables())
-            }
+            Err(Exhausted) => Resolution::Reclaimed(self.drop_tables()),
         }
     }
 

@@ -141,7 +141,6 @@ impl Fixture {
                 prop_assert_eq!(mapped, truth);
                 self.cached[view][index] = truth;
             }
-            Resolution::Told(_) => prop_assert!(false, "the hypapp watches no page"),
             Resolution::Noticed(flush) | Resolution::Reclaimed(flush) => {
                 self.flush(flush);
                 prop_assert_eq!(self.memory.violation(CPU_VIEWS[view], address, access), Resolution::Filled);

@@ -62,23 +62,3 @@ fn a_page_that_a_processor_writes_unseen_is_not_watched() {
     let (again, _) = memory.watch(page).unwrap();
     assert_ne!(again, watch);
 }
-
-#[test]
-fn what_the_hypapp_watches_stays_a_small_page_of_its_own() {
-    let mut memory = started(PageSize::Size1G, 512);
-    let page = GuestPhysAddr::new(5 * MIB);
-    assert_eq!(memory.violation(CPU, page, Rights::READ), Resolution::Filled);
-    assert!(memory.watch_told(page).is_ok_and(|flush| flush.is_needed()) && memory.is_told(page));
-    let write = |memory: &mut SecondLevel<_, _>| memory.violation(CPU, page, Rights::READ | Rights::WRITE);
-    for _ in 0..2 {
-        assert!(matches!(write(&mut memory), Resolution::Told(flush) if flush.is_needed()));
-        assert_eq!((memory.rights(CPU, page), memory.watch_of(page)), (Rights::all(), None));
-        assert_eq!(memory.mapped(CPU, page).map(|found| found.1), Some(PageSize::Size4K));
-        assert_eq!(write(&mut memory), Resolution::Filled);
-        // A watch of the hypervisor's own is told as well.
-        assert!(memory.watch(page).is_ok() && memory.is_told(page));
-        assert_eq!(memory.rights(CPU, page), Rights::READ | Rights::EXECUTE);
-    }
-    memory.forget_told(page);
-    assert_eq!((memory.rights(CPU, page), memory.is_told(page)), (Rights::all(), false));
-}

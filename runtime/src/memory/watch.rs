@@ -2,8 +2,7 @@
 //!
 //! The guest loses the right to write such a page, in every view. Its first write exits; the page is then
 //! forgotten here and the write done. Whoever watches finds out by the number that the watch was given, or
-//! for all pages at once by [`writes`]. A page that the hypapp watches too is kept, open, until the hypapp has looked at
-//! it: its range stays one of its own, so that no page is joined and split by each write.
+//! for all pages at once by [`writes`].
 
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +12,7 @@ use super::sorted_pages::run_at;
 use x86::paging::PAGE_SIZE;
 
 /// Most pages that are watched at a time.
-pub const WATCHED_PAGES: usize = 1024;
+pub const WATCHED_PAGES: usize = 512;
 
 /// Writes to watched pages, so far, of this machine.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -35,41 +34,11 @@ impl Watch {
     }
 }
 
-/// What becomes of a watched page that is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keeping {
-    /// It is forgotten.
-    Forgotten,
-    /// It is open until the hypapp has looked at it.
-    Told,
-    /// It is open.
-    Open,
-}
-
-/// A page, its watch, and what becomes of it.
-#[derive(Clone, Copy, Debug)]
-struct WatchedPage {
-    page: u64,
-    watch: Watch,
-    keeping: Keeping,
-}
-
 /// The pages, in ascending order.
 #[derive(Debug, Default)]
 pub(super) struct WatchedPages {
-    pages: ArrayVec<WatchedPage, WATCHED_PAGES>,
+    pages: ArrayVec<(u64, Watch), WATCHED_PAGES>,
     last: u64,
-}
-
-/// What a write to a page comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    /// It is not watched.
-    Unwatched,
-    /// It was, and is no longer.
-    Forgotten,
-    /// It is open until the hypapp has looked at it.
-    Told,
 }
 
 impl WatchedPages {
@@ -78,67 +47,30 @@ impl WatchedPages {
     }
 
     fn find(&self, page: u64) -> Result<usize, usize> {
-        self.pages.binary_search_by_key(&page, |watched| watched.page)
+        self.pages.binary_search_by_key(&page, |watched| watched.0)
     }
 
     /// Returns the watch of `page`, if there is one.
     pub(super) fn get(&self, page: u64) -> Option<Watch> {
-        let watched = &self.pages[self.find(page).ok()?];
-        (watched.keeping != Keeping::Open).then_some(watched.watch)
+        self.find(page).ok().map(|index| self.pages[index].1)
     }
 
     /// Returns whether the page at `address` is watched.
     pub(super) fn is_watched(&self, address: u64) -> bool {
-        !self.pages.is_empty() && self.get(address & !(PAGE_SIZE - 1)).is_some()
-    }
-
-    /// Returns whether the hypapp is told of writes to the page at `address`.
-    pub(super) fn is_told(&self, address: u64) -> bool {
-        let found = self.find(address & !(PAGE_SIZE - 1));
-        found.is_ok_and(|index| self.pages[index].keeping != Keeping::Forgotten)
+        !self.pages.is_empty() && self.find(address & !(PAGE_SIZE - 1)).is_ok()
     }
 
     /// Watches `page`, which is not watched. `None` where there is no room.
     pub(super) fn insert(&mut self, page: u64) -> Option<Watch> {
+        let index = self.find(page).unwrap_or_else(|index| index);
         let watch = Watch(self.last + 1);
-        match self.find(page) {
-            Ok(index) => {
-                let watched = &mut self.pages[index];
-                (watched.watch, watched.keeping) = (watch, Keeping::Told);
-            }
-            Err(index) => {
-                let watched = WatchedPage { page, watch, keeping: Keeping::Forgotten };
-                self.pages.try_insert(index, watched).ok()?;
-            }
-        }
+        self.pages.try_insert(index, (page, watch)).ok()?;
         self.last = watch.0;
         Some(watch)
     }
 
-    /// Has the hypapp be told of writes to `page`, which is watched.
-    pub(super) fn tell(&mut self, page: u64) {
-        if let Ok(index) = self.find(page) {
-            self.pages[index].keeping = Keeping::Told;
-        }
-    }
-
-    /// Ends the watch of `page`, which is written.
-    pub(super) fn end(&mut self, page: u64) -> Written {
-        let Ok(index) = self.find(page) else { return Written::Unwatched };
-        match self.pages[index].keeping {
-            Keeping::Open => return Written::Unwatched,
-            Keeping::Told => self.pages[index].keeping = Keeping::Open,
-            Keeping::Forgotten => _ = self.pages.remove(index),
-        }
-        WRITES.fetch_add(1, Ordering::SeqCst);
-        match self.pages.get(index) {
-            Some(watched) if watched.page == page => Written::Told,
-            _ => Written::Forgotten,
-        }
-    }
-
-    /// Forgets `page`, for whomever it is watched; returns whether it was known.
-    pub(super) fn forget(&mut self, page: u64) -> bool {
+    /// Ends the watch of `page`, which is written; tells whether there was one.
+    pub(super) fn end(&mut self, page: u64) -> bool {
         let Ok(index) = self.find(page) else { return false };
         self.pages.remove(index);
         WRITES.fetch_add(1, Ordering::SeqCst);
@@ -147,14 +79,13 @@ impl WatchedPages {
 
     /// Returns whether `address` is watched, and the pages around it of which the same holds, within `run`.
     pub(super) fn run_at(&self, address: u64, run: GuestRange) -> (GuestRange, bool) {
-        let (run, is_known) = run_at(&self.pages, |watched| watched.page, address, run);
-        (run, is_known && self.is_watched(address))
+        run_at(&self.pages, |watched| watched.0, address, run)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{WATCHED_PAGES, WatchedPages, Written, writes};
+    use super::{WATCHED_PAGES, WatchedPages, writes};
     use crate::memory::range::GuestRange;
 
     const ALL: GuestRange = GuestRange::between(0, 1 << 40);
@@ -178,7 +109,7 @@ mod tests {
         let mut pages = WatchedPages::new();
         let first = pages.insert(0x1000);
         let before = writes();
-        assert_eq!([0; 2].map(|_| pages.end(0x1000)), [Written::Forgotten, Written::Unwatched]);
+        assert!(pages.end(0x1000) && !pages.end(0x1000));
         assert!(writes() > before);
         assert_eq!(pages.get(0x1000), None);
         let second = pages.insert(0x1000);
@@ -193,23 +124,6 @@ mod tests {
             assert!(pages.insert(page << 12).is_some());
         }
         assert_eq!(pages.insert(1 << 30), None);
-        assert!(pages.end(0) == Written::Forgotten && pages.insert(1 << 30).is_some());
-    }
-
-    #[test]
-    fn what_the_hypapp_watches_is_open_until_it_is_watched_again() {
-        let mut pages = WatchedPages::new();
-        let first = pages.insert(0x1000);
-        assert!(!pages.is_told(0x1008));
-        pages.tell(0x1000);
-        assert!(pages.is_told(0x1008) && pages.is_watched(0x1008) && pages.get(0x1000) == first);
-        assert_eq!([0; 2].map(|_| pages.end(0x1000)), [Written::Told, Written::Unwatched]);
-        assert!(pages.is_told(0x1008) && !pages.is_watched(0x1008) && pages.get(0x1000).is_none());
-        assert_eq!(pages.run_at(0x1008, ALL), (GuestRange::between(0x1000, 0x2000), false));
-        assert_eq!(pages.run_at(0x2008, ALL).0.start(), 0x2000);
-        let second = pages.insert(0x1000);
-        assert!(second.is_some() && second != first && pages.is_watched(0x1000) && pages.is_told(0x1000));
-        assert!(pages.forget(0x1000) && !pages.forget(0x1000) && !pages.is_told(0x1000));
-        assert_eq!(pages.run_at(0x1008, ALL), (ALL, false));
+        assert!(pages.end(0) && pages.insert(1 << 30).is_some());
     }
 }

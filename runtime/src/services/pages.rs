@@ -3,12 +3,11 @@
 use super::machine;
 use crate::dma::DeviceAccess;
 use crate::machine::SECOND_LEVEL;
-use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Leaf, Privilege};
+use crate::memory::guest::{Access, GuestMemory, GuestView, Intent, Privilege};
 use crate::memory::guest_physical::GuestPhysical;
 use crate::memory::host::GuestFrames;
 use crate::memory::protect::{BOUNDARIES, Protection};
 use crate::memory::second_level::{ProtectError, RESERVE};
-use crate::memory::watch::WATCHED_PAGES;
 use crate::memory::{Flush, GuestRange};
 use crate::smp::shootdown;
 use crate::vcpu::Vcpu;
@@ -28,30 +27,8 @@ pub const COVERED_RUNS_LIMIT: usize = BOUNDARIES / 2 - 384;
 /// To be asked for before anything is covered.
 #[must_use]
 pub fn covered_regions_limit() -> usize {
-    let by_tables = frames_for_tables() / 8 * 3;
+    let by_tables = SECOND_LEVEL.lock().frames().available().saturating_sub(RESERVE) / 2;
     machine().devices.closed_regions_limit().map_or(by_tables, |by_units| by_tables.min(by_units))
-}
-
-/// Pages that the hypapp can have watched at a time; 0 where the processor cannot stop behind a write. Each may need a table
-/// of small pages, for which a quarter of the frames is.
-///
-/// To be asked for before anything is covered.
-#[must_use]
-pub fn watched_pages_limit() -> usize {
-    if !can_watch() {
-        return 0;
-    }
-    (WATCHED_PAGES / 2).min(frames_for_tables() / 4)
-}
-
-/// Returns whether writes to pages can be told: the processor has to stop behind the write.
-#[must_use]
-pub fn can_watch() -> bool {
-    machine().vendor.can_stop_behind_instruction()
-}
-
-fn frames_for_tables() -> usize {
-    SECOND_LEVEL.lock().frames().available().saturating_sub(RESERVE)
 }
 
 /// What becomes of a page for the guest, on all CPUs.
@@ -65,9 +42,6 @@ pub enum Cover {
     NoFetch,
     /// The guest has every right.
     Open,
-    /// As it is, but the next write is told
-    /// ([`Hypapp::watched_page_written`](crate::hypapp::Hypapp::watched_page_written)).
-    Watched,
 }
 
 /// Covers pages, one shoot-down for all of them. Holds when it returns: no CPU's guest can do otherwise any more.
@@ -84,14 +58,6 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
     let mut result = Ok(());
     for (page, cover) in pages {
         let protection = match cover {
-            Cover::Watched => {
-                match SECOND_LEVEL.lock().watch_told(page) {
-                    Ok(flush) if flush.is_needed() => last = flush,
-                    Ok(_) => {}
-                    Err(error) => result = Err(error),
-                }
-                continue;
-            }
             Cover::Hidden => Some(Protection::Decoy),
             Cover::ReadOnly => Some(Protection::Rights(Rights::READ | Rights::EXECUTE)),
             Cover::NoFetch => Some(Protection::Rights(Rights::READ | Rights::WRITE)),
@@ -115,11 +81,6 @@ pub fn cover(pages: impl IntoIterator<Item = (GuestPhysAddr, Cover)>) -> Result<
     // Once for all pages: a flush waits for every CPU, and for the devices' units.
     shootdown::flush(last);
     devices.flush().and(result)
-}
-
-/// No longer has the hypapp told of writes to a page that was [`Cover::Watched`].
-pub fn unwatch(page: GuestPhysAddr) {
-    SECOND_LEVEL.lock().forget_told(page);
 }
 
 /// Returns whether covered pages are closed to devices as well.
@@ -217,25 +178,6 @@ impl AddressSpace {
     /// What the software takes where the access is forbidden.
     pub fn translate(&self, address: GuestLinearAddr, access: Access) -> Result<GuestPhysAddr, Event> {
         let gpa = self.view.translate(address, access).inspect_err(|&event| self.note(event))?;
-        self.of_guest(gpa, access)
-    }
-
-    /// Finds the same, and the entry that maps it; `None` for a guest of the guest, whose tables lie where its hypervisor
-    /// may move them, and without paging.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::translate`].
-    pub fn find(
-        &self,
-        address: GuestLinearAddr,
-        access: Access,
-    ) -> Result<(GuestPhysAddr, Option<Leaf>), Event> {
-        let (gpa, leaf) = self.view.find(address, access).inspect_err(|&event| self.note(event))?;
-        Ok((self.of_guest(gpa, access)?, leaf.filter(|_| !self.is_nested)))
-    }
-
-    fn of_guest(&self, gpa: GuestPhysAddr, access: Access) -> Result<GuestPhysAddr, Event> {
         if !self.is_nested {
             return Ok(gpa);
         }

@@ -4,10 +4,6 @@ use super::call::Callee;
 use super::percpu::PerCpu;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use x86::address::GuestPhysAddr;
-
-/// Bit 0 of a page's address: there is one.
-const IS_PAGE: u64 = 1;
 
 impl PerCpu {
     /// An NMI arrived on this CPU: ours, if one is in flight, else the guest's.
@@ -63,17 +59,6 @@ impl PerCpu {
     /// Keeps an NMI of the guest's waiting.
     pub(crate) fn keep_guest_nmi(&self) {
         self.guest_nmi.store(true, Ordering::SeqCst);
-    }
-
-    /// Notes that the guest is about to write `page`, of which the hypapp is to be told when that is done.
-    pub(crate) fn keep_told_write(&self, page: GuestPhysAddr) {
-        self.told_write.store(page.get() | IS_PAGE, Ordering::SeqCst);
-    }
-
-    /// Takes the page that was about to be written.
-    pub(crate) fn take_told_write(&self) -> Option<GuestPhysAddr> {
-        let page = self.told_write.swap(0, Ordering::SeqCst);
-        (page & IS_PAGE != 0).then(|| GuestPhysAddr::new(page & !IS_PAGE))
     }
 
     /// Keeps an INIT signal for a hypervisor in the guest waiting until its guest has left its compartment.

@@ -75,8 +75,6 @@ pub(crate) struct PerCpu {
     pub(super) guest_nmi: AtomicBool,
     /// An INIT signal for a hypervisor in the guest arrived while its guest ran in a compartment.
     pub(super) guest_init: AtomicBool,
-    /// The page that the guest's next instruction writes, of which the hypapp is told then; bit 0 says that there is one.
-    pub(super) told_write: AtomicU64,
     /// This CPU runs on a view of the guest's memory of its own.
     has_own_view: AtomicBool,
     /// This CPU's guest runs in this CPU's compartment.
@@ -185,7 +183,6 @@ impl PerCpu {
             is_just_started: AtomicBool::new(false),
             guest_nmi: AtomicBool::new(false),
             guest_init: AtomicBool::new(false),
-            told_write: AtomicU64::new(0),
             has_own_view: AtomicBool::new(false),
             is_in_compartment: AtomicBool::new(false),
             watched: Watched::new(),

@@ -11,7 +11,6 @@ use super::vcpu::VmxVcpu;
 use super::{cet, decode, nested, observers};
 use crate::exit::compartment_exit::Inside;
 use crate::exit::{Action, CompartmentExit, Exit, dispatch, machine_check, nmi_source};
-use crate::hypapp::WatchedWrite;
 use crate::memory::host;
 use crate::reset::end_guest;
 use crate::smp::percpu::{self, PerCpu};
@@ -99,7 +98,6 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
     if reason == ExitReason::MONITOR_TRAP_FLAG {
         // The first instruction behind a start-up IPI has been executed, or an event delivered before a machine check.
         set_monitor_trap(vcpu, false);
-        tell_of_write(cpu);
         if cpu.has_machine_check() {
             cpu.demand_attention();
         }
@@ -134,17 +132,9 @@ fn handle_rarely(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu, reas
 fn init(vcpu: &mut VmxVcpu<'_, CurrentVmcs>, cpu: &'static PerCpu) -> Action {
     inject::set_nmi_window(vcpu, false);
     set_monitor_trap(vcpu, false);
-    tell_of_write(cpu);
     // The banks keep what happened.
     let _ = cpu.take_machine_check();
     dispatch::dispatch(vcpu, cpu, Exit::Init)
-}
-
-/// Tells the hypapp of a write to a page that it watches, which has been done.
-fn tell_of_write(cpu: &PerCpu) {
-    if let Some(page) = cpu.take_told_write() {
-        cpu.machine.hypapp.watched_page_written(page, WatchedWrite::Done);
-    }
 }
 
 /// Asks for, or no longer asks for, an exit behind the next instruction.

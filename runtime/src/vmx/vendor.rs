@@ -87,14 +87,6 @@ impl Vendor for Vmx {
         watch::follow_watched_events();
     }
 
-    fn can_stop_behind_instruction(&self) -> bool {
-        bitmaps::has_monitor_trap()
-    }
-
-    fn stop_behind_instruction(&self) {
-        watch::stop_behind_instruction();
-    }
-
     fn use_second_level(&self, root: TableRoot) {
         view::use_second_level(root);
     }

@@ -6,7 +6,6 @@
 use super::{nested, switch};
 use crate::smp::percpu::{self, PerCpu};
 use hw::bare::vmx::CurrentVmcs;
-use x86::vmx::controls::PrimaryControls;
 
 /// Has what the hypapp watches on this CPU exit, and what it watched no more.
 pub(crate) fn follow_watched_events() {
@@ -19,13 +18,6 @@ pub(crate) fn follow_watched_events() {
     }
     // SAFETY: this CPU has a guest, and hypapps run while an exit of its is handled: its VMCS is current.
     switch::watched_events(&mut unsafe { CurrentVmcs::new() }, cpu.watched.events());
-}
-
-/// Has this CPU's guest, which is no guest of the guest's, exit behind its next instruction.
-pub(super) fn stop_behind_instruction() {
-    percpu::current().require_guest();
-    // SAFETY: this CPU has a guest, an exit of which is handled: its VMCS is current.
-    switch::primary(&mut unsafe { CurrentVmcs::new() }, PrimaryControls::MONITOR_TRAP_FLAG, true);
 }
 
 /// Has nothing exit from the compartment that the guest of `vmcs` is about to enter because a hypapp watches.

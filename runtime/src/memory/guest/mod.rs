@@ -17,7 +17,7 @@ pub mod segmentation;
 mod walk;
 
 pub use paging::{Paging, PdpteError, is_pdpte_valid, load_pdptes};
-pub use walk::{Access, Intent, Leaf, Privilege};
+pub use walk::{Access, Intent, Privilege};
 
 use crate::vcpu::Vcpu;
 use recent::Recent;
@@ -189,21 +189,8 @@ impl<'a, M: GuestMemory + ?Sized> GuestView<'a, M> {
         if let Some(found) = self.recent.find(address, access) {
             return Ok(found);
         }
-        Ok(self.find(address, access)?.0)
-    }
-
-    /// Finds the same, and the entry that maps it where there is paging, as the tables are now.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::translate`].
-    pub fn find(
-        &self,
-        address: GuestLinearAddr,
-        access: Access,
-    ) -> Result<(GuestPhysAddr, Option<Leaf>), Event> {
-        let (found, leaf) = walk::translate(self.memory, &self.paging, address, access)?;
+        let found = walk::translate(self.memory, &self.paging, address, access)?;
         self.recent.keep(address, found, access);
-        Ok((found, leaf))
+        Ok(found)
     }
 }

@@ -50,24 +50,7 @@ pub struct Access {
 /// Walks that another processor may spoil by changing an entry before the guest takes a fault instead.
 const ATTEMPTS: usize = 64;
 
-/// The paging-structure entry that maps a page, and what of it says where (SDM, "Paging").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaf {
-    /// Guest-physical address of the entry.
-    pub at: GuestPhysAddr,
-    /// Bytes of the entry.
-    pub width: usize,
-    /// Bits of it that say whether it maps a page, and which.
-    pub mask: u64,
-    /// What these bits are.
-    pub value: u64,
-    /// Guest-physical address of what it maps.
-    pub base: GuestPhysAddr,
-    /// Bytes of what it maps.
-    pub size: u64,
-}
-
-/// Returns the guest-physical address behind `address`, and the entry that maps it where there is paging; sets accessed and dirty flags as the processor does.
+/// Returns the guest-physical address behind `address`; sets accessed and dirty flags as the processor does.
 ///
 /// # Errors
 ///
@@ -78,21 +61,21 @@ pub(super) fn translate<M: GuestMemory + ?Sized>(
     paging: &Paging,
     address: GuestLinearAddr,
     access: Access,
-) -> Result<(GuestPhysAddr, Option<Leaf>), Event> {
+) -> Result<GuestPhysAddr, Event> {
     let address = match paging.mode {
         Mode::Long { .. } if !is_canonical(address.get(), paging.cr4) => return Err(Event::GP0),
         Mode::Long { .. } => address.get(),
         _ => address.get() & 0xffff_ffff,
     };
     if paging.mode == Mode::Off {
-        return Ok((GuestPhysAddr::new(address), None));
+        return Ok(GuestPhysAddr::new(address));
     }
     for _ in 0..ATTEMPTS {
         let walk = Walk { memory, paging, address, access };
         let path = walk.descend()?;
         walk.check(&path)?;
         if walk.mark(&path)? {
-            return Ok((path.target(paging, address), Some(path.leaf_entry(paging))));
+            return Ok(path.target(paging, address));
         }
     }
     // Only a guest that rewrites the entry without pause gets here; a fault on a changed entry is allowed.
@@ -114,21 +97,6 @@ impl Path {
 
     fn leaf(&self) -> u64 {
         self.used().last().map_or(0, |&(_, entry)| entry)
-    }
-
-    fn leaf_entry(&self, paging: &Paging) -> Leaf {
-        let (at, entry) = self.used().last().copied().unwrap_or_default();
-        let size = 1 << paging.index_shift(self.level);
-        // Of a large page of 32-bit paging bits 20:13 are of the address too, and bit 12 is not; every other bit between
-        // the flags and the address is reserved or the PAT's.
-        let (width, address) = match (paging.mode, self.level) {
-            (Mode::Bits32, 1) => (4, 0xffff_f000),
-            (Mode::Bits32, _) => (4, 0xffff_e000),
-            _ => (8, 0xf_ffff_ffff_f000 & !(size - 1)),
-        };
-        let mask = address | PageFlags::P.bits();
-        let base = GuestPhysAddr::new(paging.address(entry, self.level));
-        Leaf { at, width, mask, value: entry & mask, base, size }
     }
 
     fn all_have(&self, flag: PageFlags) -> bool {
@@ -293,7 +261,3 @@ impl<M: GuestMemory + ?Sized> Walk<'_, M> {
         Event::PageFault { address: self.address, error_code: error.bits() }
     }
 }
-
-#[cfg(test)]
-#[path = "walk_tests.rs"]
-mod tests;
