@@ -25,6 +25,7 @@ pub mod port;
 pub mod real_mode;
 pub mod task_switch;
 pub mod triple_fault;
+pub mod unwatchable;
 pub mod xsetbv;
 
 pub use hw::PortWidth;

@@ -8,7 +8,6 @@ use super::Action;
 use super::mtrr::VirtualMtrrs;
 use super::pointer::{self, Physical};
 use crate::vcpu::Vcpu;
-use core::ops::RangeInclusive;
 use hw::{GeneralProtection, Msrs};
 use x86::apic::ApicBase;
 use x86::event::Event;
@@ -176,12 +175,9 @@ fn treatment(msr: Msr) -> Treatment {
     }
 }
 
-/// Returns the first of these MSRs that no hypapp can watch: an entry of a hypervisor in the guest loads it for its guest
-/// without a WRMSR, and an exit saves it, so that a watch would see some of its changes alone.
-#[must_use]
-pub fn unwatchable(msrs: &[RangeInclusive<u32>]) -> Option<Msr> {
-    let switched = |&msr: &Msr| !VirtualMtrrs::covers(msr) && treatment(msr) == Treatment::Switched;
-    msrs.iter().cloned().flatten().map(Msr).find(switched)
+/// Returns whether an entry loads `msr` for a guest and an exit saves it, MTRRs aside.
+pub(super) fn is_switched(msr: Msr) -> bool {
+    !VirtualMtrrs::covers(msr) && treatment(msr) == Treatment::Switched
 }
 
 /// IA32_FEATURE_CONTROL as the guest reads it (SDM, "Architectural MSRs").
@@ -273,24 +269,6 @@ mod tests {
             .collect();
         let listed: BTreeSet<_> = intercepted().map(|intercept| intercept.msr).collect();
         assert_eq!(special, listed);
-    }
-
-    #[test]
-    fn what_entries_load_for_a_guest_is_nothing_to_watch() {
-        for msr in [0xc000_0080, 0xc000_0100, 0xc000_0101, 0x277, 0x1d9, 0x174, 0x175, 0x176] {
-            assert_eq!(unwatchable(&[0x10..=0x10, msr..=msr]), Some(Msr(msr)), "{msr:#x}");
-        }
-        assert_eq!(unwatchable(&[0x170..=0x180]), Some(Msr(0x174)));
-        // MTRRs, counters, IA32_KERNEL_GS_BASE, and what the processor has not.
-        let all = [
-            0x200..=0x20f,
-            0x2ff..=0x2ff,
-            0x38f..=0x38f,
-            0xc000_0102..=0xc000_0102,
-            0x4000_0000..=0x4000_00ff,
-        ];
-        assert_eq!(unwatchable(&all), None);
-        assert_eq!(unwatchable(&[]), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::nested;
 use super::observers::{self, observers};
 use crate::exit::msr;
 use crate::exit::mtrr::VirtualMtrrs;
+use crate::exit::unwatchable::unwatchable;
 use crate::hypapp::Hypapp;
 use crate::machine;
 use crate::policies::Policies;
@@ -51,7 +52,7 @@ pub(crate) fn prepare(handoff: &Handoff, hypapp: &dyn Hypapp, policies: &Policie
     for msr in observers().intercepted() {
         intercept_msr(msr_bitmap, msr, false, true);
     }
-    if let Some(msr) = msr::unwatchable(hypapp.msrs()) {
+    if let Some(msr) = unwatchable(hypapp.msrs()) {
         panic!(
             "the hypapp watches {msr:?}, which entries and exits load past it; leave it out of its `msrs`"
         );
