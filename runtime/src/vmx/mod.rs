@@ -14,6 +14,8 @@ pub(crate) mod fixture;
 mod host_state;
 mod inject;
 mod invalidate;
+#[cfg(test)]
+mod machine_tests;
 mod nested;
 mod observers;
 mod probe;
