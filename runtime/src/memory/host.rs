@@ -1,6 +1,6 @@
 //! The hypervisor's own address space.
 //!
-//! The secure loader maps the hypervisor region linearly at [`VIRTUAL_BASE`] and nothing else. The runtime
+//! The secure loader maps the hypervisor region linearly at [`VIRTUAL_BASE`](platform::handoff::VIRTUAL_BASE) and nothing else. The runtime
 //! adds, in the last GiB of the address space, what lies elsewhere: the local APIC's page, VGA text, a
 //! stack for each CPU between unmapped guard pages, and for each CPU a window through which it copies to
 //! and from one page of guest memory at a time. There is no map of guest memory: what is not mapped cannot
