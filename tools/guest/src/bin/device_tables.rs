@@ -1,6 +1,7 @@
 //! The hypervisor's driver of remapping units (`lib/vtd`), in a guest's hands: a unit keeps every device from a page
 //! that its tables close, lets them in again, and tells who was refused; protected memory does before there are tables.
 //! devices: yes
+//! cmdline: dmap=off
 #![no_std]
 #![no_main]
 
