@@ -129,9 +129,12 @@ impl Devices {
         Ok(())
     }
 
-    /// Tells what units refused since the last time.
+    /// Tells what units refused since the last time; nothing where another CPU is at the units. A machine that ends may have
+    /// given that one up, and is not to wait for it.
     pub(crate) fn tell_faults(&self) {
-        if let State::Held(remapping) = &*self.state.lock() {
+        if let Some(state) = self.state.try_lock()
+            && let State::Held(remapping) = &*state
+        {
             remapping.tell_faults();
         }
     }
@@ -219,6 +222,17 @@ mod tests {
         assert_eq!(devices.set_access(page(0x1000), DeviceAccess::Open), Ok(()));
         assert_eq!(devices.flush(), Ok(()));
         assert_eq!(told.lock().acts, ["faults", "flush"]);
+    }
+
+    #[test]
+    fn an_end_does_not_wait_for_a_cpu_that_is_at_the_units() {
+        let (devices, told) = held();
+        let state = devices.state.lock();
+        devices.tell_faults();
+        assert!(told.lock().acts.is_empty());
+        drop(state);
+        devices.tell_faults();
+        assert_eq!(told.lock().acts, ["faults"]);
     }
 
     #[test]
